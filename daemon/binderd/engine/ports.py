@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine needs from the outside world, and nothing else.
+
+Every port is synchronous.  ``binderd.memory`` implements them over real processes; tests implement
+them over byte arrays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Mapping(NamedTuple):
+    """Where the receiver has mapped its device file."""
+
+    address: int  # first byte, in the receiver's address space
+    size: int  # bytes, at most 4 MiB; the buffer area's capacity
+
+
+class ReceiverArena(Protocol):
+    """The pages of one open file that transactions are delivered into."""
+
+    def locate(self) -> Mapping | None:
+        """Return where the opener has the pages mapped right now, None if it has not."""
+
+    def write(self, offset: int, data: bytes | bytearray) -> None:
+        """Put the daemon's own bytes at ``offset`` (bytes from the start of the mapping)."""
+
+    def touched(self) -> None:
+        """Say that buffers were freed, so that pages may be given back when things are quiet."""
+
+
+class ClientMemory(Protocol):
+    """The address space of one client thread, for as long as its request is open.
+
+    An address that the client cannot use itself is reported by a short count, never by a signal.
+    """
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return up to ``size`` bytes; fewer where the readable memory ends."""
+
+    def write(self, address: int, data: bytes | bytearray) -> bool:
+        """Store all of ``data``; False if any byte could not be stored (EFAULT)."""
+
+    def copy(self, address: int, size: int, arena: ReceiverArena, offset: int) -> bool:
+        """Copy ``size`` bytes straight into ``arena`` at ``offset``: the one copy.
+
+        Returns:
+            False if any byte could not be read; bytes before it may have been copied.
+        """
+
+    def scatter(
+        self,
+        address: int,
+        size: int,
+        arena: ReceiverArena,
+        offset: int,
+        holes: Sequence[tuple[int, int]],
+    ) -> list[bytes] | None:
+        """Copy like ``copy``, but keep the bytes of ``holes`` away from the receiver.
+
+        Args:
+            holes: (start, size) in bytes relative to ``address``; increasing, not overlapping,
+                inside the range.
+
+        Returns:
+            The bytes of each hole, read exactly once; None if any byte could not be read.
+        """
+
+
+class Client(Protocol):
+    """The outside half of one open file."""
+
+    arena: ReceiverArena
+
+    def memory(self, tid: int) -> ClientMemory:
+        """Return the memory of the thread ``tid`` (in the daemon's pid namespace).
+
+        Called once per binder thread object, while a request of that thread is open.
+        """

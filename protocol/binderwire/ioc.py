@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ioctl numbers, computed as ``<asm-generic/ioctl.h>`` computes them.
+
+binder encodes its BC_ and BR_ command words the same way, so this is where they come from, too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+IOC_NONE: Final = 0
+IOC_WRITE: Final = 1
+IOC_READ: Final = 2
+
+_SIZE_SHIFT: Final = 16
+_SIZE_MASK: Final = 0x3FFF
+
+
+def ioc(direction: int, type_letter: str, number: int, size: int) -> int:
+    """Return ``_IOC(direction, type, number, size)``; ``size`` is in bytes, at most 16383."""
+    if not 0 <= size <= _SIZE_MASK:
+        raise ValueError(f"an ioctl argument of {size} bytes has no number")
+    return direction << 30 | size << _SIZE_SHIFT | ord(type_letter) << 8 | number
+
+
+def ioc_size(request: int) -> int:
+    """Return the argument size in bytes that an ioctl number or command word carries."""
+    return request >> _SIZE_SHIFT & _SIZE_MASK
+
+
+def ioc_direction(request: int) -> int:
+    """Return IOC_NONE, IOC_WRITE, IOC_READ or both or'ed."""
+    return request >> 30 & 3
