@@ -143,10 +143,10 @@ binder_extended_error = Record(
     "binder_extended_error", Struct("id" / u32, "command" / u32, "param" / s32)
 )
 binderfs_device = Record("binderfs_device", Struct("name" / raw(256), "major" / u32, "minor" / u32))
-_u32 = Record("__u32", Struct("value" / u32))
+u32_value = Record("__u32", Struct("value" / u32))
 _s32 = Record("__s32", Struct("value" / s32))
 _s64 = Record("__s64", Struct("value" / s64))
-_uintptr = Record("binder_uintptr_t", Struct("value" / u64))
+binder_uintptr_t = Record("binder_uintptr_t", Struct("value" / u64))
 
 # Numbered messages: one row each; the word is computed from direction, number and payload size.
 
@@ -192,7 +192,7 @@ def _message(
 
 BINDER_WRITE_READ: Final = _ioctl(_READ_WRITE, 1, "BINDER_WRITE_READ", binder_write_read)
 BINDER_SET_IDLE_TIMEOUT: Final = _ioctl(IOC_WRITE, 3, "BINDER_SET_IDLE_TIMEOUT", _s64)
-BINDER_SET_MAX_THREADS: Final = _ioctl(IOC_WRITE, 5, "BINDER_SET_MAX_THREADS", _u32)
+BINDER_SET_MAX_THREADS: Final = _ioctl(IOC_WRITE, 5, "BINDER_SET_MAX_THREADS", u32_value)
 BINDER_SET_IDLE_PRIORITY: Final = _ioctl(IOC_WRITE, 6, "BINDER_SET_IDLE_PRIORITY", _s32)
 BINDER_SET_CONTEXT_MGR: Final = _ioctl(IOC_WRITE, 7, "BINDER_SET_CONTEXT_MGR", _s32)
 BINDER_THREAD_EXIT: Final = _ioctl(IOC_WRITE, 8, "BINDER_THREAD_EXIT", _s32)
@@ -211,7 +211,7 @@ BINDER_GET_FROZEN_INFO: Final = _ioctl(
     _READ_WRITE, 15, "BINDER_GET_FROZEN_INFO", binder_frozen_status_info
 )
 BINDER_ENABLE_ONEWAY_SPAM_DETECTION: Final = _ioctl(
-    IOC_WRITE, 16, "BINDER_ENABLE_ONEWAY_SPAM_DETECTION", _u32
+    IOC_WRITE, 16, "BINDER_ENABLE_ONEWAY_SPAM_DETECTION", u32_value
 )
 BINDER_GET_EXTENDED_ERROR: Final = _ioctl(
     _READ_WRITE, 17, "BINDER_GET_EXTENDED_ERROR", binder_extended_error
@@ -222,11 +222,11 @@ BINDER_CTL_ADD: Final = _ioctl(_READ_WRITE, 1, "BINDER_CTL_ADD", binderfs_device
 BC_TRANSACTION: Final = _bc(0, "BC_TRANSACTION", binder_transaction_data)
 BC_REPLY: Final = _bc(1, "BC_REPLY", binder_transaction_data)
 BC_ACQUIRE_RESULT: Final = _bc(2, "BC_ACQUIRE_RESULT", _s32)
-BC_FREE_BUFFER: Final = _bc(3, "BC_FREE_BUFFER", _uintptr)
-BC_INCREFS: Final = _bc(4, "BC_INCREFS", _u32)
-BC_ACQUIRE: Final = _bc(5, "BC_ACQUIRE", _u32)
-BC_RELEASE: Final = _bc(6, "BC_RELEASE", _u32)
-BC_DECREFS: Final = _bc(7, "BC_DECREFS", _u32)
+BC_FREE_BUFFER: Final = _bc(3, "BC_FREE_BUFFER", binder_uintptr_t)
+BC_INCREFS: Final = _bc(4, "BC_INCREFS", u32_value)
+BC_ACQUIRE: Final = _bc(5, "BC_ACQUIRE", u32_value)
+BC_RELEASE: Final = _bc(6, "BC_RELEASE", u32_value)
+BC_DECREFS: Final = _bc(7, "BC_DECREFS", u32_value)
 BC_INCREFS_DONE: Final = _bc(8, "BC_INCREFS_DONE", binder_ptr_cookie)
 BC_ACQUIRE_DONE: Final = _bc(9, "BC_ACQUIRE_DONE", binder_ptr_cookie)
 BC_ATTEMPT_ACQUIRE: Final = _bc(10, "BC_ATTEMPT_ACQUIRE", binder_pri_desc)
@@ -237,14 +237,14 @@ BC_REQUEST_DEATH_NOTIFICATION: Final = _bc(
     14, "BC_REQUEST_DEATH_NOTIFICATION", binder_handle_cookie
 )
 BC_CLEAR_DEATH_NOTIFICATION: Final = _bc(15, "BC_CLEAR_DEATH_NOTIFICATION", binder_handle_cookie)
-BC_DEAD_BINDER_DONE: Final = _bc(16, "BC_DEAD_BINDER_DONE", _uintptr)
+BC_DEAD_BINDER_DONE: Final = _bc(16, "BC_DEAD_BINDER_DONE", binder_uintptr_t)
 BC_TRANSACTION_SG: Final = _bc(17, "BC_TRANSACTION_SG", binder_transaction_data_sg)
 BC_REPLY_SG: Final = _bc(18, "BC_REPLY_SG", binder_transaction_data_sg)
 BC_REQUEST_FREEZE_NOTIFICATION: Final = _bc(
     19, "BC_REQUEST_FREEZE_NOTIFICATION", binder_handle_cookie
 )
 BC_CLEAR_FREEZE_NOTIFICATION: Final = _bc(20, "BC_CLEAR_FREEZE_NOTIFICATION", binder_handle_cookie)
-BC_FREEZE_NOTIFICATION_DONE: Final = _bc(21, "BC_FREEZE_NOTIFICATION_DONE", _uintptr)
+BC_FREEZE_NOTIFICATION_DONE: Final = _bc(21, "BC_FREEZE_NOTIFICATION_DONE", binder_uintptr_t)
 
 BR_ERROR: Final = _br(0, "BR_ERROR", _s32)
 BR_OK: Final = _br(1, "BR_OK")
@@ -262,14 +262,18 @@ BR_ATTEMPT_ACQUIRE: Final = _br(11, "BR_ATTEMPT_ACQUIRE", binder_pri_ptr_cookie)
 BR_NOOP: Final = _br(12, "BR_NOOP")
 BR_SPAWN_LOOPER: Final = _br(13, "BR_SPAWN_LOOPER")
 BR_FINISHED: Final = _br(14, "BR_FINISHED")
-BR_DEAD_BINDER: Final = _br(15, "BR_DEAD_BINDER", _uintptr)
-BR_CLEAR_DEATH_NOTIFICATION_DONE: Final = _br(16, "BR_CLEAR_DEATH_NOTIFICATION_DONE", _uintptr)
+BR_DEAD_BINDER: Final = _br(15, "BR_DEAD_BINDER", binder_uintptr_t)
+BR_CLEAR_DEATH_NOTIFICATION_DONE: Final = _br(
+    16, "BR_CLEAR_DEATH_NOTIFICATION_DONE", binder_uintptr_t
+)
 BR_FAILED_REPLY: Final = _br(17, "BR_FAILED_REPLY")
 BR_FROZEN_REPLY: Final = _br(18, "BR_FROZEN_REPLY")
 BR_ONEWAY_SPAM_SUSPECT: Final = _br(19, "BR_ONEWAY_SPAM_SUSPECT")
 BR_TRANSACTION_PENDING_FROZEN: Final = _br(20, "BR_TRANSACTION_PENDING_FROZEN")
 BR_FROZEN_BINDER: Final = _br(21, "BR_FROZEN_BINDER", binder_frozen_state_info)
-BR_CLEAR_FREEZE_NOTIFICATION_DONE: Final = _br(22, "BR_CLEAR_FREEZE_NOTIFICATION_DONE", _uintptr)
+BR_CLEAR_FREEZE_NOTIFICATION_DONE: Final = _br(
+    22, "BR_CLEAR_FREEZE_NOTIFICATION_DONE", binder_uintptr_t
+)
 
 # Objects inside a payload, by the type word that each of them starts with.
 OBJECTS: Final[dict[int, Record]] = {

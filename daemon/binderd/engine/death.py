@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Death notifications: who wants to know when a node's owner goes (N11).
+
+A notice is registered on a ref, announced in its process' queue when the owner dies, and after it
+was read it waits for BC_DEAD_BINDER_DONE.  Clearing it while it is announced or read does not take
+it back: the client sees BR_DEAD_BINDER, and the clear's acknowledgement only after its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from binderd.engine.work import Work, dequeue, enqueue, pack_word
+from binderwire.binder_abi import (
+    BR_CLEAR_DEATH_NOTIFICATION_DONE,
+    BR_DEAD_BINDER,
+    binder_uintptr_t,
+)
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
+    from binderd.engine.thread import Thread
+
+
+class Death(Work):
+    """One registration; the client knows it by its cookie."""
+
+    __slots__ = ("_process", "cleared", "cookie", "delivered", "only_acknowledge")
+
+    def __init__(self, process: Process, cookie: int) -> None:
+        self.queue = None
+        self._process = process
+        self.cookie = cookie
+        self.cleared = False  # did the client withdraw it, so that no ref owns it any more?
+        self.delivered = False  # was BR_DEAD_BINDER read, and BC_DEAD_BINDER_DONE not sent yet?
+        self.only_acknowledge = (
+            False  # is BR_CLEAR_DEATH_NOTIFICATION_DONE all that is left to say?
+        )
+        process.engine.stats.deaths += 1
+
+    def announce(self) -> None:
+        """The node's owner is dead; any thread of the process may read it."""
+        enqueue(self._process.todo, self)
+        self._process.wake_one()
+
+    def deliver(self, thread: Thread, out: bytearray) -> bool:
+        """BR_DEAD_BINDER ends the read: a client may react with transactions (R4)."""
+        if self.only_acknowledge:
+            out += pack_word(BR_CLEAR_DEATH_NOTIFICATION_DONE)
+            out += binder_uintptr_t.pack(self.cookie)
+            self._process.engine.stats.deaths -= 1
+            return False
+        out += pack_word(BR_DEAD_BINDER)
+        out += binder_uintptr_t.pack(self.cookie)
+        self.delivered = True
+        self._process.delivered_deaths.setdefault(self.cookie, []).append(self)
+        return True
+
+    def clear(self, thread: Thread) -> None:
+        """BC_CLEAR_DEATH_NOTIFICATION with the right cookie."""
+        self.cleared = True
+        if self.queue is None and not self.delivered:
+            self._acknowledge(thread)
+
+    def done(self, thread: Thread) -> None:
+        """BC_DEAD_BINDER_DONE for a notice that was read."""
+        self._undeliver()
+        if self.cleared:
+            self._acknowledge(thread)
+
+    def forget(self) -> None:
+        """The ref is gone, and with it the registration, without a word (N4)."""
+        dequeue(self)
+        if self.delivered:
+            self._undeliver()
+        self._process.engine.stats.deaths -= 1
+
+    def cancel(self) -> None:
+        """Withdrawn unread: only what no ref owns is counted out here."""
+        if self.cleared:
+            self._process.engine.stats.deaths -= 1
+
+    def _acknowledge(self, thread: Thread) -> None:
+        self.only_acknowledge = True
+        if thread.is_looper():
+            thread.enqueue(self)
+        else:
+            enqueue(self._process.todo, self)
+            self._process.wake_one()
+
+    def _undeliver(self) -> None:
+        self.delivered = False
+        waiting = self._process.delivered_deaths[self.cookie]
+        waiting.remove(self)
+        if not waiting:
+            del self._process.delivered_deaths[self.cookie]
+
+
+def request_death(thread: Thread, handle: int, cookie: int) -> None:
+    """BC_REQUEST_DEATH_NOTIFICATION; a bad handle or a second request is ignored (E7)."""
+    ref = thread.process.handles.find(handle, strong=False)
+    if ref is None or ref.death is not None:
+        return
+    ref.death = Death(thread.process, cookie)
+    if ref.node.process is None:
+        ref.death.announce()
+
+
+def clear_death(thread: Thread, handle: int, cookie: int) -> None:
+    """BC_CLEAR_DEATH_NOTIFICATION; ignored unless it fits a registration (E7)."""
+    ref = thread.process.handles.find(handle, strong=False)
+    if ref is None or ref.death is None or ref.death.cookie != cookie:
+        return
+    death, ref.death = ref.death, None
+    death.clear(thread)
+
+
+def death_done(thread: Thread, cookie: int) -> None:
+    """BC_DEAD_BINDER_DONE; an unknown cookie is ignored (E7)."""
+    waiting = thread.process.delivered_deaths.get(cookie)
+    if waiting:
+        waiting[0].done(thread)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node: one binder object of one process, and who refers to it.
+
+A node is itself a work item: when it is read, its owner is told what has changed since it was last
+told.  The news is computed from the state at that moment, so an increment and a decrement that meet
+in the queue cancel out (N5).
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL
+from typing import TYPE_CHECKING
+
+from binderd.engine.errors import BinderFailure
+from binderd.engine.work import Work, WorkQueue, cancel_all, dequeue, enqueue, pack_word
+from binderwire.binder_abi import (
+    BR_ACQUIRE,
+    BR_DECREFS,
+    BR_FAILED_REPLY,
+    BR_INCREFS,
+    BR_RELEASE,
+    FLAT_BINDER_FLAG_ACCEPTS_FDS,
+    FLAT_BINDER_FLAG_PRIORITY_MASK,
+    FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
+    binder_ptr_cookie,
+)
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
+    from binderd.engine.ref import Ref
+    from binderd.engine.thread import Thread
+
+
+class Node(Work):
+    """A binder object; ``process`` is None once its owner is gone and only refs keep it.
+
+    Counts are the driver's: *internal* strong refs come from other processes' handles, *local* ones
+    from buffers, from the owner's unacknowledged news and from being context manager.
+    """
+
+    __slots__ = (
+        "_stats",
+        "accepts_fds",
+        "cookie",
+        "debug_id",
+        "has_one_way",
+        "has_strong",
+        "has_weak",
+        "internal_strong",
+        "local_strong",
+        "local_weak",
+        "min_priority",
+        "one_way_todo",
+        "pending_strong",
+        "pending_weak",
+        "process",
+        "ptr",
+        "refs",
+        "wants_security_context",
+    )
+
+    def __init__(self, process: Process, ptr: int, cookie: int, flags: int) -> None:
+        self.queue = None
+        self.debug_id = process.engine.next_id()
+        self.process: Process | None = process
+        self.ptr = ptr
+        self.cookie = cookie
+        self.min_priority = flags & FLAT_BINDER_FLAG_PRIORITY_MASK
+        self.accepts_fds = bool(flags & FLAT_BINDER_FLAG_ACCEPTS_FDS)
+        self.wants_security_context = bool(flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX)
+        self.refs: dict[Process, Ref] = {}
+        self.internal_strong = 0
+        self.local_strong = 0
+        self.local_weak = 0
+        self.has_strong = False  # does the owner know of a strong reference?
+        self.has_weak = False
+        self.pending_strong = False  # was BR_ACQUIRE sent and not acknowledged yet?
+        self.pending_weak = False
+        self.has_one_way = False  # is a one-way call queued or its buffer not freed? (Q7)
+        self.one_way_todo: WorkQueue = WorkQueue()
+        self._stats = process.engine.stats
+        self._stats.nodes += 1
+
+    def is_manager(self) -> bool:
+        """Whether this is the context manager's node right now."""
+        return self.process is not None and self is self.process.context.manager
+
+    # Counting
+
+    def acquire_internal(self, thread: Thread | None) -> None:
+        """Count a first strong reference of some handle (binder_inc_node, strong, internal).
+
+        Args:
+            thread: whose read brings the owner the news (N6: the thread that sends the object);
+                None if no such thread is at hand, and then only a node that is strong already can
+                be acquired (N3: no upgrade of a weak handle).
+
+        Raises:
+            BinderFailure: -EINVAL, no thread and nothing strong yet.
+        """
+        is_strong = self.internal_strong or (self.is_manager() and self.has_strong)
+        if thread is None and not is_strong:
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        self.internal_strong += 1
+        if thread is not None and not self.has_strong:
+            dequeue(self)
+            enqueue(thread.todo, self)  # deferred: does not by itself end the thread's sleep (Q3)
+
+    def notice_weak(self, thread: Thread | None) -> None:
+        """Bring the owner the news of a first weak reference (binder_inc_node, weak, internal)."""
+        if thread is not None and not self.has_weak and self.queue is None:
+            enqueue(thread.todo, self)
+
+    def release_internal(self) -> None:
+        """Drop what ``acquire_internal`` counted."""
+        self.internal_strong -= 1
+        self._settle_strong()
+
+    def acquire_local(self, *, strong: bool) -> None:
+        """Count a reference that some buffer or the driver itself holds; no news for anybody."""
+        if strong:
+            self.local_strong += 1
+        else:
+            self.local_weak += 1
+
+    def release_local(self, *, strong: bool) -> None:
+        """Drop what ``acquire_local`` counted."""
+        if strong:
+            self.local_strong -= 1
+            self._settle_strong()
+        else:
+            self.local_weak -= 1
+            self.settle()
+
+    def _settle_strong(self) -> None:
+        if self.local_strong or self.internal_strong:
+            return
+        self._queue_news_or_free()
+
+    def settle(self) -> None:
+        """See whether the node is still needed after a weak reference went (binder_dec_node)."""
+        if self.local_weak or self.refs:
+            return
+        self._queue_news_or_free()
+
+    def _queue_news_or_free(self) -> None:
+        process = self.process
+        if process is not None and (self.has_strong or self.has_weak):
+            if self.queue is None:
+                enqueue(process.todo, self)
+                process.wake_one()
+        elif not (self.refs or self.local_strong or self.local_weak):
+            self.free()
+
+    def free(self) -> None:
+        """Forget the node; nothing refers to it any more."""
+        assert not (self.refs or self.one_way_todo), "a node that is still in use"
+        if self.process is not None:
+            dequeue(self)
+            del self.process.nodes[self.ptr]
+            self.process = None
+        self._stats.nodes -= 1
+
+    def orphan(self) -> None:
+        """The owner is gone: tell whoever asked to know, live on while refs do (N11).
+
+        Mirrors binder_node_release.
+        """
+        cancel_all(self.one_way_todo)
+        dequeue(self)
+        self.process = None
+        self.local_strong = self.local_weak = 0
+        if not self.refs:
+            self.free()
+            return
+        for ref in reversed(self.refs.values()):
+            if ref.death is not None:
+                ref.death.announce()
+
+    # News for the owner
+
+    def deliver(self, thread: Thread, out: bytearray) -> bool:
+        """Tell the owner what changed: BR_INCREFS, BR_ACQUIRE, BR_RELEASE, BR_DECREFS (N5)."""
+        strong = bool(self.internal_strong or self.local_strong)
+        weak = strong or bool(self.refs or self.local_weak)
+        told_strong, told_weak = self.has_strong, self.has_weak
+        words = []
+        if weak and not told_weak:
+            words.append(BR_INCREFS)
+            self.pending_weak = True
+            self.local_weak += 1
+        if strong and not told_strong:
+            words.append(BR_ACQUIRE)
+            self.pending_strong = True
+            self.local_strong += 1
+        if told_strong and not strong:
+            words.append(BR_RELEASE)
+        if told_weak and not weak:
+            words.append(BR_DECREFS)
+        self.has_strong, self.has_weak = strong, weak
+        for word in words:
+            out += pack_word(word)
+            out += binder_ptr_cookie.pack(self.ptr, self.cookie)
+        if not weak:
+            self.free()
+        return False

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process: one open file of a device, which is what the driver means by the word.
+
+The same program may open a device several times and is then several processes here (I6).
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOMEM, ESRCH
+from typing import TYPE_CHECKING
+
+from binderd.engine.buffers import Buffer, BufferArea
+from binderd.engine.errors import BinderFailure, KernelErrno
+from binderd.engine.node import Node
+from binderd.engine.ref import HandleTable
+from binderd.engine.thread import Thread
+from binderd.engine.work import WorkQueue, cancel_all, enqueue
+from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from binderd.engine.context import Context
+    from binderd.engine.death import Death
+    from binderd.engine.engine import Engine
+    from binderd.engine.ports import Client, Mapping
+
+
+class Process:
+    """An open file: its threads, nodes, handles, buffers and the work that any thread may do.
+
+    Args:
+        pid: the opener's process id, in the daemon's pid namespace.
+        client: its pages and its memory.
+        nonblocking: the file was opened with O_NONBLOCK.
+    """
+
+    __slots__ = (
+        "_area",
+        "_is_unmapped",
+        "client",
+        "context",
+        "delivered_deaths",
+        "engine",
+        "handles",
+        "is_dead",
+        "mapping",
+        "max_threads",
+        "nodes",
+        "nonblocking",
+        "pid",
+        "poll_armed",
+        "requested_threads",
+        "started_threads",
+        "threads",
+        "todo",
+        "waiting",
+    )
+
+    def __init__(
+        self, engine: Engine, context: Context, pid: int, client: Client, *, nonblocking: bool
+    ) -> None:
+        self.engine = engine
+        self.context = context
+        self.pid = pid
+        self.client = client
+        self.nonblocking = nonblocking
+        self.is_dead = False
+        self.mapping: Mapping | None = None  # where does the opener see its pages?
+        self._is_unmapped = False
+        self._area: BufferArea | None = None
+        self.threads: dict[int, Thread] = {}  # by thread id
+        self.nodes: dict[int, Node] = {}  # by ptr
+        self.handles = HandleTable(self)
+        self.todo: WorkQueue = WorkQueue()
+        self.waiting: dict[Thread, None] = {}  # threads asleep for work of the process, latest last
+        self.delivered_deaths: dict[int, list[Death]] = {}  # by cookie
+        self.max_threads = 0
+        self.requested_threads = 0  # BR_SPAWN_LOOPER sent, BC_REGISTER_LOOPER not seen yet
+        self.started_threads = 0  # loopers started on our request; never goes down (R11)
+        self.poll_armed = False  # must a poller of the file be told of the next work?
+        engine.stats.processes += 1
+
+    # Threads
+
+    def thread(self, tid: int) -> Thread:
+        """Return the thread object of ``tid``, a new one the first time (binder_get_thread).
+
+        Raises:
+            KernelErrno: ENOMEM, too many threads.
+        """
+        thread = self.threads.get(tid)
+        if thread is None:
+            if len(self.threads) >= self.engine.limits.threads_per_process:
+                raise KernelErrno(ENOMEM)
+            thread = self.threads[tid] = Thread(self, tid, self.client.memory(tid))
+        return thread
+
+    def wake_one(self) -> None:
+        """There is new work in ``todo``: wake the thread that fell asleep last (Q1)."""
+        if self.waiting:
+            thread, _ = self.waiting.popitem()
+            self.engine.runnable.append(thread)
+        else:
+            self.wake_pollers()
+
+    def wake_pollers(self) -> None:
+        """Have whoever polls the file look again; spurious wakes are allowed."""
+        if self.poll_armed:
+            self.poll_armed = False
+            self.engine.poll_wakes.append(self)
+
+    def flush(self) -> None:
+        """Some descriptor of the file was closed: every thread returns to user space (I4)."""
+        for thread in self.threads.values():
+            thread.need_return = True
+            thread.wake()
+
+    # Nodes
+
+    def node_for(self, ptr: int, cookie: int, flags: int) -> Node:
+        """Return the node of ``ptr``; new if it was never sent before, else as first sent (N7).
+
+        Raises:
+            BinderFailure: -EINVAL, known with another cookie; -ENOMEM, too many nodes.
+        """
+        node = self.nodes.get(ptr)
+        if node is None:
+            if len(self.nodes) >= self.engine.limits.nodes_per_process:
+                raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+            node = self.nodes[ptr] = Node(self, ptr, cookie, flags)
+        elif node.cookie != cookie:
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        return node
+
+    # Buffers
+
+    def allocate(
+        self, data_size: int, offsets_size: int, extra_size: int, *, one_way: bool
+    ) -> Buffer:
+        """Return a buffer in this process' receive area.
+
+        Raises:
+            BinderFailure: BR_DEAD_REPLY -ESRCH where nothing is mapped (E1), otherwise as
+                ``BufferArea.allocate``.
+        """
+        area = self._area
+        if area is None:
+            area = self._map_area()
+        elif self._is_unmapped:
+            raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
+        self.engine.stats.buffers += 1
+        try:
+            return area.allocate(data_size, offsets_size, extra_size, one_way=one_way)
+        except BinderFailure:
+            self.engine.stats.buffers -= 1
+            raise
+
+    def free_buffer(self, buffer: Buffer) -> None:
+        """Free a buffer whose transaction was queued (binder_free_buf).
+
+        If that was a one-way call, the next one to the same node has its turn (Q7).
+        """
+        if buffer.transaction is not None:
+            buffer.transaction.buffer = None
+            buffer.transaction = None
+        node = buffer.target_node
+        if buffer.one_way and node is not None:
+            if node.one_way_todo:
+                work, _ = node.one_way_todo.popitem(last=False)
+                enqueue(self.todo, work)
+                self.wake_one()
+            else:
+                node.has_one_way = False
+        self.discard_buffer(buffer)
+
+    def discard_buffer(self, buffer: Buffer) -> None:
+        """Release what ``buffer`` holds and give back its space."""
+        assert self._area is not None
+        self._release_held(buffer)
+        self._area.free(buffer)
+        self.engine.stats.buffers -= 1
+        self.client.arena.touched()
+
+    def _release_held(self, buffer: Buffer) -> None:
+        if buffer.target_node is not None:
+            buffer.target_node.release_local(strong=True)
+            buffer.target_node = None
+        if buffer.held is None:
+            return
+        for strong, target in buffer.held:
+            if isinstance(target, Node):
+                target.release_local(strong=strong)
+            else:
+                ref = self.handles.find(target, strong=strong)
+                if ref is not None:
+                    ref.decrement(strong=strong)
+        buffer.held = None
+
+    def delivered_buffer(self, address: int) -> Buffer | None:
+        """Return the buffer at ``address`` if the client may free it (B5)."""
+        buffer = self._area.buffers.get(address) if self._area is not None else None
+        return buffer if buffer is not None and buffer.allow_user_free else None
+
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield the free parts of the receive area as (offset, size) in bytes."""
+        return self._area.free_ranges() if self._area is not None else iter(())
+
+    def unmap(self) -> None:
+        """The opener has no pages any more; nothing can be sent to it again (B8)."""
+        self._is_unmapped = True
+
+    def _map_area(self) -> BufferArea:
+        if self._is_unmapped:
+            raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
+        self.mapping = self.client.arena.locate()
+        if self.mapping is None:
+            raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
+        self._area = BufferArea(self.mapping, self.engine.limits.buffers_per_process)
+        return self._area
+
+    # The end
+
+    def release(self) -> None:
+        """The file is closed for good: undo everything, in the driver's order (N12).
+
+        Mirrors binder_deferred_release: manager, threads, nodes, refs, queued work, buffers.
+        """
+        self.is_dead = True
+        manager = self.context.manager
+        if manager is not None and manager.process is self:
+            self.context.manager = None
+        for tid in sorted(self.threads):
+            self.threads[tid].release()
+        nodes, self.nodes = self.nodes, {}
+        for ptr in sorted(nodes):
+            nodes[ptr].orphan()
+        for handle in sorted(self.handles.refs):
+            self.handles.refs[handle].drop()
+        cancel_all(self.todo)
+        for deaths in self.delivered_deaths.values():
+            for death in deaths:
+                death.cancel()
+        self.delivered_deaths.clear()
+        if self._area is not None:
+            for buffer in self._area.buffers.values():
+                if buffer.transaction is not None:
+                    buffer.transaction.buffer = None
+            self.engine.stats.buffers -= len(self._area.buffers)
+            self._area = None
+        assert not (self.threads or self.waiting or self.todo or self.handles.refs)
+        self.engine.stats.processes -= 1

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The read half of BINDER_WRITE_READ: what a thread is told, and how it sleeps until there is news.
+
+A blocked read is data (``Thread.parked``), not a task.  Whoever queues work puts the thread into
+``Engine.runnable``; when the current request is through, ``resume`` takes up the read where it
+slept.
+
+Mirrors binder_thread_read and binder_wait_for_work.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EFAULT
+from typing import Final
+
+from binderd.engine.thread import ENTERED, REGISTERED, WAITING, Thread, WriteRead
+from binderd.engine.transaction import Transaction
+from binderd.engine.work import pack_word
+from binderwire.binder_abi import BR_NOOP, BR_SPAWN_LOOPER, binder_transaction_data_secctx
+
+_NOOP: Final = pack_word(BR_NOOP)
+_SPAWN_LOOPER: Final = pack_word(BR_SPAWN_LOOPER)
+_WORD: Final = len(_NOOP)
+# Room for the largest return must be left before anything is taken, however small it is (R2).
+_ROOM: Final = _WORD + binder_transaction_data_secctx.size
+
+
+def begin(thread: Thread, request: WriteRead) -> None:
+    """Start the read part; ends in a completion now or when there is something to tell.
+
+    The read buffer is tried before any work is taken, as the driver's first put_user does, so that
+    a bad pointer loses nothing.  A buffer that took data before is not tried again.
+    """
+    address = request.read_buffer
+    if request.read_consumed == 0 and address != thread.proven_buffer:
+        if request.read_size >= _WORD and not thread.memory.write(address, _NOOP):
+            _finish(thread, request, -EFAULT)
+            return
+        thread.proven_buffer = address
+    resume(thread, request)
+
+
+def resume(thread: Thread, request: WriteRead) -> None:
+    """Read if there is anything to read, else sleep (binder_wait_for_work)."""
+    process = thread.process
+    if thread.parked is None:
+        thread.for_process = thread.stack is None and not thread.todo
+    else:
+        process.waiting.pop(thread, None)
+    while True:
+        has_work = thread.process_todo or thread.need_return
+        if not has_work and not (thread.for_process and process.todo):
+            if process.nonblocking:
+                _finish(thread, request, -EAGAIN)
+            else:
+                _sleep(thread, request)
+            return
+        if _collect(thread, request):
+            return
+        thread.for_process = thread.stack is None and not thread.todo
+
+
+def _sleep(thread: Thread, request: WriteRead) -> None:
+    if thread.parked is None:
+        thread.parked = request
+        thread.looper |= WAITING
+        thread.process.engine.parked[request.ticket] = thread
+    if thread.for_process:
+        thread.process.waiting[thread] = None
+
+
+def _collect(thread: Thread, request: WriteRead) -> bool:
+    """Take work and complete the read; False if there was nothing to say after all (R5)."""
+    todo, process = thread.todo, thread.process
+    start = request.read_consumed
+    out = bytearray(_NOOP) if start == 0 and request.read_size >= _WORD else bytearray()
+    room_ends = request.read_size - start - _ROOM
+    while True:
+        if todo:
+            queue = todo
+        elif thread.for_process and process.todo:
+            queue = process.todo
+        else:
+            if start + len(out) == _WORD and not thread.need_return:
+                return False
+            break
+        if len(out) > room_ends:
+            break
+        work, _ = queue.popitem(last=False)
+        work.queue = None
+        if not todo:
+            thread.process_todo = False
+        if work.deliver(thread, out):
+            _hand_over(thread, request, out, work)
+            return True
+    _hand_over(thread, request, out, None)
+    return True
+
+
+def _hand_over(thread: Thread, request: WriteRead, out: bytearray, last: object) -> None:
+    """Put ``out`` into the client's read buffer and answer the request."""
+    start = request.read_consumed
+    spawn = _wants_looper(thread)
+    if spawn and start == 0 and out:
+        out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
+    stored = not out or thread.memory.write(request.read_buffer + start, out)
+    transaction = last if isinstance(last, Transaction) else None
+    if not stored:
+        thread.proven_buffer = -1
+        if transaction is not None:
+            transaction.undeliverable()
+        _finish(thread, request, -EFAULT)
+        return
+    if transaction is not None:
+        transaction.delivered(thread)
+    request.read_consumed = start + len(out)
+    if spawn:
+        thread.process.requested_threads += 1
+        if start and not thread.memory.write(request.read_buffer, _SPAWN_LOOPER):
+            _finish(thread, request, -EFAULT)
+            return
+    _finish(thread, request, 0)
+
+
+def _wants_looper(thread: Thread) -> bool:
+    """Whether the process should start another thread (R11)."""
+    process = thread.process
+    return (
+        process.started_threads < process.max_threads
+        and process.requested_threads == 0
+        and not process.waiting
+        and bool(thread.looper & (REGISTERED | ENTERED))
+    )
+
+
+def _finish(thread: Thread, request: WriteRead, result: int) -> None:
+    thread.process.engine.complete(thread, request, result)
+    if thread.process.todo:
+        thread.process.wake_one()  # R14

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""References: what one process holds on other processes' nodes, by handle.
+
+A handle is a small number that means something only in its process' ``HandleTable``.  A ref lives
+while its strong or weak count is not zero (N4).
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOMEM
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from binderd.engine.errors import BinderFailure
+from binderwire.binder_abi import BR_FAILED_REPLY
+
+if TYPE_CHECKING:
+    from binderd.engine.death import Death
+    from binderd.engine.node import Node
+    from binderd.engine.process import Process
+    from binderd.engine.thread import Thread
+
+
+class Ref:
+    """One process' reference to one node."""
+
+    __slots__ = ("death", "debug_id", "handle", "node", "process", "strong", "weak")
+
+    def __init__(self, process: Process, node: Node, handle: int) -> None:
+        self.debug_id = process.engine.next_id()
+        self.process = process
+        self.node = node
+        self.handle = handle
+        self.strong = 0  # how often the process has acquired it
+        self.weak = 0
+        self.death: Death | None = None  # who is told when the node's owner goes?
+        node.refs[process] = self
+        process.engine.stats.refs += 1
+
+    def increment(self, *, strong: bool, thread: Thread | None) -> None:
+        """Count one more (binder_inc_ref).
+
+        Args:
+            thread: the sending thread if the node's owner is just passing the object on.
+
+        Raises:
+            BinderFailure: -EINVAL, a strong reference to a node that has none (N3).
+        """
+        if strong:
+            if self.strong == 0:
+                self.node.acquire_internal(thread)
+            self.strong += 1
+        else:
+            if self.weak == 0:
+                self.node.notice_weak(thread)
+            self.weak += 1
+
+    def decrement(self, *, strong: bool) -> None:
+        """Count one less; the ref goes with the last (binder_dec_ref).
+
+        A count that is zero already stays so: an unbalanced client hurts only itself (E7).
+        """
+        if strong:
+            if self.strong == 0:
+                return
+            self.strong -= 1
+            if self.strong == 0:
+                self.node.release_internal()
+        else:
+            if self.weak == 0:
+                return
+            self.weak -= 1
+        if self.strong == 0 and self.weak == 0:
+            self.drop()
+
+    def drop(self) -> None:
+        """Forget the ref, whatever its counts (binder_cleanup_ref)."""
+        self.process.handles.remove(self.handle)
+        node = self.node
+        if self.strong:
+            node.release_internal()
+        del node.refs[self.process]
+        node.settle()
+        if self.death is not None:
+            self.death.forget()
+            self.death = None
+        self.process.engine.stats.refs -= 1
+
+
+class HandleTable:
+    """The refs of one process, and which handle comes next."""
+
+    __slots__ = ("_free", "_next", "_process", "refs")
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.refs: dict[int, Ref] = {}
+        self._free: list[int] = []  # heap of handles below _next that are not in use
+        self._next = 1
+
+    def find(self, handle: int, *, strong: bool) -> Ref | None:
+        """Return the ref of ``handle``; with ``strong``, only if it has a strong count."""
+        ref = self.refs.get(handle)
+        if ref is not None and strong and ref.strong == 0:
+            return None
+        return ref
+
+    def increment_for_node(self, node: Node, *, strong: bool, thread: Thread | None) -> Ref:
+        """Count a reference to ``node``, with a new handle if it has none yet.
+
+        Mirrors binder_inc_ref_for_node.
+
+        Raises:
+            BinderFailure: -EINVAL, nothing strong to acquire; -ENOMEM, the table is full.
+        """
+        ref = node.refs.get(self._process)
+        if ref is not None:
+            ref.increment(strong=strong, thread=thread)
+            return ref
+        if len(self.refs) >= self._process.engine.limits.refs_per_process:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        ref = Ref(self._process, node, self._take(manager=node.is_manager()))
+        self.refs[ref.handle] = ref
+        try:
+            ref.increment(strong=strong, thread=thread)
+        except BinderFailure:
+            ref.drop()
+            raise
+        return ref
+
+    def update(self, handle: int, *, increment: bool, strong: bool) -> None:
+        """Count one more or less on a handle that exists (binder_update_ref_for_handle).
+
+        Raises:
+            BinderFailure: -EINVAL, no such ref; callers ignore it (E7).
+        """
+        ref = self.find(handle, strong=strong)
+        if ref is None:
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        if increment:
+            ref.increment(strong=strong, thread=None)
+        else:
+            ref.decrement(strong=strong)
+
+    def remove(self, handle: int) -> None:
+        """Make the number free again (N4)."""
+        del self.refs[handle]
+        if handle:
+            heappush(self._free, handle)
+
+    def _take(self, *, manager: bool) -> int:
+        """Return the smallest free handle; 0 is the context manager's alone (N1)."""
+        if manager and 0 not in self.refs:
+            return 0
+        if self._free:
+            return heappop(self._free)
+        self._next += 1
+        return self._next - 1

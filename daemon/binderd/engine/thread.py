@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thread: who calls the ioctl, what it is in the middle of, and what waits for it alone.
+
+The loops that a thread runs are next door: ``write.py`` for its commands, ``read.py`` for what it
+is told.  Here is the state that both share.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from binderd.engine.work import ErrorSlot, Work, WorkQueue, cancel_all, enqueue
+from binderwire.binder_abi import BR_DEAD_REPLY, BR_OK, binder_write_read
+
+if TYPE_CHECKING:
+    from binderd.engine.ports import ClientMemory
+    from binderd.engine.process import Process
+    from binderd.engine.transaction import Transaction
+
+# Looper states, with the driver's values (they show in its debug output).
+REGISTERED: Final = 0x01
+ENTERED: Final = 0x02
+EXITED: Final = 0x04
+INVALID: Final = 0x08
+WAITING: Final = 0x10
+POLL: Final = 0x20
+
+_pack_write_read = binder_write_read.pack
+
+
+class WriteRead:
+    """One BINDER_WRITE_READ argument, under way."""
+
+    __slots__ = (
+        "read_buffer",
+        "read_consumed",
+        "read_size",
+        "ticket",
+        "write_buffer",
+        "write_consumed",
+        "write_size",
+    )
+
+    def __init__(self, ticket: int, fields: tuple[int, ...]) -> None:
+        self.ticket = ticket
+        (
+            self.write_size,
+            self.write_consumed,
+            self.write_buffer,
+            self.read_size,
+            self.read_consumed,
+            self.read_buffer,
+        ) = fields
+
+    def pack(self) -> bytes:
+        """Return the argument as it goes back to the client."""
+        return _pack_write_read(
+            self.write_size,
+            self.write_consumed,
+            self.write_buffer,
+            self.read_size,
+            self.read_consumed,
+            self.read_buffer,
+        )
+
+
+class Thread:
+    """A client thread, from its first ioctl or poll to BINDER_THREAD_EXIT or the close."""
+
+    __slots__ = (
+        "for_process",
+        "is_dead",
+        "looper",
+        "memory",
+        "need_return",
+        "parked",
+        "process",
+        "process_todo",
+        "proven_buffer",
+        "reply_error",
+        "return_error",
+        "stack",
+        "tid",
+        "todo",
+        "uid",
+    )
+
+    def __init__(self, process: Process, tid: int, memory: ClientMemory) -> None:
+        self.process = process
+        self.tid = tid  # in the daemon's pid namespace
+        self.memory = memory
+        self.uid = 0  # effective user of the latest request
+        self.looper = 0
+        self.stack: Transaction | None = None  # innermost call, outgoing or incoming
+        self.todo: WorkQueue = WorkQueue()
+        self.process_todo = False  # is anything in todo worth waking up for? (Q2)
+        self.need_return = True  # must the next read come back even without work? (R6)
+        self.return_error = ErrorSlot()  # our own failure to send
+        self.reply_error = ErrorSlot()  # the failure of whom we called
+        self.parked: WriteRead | None = None  # the blocked read
+        self.for_process = False  # may the current read take work of the process? (Q1)
+        self.proven_buffer = -1  # read buffer address that could be written to before
+        self.is_dead = False
+        process.engine.stats.threads += 1
+
+    def is_looper(self) -> bool:
+        """Whether the thread said that it serves calls."""
+        return bool(self.looper & (REGISTERED | ENTERED))
+
+    def enqueue(self, work: Work) -> None:
+        """Queue work that the thread must see at once."""
+        enqueue(self.todo, work)
+        self.process_todo = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a blocked read look again; it runs when the current request is through."""
+        if self.parked is not None:
+            self.process.engine.runnable.append(self)
+        elif self.looper & POLL:
+            self.process.wake_pollers()
+
+    def fail(self, word: int) -> None:
+        """Report our own failure to send; no further command is taken before it is read (Q10)."""
+        assert self.return_error.word == BR_OK
+        self.return_error.word = word
+        self.enqueue(self.return_error)
+
+    def fail_reply(self, word: int) -> None:
+        """Report that the call to somebody else failed; a second one is dropped (Q8)."""
+        if self.reply_error.word == BR_OK:
+            self.reply_error.word = word
+            self.enqueue(self.reply_error)
+
+    def release(self) -> None:
+        """BINDER_THREAD_EXIT, or the process goes (I7, binder_thread_release).
+
+        Whoever waits for this thread's reply gets BR_DEAD_REPLY, and so does who sent it a call
+        that it has not read.
+        """
+        process = self.process
+        del process.threads[self.tid]
+        process.waiting.pop(self, None)
+        process.engine.abandon(self)
+        self.is_dead = True
+        call = self.stack
+        unanswered = call if call is not None and call.target_thread is self else None
+        while call is not None:
+            if call.target_thread is self:
+                call.lose_target()
+                call = call.target_parent
+            else:
+                call.sender = None
+                call = call.sender_parent
+        self.stack = None
+        if unanswered is not None:
+            unanswered.send_failed_reply(BR_DEAD_REPLY)
+        cancel_all(self.todo)
+        process.engine.stats.threads -= 1

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work: anything that can wait in a queue until a thread reads it.
+
+A transaction, a completion, an error, a node's reference news, a death notice: the read loop treats
+them all alike.  A work item is in at most one queue.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from binderwire.binder_abi import BR_OK
+
+if TYPE_CHECKING:
+    from binderd.engine.thread import Thread
+
+# An ordered set: work is taken from the front, and out of the middle when it is withdrawn.
+WorkQueue = OrderedDict["Work", None]
+
+pack_word: Final = Struct("=I").pack
+
+
+class Work:
+    """One item of a queue."""
+
+    __slots__ = ("queue",)
+
+    def __init__(self) -> None:
+        self.queue: WorkQueue | None = None  # where is it waiting?
+
+    def deliver(self, thread: Thread, out: bytearray) -> bool:
+        """Append what ``thread`` must be told to ``out``; True ends the read (R4)."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Nobody will read this any more: its thread or process is going."""
+
+
+def enqueue(queue: WorkQueue, work: Work) -> None:
+    """Put ``work`` at the end of ``queue``."""
+    queue[work] = None
+    work.queue = queue
+
+
+def dequeue(work: Work) -> None:
+    """Take ``work`` out of whatever queue it is in."""
+    if work.queue is not None:
+        del work.queue[work]
+        work.queue = None
+
+
+def cancel_all(queue: WorkQueue) -> None:
+    """Withdraw everything in ``queue`` (binder_release_work)."""
+    while queue:
+        work, _ = queue.popitem(last=False)
+        work.queue = None
+        work.cancel()
+
+
+class Notice(Work):
+    """A bare BR_ word: BR_TRANSACTION_COMPLETE and its kin."""
+
+    __slots__ = ("word",)
+
+    def __init__(self, word: int) -> None:
+        self.queue = None
+        self.word = word
+
+    def deliver(self, thread: Thread, out: bytearray) -> bool:
+        out += pack_word(self.word)
+        return False
+
+
+class ErrorSlot(Work):
+    """One of a thread's two pending errors (Q8); BR_OK while there is none."""
+
+    __slots__ = ("word",)
+
+    def __init__(self) -> None:
+        self.queue = None
+        self.word: int = BR_OK
+
+    def deliver(self, thread: Thread, out: bytearray) -> bool:
+        out += pack_word(self.word)
+        self.word = BR_OK
+        return False

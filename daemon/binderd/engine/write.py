@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The write half of BINDER_WRITE_READ: a client's stream of BC_ commands.
+
+A table gives each command its payload size and the function that acts.  A function raises
+``KernelErrno`` where the driver ends the ioctl; a transaction that fails ends in-band instead.
+
+Mirrors binder_thread_write.
+"""
+
+from __future__ import annotations
+
+from errno import EFAULT, EINVAL
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from binderd.engine.death import clear_death, death_done, request_death
+from binderd.engine.errors import BinderFailure, KernelErrno
+from binderd.engine.thread import ENTERED, EXITED, INVALID, REGISTERED, Thread, WriteRead
+from binderd.engine.transaction import send_call, send_reply
+from binderwire.binder_abi import (
+    BC_ACQUIRE,
+    BC_ACQUIRE_DONE,
+    BC_CLEAR_DEATH_NOTIFICATION,
+    BC_DEAD_BINDER_DONE,
+    BC_DECREFS,
+    BC_ENTER_LOOPER,
+    BC_EXIT_LOOPER,
+    BC_FREE_BUFFER,
+    BC_INCREFS,
+    BC_INCREFS_DONE,
+    BC_REGISTER_LOOPER,
+    BC_RELEASE,
+    BC_REPLY,
+    BC_REQUEST_DEATH_NOTIFICATION,
+    BC_TRANSACTION,
+    BR_OK,
+    COMMANDS,
+    binder_handle_cookie,
+    binder_ptr_cookie,
+    binder_uintptr_t,
+    u32_value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_unpack_word = Struct("=I").unpack_from
+_WORD: Final = 4
+# The stream is fetched in windows.  Each is read with enough behind it for the longest command,
+# which also mirrors that the driver reads a command that begins before the end of the buffer as a
+# whole.
+_WINDOW: Final = 4096
+_LONGEST: Final = _WORD + max(row.payload.size for row in COMMANDS.values() if row.payload)
+
+Handler = "Callable[[Thread, bytes, int], None]"
+
+
+def run(thread: Thread, request: WriteRead) -> int:
+    """Carry out the commands from ``write_consumed`` on, which follows each (R10, Q11).
+
+    Returns:
+        0, or the negative errno of the command at ``write_consumed``.
+    """
+    position = request.write_consumed
+    stop = min(request.write_size, position + thread.process.engine.limits.write_bytes_per_ioctl)
+    start = data_end = position
+    data = b""
+    error = thread.return_error
+    while position < stop and error.word == BR_OK:  # Q10
+        if position >= data_end:
+            size = min(stop - position, _WINDOW)
+            data = thread.memory.read(request.write_buffer + position, size + _LONGEST)
+            start, data_end = position, position + size
+        offset = position - start + _WORD
+        if offset > len(data):
+            return -EFAULT
+        row = _HANDLERS.get(_unpack_word(data, offset - _WORD)[0])
+        if row is None:
+            return -EINVAL
+        size, handler = row
+        if offset + size > len(data):
+            return -EFAULT
+        try:
+            handler(thread, data, offset)
+        except KernelErrno as failure:
+            return -failure.errno
+        position += _WORD + size
+        request.write_consumed = position
+    return 0
+
+
+def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:
+    buffer = thread.process.delivered_buffer(binder_uintptr_t.unpack_from(data, offset)[0])
+    if buffer is not None:  # E7
+        thread.process.free_buffer(buffer)
+
+
+def _change_ref(thread: Thread, data: bytes, offset: int, *, increment: bool, strong: bool) -> None:
+    """BC_INCREFS, BC_ACQUIRE, BC_RELEASE, BC_DECREFS; a bad handle is ignored (E7)."""
+    handle = u32_value.unpack_from(data, offset)[0]
+    process = thread.process
+    manager = process.context.manager
+    try:
+        if increment and handle == 0 and manager is not None:
+            if manager.process is process:
+                raise KernelErrno(EINVAL)  # E6
+            try:
+                process.handles.increment_for_node(manager, strong=strong, thread=None)
+            except BinderFailure:
+                pass
+            else:
+                return
+        process.handles.update(handle, increment=increment, strong=strong)
+    except BinderFailure:
+        pass
+
+
+def _increfs(thread: Thread, data: bytes, offset: int) -> None:
+    _change_ref(thread, data, offset, increment=True, strong=False)
+
+
+def _acquire(thread: Thread, data: bytes, offset: int) -> None:
+    _change_ref(thread, data, offset, increment=True, strong=True)
+
+
+def _release(thread: Thread, data: bytes, offset: int) -> None:
+    _change_ref(thread, data, offset, increment=False, strong=True)
+
+
+def _decrefs(thread: Thread, data: bytes, offset: int) -> None:
+    _change_ref(thread, data, offset, increment=False, strong=False)
+
+
+def _acquire_done(thread: Thread, data: bytes, offset: int) -> None:
+    ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
+    node = thread.process.nodes.get(ptr)
+    if node is not None and node.cookie == cookie and node.pending_strong:  # E7
+        node.pending_strong = False
+        node.release_local(strong=True)
+
+
+def _increfs_done(thread: Thread, data: bytes, offset: int) -> None:
+    ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
+    node = thread.process.nodes.get(ptr)
+    if node is not None and node.cookie == cookie and node.pending_weak:  # E7
+        node.pending_weak = False
+        node.release_local(strong=False)
+
+
+def _register_looper(thread: Thread, data: bytes, offset: int) -> None:
+    process = thread.process
+    if thread.looper & ENTERED or process.requested_threads == 0:
+        thread.looper |= INVALID  # R12
+    else:
+        process.requested_threads -= 1
+        process.started_threads += 1
+    thread.looper |= REGISTERED
+
+
+def _enter_looper(thread: Thread, data: bytes, offset: int) -> None:
+    if thread.looper & REGISTERED:
+        thread.looper |= INVALID  # R12
+    thread.looper |= ENTERED
+
+
+def _exit_looper(thread: Thread, data: bytes, offset: int) -> None:
+    thread.looper |= EXITED
+
+
+def _request_death(thread: Thread, data: bytes, offset: int) -> None:
+    request_death(thread, *binder_handle_cookie.unpack_from(data, offset))
+
+
+def _clear_death(thread: Thread, data: bytes, offset: int) -> None:
+    clear_death(thread, *binder_handle_cookie.unpack_from(data, offset))
+
+
+def _dead_binder_done(thread: Thread, data: bytes, offset: int) -> None:
+    death_done(thread, *binder_uintptr_t.unpack_from(data, offset))
+
+
+def _table(
+    rows: dict[int, Callable[[Thread, bytes, int], None]],
+) -> dict[int, tuple[int, Callable[[Thread, bytes, int], None]]]:
+    """Add each command's payload size.  Whatever has no row ends the ioctl with EINVAL (E6)."""
+    table = {}
+    for word, handler in rows.items():
+        payload = COMMANDS[word].payload
+        table[word] = (payload.size if payload else 0, handler)
+    return table
+
+
+_HANDLERS: Final = _table(
+    {
+        BC_TRANSACTION: send_call,
+        BC_REPLY: send_reply,
+        BC_FREE_BUFFER: _free_buffer,
+        BC_INCREFS: _increfs,
+        BC_ACQUIRE: _acquire,
+        BC_RELEASE: _release,
+        BC_DECREFS: _decrefs,
+        BC_INCREFS_DONE: _increfs_done,
+        BC_ACQUIRE_DONE: _acquire_done,
+        BC_REGISTER_LOOPER: _register_looper,
+        BC_ENTER_LOOPER: _enter_looper,
+        BC_EXIT_LOOPER: _exit_looper,
+        BC_REQUEST_DEATH_NOTIFICATION: _request_death,
+        BC_CLEAR_DEATH_NOTIFICATION: _clear_death,
+        BC_DEAD_BINDER_DONE: _dead_binder_done,
+    }
+)
