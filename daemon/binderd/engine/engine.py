@@ -12,7 +12,7 @@ instance, so that two engines with the same inputs produce the same bytes.
 from __future__ import annotations
 
 from collections import deque
-from errno import EBUSY, EINTR, EINVAL, ENOMEM, EPERM
+from errno import EBUSY, EFAULT, EINTR, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine import read, write
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from binderd.engine.ports import Client
 
 POLLIN: Final = 1
+POLLERR: Final = 8
 
 _unpack_write_read = binder_write_read.unpack_from
 
@@ -111,7 +112,8 @@ class Engine:
             tid: the calling thread, in the daemon's pid namespace.
             uid: its effective user.
             request: the ioctl number.
-            argument: the bytes that the number's size stands for.
+            argument: the bytes that the number's size stands for; fewer if the client passed a
+                pointer that cannot be read.
             ticket: any number that no open request has.
         """
         try:
@@ -140,10 +142,13 @@ class Engine:
         Args:
             wake: if the answer is 0, put ``process`` into ``poll_wakes`` once that may change.
 
-        Raises:
-            KernelErrno: ENOMEM, too many threads.
+        Returns:
+            POLLERR where there are too many threads.
         """
-        thread = process.thread(tid)
+        try:
+            thread = process.thread(tid)
+        except KernelErrno:
+            return POLLERR
         thread.looper |= POLL
         has_work = thread.process_todo or thread.need_return
         if has_work or (thread.stack is None and not thread.todo and process.todo):
@@ -217,6 +222,8 @@ class Engine:
     def _write_read(self, thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
         if thread.parked is not None:
             raise KernelErrno(EBUSY)  # one thread, two requests: no kernel does this
+        if len(argument) < binder_write_read.size:
+            raise KernelErrno(EFAULT)
         request = WriteRead(ticket, _unpack_write_read(argument))
         if request.write_size:
             result = write.run(thread, request)
@@ -242,6 +249,8 @@ class Engine:
 
 
 def _set_max_threads(engine: Engine, thread: Thread, argument: bytes | memoryview) -> bytes:
+    if len(argument) < u32_value.size:
+        raise KernelErrno(EINVAL)  # not EFAULT
     thread.process.max_threads = u32_value.unpack_from(argument)[0]
     return b""
 
@@ -257,6 +266,8 @@ def _set_context_manager_ext(
     thread: Thread,
     argument: bytes | memoryview,
 ) -> bytes:
+    if len(argument) < flat_binder_object.size:
+        raise KernelErrno(EINVAL)  # not EFAULT
     _, flags, ptr, cookie = flat_binder_object.unpack_from(argument)
     _become_manager(thread, ptr, cookie, flags)
     return b""

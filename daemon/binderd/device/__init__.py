@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where FUSE requests meet the binder engine.  No os, no trio."""

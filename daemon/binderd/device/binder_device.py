@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The meeting point: requests on open device files become engine calls, and back.
+
+Theory of operation.  A request's ``unique`` is the engine's ticket, so there is no table of requests
+in flight: whatever the engine completes, now or much later, says itself which request it answers.  After
+every engine call ``drain`` turns the engine's outbox and poll wakes into frames, in order.
+
+The handlers have the signature and the return values that ``fuse/session.py`` describes.  Nothing
+here may know file descriptors, memory mappings or trio; what must be made for an open file comes
+through the ``Opener`` port.
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, EBADF, EINVAL, EIO, ENOENT, ENOTTY, ESTALE
+from typing import TYPE_CHECKING, Final, Protocol
+
+from binderd.engine.errors import KernelErrno
+from binderd.engine.ports import Client
+from binderd.fuse.frames import (
+    BODY,
+    USUAL_ARGUMENT_SIZE,
+    ioctl_reply,
+    ioctl_request,
+    ioctl_result,
+    poll_wakeup,
+)
+from binderwire.fuse_abi import (
+    FOPEN_DIRECT_IO,
+    FOPEN_PASSTHROUGH,
+    FUSE_POLL_SCHEDULE_NOTIFY,
+    O_NONBLOCK,
+    fuse_flush_in,
+    fuse_interrupt_in,
+    fuse_ioctl_in,
+    fuse_open_in,
+    fuse_open_out,
+    fuse_poll_in,
+    fuse_poll_out,
+    fuse_release_in,
+)
+
+if TYPE_CHECKING:
+    from binderd.engine.engine import Engine
+    from binderd.engine.process import Process
+    from binderd.fuse.tree import Tree
+
+# PASSTHROUGH gives the client's mmap the memfd's pages; DIRECT_IO beside it keeps read(2) and
+# write(2) away from them: those come to us and are refused, as the driver refuses them.
+_OPEN_FLAGS: Final = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
+
+_ARGUMENT: Final = BODY + fuse_ioctl_in.size  # where an ioctl's argument starts in its frame
+_REPLY_SIZE: Final = ioctl_reply.size
+
+_unpack_ioctl = ioctl_request.unpack_from
+_pack_ioctl = ioctl_reply.pack
+_unpack_poll = fuse_poll_in.unpack_from
+
+
+class OpenedClient(Client, Protocol):
+    """The outside half of one open file: what the engine gets, and what the device needs of it."""
+
+    pid: int  # the opener's process id, in the daemon's pid namespace
+    backing_id: int  # what the kernel calls the arena's pages
+
+    def adopt(self, process: Process) -> None:
+        """Say which engine process the file has become."""
+
+    def close(self) -> None:
+        """Give everything back; nothing of the client may be used afterwards."""
+
+
+class Opener(Protocol):
+    """Makes the outside half of an open file."""
+
+    def open(self, tid: int, nodeid: int) -> OpenedClient:
+        """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``.
+
+        Raises:
+            OSError: the file cannot be opened; its errno goes to the client.
+        """
+
+
+class OpenFile:
+    """One open file of a device, from FUSE_OPEN to FUSE_RELEASE."""
+
+    __slots__ = ("client", "kernel_handle", "nodeid", "process")
+
+    def __init__(self, nodeid: int, client: OpenedClient, process: Process) -> None:
+        self.nodeid = nodeid
+        self.client = client
+        self.process = process
+        self.kernel_handle = 0  # under which handle do its pollers wait, if any wait?
+
+
+class BinderDevice:
+    """All open files of all devices.
+
+    Args:
+        engine: the driver.
+        tree: the directory, for the inode that is being opened.
+        opener: makes the outside half of a new open file.
+        outgoing: where frames for the kernel are put; the session has the same list.
+    """
+
+    __slots__ = (
+        "_by_process",
+        "_engine",
+        "_files",
+        "_next_handle",
+        "_opener",
+        "_outbox",
+        "_poll_wakes",
+        "_reply_sizes",
+        "_tree",
+        "opens",
+        "outgoing",
+    )
+
+    def __init__(self, engine: Engine, tree: Tree, opener: Opener, outgoing: list[bytes]) -> None:
+        self.outgoing = outgoing
+        self.opens = 0  # since the start
+        self._engine = engine
+        self._outbox = engine.outbox
+        self._poll_wakes = engine.poll_wakes
+        self._tree = tree
+        self._opener = opener
+        self._next_handle = 1
+        self._files: dict[int, OpenFile] = {}
+        self._by_process: dict[Process, OpenFile] = {}
+        # ticket -> room in the reply, in bytes, for requests whose argument has an unusual size
+        self._reply_sizes: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    # Requests
+
+    def open(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_OPEN (binder_open)."""
+        node = self._tree.node(nodeid)
+        if node is None:
+            return ENOENT
+        if node.is_open:
+            # The pages of this inode belong to another open file. ESTALE has the kernel look the name
+            # up once more, which gives a fresh inode.
+            # Differs: an open that does not look a name up (of a bind-mounted file, through
+            # /proc/self/fd) cannot get one and fails with ESTALE as long as the other is open.
+            return ESTALE
+        if not tid:
+            # Differs: a client outside our pid namespace has no number here, so there is no way
+            # to its memory.
+            return EACCES
+        flags, _ = fuse_open_in.unpack_from(frame, BODY)
+        try:
+            client = self._opener.open(tid, nodeid)
+        except OSError as error:
+            return error.errno or EIO
+        try:
+            process = self._engine.open(
+                node.name, client.pid, client, nonblocking=bool(flags & O_NONBLOCK)
+            )
+        except KernelErrno as error:
+            client.close()
+            return error.errno
+        except BaseException:
+            client.close()
+            raise
+        client.adopt(process)
+        node.is_open = True
+        handle = self._next_handle
+        self._next_handle += 1
+        self._files[handle] = self._by_process[process] = OpenFile(nodeid, client, process)
+        self.opens += 1
+        return fuse_open_out.pack(handle, _OPEN_FLAGS, client.backing_id)
+
+    def ioctl(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_IOCTL (binder_ioctl): the one request that matters for speed."""
+        handle, _, request, _, in_size, out_size, argument = _unpack_ioctl(frame, BODY)
+        file = self._files.get(handle)
+        if file is None:
+            return ENOTTY  # the directory; the driver's files are all in the table
+        if not tid:
+            return EACCES  # as in open
+        if in_size != USUAL_ARGUMENT_SIZE or out_size != USUAL_ARGUMENT_SIZE:
+            self._reply_sizes[unique] = out_size
+            argument = bytes(frame[_ARGUMENT : _ARGUMENT + in_size])
+        if _ARGUMENT + in_size > size:
+            self._reply_sizes.pop(unique, None)
+            return EINVAL
+        self._engine.ioctl(file.process, tid, uid, request, argument, unique)
+        self.drain()
+        return None
+
+    def poll(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_POLL (binder_poll)."""
+        handle, kernel_handle, flags, _ = _unpack_poll(frame, BODY)
+        file = self._files.get(handle)
+        if file is None:
+            return EBADF
+        if not tid:
+            return EACCES  # as in open
+        wake = bool(flags & FUSE_POLL_SCHEDULE_NOTIFY)
+        if wake:
+            file.kernel_handle = kernel_handle
+        try:
+            events = self._engine.poll(file.process, tid, wake=wake)
+        except KernelErrno as error:
+            return error.errno
+        self.drain()
+        return fuse_poll_out.pack(events, 0)
+
+    def flush(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_FLUSH (binder_flush): one descriptor of the file was closed."""
+        file = self._files.get(fuse_flush_in.unpack_from(frame, BODY)[0])
+        if file is None:
+            return EBADF
+        self._engine.flush(file.process)
+        self.drain()
+        return b""
+
+    def release(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_RELEASE (binder_release): the last descriptor of the file is gone."""
+        file = self._files.pop(fuse_release_in.unpack_from(frame, BODY)[0], None)
+        if file is None:
+            return EBADF
+        del self._by_process[file.process]
+        self._tree.closed(file.nodeid)
+        try:
+            self._engine.release(file.process)
+        finally:
+            file.client.close()
+        self.drain()
+        return b""
+
+    def interrupt(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_INTERRUPT: a signal arrived for the thread whose request this names.
+
+        The kernel wants the interrupted request answered, not the interruption. It always hands
+        out a request before its interruption, so one that is unknown here has been answered.
+        """
+        self._engine.interrupt(fuse_interrupt_in.unpack_from(frame, BODY)[0])
+        self.drain()
+        return None
+
+    # What the outside noticed by itself
+
+    def thread_gone(self, process: Process, tid: int) -> None:
+        """A thread that had used the file has ended."""
+        if process in self._by_process:
+            self._engine.thread_gone(process, tid)
+            self.drain()
+
+    def unmapped(self, process: Process) -> None:
+        """The opener no longer has the file mapped."""
+        if process in self._by_process:
+            self._engine.unmapped(process)
+            self.drain()
+
+    # Results
+
+    def drain(self) -> None:
+        """Turn the engine's outbox and poll wakes into frames."""
+        outbox = self._outbox
+        if outbox:
+            append = self.outgoing.append
+            reply_sizes = self._reply_sizes
+            for ticket, result, payload in outbox:
+                if len(payload) == USUAL_ARGUMENT_SIZE and not reply_sizes:
+                    append(_pack_ioctl(_REPLY_SIZE, 0, ticket, result, 0, 0, 0, payload))
+                else:
+                    # More than the client asked for would make the kernel fail the whole reply.
+                    room = reply_sizes.pop(ticket, USUAL_ARGUMENT_SIZE)
+                    append(ioctl_result(ticket, result, payload[:room]))
+            outbox.clear()
+        if self._poll_wakes:
+            self._wake_pollers()
+
+    def _wake_pollers(self) -> None:
+        for process in self._poll_wakes:
+            file = self._by_process.get(process)
+            if file is not None and file.kernel_handle:
+                self.outgoing.append(poll_wakeup(file.kernel_handle))
+                file.kernel_handle = 0  # whoever still waits asks again, and says so
+        self._poll_wakes.clear()
