@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Makefile - every command that a visitor or a developer needs; `make` alone explains them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+
+# What the targets start. Arguments are passed on with ARGS: make bench ARGS="--rounds 3".
+DEMO ?= $(BIN)/python -m binderclient.demo
+RUN ?= $(BIN)/python -m binderclient.demo --serve
+BENCH ?= $(BIN)/python tests/bench/run.py
+PYTEST ?= $(BIN)/python -m pytest
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo run test check bench clean packages fuse
+
+help: ## this text
+	@echo "binderd: Android's Binder IPC on any Linux, in user space."
+	@echo
+	@echo "New here? As root, 'make demo' sets everything up and shows a call from end to end;"
+	@echo "'make run' keeps a device for your own programs. Changed something? 'make test'."
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest) and bench, e.g. make bench ARGS=--help"
+
+setup: packages $(STAMP) ## install what is missing: Debian packages, then Python's into .venv
+
+demo: fuse packages $(STAMP) ## show binder at work in a minute (root, /dev/fuse)
+	$(DEMO) $(ARGS)
+
+run: fuse packages $(STAMP) ## start a device and keep it until Ctrl-C (root, /dev/fuse)
+	$(RUN) $(ARGS)
+
+test: check ## 'make check', then all tests (those that mount: root, /dev/fuse)
+	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
+	$(PYTEST) $(ARGS)
+
+check: packages $(STAMP) ## lint, formatting, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests/bench/run.py
+	$(BIN)/lint-imports
+
+bench: fuse packages $(STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
+	$(BENCH) $(ARGS)
+
+clean: ## remove what these targets made: .venv, build, caches
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A look at the package database (some 20 ms) each time, so that a cached .venv cannot hide a gap.
+packages:
+	@tests/setup.sh packages
+
+# The stamp makes the slow part of the setup happen once per change of what it depends on.
+$(STAMP): pyproject.toml Makefile tests/setup.sh
+	@tests/setup.sh venv $(VENV)
+	@touch $@
+
+fuse:
+	@tests/setup.sh fuse "make $(firstword $(MAKECMDGOALS))"

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# setup.sh - the parts of the Makefile that are too long for it.
+#
+#   setup.sh packages     installs the Debian packages that are missing
+#   setup.sh venv DIR     makes the virtual environment and installs the project into it
+#   setup.sh fuse WHO     fails, with one line that starts with WHO, where FUSE cannot be mounted
+set -euo pipefail
+
+packages=(
+    python3 python3-venv make
+    gcc libc6-dev linux-libc-dev    # C clients; <linux/android/binder.h>, <linux/fuse.h>
+    dbus libsystemd-dev pkg-config  # what the benchmark compares with
+    mount util-linux                # mount, setpriv, unshare
+    systemd                         # systemd-analyze verifies our units
+)
+
+say() { printf '%s\n' "$*" >&2; }
+
+install_packages() {
+    local installed package missing=()
+    if ! command -v dpkg-query >/dev/null; then
+        say "setup: not a Debian system: please see to the counterparts of: ${packages[*]}"
+        return 0
+    fi
+    installed=$(dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' "${packages[@]}" \
+        2>/dev/null | sed -n 's/^installed //p' | tr '\n' ' ') || true
+    for package in "${packages[@]}"; do
+        [[ " $installed" == *" $package "* ]] || missing+=("$package")
+    done
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    if [[ $(id -u) != 0 ]]; then
+        say "setup: packages are missing; run: sudo apt-get install ${missing[*]}"
+        return 1
+    fi
+    say "setup: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    local install=(apt-get install -qq --no-install-recommends "${missing[@]}")
+    # The package lists may be absent (fresh images) or name versions that are gone from the mirror.
+    if ! compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || ! "${install[@]}"; then
+        apt-get update -qq
+        "${install[@]}"
+    fi
+}
+
+# Debian's own interpreter first: it is built with the optimisations that others often lack.
+find_python() {
+    local python
+    for python in /usr/bin/python3 python3; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$python"
+            return 0
+        fi
+    done
+    say "setup: needs Python 3.11 or newer as /usr/bin/python3 or python3"
+    return 1
+}
+
+make_venv() {
+    local directory=$1 python
+    if ! "$directory/bin/python" -c '' 2>/dev/null; then
+        python=$(find_python)
+        say "setup: making $directory with $python"
+        "$python" -m venv --clear "$directory"
+    fi
+    say "setup: installing the project and its tools into $directory"
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --editable '.[test]'
+}
+
+check_fuse() {
+    local container_options="--device /dev/fuse --cap-add SYS_ADMIN --cap-add SYS_PTRACE"
+    if [[ $(id -u) != 0 ]]; then
+        say "$1: needs root, for mounting and for reaching its clients' memory: run it with sudo"
+    elif [[ ! -c /dev/fuse ]]; then
+        say "$1: needs /dev/fuse: run 'modprobe fuse'; a container needs $container_options"
+    elif ! (: <>/dev/fuse) 2>/dev/null; then
+        say "$1: may not open /dev/fuse: a container needs $container_options"
+    else
+        return 0
+    fi
+    return 1
+}
+
+case "${1-}" in
+    packages) install_packages ;;
+    venv) make_venv "$2" ;;
+    fuse) check_fuse "$2" ;;
+    *) say "usage: setup.sh packages | venv DIR | fuse WHO" && exit 2 ;;
+esac
