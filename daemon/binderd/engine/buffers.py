@@ -19,13 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from binderd.engine.node import Node
-    from binderd.engine.ports import Mapping
+    from binderd.engine.ports import File, Mapping
     from binderd.engine.transaction import Transaction
 
 _SIZE_MAX = (1 << 64) - 1
+_SPAM_BUFFERS = 50  # debug_low_async_space: more buffers than this of one sender, or ...
+_SPAM_SHARE = 4  # ... more than this part of the whole area
 
 # What translated objects hold: (strong?, handle or node).
 Held = list[tuple[bool, "int | Node"]]
+# data, offsets, extra (scatter-gather) and security context, each in bytes
+Sizes = tuple[int, int, int, int]
+
+_NO_FILES: list[tuple[int, File]] = []  # shared by all buffers without files; never appended to
 
 
 class RangeAllocator:
@@ -93,30 +99,53 @@ class Buffer:
     __slots__ = (
         "address",
         "allow_user_free",
+        "clear",
+        "context_size",
         "data_size",
+        "extra_size",
+        "files",
         "held",
         "offset",
         "offsets_size",
-        "one_way",
+        "one_way_from",
         "size",
+        "spam_suspect",
         "target_node",
         "transaction",
     )
 
-    def __init__(
-        self, address: int, offset: int, size: int, data_size: int, offsets_size: int, one_way: bool
-    ) -> None:
+    def __init__(self, address: int, offset: int, size: int, sizes: Sizes) -> None:
         self.address = address  # in the receiver
         self.offset = offset  # bytes from the start of the mapping
         self.size = size  # bytes accounted, a multiple of 8
-        self.data_size = data_size
-        self.offsets_size = offsets_size
-        self.one_way = one_way  # does it count against the one-way half?
+        self.data_size, self.offsets_size, self.extra_size, self.context_size = sizes
+        self.one_way_from: int | None = None  # whose one-way call is it? None: no one-way call
+        self.spam_suspect = False  # does that sender hold too much of the one-way half? (B4)
+        self.clear = False  # zero the memory when it is freed? (B6)
         self.allow_user_free = False  # was it delivered and not freed yet? (B5)
         self.transaction: Transaction | None = None
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
         self.held: Held | None = None
+        self.files: list[tuple[int, File]] = _NO_FILES  # (offset in the buffer, to be installed)
+
+    @property
+    def context_address(self) -> int:
+        """Where the sender's security context is, at the end of the extra area (B7); 0: none."""
+        if not self.context_size:
+            return 0
+        return self.address + self.size - (self.context_size + 7 & ~7)
+
+    def hold(self, strong: bool, target: int | Node) -> None:
+        """Note a reference that an object in the buffer holds."""
+        assert self.held is not None
+        self.held.append((strong, target))
+
+    def drop_files(self) -> None:
+        """Close what was not installed."""
+        for _, file in self.files:
+            file.close()
+        self.files = _NO_FILES
 
 
 class BufferArea:
@@ -127,46 +156,80 @@ class BufferArea:
         count_max: how many buffers there may be at once.
     """
 
-    __slots__ = ("_address", "_count_max", "_ranges", "buffers", "free_one_way", "size")
+    __slots__ = (
+        "_address",
+        "_count_max",
+        "_one_way_shares",
+        "_ranges",
+        "_spam_reported",
+        "buffers",
+        "free_one_way",
+        "size",
+    )
 
     def __init__(self, mapping: Mapping, count_max: int) -> None:
         self._address = mapping.address
         self._count_max = count_max
         self._ranges = RangeAllocator(mapping.size & ~7)
+        self._one_way_shares: dict[int, tuple[int, int]] = {}  # sender pid -> (buffers, bytes)
+        self._spam_reported = False  # once, until there is space again (B4)
         self.size = mapping.size
         self.free_one_way = mapping.size // 2  # bytes that one-way calls may still take
         self.buffers: dict[int, Buffer] = {}  # by address
 
-    def allocate(
-        self, data_size: int, offsets_size: int, extra_size: int, *, one_way: bool
-    ) -> Buffer:
-        """Return a new buffer for the three parts, each rounded up to 8 bytes (B1, B2).
+    def allocate(self, sizes: Sizes, one_way_from: int | None) -> Buffer:
+        """Return a new buffer for the parts, each rounded up to 8 bytes (B1, B2).
+
+        Args:
+            one_way_from: process id of the sender of a one-way call, None for anything else.
 
         Raises:
             BinderFailure: -EINVAL for sizes that overflow, -ENOSPC where nothing fits
                 (binder_alloc_new_buf).
         """
-        size = (data_size + 7 & ~7) + (offsets_size + 7 & ~7) + (extra_size + 7 & ~7) or 8
+        data_size, offsets_size, extra_size, context_size = sizes
+        size = (data_size + 7 & ~7) + (offsets_size + 7 & ~7)
+        if extra_size or context_size:
+            size += extra_size + (context_size + 7 & ~7) + 7 & ~7
+        size = size or 8
         if size > _SIZE_MAX:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-        if (one_way and size > self.free_one_way) or len(self.buffers) >= self._count_max:
+        if len(self.buffers) >= self._count_max:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOSPC)
+        if one_way_from is not None and size > self.free_one_way:
             raise BinderFailure(BR_FAILED_REPLY, -ENOSPC)
         offset = self._ranges.allocate(size)
         if offset is None:
             raise BinderFailure(BR_FAILED_REPLY, -ENOSPC)
-        if one_way:
-            self.free_one_way -= size
-        buffer = Buffer(self._address + offset, offset, size, data_size, offsets_size, one_way)
+        buffer = Buffer(self._address + offset, offset, size, sizes)
         self.buffers[buffer.address] = buffer
+        if one_way_from is not None:
+            buffer.one_way_from = one_way_from
+            self._take_one_way(buffer, one_way_from)
         return buffer
 
     def free(self, buffer: Buffer) -> None:
         """Give the space back; whatever the buffer held was released before."""
         del self.buffers[buffer.address]
-        if buffer.one_way:
+        if buffer.one_way_from is not None:
             self.free_one_way += buffer.size
+            count, size = self._one_way_shares.pop(buffer.one_way_from)
+            if count > 1:
+                self._one_way_shares[buffer.one_way_from] = (count - 1, size - buffer.size)
         self._ranges.free(buffer.offset, buffer.size)
 
     def free_ranges(self) -> Iterator[tuple[int, int]]:
         """Yield each free range as (offset, size) in bytes."""
         return self._ranges.free_ranges()
+
+    def _take_one_way(self, buffer: Buffer, sender: int) -> None:
+        """Account a one-way buffer, and look for a sender that floods the area (B4)."""
+        self.free_one_way -= buffer.size
+        count, size = self._one_way_shares.get(sender, (0, 0))
+        count, size = count + 1, size + buffer.size
+        self._one_way_shares[sender] = (count, size)
+        if self.free_one_way >= self.size // 10:
+            self._spam_reported = False
+        elif not self._spam_reported and (count > _SPAM_BUFFERS or size > self.size // _SPAM_SHARE):
+            self._spam_reported = True
+            buffer.spam_suspect = True

@@ -3,7 +3,8 @@
 
 Every call runs to completion.  Each ioctl ends as exactly one ``Completion`` in ``outbox``, at once
 or when a later call gives a blocked read something to return; the transport drains ``outbox`` and
-``poll_wakes`` after every call and keeps their order.
+``poll_wakes`` after every call and keeps their order. It also starts a timer for each entry of
+``timers``, and calls ``expire`` when that has run out.
 
 The engine does no I/O, knows no clock and starts nothing.  Debug ids come from a counter of the
 instance, so that two engines with the same inputs produce the same bytes.
@@ -12,34 +13,22 @@ instance, so that two engines with the same inputs produce the same bytes.
 from __future__ import annotations
 
 from collections import deque
-from errno import EBUSY, EFAULT, EINTR, EINVAL, ENOMEM, EPERM
+from errno import EBUSY, EFAULT, EINTR, EINVAL, ENOMEM
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine import read, write
 from binderd.engine.completion import Completion
 from binderd.engine.context import Context
-from binderd.engine.errors import BinderFailure, KernelErrno
+from binderd.engine.errors import KernelErrno
+from binderd.engine.freeze import Freezing
+from binderd.engine.ioctls import IOCTLS
 from binderd.engine.limits import Limits
 from binderd.engine.process import Process
 from binderd.engine.stats import Stats
 from binderd.engine.thread import POLL, WAITING, Thread, WriteRead
-from binderwire.binder_abi import (
-    BINDER_CURRENT_PROTOCOL_VERSION,
-    BINDER_SET_CONTEXT_MGR,
-    BINDER_SET_CONTEXT_MGR_EXT,
-    BINDER_SET_MAX_THREADS,
-    BINDER_THREAD_EXIT,
-    BINDER_VERSION,
-    BINDER_WRITE_READ,
-    binder_version,
-    binder_write_read,
-    flat_binder_object,
-    u32_value,
-)
+from binderwire.binder_abi import BINDER_WRITE_READ, binder_write_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from binderd.engine.ports import Client
 
 POLLIN: Final = 1
@@ -57,13 +46,18 @@ class Engine:
 
     __slots__ = (
         "_contexts",
+        "_freezings",
         "_last_id",
+        "_last_timer",
+        "drained",
         "limits",
         "outbox",
         "parked",
         "poll_wakes",
+        "processes",
         "runnable",
         "stats",
+        "timers",
     )
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -73,6 +67,11 @@ class Engine:
         self.poll_wakes: list[Process] = []
         self.parked: dict[int, Thread] = {}  # blocked reads by ticket
         self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
+        self.processes: dict[Process, None] = {}  # all open files, the latest last
+        self.drained: list[Process] = []  # frozen processes whose last call has ended
+        self.timers: list[tuple[int, int]] = []  # (number for ``expire``, milliseconds from now)
+        self._freezings: dict[int, Freezing] = {}  # by ticket
+        self._last_timer = 0
         self._contexts: dict[str, Context] = {}
         self._last_id = 0
 
@@ -122,18 +121,10 @@ class Engine:
             if request == BINDER_WRITE_READ:
                 self._write_read(thread, argument, ticket)
             else:
-                handler = _IOCTLS.get(request)
-                if handler is None:
-                    thread.need_return = False
-                    raise KernelErrno(EINVAL)
-                try:
-                    payload = handler(self, thread, argument)
-                finally:
-                    thread.need_return = False
-                self.outbox.append(Completion(ticket, 0, payload))
+                self._other_ioctl(thread, request, bytes(argument), ticket)
         except KernelErrno as failure:
             self.outbox.append(Completion(ticket, -failure.errno, bytes(argument)))
-        if self.runnable:
+        if self.runnable or self.drained:
             self._run()
 
     def poll(self, process: Process, tid: int, *, wake: bool) -> int:
@@ -165,6 +156,17 @@ class Engine:
             if thread.process.todo:
                 thread.process.wake_one()
             self._run()
+        freezing = self._freezings.pop(ticket, None)
+        if freezing is not None:
+            freezing.give_up()
+            self.outbox.append(Completion(ticket, -EINTR, b""))
+
+    def expire(self, timer: int) -> None:
+        """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
+        for freezing in list(self._freezings.values()):
+            if freezing.timer == timer:
+                self._continue_freeze(freezing)
+                self._run()
 
     def flush(self, process: Process) -> None:
         """Some descriptor of the file was closed (I4, binder_flush)."""
@@ -194,7 +196,11 @@ class Engine:
 
     def counts(self) -> dict[str, int]:
         """Return the number of live objects by kind; all zero when no file is open."""
-        return {**self.stats.as_dict(), "parked": len(self.parked)}
+        return {
+            **self.stats.as_dict(),
+            "freezing": len(self._freezings),
+            "parked": len(self.parked),
+        }
 
     # Services for the nouns
 
@@ -224,6 +230,7 @@ class Engine:
             raise KernelErrno(EBUSY)  # one thread, two requests: no kernel does this
         if len(argument) < binder_write_read.size:
             raise KernelErrno(EFAULT)
+        thread.forget_nice()
         request = WriteRead(ticket, _unpack_write_read(argument))
         if request.write_size:
             result = write.run(thread, request)
@@ -236,82 +243,57 @@ class Engine:
         else:
             self.complete(thread, request, 0)
 
-    def _run(self) -> None:
-        """Take up the reads of all threads that were woken."""
-        runnable = self.runnable
-        while runnable:
-            thread = runnable.popleft()
-            if thread.parked is not None:
-                read.resume(thread, thread.parked)
-
-
-# The other ioctls: each returns the argument as it goes back to the client.
-
-
-def _set_max_threads(engine: Engine, thread: Thread, argument: bytes | memoryview) -> bytes:
-    if len(argument) < u32_value.size:
-        raise KernelErrno(EINVAL)  # not EFAULT
-    thread.process.max_threads = u32_value.unpack_from(argument)[0]
-    return b""
-
-
-def _set_context_manager(engine: Engine, thread: Thread, argument: bytes | memoryview) -> bytes:
-    """BINDER_SET_CONTEXT_MGR: a node with ptr and cookie 0 (N8)."""
-    _become_manager(thread, 0, 0, 0)
-    return b""
-
-
-def _set_context_manager_ext(
-    engine: Engine,
-    thread: Thread,
-    argument: bytes | memoryview,
-) -> bytes:
-    if len(argument) < flat_binder_object.size:
-        raise KernelErrno(EINVAL)  # not EFAULT
-    _, flags, ptr, cookie = flat_binder_object.unpack_from(argument)
-    _become_manager(thread, ptr, cookie, flags)
-    return b""
-
-
-def _become_manager(thread: Thread, ptr: int, cookie: int, flags: int) -> None:
-    """Make a node of the caller handle 0 (binder_ioctl_set_ctx_mgr, I5).
-
-    Raises:
-        KernelErrno: EBUSY, there is a manager; EPERM, the first one had another user.
-    """
-    process, context = thread.process, thread.process.context
-    if context.manager is not None:
-        raise KernelErrno(EBUSY)
-    if context.manager_uid is None:
-        context.manager_uid = thread.uid
-    elif context.manager_uid != thread.uid:
-        raise KernelErrno(EPERM)
-    node = process.nodes.get(ptr)
-    if node is None:
+    def _other_ioctl(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
+        row = IOCTLS.get(request)
         try:
-            node = process.node_for(ptr, cookie, flags)
-        except BinderFailure:
-            raise KernelErrno(ENOMEM) from None
-    node.local_weak += 1
-    node.local_strong += 1
-    node.has_strong = node.has_weak = True
-    context.manager = node
+            if row is None:
+                raise KernelErrno(EINVAL)
+            if len(argument) < row.size:
+                raise KernelErrno(row.bad_pointer)
+            outcome = row.handler(thread, argument)
+        finally:
+            thread.need_return = False
+        if isinstance(outcome, Freezing):
+            outcome.ticket = ticket
+            self._begin_freeze(outcome)
+        else:
+            self.outbox.append(Completion(ticket, 0, outcome))
 
+    def _begin_freeze(self, freezing: Freezing) -> None:
+        """Freeze one process after the other until one has calls to wait for.
 
-def _thread_exit(engine: Engine, thread: Thread, argument: bytes | memoryview) -> bytes:
-    thread.release()
-    return b""
+        Raises:
+            KernelErrno: EAGAIN: calls are under way (F2).
+        """
+        while freezing.processes:
+            if not freezing.begin():
+                self._last_timer += 1
+                freezing.timer = self._last_timer
+                self._freezings[freezing.ticket] = freezing
+                self.timers.append((freezing.timer, freezing.timeout_ms))
+                return
+            freezing.finish()
+        self.outbox.append(Completion(freezing.ticket, 0, b""))
 
+    def _continue_freeze(self, freezing: Freezing) -> None:
+        """The wait for the first process is over, one way or the other."""
+        del self._freezings[freezing.ticket]
+        try:
+            freezing.finish()
+            self._begin_freeze(freezing)
+        except KernelErrno as failure:
+            self.outbox.append(Completion(freezing.ticket, -failure.errno, b""))
 
-def _version(engine: Engine, thread: Thread, argument: bytes | memoryview) -> bytes:
-    return binder_version.pack(BINDER_CURRENT_PROTOCOL_VERSION)
-
-
-# Whatever has no row is EINVAL, the two that were never implemented among them.
-_IOCTLS: Final[dict[int, Callable[[Engine, Thread, bytes | memoryview], bytes]]] = {
-    BINDER_SET_MAX_THREADS: _set_max_threads,
-    BINDER_SET_CONTEXT_MGR: _set_context_manager,
-    BINDER_SET_CONTEXT_MGR_EXT: _set_context_manager_ext,
-    BINDER_THREAD_EXIT: _thread_exit,
-    BINDER_VERSION: _version,
-}
+    def _run(self) -> None:
+        """Take up the reads of all threads that were woken, and the freezes that may go on."""
+        runnable, drained = self.runnable, self.drained
+        while runnable or drained:
+            while runnable:
+                thread = runnable.popleft()
+                if thread.parked is not None:
+                    read.resume(thread, thread.parked)
+            while drained:
+                process = drained.pop()
+                for freezing in list(self._freezings.values()):
+                    if freezing.processes[0] is process and process.outstanding == 0:
+                        self._continue_freeze(freezing)

@@ -20,6 +20,13 @@ class Mapping(NamedTuple):
     size: int  # bytes, at most 4 MiB; the buffer area's capacity
 
 
+class File(Protocol):
+    """An open file taken from a sender, on its way to a receiver."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class ReceiverArena(Protocol):
     """The pages of one open file that transactions are delivered into."""
 
@@ -52,6 +59,15 @@ class ClientMemory(Protocol):
             False if any byte could not be read; bytes before it may have been copied.
         """
 
+    def file(self, fd: int) -> File | None:
+        """Return the open file that the thread has under ``fd``, None if there is none (EBADF)."""
+
+    def nice(self) -> int:
+        """Return the thread's nice value."""
+
+    def set_nice(self, nice: int) -> None:
+        """Give the thread a nice value, as far as its own limits allow (binder_set_nice)."""
+
     def scatter(
         self,
         address: int,
@@ -75,6 +91,20 @@ class Client(Protocol):
     """The outside half of one open file."""
 
     arena: ReceiverArena
+    nice: int  # of the opener, when it opened
+    is_foreign: bool  # is the opener in another pid or user namespace than the daemon?
+
+    def pid_of(self, sender: Client) -> int:
+        """Return the sender's process id as this client's pid namespace has it; 0: none."""
+
+    def uid_of(self, uid: int) -> int:
+        """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none."""
+
+    def security_context(self) -> bytes | None:
+        """Return the opener's security context with its NUL, None where no LSM gives one."""
+
+    def pid_from(self, pid: int) -> int | None:
+        """Return the process that this client means by ``pid``, in the daemon's pid namespace."""
 
     def memory(self, tid: int) -> ClientMemory:
         """Return the memory of the thread ``tid`` (in the daemon's pid namespace).

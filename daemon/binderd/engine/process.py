@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import EINVAL, ENOMEM, ESRCH
 from typing import TYPE_CHECKING
 
-from binderd.engine.buffers import Buffer, BufferArea
+from binderd.engine.buffers import Buffer, BufferArea, Sizes
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.node import Node
 from binderd.engine.ref import HandleTable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from binderd.engine.context import Context
     from binderd.engine.death import Death
     from binderd.engine.engine import Engine
+    from binderd.engine.freeze import FreezeNotice
     from binderd.engine.ports import Client, Mapping
 
 
@@ -41,15 +42,21 @@ class Process:
         "client",
         "context",
         "delivered_deaths",
+        "delivered_freezes",
+        "detects_spam",
         "engine",
         "handles",
         "is_dead",
+        "is_frozen",
         "mapping",
         "max_threads",
         "nodes",
         "nonblocking",
+        "outstanding",
         "pid",
         "poll_armed",
+        "received_one_way",
+        "received_sync",
         "requested_threads",
         "started_threads",
         "threads",
@@ -75,11 +82,18 @@ class Process:
         self.todo: WorkQueue = WorkQueue()
         self.waiting: dict[Thread, None] = {}  # threads asleep for work of the process, latest last
         self.delivered_deaths: dict[int, list[Death]] = {}  # by cookie
+        self.delivered_freezes: dict[int, list[FreezeNotice]] = {}  # by cookie
+        self.is_frozen = False
+        self.received_sync = False  # was a call refused while frozen?
+        self.received_one_way = False  # was a one-way call queued while frozen?
+        self.outstanding = 0  # transactions queued here or being answered here
+        self.detects_spam = False  # does it want BR_ONEWAY_SPAM_SUSPECT?
         self.max_threads = 0
         self.requested_threads = 0  # BR_SPAWN_LOOPER sent, BC_REGISTER_LOOPER not seen yet
         self.started_threads = 0  # loopers started on our request; never goes down (R11)
         self.poll_armed = False  # must a poller of the file be told of the next work?
         engine.stats.processes += 1
+        engine.processes[self] = None
 
     # Threads
 
@@ -135,10 +149,8 @@ class Process:
 
     # Buffers
 
-    def allocate(
-        self, data_size: int, offsets_size: int, extra_size: int, *, one_way: bool
-    ) -> Buffer:
-        """Return a buffer in this process' receive area.
+    def allocate(self, sizes: Sizes, one_way_from: int | None) -> Buffer:
+        """Return a buffer in this process' receive area; arguments as ``BufferArea.allocate``.
 
         Raises:
             BinderFailure: BR_DEAD_REPLY -ESRCH where nothing is mapped (E1), otherwise as
@@ -151,7 +163,7 @@ class Process:
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
         self.engine.stats.buffers += 1
         try:
-            return area.allocate(data_size, offsets_size, extra_size, one_way=one_way)
+            return area.allocate(sizes, one_way_from)
         except BinderFailure:
             self.engine.stats.buffers -= 1
             raise
@@ -165,7 +177,7 @@ class Process:
             buffer.transaction.buffer = None
             buffer.transaction = None
         node = buffer.target_node
-        if buffer.one_way and node is not None:
+        if buffer.one_way_from is not None and node is not None:
             if node.one_way_todo:
                 work, _ = node.one_way_todo.popitem(last=False)
                 enqueue(self.todo, work)
@@ -178,6 +190,9 @@ class Process:
         """Release what ``buffer`` holds and give back its space."""
         assert self._area is not None
         self._release_held(buffer)
+        buffer.drop_files()
+        if buffer.clear:
+            self.client.arena.write(buffer.offset, bytes(buffer.size))
         self._area.free(buffer)
         self.engine.stats.buffers -= 1
         self.client.arena.touched()
@@ -206,6 +221,12 @@ class Process:
         """Yield the free parts of the receive area as (offset, size) in bytes."""
         return self._area.free_ranges() if self._area is not None else iter(())
 
+    def end_transaction(self) -> None:
+        """A transaction that was queued here is through; a freeze may be waiting for that."""
+        self.outstanding -= 1
+        if self.outstanding == 0 and self.is_frozen:
+            self.engine.drained.append(self)
+
     def unmap(self) -> None:
         """The opener has no pages any more; nothing can be sent to it again (B8)."""
         self._is_unmapped = True
@@ -227,6 +248,8 @@ class Process:
         Mirrors binder_deferred_release: manager, threads, nodes, refs, queued work, buffers.
         """
         self.is_dead = True
+        del self.engine.processes[self]
+        self.is_frozen = self.received_sync = self.received_one_way = False
         manager = self.context.manager
         if manager is not None and manager.process is self:
             self.context.manager = None
@@ -242,10 +265,15 @@ class Process:
             for death in deaths:
                 death.cancel()
         self.delivered_deaths.clear()
+        for notices in self.delivered_freezes.values():
+            for notice in notices:
+                notice.cancel()
+        self.delivered_freezes.clear()
         if self._area is not None:
             for buffer in self._area.buffers.values():
                 if buffer.transaction is not None:
                     buffer.transaction.buffer = None
+                buffer.drop_files()
             self.engine.stats.buffers -= len(self._area.buffers)
             self._area = None
         assert not (self.threads or self.waiting or self.todo or self.handles.refs)

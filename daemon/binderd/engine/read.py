@@ -14,8 +14,7 @@ from errno import EAGAIN, EFAULT
 from typing import Final
 
 from binderd.engine.thread import ENTERED, REGISTERED, WAITING, Thread, WriteRead
-from binderd.engine.transaction import Transaction
-from binderd.engine.work import pack_word
+from binderd.engine.work import Work, pack_word
 from binderwire.binder_abi import BR_NOOP, BR_SPAWN_LOOPER, binder_transaction_data_secctx
 
 _NOOP: Final = pack_word(BR_NOOP)
@@ -44,7 +43,7 @@ def resume(thread: Thread, request: WriteRead) -> None:
     """Read if there is anything to read, else sleep (binder_wait_for_work)."""
     process = thread.process
     if thread.parked is None:
-        thread.for_process = thread.stack is None and not thread.todo
+        _take_up(thread)
     else:
         process.waiting.pop(thread, None)
     while True:
@@ -57,7 +56,14 @@ def resume(thread: Thread, request: WriteRead) -> None:
             return
         if _collect(thread, request):
             return
-        thread.for_process = thread.stack is None and not thread.todo
+        _take_up(thread)
+
+
+def _take_up(thread: Thread) -> None:
+    """Settle what this turn may take; a thread that serves the process does so at its nice (I3)."""
+    thread.for_process = thread.stack is None and not thread.todo
+    if thread.for_process:
+        thread.set_nice(thread.process.client.nice)
 
 
 def _sleep(thread: Thread, request: WriteRead) -> None:
@@ -97,22 +103,19 @@ def _collect(thread: Thread, request: WriteRead) -> bool:
     return True
 
 
-def _hand_over(thread: Thread, request: WriteRead, out: bytearray, last: object) -> None:
+def _hand_over(thread: Thread, request: WriteRead, out: bytearray, last: Work | None) -> None:
     """Put ``out`` into the client's read buffer and answer the request."""
     start = request.read_consumed
     spawn = _wants_looper(thread)
     if spawn and start == 0 and out:
         out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
     stored = not out or thread.memory.write(request.read_buffer + start, out)
-    transaction = last if isinstance(last, Transaction) else None
+    if last is not None:
+        last.stored(thread, ok=stored)
     if not stored:
         thread.proven_buffer = -1
-        if transaction is not None:
-            transaction.undeliverable()
         _finish(thread, request, -EFAULT)
         return
-    if transaction is not None:
-        transaction.delivered(thread)
     request.read_consumed = start + len(out)
     if spawn:
         thread.process.requested_threads += 1

@@ -16,6 +16,7 @@ from binderwire.binder_abi import BR_FAILED_REPLY
 
 if TYPE_CHECKING:
     from binderd.engine.death import Death
+    from binderd.engine.freeze import FreezeNotice
     from binderd.engine.node import Node
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class Ref:
     """One process' reference to one node."""
 
-    __slots__ = ("death", "debug_id", "handle", "node", "process", "strong", "weak")
+    __slots__ = ("death", "debug_id", "freeze", "handle", "node", "process", "strong", "weak")
 
     def __init__(self, process: Process, node: Node, handle: int) -> None:
         self.debug_id = process.engine.next_id()
@@ -34,6 +35,7 @@ class Ref:
         self.strong = 0  # how often the process has acquired it
         self.weak = 0
         self.death: Death | None = None  # who is told when the node's owner goes?
+        self.freeze: FreezeNotice | None = None  # who is told when it is frozen?
         node.refs[process] = self
         process.engine.stats.refs += 1
 
@@ -84,6 +86,9 @@ class Ref:
         if self.death is not None:
             self.death.forget()
             self.death = None
+        if self.freeze is not None:
+            self.freeze.forget()
+            self.freeze = None
         self.process.engine.stats.refs -= 1
 
 

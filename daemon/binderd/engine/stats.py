@@ -7,7 +7,16 @@ from __future__ import annotations
 class Stats:
     """How many of each kind exist right now; all zero once the last client has gone."""
 
-    __slots__ = ("buffers", "deaths", "nodes", "processes", "refs", "threads", "transactions")
+    __slots__ = (
+        "buffers",
+        "deaths",
+        "freezes",
+        "nodes",
+        "processes",
+        "refs",
+        "threads",
+        "transactions",
+    )
 
     def __init__(self) -> None:
         self.processes = 0
@@ -15,6 +24,7 @@ class Stats:
         self.nodes = 0
         self.refs = 0
         self.deaths = 0
+        self.freezes = 0
         self.transactions = 0
         self.buffers = 0
 

@@ -68,6 +68,8 @@ class Thread:
     """A client thread, from its first ioctl or poll to BINDER_THREAD_EXIT or the close."""
 
     __slots__ = (
+        "_nice",
+        "extended_error",
         "for_process",
         "is_dead",
         "looper",
@@ -101,6 +103,9 @@ class Thread:
         self.for_process = False  # may the current read take work of the process? (Q1)
         self.proven_buffer = -1  # read buffer address that could be written to before
         self.is_dead = False
+        # (id, BR_ code, negative errno) of the latest transaction (E8)
+        self.extended_error: tuple[int, int, int] = (0, BR_OK, 0)
+        self._nice: int | None = None  # known for the current ioctl, during which it cannot change
         process.engine.stats.threads += 1
 
     def is_looper(self) -> bool:
@@ -131,6 +136,24 @@ class Thread:
         if self.reply_error.word == BR_OK:
             self.reply_error.word = word
             self.enqueue(self.reply_error)
+
+    # Priority (I3)
+
+    def forget_nice(self) -> None:
+        """The thread has been in user space: what was known of its nice value is old."""
+        self._nice = None
+
+    def nice(self) -> int:
+        """Return the thread's nice value."""
+        if self._nice is None:
+            self._nice = self.memory.nice()
+        return self._nice
+
+    def set_nice(self, nice: int) -> None:
+        """Change the thread's nice value (binder_set_nice)."""
+        if self.nice() != nice:
+            self.memory.set_nice(nice)
+            self._nice = None
 
     def release(self) -> None:
         """BINDER_THREAD_EXIT, or the process goes (I7, binder_thread_release).

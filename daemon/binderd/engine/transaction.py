@@ -14,20 +14,28 @@ Mirrors binder_transaction and binder_proc_transaction.
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL, EPROTO
+from errno import EFAULT, EINVAL, EOPNOTSUPP, EPROTO
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine.errors import BinderFailure
-from binderd.engine.translate import fill_objects
-from binderd.engine.work import Notice, Work, enqueue, pack_word
+from binderd.engine.translate import Translation
+from binderd.engine.work import Notice, SpamNotice, Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
+    BR_FROZEN_REPLY,
+    BR_OK,
     BR_REPLY,
     BR_TRANSACTION,
     BR_TRANSACTION_COMPLETE,
+    BR_TRANSACTION_PENDING_FROZEN,
+    BR_TRANSACTION_SEC_CTX,
+    TF_ACCEPT_FDS,
+    TF_CLEAR_BUF,
     TF_ONE_WAY,
+    TF_UPDATE_TXN,
     binder_transaction_data,
+    binder_uintptr_t,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 
 _unpack: Final = binder_transaction_data.unpack_from
 _pack: Final = binder_transaction_data.pack
-_TRANSACTION: Final = pack_word(BR_TRANSACTION)
+_CALL: Final = (pack_word(BR_TRANSACTION), pack_word(BR_TRANSACTION_SEC_CTX))
 _REPLY: Final = pack_word(BR_REPLY)
 _HANDLE_MASK: Final = 0xFFFFFFFF
 
@@ -52,54 +60,103 @@ class Transaction(Work):
         "code",
         "debug_id",
         "flags",
+        "nice",
+        "saved_nice",
         "sender",
         "sender_euid",
         "sender_parent",
+        "sender_pid",
         "target_parent",
         "target_process",
         "target_thread",
     )
 
-    def __init__(self, thread: Thread, code: int, flags: int, buffer: Buffer) -> None:
-        engine = thread.process.engine
+    def __init__(
+        self, thread: Thread, debug_id: int, code: int, flags: int, buffer: Buffer, target: Process
+    ) -> None:
         self.queue = None
-        self.debug_id = engine.next_id()
+        self.debug_id = debug_id
         self.code = code
         self.flags = flags
         self.sender: Thread | None = None  # who waits for the reply; None: nobody
         self.sender_parent: Transaction | None = None
         self.sender_euid = thread.uid
-        self.target_process: Process | None = None
+        self.sender_pid = thread.process.pid
+        self.nice = 0  # of the sender of a call
+        self.saved_nice = 0  # of the receiving thread, before it took the call
+        self.target_process: Process | None = target
+        target.outstanding += 1
         self.target_thread: Thread | None = None  # set once somebody has read it
         self.target_parent: Transaction | None = None
         self.buffer: Buffer | None = buffer  # None once the receiver freed it
         buffer.transaction = self
-        self._stats = engine.stats
+        self._stats = target.engine.stats
         self._stats.transactions += 1
 
     # What the receiver sees
 
     def deliver(self, thread: Thread, out: bytearray) -> bool:
         """BR_TRANSACTION or BR_REPLY; ends the read (R4)."""
-        buffer = self.buffer
+        buffer, client = self.buffer, thread.process.client
         assert buffer is not None
+        if buffer.files:
+            return self._refuse_files(out)
         node, sender = buffer.target_node, self.sender
-        out += _REPLY if node is None else _TRANSACTION
+        pid, euid = 0 if sender is None else sender.process.pid, self.sender_euid
+        if client.is_foreign:  # I1
+            pid = 0 if sender is None else client.pid_of(sender.process.client)
+            euid = client.uid_of(euid)
+        if node is not None:
+            self._lend_nice(thread, node)
+        out += _REPLY if node is None else _CALL[bool(buffer.context_size)]
         out += _pack(
             0 if node is None else node.ptr,
             0 if node is None else node.cookie,
             self.code,
             self.flags,
-            0 if sender is None else sender.process.pid,  # I1
-            self.sender_euid,
+            pid,
+            euid,
             buffer.data_size,
             buffer.offsets_size,
             buffer.address,
             buffer.address + (buffer.data_size + 7 & ~7),  # B7
         )
+        if buffer.context_size:
+            out += binder_uintptr_t.pack(buffer.context_address)  # I2
         return True
 
-    def delivered(self, thread: Thread) -> None:
+    def stored(self, thread: Thread, *, ok: bool) -> None:
+        """The reader has it; or its read buffer could not be written to (E1)."""
+        if self.buffer is None:
+            return  # was refused
+        if ok:
+            self._delivered(thread)
+        else:
+            self._fail(BR_FAILED_REPLY)  # binder_cleanup_transaction
+
+    def _refuse_files(self, out: bytearray) -> bool:
+        """The files of this payload cannot be given to the reader (O8).
+
+        Who waits for a reply learns it here, who called learns it as a failed call, and the reader
+        of a call sees nothing.
+        """
+        assert self.buffer is not None
+        is_reply = self.buffer.target_node is None
+        self._fail(BR_FAILED_REPLY)
+        if is_reply:
+            out += pack_word(BR_FAILED_REPLY)
+        return is_reply
+
+    def _lend_nice(self, thread: Thread, node: Node) -> None:
+        """The receiver works at the caller's nice value, bounded by the node's (I3)."""
+        self.saved_nice = thread.nice()
+        one_way = self.flags & TF_ONE_WAY
+        if self.nice < node.min_priority and not one_way:
+            thread.set_nice(self.nice)
+        elif not one_way or self.saved_nice > node.min_priority:
+            thread.set_nice(node.min_priority)
+
+    def _delivered(self, thread: Thread) -> None:
         """``thread`` has it: the buffer is its to free, a call is its to answer."""
         buffer = self.buffer
         assert buffer is not None
@@ -110,10 +167,6 @@ class Transaction(Work):
             thread.stack = self
         else:
             self.free()
-
-    def undeliverable(self) -> None:
-        """The reader's buffer could not be written to (E1, binder_cleanup_transaction)."""
-        self._fail(BR_FAILED_REPLY)
 
     def cancel(self) -> None:
         """The thread, process or node that should have read it is going."""
@@ -142,17 +195,21 @@ class Transaction(Work):
         if self.buffer is not None:
             self.buffer.transaction = None
             self.buffer = None
-        self.target_process = self.target_thread = None
+        self._leave_target()
         self.sender_parent = self.target_parent = None
         self._stats.transactions -= 1
 
     def lose_target(self) -> None:
         """The thread that was to answer is going; the receiver keeps the buffer."""
-        self.target_process = None
-        self.target_thread = None
+        self._leave_target()
         if self.buffer is not None:
             self.buffer.transaction = None
             self.buffer = None
+
+    def _leave_target(self) -> None:
+        if self.target_process is not None:
+            self.target_process.end_transaction()
+        self.target_process = self.target_thread = None
 
     def send_failed_reply(self, word: int) -> None:
         """Tell the caller, or if that is gone the next one out, that no reply will come (E5)."""
@@ -170,73 +227,114 @@ class Transaction(Work):
             call = outer
 
 
-# The two commands
+# The two commands, each in two forms
 
 
 def send_call(thread: Thread, data: bytes, offset: int) -> None:
-    """BC_TRANSACTION: a call or, with TF_ONE_WAY, a one-way call.
+    """BC_TRANSACTION: a call or, with TF_ONE_WAY, a one-way call."""
+    _send_call(thread, data, offset, 0)
 
-    Success queues it at the target and a BR_TRANSACTION_COMPLETE at the sender; for a call that is
-    deferred until the reply is there (Q2).  Failure leaves no trace at the target (B9) and gives
-    the sender BR_FAILED_REPLY or BR_DEAD_REPLY (Q9).
-    """
-    target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
-    one_way = bool(flags & TF_ONE_WAY)
-    try:
-        node, receiver = _find_target(thread.process, target & _HANDLE_MASK)
-        target_thread = None if one_way else _find_nested(thread, receiver)
-        buffer = receiver.allocate(data_size, offsets_size, 0, one_way=one_way)
-        node.local_strong += 1
-        buffer.target_node = node
-        _fill(thread, receiver, buffer, address, offsets)
-    except BinderFailure as failure:
-        thread.fail(failure.reply)
-        return
-    call = Transaction(thread, code, flags, buffer)
-    call.target_process = receiver
-    complete = Notice(BR_TRANSACTION_COMPLETE)
-    if one_way:
-        if node.has_one_way:
-            enqueue(node.one_way_todo, call)  # its turn comes with BC_FREE_BUFFER (Q7)
-        else:
-            node.has_one_way = True
-            _queue(call, receiver, None)
-        thread.enqueue(complete)
-    else:
-        enqueue(thread.todo, complete)
-        call.sender = thread
-        call.sender_parent = thread.stack
-        thread.stack = call
-        _queue(call, receiver, target_thread)
+
+def send_call_sg(thread: Thread, data: bytes, offset: int) -> None:
+    """BC_TRANSACTION_SG: a call with room for pieces of memory beside the data."""
+    _send_call(thread, data, offset, _extra_size(data, offset))
 
 
 def send_reply(thread: Thread, data: bytes, offset: int) -> None:
-    """BC_REPLY: answer the innermost call that this thread has read.
+    """BC_REPLY: answer the innermost call that this thread has read."""
+    _send_reply(thread, data, offset, 0)
+
+
+def send_reply_sg(thread: Thread, data: bytes, offset: int) -> None:
+    """BC_REPLY_SG: a reply with room for pieces of memory beside the data."""
+    _send_reply(thread, data, offset, _extra_size(data, offset))
+
+
+def _extra_size(data: bytes, offset: int) -> int:
+    size: int = binder_uintptr_t.unpack_from(data, offset + binder_transaction_data.size)[0]
+    return size
+
+
+def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> None:
+    """Queue a call at its target and a BR_TRANSACTION_COMPLETE at the sender.
+
+    For a call that waits for a reply the latter is deferred until that is there (Q2). Failure
+    leaves no trace at the target (B9) and gives the sender BR_FAILED_REPLY, BR_DEAD_REPLY or
+    BR_FROZEN_REPLY (Q9).
+    """
+    target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
+    one_way = bool(flags & TF_ONE_WAY)
+    process = thread.process
+    debug_id = process.engine.next_id()
+    thread.extended_error = (debug_id, BR_OK, 0)  # E8
+    try:
+        node, receiver = _find_target(process, target & _HANDLE_MASK)
+        target_thread = None if one_way else _find_nested(thread, receiver)
+        context = _security_context(process, node) if node.wants_security_context else b""
+        buffer = receiver.allocate(
+            (data_size, offsets_size, extra_size, len(context)), process.pid if one_way else None
+        )
+        node.local_strong += 1
+        buffer.target_node = node
+        if context:
+            arena_offset = buffer.offset + buffer.context_address - buffer.address
+            receiver.client.arena.write(arena_offset, context)
+        buffer.clear = bool(flags & TF_CLEAR_BUF)
+        _fill(thread, receiver, buffer, address, offsets, accepts_fds=node.accepts_fds)
+        if receiver.is_frozen and not one_way:
+            receiver.received_sync = True
+            receiver.discard_buffer(buffer)
+            raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+    except BinderFailure as failure:
+        thread.extended_error = (debug_id, failure.reply, failure.param)
+        thread.fail(failure.reply)
+        return
+    call = Transaction(thread, debug_id, code, flags, buffer, receiver)
+    if one_way:
+        _queue_one_way(thread, call, node, receiver)
+        return
+    enqueue(thread.todo, Notice(BR_TRANSACTION_COMPLETE))
+    call.nice = thread.nice()
+    call.sender = thread
+    call.sender_parent = thread.stack
+    thread.stack = call
+    _queue(call, receiver, target_thread)
+
+
+def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> None:
+    """Answer the innermost call that this thread has read.
 
     The call is over even if the reply fails: then the caller gets the error and the replier a plain
-    BR_TRANSACTION_COMPLETE (E4, E5).  Only with nothing to reply to does the replier get an error.
+    BR_TRANSACTION_COMPLETE (E4, E5). Only with nothing to reply to does the replier get an error.
     """
     call = thread.stack
+    debug_id = thread.process.engine.next_id()
+    thread.extended_error = (debug_id, BR_OK, 0)  # E8
     if call is None or call.target_thread is not thread:
+        thread.extended_error = (debug_id, BR_FAILED_REPLY, -EPROTO)
         thread.fail(BR_FAILED_REPLY)
         return
     _, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
     thread.stack = call.target_parent
+    thread.set_nice(call.saved_nice)
     caller = call.sender
     try:
         if caller is None:
             raise BinderFailure(BR_DEAD_REPLY, 0)
         assert caller.stack is call, "a caller waits for its innermost call only"
         receiver = caller.process
-        buffer = receiver.allocate(data_size, offsets_size, 0, one_way=False)
-        _fill(thread, receiver, buffer, address, offsets)
+        buffer = receiver.allocate((data_size, offsets_size, extra_size, 0), None)
+        buffer.clear = bool(flags & TF_CLEAR_BUF)
+        accepts_fds = bool(call.flags & TF_ACCEPT_FDS)
+        _fill(thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds)
     except BinderFailure as failure:
+        if caller is not None and caller.extended_error[1] == BR_OK:  # E4
+            caller.extended_error = (debug_id, failure.reply, failure.param)
         thread.fail(BR_TRANSACTION_COMPLETE)
         call.send_failed_reply(failure.reply)
         return
     thread.enqueue(Notice(BR_TRANSACTION_COMPLETE))
-    reply = Transaction(thread, code, flags, buffer)
-    reply.target_process = receiver
+    reply = Transaction(thread, debug_id, code, flags, buffer, receiver)
     caller.stack = call.sender_parent
     call.sender = None
     call.free()
@@ -283,11 +381,29 @@ def _find_nested(thread: Thread, receiver: Process) -> Thread | None:
     return None
 
 
-def _fill(thread: Thread, receiver: Process, buffer: Buffer, address: int, offsets: int) -> None:
+def _security_context(process: Process, node: Node) -> bytes:
+    """Return the sender's security context for a node that asks for it (I2)."""
+    assert node.wants_security_context
+    context = process.client.security_context()
+    if context is None:
+        raise BinderFailure(BR_FAILED_REPLY, -EOPNOTSUPP)
+    return context
+
+
+def _fill(
+    thread: Thread,
+    receiver: Process,
+    buffer: Buffer,
+    address: int,
+    offsets: int,
+    *,
+    accepts_fds: bool,
+) -> None:
     """Move the payload into ``buffer``; if that fails the buffer is gone again (B9)."""
     try:
-        if buffer.offsets_size:
-            fill_objects(thread, receiver, buffer, address, offsets)
+        if buffer.offsets_size or buffer.extra_size:
+            translation = Translation(thread, receiver, buffer, accepts_fds=accepts_fds)
+            translation.run(address, offsets)
         elif buffer.data_size and not thread.memory.copy(
             address, buffer.data_size, receiver.client.arena, buffer.offset
         ):
@@ -295,6 +411,40 @@ def _fill(thread: Thread, receiver: Process, buffer: Buffer, address: int, offse
     except BinderFailure:
         receiver.discard_buffer(buffer)
         raise
+
+
+def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Process) -> None:
+    """Queue a one-way call, behind the others to its node (Q7), and tell the sender."""
+    assert call.buffer is not None
+    suspect = call.buffer.spam_suspect
+    word = BR_TRANSACTION_COMPLETE
+    if receiver.is_frozen:
+        receiver.received_one_way = True
+        word = BR_TRANSACTION_PENDING_FROZEN  # F3
+    if node.has_one_way:
+        if receiver.is_frozen and call.flags & TF_UPDATE_TXN:
+            _drop_outdated(call, node, receiver)
+        enqueue(node.one_way_todo, call)  # its turn comes with BC_FREE_BUFFER
+    else:
+        node.has_one_way = True
+        _queue(call, receiver, None)
+    is_spam = suspect and word == BR_TRANSACTION_COMPLETE
+    thread.enqueue(SpamNotice(word) if is_spam else Notice(word))
+
+
+def _drop_outdated(call: Transaction, node: Node, receiver: Process) -> None:
+    """Drop the first queued one-way call that ``call`` replaces (F4)."""
+    for work in node.one_way_todo:
+        if not isinstance(work, Transaction):
+            continue
+        same = work.code == call.code and work.flags == call.flags
+        if same and work.sender_pid == call.sender_pid:
+            dequeue(work)
+            buffer = work.buffer
+            work.free()
+            assert buffer is not None
+            receiver.discard_buffer(buffer)
+            return
 
 
 def _queue(call: Transaction, receiver: Process, thread: Thread | None) -> None:

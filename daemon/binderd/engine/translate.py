@@ -1,72 +1,200 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects in a payload: what a binder or handle of the sender means to the receiver.
+"""Objects in a payload: what binders, handles, files and pointers mean to the receiver.
 
 The bytes of each object are read from the sender exactly once, into the daemon, and are validated
 and translated there; only the result is written to the receiver, who may be writing to its pages
-all the while (O2).  Everything between the objects goes straight across.
+all the while (O2). Everything between the objects goes straight across.
 
-Mirrors the object loop of binder_transaction, binder_translate_binder and binder_translate_handle.
+A table gives each object type the function that translates it. What pointers need, the copies into
+the extra area and the fix-ups in them, is next door in ``scatter.py``.
+
+Mirrors the object loop of binder_transaction and the binder_translate_ functions.
 """
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL, ENOMEM
+from errno import EBADF, EFAULT, EINVAL, ENOMEM, EPERM
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine.errors import BinderFailure
+from binderd.engine.scatter import Pointers
 from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
+    BINDER_TYPE_FD,
+    BINDER_TYPE_FDA,
     BINDER_TYPE_HANDLE,
+    BINDER_TYPE_PTR,
     BINDER_TYPE_WEAK_BINDER,
     BINDER_TYPE_WEAK_HANDLE,
     BR_FAILED_REPLY,
     OBJECT_SIZE_MAX,
     OBJECTS,
+    binder_buffer_object,
+    binder_fd_array_object,
+    binder_fd_object,
     flat_binder_object,
 )
 
 if TYPE_CHECKING:
-    from binderd.engine.buffers import Buffer, Held
+    from collections.abc import Callable
+
+    from binderd.engine.buffers import Buffer
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread
 
 _HEADER_SIZE: Final = 4
 _OFFSET_SIZE: Final = 8
-_unpack_word: Final = Struct("=I").unpack_from
+_FD_SIZE: Final = 4
 _HANDLE_MASK: Final = 0xFFFFFFFF
+_unpack_word: Final = Struct("=I").unpack_from
 
 
-def fill_objects(
-    thread: Thread, receiver: Process, buffer: Buffer, address: int, offsets_address: int
-) -> None:
-    """Move a payload that has objects into ``buffer``, translating each.
+class Translation:
+    """The objects of one payload on their way.
 
     Args:
-        address: of the data, in the sender.
-        offsets_address: of the array of u64 offsets of the objects, in the sender.
-
-    Raises:
-        BinderFailure: -EFAULT, -EINVAL or -ENOMEM (E2); ``buffer.held`` then lists what was
-            translated before, for the caller to release.
+        thread: the sender's.
+        accepts_fds: whether the receiver takes descriptors (O7).
     """
-    table = thread.memory.read(offsets_address, buffer.offsets_size)
-    if len(table) != buffer.offsets_size:
-        raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
-    if buffer.offsets_size % _OFFSET_SIZE:
-        raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-    if buffer.offsets_size // _OFFSET_SIZE > receiver.engine.limits.objects_per_transaction:
-        raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
-    starts = Struct(f"={buffer.offsets_size // _OFFSET_SIZE}Q").unpack(table)
-    holes = _holes(starts, buffer.data_size)
-    arena = receiver.client.arena
-    objects = thread.memory.scatter(address, buffer.data_size, arena, buffer.offset, holes)
-    if objects is None:
-        raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
-    held = buffer.held = []
-    for (start, _), found in zip(holes, objects, strict=True):
-        arena.write(buffer.offset + start, _translate(thread, receiver, held, found))
-    arena.write(buffer.offset + (buffer.data_size + 7 & ~7), table)
+
+    __slots__ = ("accepts_fds", "buffer", "pointers", "receiver", "starts", "thread")
+
+    def __init__(
+        self, thread: Thread, receiver: Process, buffer: Buffer, *, accepts_fds: bool
+    ) -> None:
+        self.thread = thread
+        self.receiver = receiver
+        self.buffer = buffer
+        self.accepts_fds = accepts_fds
+        self.starts: tuple[int, ...] = ()  # the objects' offsets in the data
+        self.pointers = Pointers(buffer)
+
+    def run(self, address: int, offsets_address: int) -> None:
+        """Move the payload into the buffer, translating each object.
+
+        Args:
+            address: of the data, in the sender.
+            offsets_address: of the array of u64 offsets of the objects, in the sender.
+
+        Raises:
+            BinderFailure: -EFAULT, -EINVAL, -EPERM, -EBADF or -ENOMEM (E2); the buffer then lists
+                what was translated before, for the caller to release.
+        """
+        buffer, memory, arena = self.buffer, self.thread.memory, self.receiver.client.arena
+        table = self._read_offsets(offsets_address)
+        holes = _holes(self.starts, buffer.data_size)
+        objects = memory.scatter(address, buffer.data_size, arena, buffer.offset, holes)
+        if objects is None:
+            raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
+        buffer.held = []
+        for index, ((start, _), found) in enumerate(zip(holes, objects, strict=True)):
+            kind = _unpack_word(found)[0]
+            record = OBJECTS.get(kind)
+            if record is None or len(found) < record.size:
+                raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+            translated = _TRANSLATORS[kind](self, index, found)
+            arena.write(buffer.offset + start, translated + found[record.size :])
+        arena.write(buffer.offset + (buffer.data_size + 7 & ~7), table)
+        self.pointers.copy(memory, arena)
+
+    def _read_offsets(self, address: int) -> bytes:
+        size = self.buffer.offsets_size
+        table = self.thread.memory.read(address, size)
+        if len(table) != size:
+            raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
+        if size % _OFFSET_SIZE or self.buffer.extra_size % _OFFSET_SIZE:
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        if size // _OFFSET_SIZE > self.receiver.engine.limits.objects_per_transaction:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        self.starts = Struct(f"={size // _OFFSET_SIZE}Q").unpack(table)
+        return table
+
+    # One function for each type; all return the object as the receiver is to see it.
+
+    def binder(self, index: int, found: bytes) -> bytes:
+        """The sender's own object becomes a handle of the receiver (N2, N7, N10)."""
+        kind, flags, ptr, cookie = flat_binder_object.unpack_from(found)
+        strong = kind == BINDER_TYPE_BINDER
+        node = self.thread.process.node_for(ptr, cookie, flags)
+        try:
+            ref = self.receiver.handles.increment_for_node(node, strong=strong, thread=self.thread)
+        except BinderFailure:
+            node.settle()
+            raise
+        self.buffer.hold(strong, ref.handle)
+        kind = BINDER_TYPE_HANDLE if strong else BINDER_TYPE_WEAK_HANDLE
+        return flat_binder_object.pack(kind, flags, ref.handle, 0)
+
+    def handle(self, index: int, found: bytes) -> bytes:
+        """A handle of the sender becomes one of the receiver, or comes home as its object (N9)."""
+        kind, flags, binder, _ = flat_binder_object.unpack_from(found)
+        strong = kind == BINDER_TYPE_HANDLE
+        source = self.thread.process.handles.find(binder & _HANDLE_MASK, strong=strong)
+        if source is None:
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        node = source.node
+        if node.process is self.receiver:
+            node.acquire_local(strong=strong)
+            self.buffer.hold(strong, node)
+            kind = BINDER_TYPE_BINDER if strong else BINDER_TYPE_WEAK_BINDER
+            return flat_binder_object.pack(kind, flags, node.ptr, node.cookie)
+        ref = self.receiver.handles.increment_for_node(node, strong=strong, thread=None)
+        self.buffer.hold(strong, ref.handle)
+        return flat_binder_object.pack(kind, flags, ref.handle, 0)
+
+    def fd(self, index: int, found: bytes) -> bytes:
+        """A file of the sender; the receiver's number for it is known when it reads (O7)."""
+        kind, flags, fd, cookie = binder_fd_object.unpack_from(found)
+        self._take_file(fd, self.starts[index] + binder_fd_object.offset_of("fd"))
+        return binder_fd_object.pack(kind, flags, 0, cookie)
+
+    def pointer(self, index: int, found: bytes) -> bytes:
+        """A piece of the sender's memory, copied into the extra area (O3)."""
+        fields = binder_buffer_object.read(found)
+        where = self.pointers.add(index, self.starts[index], fields)
+        return binder_buffer_object.pack(*fields[:2], where, *fields[3:])
+
+    def fd_array(self, index: int, found: bytes) -> bytes:
+        """Descriptors inside a piece of memory that was passed before (O6)."""
+        fields = binder_fd_array_object.read(found)
+        found_in = self.pointers.add_fd_array(index, fields)
+        if found_in is not None:
+            source, target = found_in
+            size = _FD_SIZE * fields.num_fds
+            if fields.num_fds > self.receiver.engine.limits.files_per_transaction:
+                raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+            numbers = self.thread.memory.read(source, size)
+            if len(numbers) != size:
+                raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+            for position in range(0, size, _FD_SIZE):
+                self._take_file(_unpack_word(numbers, position)[0], target + position)
+        return found[: binder_fd_array_object.size]
+
+    def _take_file(self, fd: int, offset: int) -> None:
+        """Look a descriptor up in the sender, which may close it right afterwards (O7)."""
+        if not self.accepts_fds:
+            raise BinderFailure(BR_FAILED_REPLY, -EPERM)
+        files = self.buffer.files
+        if len(files) >= self.receiver.engine.limits.files_per_transaction:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        file = self.thread.memory.file(fd)
+        if file is None:
+            raise BinderFailure(BR_FAILED_REPLY, -EBADF)
+        if not files:
+            self.buffer.files = files = []
+        files.append((offset, file))
+
+
+_TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {
+    BINDER_TYPE_BINDER: Translation.binder,
+    BINDER_TYPE_WEAK_BINDER: Translation.binder,
+    BINDER_TYPE_HANDLE: Translation.handle,
+    BINDER_TYPE_WEAK_HANDLE: Translation.handle,
+    BINDER_TYPE_FD: Translation.fd,
+    BINDER_TYPE_FDA: Translation.fd_array,
+    BINDER_TYPE_PTR: Translation.pointer,
+}
 
 
 def _holes(starts: tuple[int, ...], data_size: int) -> list[tuple[int, int]]:
@@ -81,7 +209,7 @@ def _holes(starts: tuple[int, ...], data_size: int) -> list[tuple[int, int]]:
     for index, start in enumerate(starts):
         if start < end or start > data_size:
             # The driver notices these while it copies the bytes up to the object.
-            raise BinderFailure(BR_FAILED_REPLY, -EFAULT if start != end else -EINVAL)
+            raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
         size = min(OBJECT_SIZE_MAX, data_size - start)
         if index + 1 < len(starts) and starts[index + 1] > start:
             size = min(size, starts[index + 1] - start)
@@ -90,52 +218,3 @@ def _holes(starts: tuple[int, ...], data_size: int) -> list[tuple[int, int]]:
         holes.append((start, size))
         end = start + _HEADER_SIZE
     return holes
-
-
-def _translate(thread: Thread, receiver: Process, held: Held, found: bytes) -> bytes:
-    """Return an object, and what follows it in its hole, as the receiver is to see it."""
-    kind = _unpack_word(found)[0]
-    record = OBJECTS.get(kind)
-    if record is None or len(found) < record.size:
-        raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-    if kind in (BINDER_TYPE_BINDER, BINDER_TYPE_WEAK_BINDER):
-        return _translate_binder(thread, receiver, held, found)
-    if kind in (BINDER_TYPE_HANDLE, BINDER_TYPE_WEAK_HANDLE):
-        return _translate_handle(thread, receiver, held, found)
-    raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-
-
-def _translate_binder(thread: Thread, receiver: Process, held: Held, found: bytes) -> bytes:
-    """The sender's own object becomes a handle of the receiver (N2, N7, N10)."""
-    kind, flags, ptr, cookie = flat_binder_object.unpack_from(found)
-    strong = kind == BINDER_TYPE_BINDER
-    node = thread.process.node_for(ptr, cookie, flags)
-    try:
-        ref = receiver.handles.increment_for_node(node, strong=strong, thread=thread)
-    except BinderFailure:
-        node.settle()
-        raise
-    held.append((strong, ref.handle))
-    kind = BINDER_TYPE_HANDLE if strong else BINDER_TYPE_WEAK_HANDLE
-    translated: bytes = flat_binder_object.pack(kind, flags, ref.handle, 0)
-    return translated + found[len(translated) :]
-
-
-def _translate_handle(thread: Thread, receiver: Process, held: Held, found: bytes) -> bytes:
-    """A handle of the sender becomes one of the receiver, or comes home as its object (N9)."""
-    kind, flags, binder, _ = flat_binder_object.unpack_from(found)
-    strong = kind == BINDER_TYPE_HANDLE
-    source = thread.process.handles.find(binder & _HANDLE_MASK, strong=strong)
-    if source is None:
-        raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-    node = source.node
-    if node.process is receiver:
-        node.acquire_local(strong=strong)
-        held.append((strong, node))
-        kind = BINDER_TYPE_BINDER if strong else BINDER_TYPE_WEAK_BINDER
-        translated: bytes = flat_binder_object.pack(kind, flags, node.ptr, node.cookie)
-    else:
-        ref = receiver.handles.increment_for_node(node, strong=strong, thread=None)
-        held.append((strong, ref.handle))
-        translated = flat_binder_object.pack(kind, flags, ref.handle, 0)
-    return translated + found[len(translated) :]

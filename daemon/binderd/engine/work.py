@@ -11,7 +11,7 @@ from collections import OrderedDict
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from binderwire.binder_abi import BR_OK
+from binderwire.binder_abi import BR_OK, BR_ONEWAY_SPAM_SUSPECT
 
 if TYPE_CHECKING:
     from binderd.engine.thread import Thread
@@ -33,6 +33,9 @@ class Work:
     def deliver(self, thread: Thread, out: bytearray) -> bool:
         """Append what ``thread`` must be told to ``out``; True ends the read (R4)."""
         raise NotImplementedError
+
+    def stored(self, thread: Thread, *, ok: bool) -> None:
+        """What ``deliver`` ended the read with has reached the client's memory, or could not."""
 
     def cancel(self) -> None:
         """Nobody will read this any more: its thread or process is going."""
@@ -85,4 +88,15 @@ class ErrorSlot(Work):
     def deliver(self, thread: Thread, out: bytearray) -> bool:
         out += pack_word(self.word)
         self.word = BR_OK
+        return False
+
+
+class SpamNotice(Notice):
+    """BR_TRANSACTION_COMPLETE, or BR_ONEWAY_SPAM_SUSPECT if the sender wants to know (B4)."""
+
+    __slots__ = ()
+
+    def deliver(self, thread: Thread, out: bytearray) -> bool:
+        wants = thread.process.detects_spam
+        out += pack_word(BR_ONEWAY_SPAM_SUSPECT if wants else self.word)
         return False

@@ -15,24 +15,30 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.death import clear_death, death_done, request_death
 from binderd.engine.errors import BinderFailure, KernelErrno
+from binderd.engine.freeze import clear_notice, notice_done, request_notice
 from binderd.engine.thread import ENTERED, EXITED, INVALID, REGISTERED, Thread, WriteRead
-from binderd.engine.transaction import send_call, send_reply
+from binderd.engine.transaction import send_call, send_call_sg, send_reply, send_reply_sg
 from binderwire.binder_abi import (
     BC_ACQUIRE,
     BC_ACQUIRE_DONE,
     BC_CLEAR_DEATH_NOTIFICATION,
+    BC_CLEAR_FREEZE_NOTIFICATION,
     BC_DEAD_BINDER_DONE,
     BC_DECREFS,
     BC_ENTER_LOOPER,
     BC_EXIT_LOOPER,
     BC_FREE_BUFFER,
+    BC_FREEZE_NOTIFICATION_DONE,
     BC_INCREFS,
     BC_INCREFS_DONE,
     BC_REGISTER_LOOPER,
     BC_RELEASE,
     BC_REPLY,
+    BC_REPLY_SG,
     BC_REQUEST_DEATH_NOTIFICATION,
+    BC_REQUEST_FREEZE_NOTIFICATION,
     BC_TRANSACTION,
+    BC_TRANSACTION_SG,
     BR_OK,
     COMMANDS,
     binder_handle_cookie,
@@ -179,6 +185,18 @@ def _dead_binder_done(thread: Thread, data: bytes, offset: int) -> None:
     death_done(thread, *binder_uintptr_t.unpack_from(data, offset))
 
 
+def _request_freeze_notice(thread: Thread, data: bytes, offset: int) -> None:
+    request_notice(thread, *binder_handle_cookie.unpack_from(data, offset))
+
+
+def _clear_freeze_notice(thread: Thread, data: bytes, offset: int) -> None:
+    clear_notice(thread, *binder_handle_cookie.unpack_from(data, offset))
+
+
+def _freeze_notice_done(thread: Thread, data: bytes, offset: int) -> None:
+    notice_done(thread, *binder_uintptr_t.unpack_from(data, offset))
+
+
 def _table(
     rows: dict[int, Callable[[Thread, bytes, int], None]],
 ) -> dict[int, tuple[int, Callable[[Thread, bytes, int], None]]]:
@@ -194,6 +212,8 @@ _HANDLERS: Final = _table(
     {
         BC_TRANSACTION: send_call,
         BC_REPLY: send_reply,
+        BC_TRANSACTION_SG: send_call_sg,
+        BC_REPLY_SG: send_reply_sg,
         BC_FREE_BUFFER: _free_buffer,
         BC_INCREFS: _increfs,
         BC_ACQUIRE: _acquire,
@@ -207,5 +227,8 @@ _HANDLERS: Final = _table(
         BC_REQUEST_DEATH_NOTIFICATION: _request_death,
         BC_CLEAR_DEATH_NOTIFICATION: _clear_death,
         BC_DEAD_BINDER_DONE: _dead_binder_done,
+        BC_REQUEST_FREEZE_NOTIFICATION: _request_freeze_notice,
+        BC_CLEAR_FREEZE_NOTIFICATION: _clear_freeze_notice,
+        BC_FREEZE_NOTIFICATION_DONE: _freeze_notice_done,
     }
 )
