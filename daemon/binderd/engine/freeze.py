@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Freezing: stopping calls to a process before it is stopped itself, and who wants to know.
+
+BINDER_FREEZE may wait for calls that are under way; the wait is data, a ``Freezing``, like a
+blocked read is. The engine has no clock: the transport ends the wait with ``Engine.expire``.
+
+``FreezeNotice`` is a registration on a ref, like a death notice, but it reports a state that
+changes back and forth: only one report is in flight at a time, and it says the state as it is when
+it is read.
+
+Mirrors binder_ioctl_freeze and binder_request_/clear_freeze_notification.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EINVAL
+from typing import TYPE_CHECKING
+
+from binderd.engine.errors import KernelErrno
+from binderd.engine.work import Work, dequeue, enqueue, pack_word
+from binderwire.binder_abi import (
+    BR_CLEAR_FREEZE_NOTIFICATION_DONE,
+    BR_FROZEN_BINDER,
+    binder_frozen_state_info,
+    binder_uintptr_t,
+)
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
+    from binderd.engine.thread import Thread
+
+
+class Freezing:
+    """A BINDER_FREEZE under way; a process' open files are frozen one after the other."""
+
+    __slots__ = ("processes", "thread", "ticket", "timeout_ms", "timer")
+
+    def __init__(self, thread: Thread, processes: list[Process], timeout_ms: int) -> None:
+        self.thread = thread  # who asked
+        self.processes = processes  # still to be frozen; the first is the one that is waited for
+        self.timeout_ms = timeout_ms  # for each of them
+        self.ticket = 0
+        self.timer = 0  # which of the engine's timers ends the current wait?
+
+    def begin(self) -> bool:
+        """Freeze the first process; False if its calls must be waited for."""
+        process = self.processes[0]
+        set_frozen(process, frozen=True)
+        return not self.timeout_ms or process.outstanding == 0
+
+    def finish(self) -> None:
+        """Settle whether the first process is frozen now that it has had its time.
+
+        Raises:
+            KernelErrno: EAGAIN: calls are still under way, the process is not frozen (F2). Those
+                that were frozen before stay so.
+        """
+        process = self.processes.pop(0)
+        if has_calls(process):
+            process.is_frozen = False
+            raise KernelErrno(EAGAIN)
+        tell(process, frozen=True)
+
+    def give_up(self) -> None:
+        """A signal ended the wait (F2)."""
+        self.processes[0].is_frozen = False
+
+
+def set_frozen(process: Process, *, frozen: bool) -> None:
+    """Enter or leave the frozen state, with a clean slate of what arrived in it (F1, F2)."""
+    process.received_sync = process.received_one_way = False
+    process.is_frozen = frozen
+
+
+def has_calls(process: Process) -> bool:
+    """Whether anything is queued to the process or any thread is in a call (F2)."""
+    return process.outstanding > 0 or any(
+        thread.stack is not None for thread in process.threads.values()
+    )
+
+
+def tell(process: Process, *, frozen: bool) -> None:
+    """Report the state to whoever asked for it (binder_add_freeze_work)."""
+    for ptr in sorted(process.nodes):
+        for ref in reversed(process.nodes[ptr].refs.values()):
+            if ref.freeze is not None:
+                ref.freeze.report(frozen=frozen)
+
+
+class FreezeNotice(Work):
+    """One registration; the client knows it by its cookie."""
+
+    __slots__ = ("_process", "cleared", "cookie", "is_frozen", "resend", "sent")
+
+    def __init__(self, process: Process, cookie: int) -> None:
+        self.queue = None
+        self._process = process
+        self.cookie = cookie
+        self.is_frozen = False  # what the next report says
+        self.sent = False  # was a report read and not acknowledged yet?
+        self.resend = False  # is there more to say once it is?
+        self.cleared = False  # is BR_CLEAR_FREEZE_NOTIFICATION_DONE what is left to say?
+        process.engine.stats.freezes += 1
+
+    def announce(self) -> None:
+        """Put the report into the process' queue."""
+        enqueue(self._process.todo, self)
+        self._process.wake_one()
+
+    def report(self, *, frozen: bool) -> None:
+        """The state may have changed (F5)."""
+        if self.queue is None and not self.sent:
+            self.is_frozen = frozen
+            self.announce()
+            return
+        if self.sent and self.is_frozen != frozen:
+            self.resend = True
+        self.is_frozen = frozen
+
+    def deliver(self, thread: Thread, out: bytearray) -> bool:
+        """BR_FROZEN_BINDER ends the read: a client may react with transactions (R4)."""
+        if self.cleared:
+            out += pack_word(BR_CLEAR_FREEZE_NOTIFICATION_DONE)
+            out += binder_uintptr_t.pack(self.cookie)
+            self._process.engine.stats.freezes -= 1
+            return False
+        out += pack_word(BR_FROZEN_BINDER)
+        out += binder_frozen_state_info.pack(self.cookie, self.is_frozen, 0)
+        self.sent = True
+        self._process.delivered_freezes.setdefault(self.cookie, []).append(self)
+        return True
+
+    def clear(self) -> None:
+        """BC_CLEAR_FREEZE_NOTIFICATION: replaces a report that was not read yet (F5)."""
+        self.cleared = True
+        if self.sent:
+            self.resend = True
+        elif self.queue is None:
+            self.announce()
+
+    def done(self) -> None:
+        """BC_FREEZE_NOTIFICATION_DONE."""
+        self._undeliver()
+        if self.resend:
+            self.resend = False
+            self.announce()
+
+    def forget(self) -> None:
+        """The ref is gone, and with it the registration, without a word (N4)."""
+        dequeue(self)
+        if self.sent:
+            self._undeliver()
+        self._process.engine.stats.freezes -= 1
+
+    def cancel(self) -> None:
+        """Withdrawn unread: only what no ref owns is counted out here."""
+        if self.cleared:
+            self._process.engine.stats.freezes -= 1
+
+    def _undeliver(self) -> None:
+        self.sent = False
+        waiting = self._process.delivered_freezes[self.cookie]
+        waiting.remove(self)
+        if not waiting:
+            del self._process.delivered_freezes[self.cookie]
+
+
+def request_notice(thread: Thread, handle: int, cookie: int) -> None:
+    """BC_REQUEST_FREEZE_NOTIFICATION; a weak ref suffices (F5).
+
+    Raises:
+        KernelErrno: EINVAL: no such handle, or requested before (E6).
+    """
+    ref = thread.process.handles.find(handle, strong=False)
+    if ref is None or ref.freeze is not None:
+        raise KernelErrno(EINVAL)
+    ref.freeze = FreezeNotice(thread.process, cookie)
+    owner = ref.node.process
+    if owner is not None:
+        ref.freeze.is_frozen = owner.is_frozen
+        ref.freeze.announce()
+
+
+def clear_notice(thread: Thread, handle: int, cookie: int) -> None:
+    """BC_CLEAR_FREEZE_NOTIFICATION.
+
+    Raises:
+        KernelErrno: EINVAL: it fits no registration (E6).
+    """
+    ref = thread.process.handles.find(handle, strong=False)
+    if ref is None or ref.freeze is None or ref.freeze.cookie != cookie:
+        raise KernelErrno(EINVAL)
+    notice, ref.freeze = ref.freeze, None
+    notice.clear()
+
+
+def notice_done(thread: Thread, cookie: int) -> None:
+    """BC_FREEZE_NOTIFICATION_DONE.
+
+    Raises:
+        KernelErrno: EINVAL: nothing with this cookie was read (E6).
+    """
+    waiting = thread.process.delivered_freezes.get(cookie)
+    if not waiting:
+        raise KernelErrno(EINVAL)
+    waiting[0].done()

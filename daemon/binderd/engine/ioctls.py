@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ioctls beside BINDER_WRITE_READ: one function and one table row each.
+
+A function gets the caller's thread and the argument as the client passed it, and returns the
+argument as it goes back. A size check comes before it; the errno for an argument that cannot be
+read differs from ioctl to ioctl in the driver, so it is a column of the table.
+
+Mirrors binder_ioctl.
+"""
+
+from __future__ import annotations
+
+from errno import EBUSY, EFAULT, EINVAL, ENOMEM, EPERM
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from binderd.engine.errors import BinderFailure, KernelErrno
+from binderd.engine.freeze import Freezing, has_calls, set_frozen, tell
+from binderwire.binder_abi import (
+    BINDER_CURRENT_PROTOCOL_VERSION,
+    BINDER_ENABLE_ONEWAY_SPAM_DETECTION,
+    BINDER_FREEZE,
+    BINDER_GET_EXTENDED_ERROR,
+    BINDER_GET_FROZEN_INFO,
+    BINDER_GET_NODE_DEBUG_INFO,
+    BINDER_GET_NODE_INFO_FOR_REF,
+    BINDER_SET_CONTEXT_MGR,
+    BINDER_SET_CONTEXT_MGR_EXT,
+    BINDER_SET_MAX_THREADS,
+    BINDER_THREAD_EXIT,
+    BINDER_VERSION,
+    BR_OK,
+    binder_extended_error,
+    binder_freeze_info,
+    binder_frozen_status_info,
+    binder_node_debug_info,
+    binder_node_info_for_ref,
+    binder_version,
+    flat_binder_object,
+    u32_value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderd.engine.process import Process
+    from binderd.engine.thread import Thread
+
+    # Returns the argument for the client, or the wait that has to come first.
+    Handler = Callable[[Thread, bytes], "bytes | Freezing"]
+
+
+def _set_max_threads(thread: Thread, argument: bytes) -> bytes:
+    thread.process.max_threads = u32_value.unpack_from(argument)[0]
+    return b""
+
+
+def _set_context_manager(thread: Thread, argument: bytes) -> bytes:
+    """A node with ptr and cookie 0; the argument is ignored (N8)."""
+    _become_manager(thread, 0, 0, 0)
+    return b""
+
+
+def _set_context_manager_ext(thread: Thread, argument: bytes) -> bytes:
+    _, flags, ptr, cookie = flat_binder_object.unpack_from(argument)
+    _become_manager(thread, ptr, cookie, flags)
+    return b""
+
+
+def _become_manager(thread: Thread, ptr: int, cookie: int, flags: int) -> None:
+    """Make a node of the caller handle 0 (binder_ioctl_set_ctx_mgr, I5).
+
+    Raises:
+        KernelErrno: EBUSY, there is a manager; EPERM, the first one had another user.
+    """
+    process, context = thread.process, thread.process.context
+    if context.manager is not None:
+        raise KernelErrno(EBUSY)
+    if context.manager_uid is None:
+        context.manager_uid = thread.uid
+    elif context.manager_uid != thread.uid:
+        raise KernelErrno(EPERM)
+    node = process.nodes.get(ptr)
+    if node is None:
+        try:
+            node = process.node_for(ptr, cookie, flags)
+        except BinderFailure:
+            raise KernelErrno(ENOMEM) from None
+    node.local_weak += 1
+    node.local_strong += 1
+    node.has_strong = node.has_weak = True
+    context.manager = node
+
+
+def _thread_exit(thread: Thread, argument: bytes) -> bytes:
+    thread.release()
+    return b""
+
+
+def _version(thread: Thread, argument: bytes) -> bytes:
+    return binder_version.pack(BINDER_CURRENT_PROTOCOL_VERSION)
+
+
+def _node_debug_info(thread: Thread, argument: bytes) -> bytes:
+    """The caller's own node with the next higher ptr, all zero behind the last."""
+    ptr = binder_node_debug_info.read(argument).ptr
+    nodes = thread.process.nodes
+    following = min((key for key in nodes if key > ptr), default=None)
+    if following is None:
+        return bytes(binder_node_debug_info.size)
+    node = nodes[following]
+    return binder_node_debug_info.pack(node.ptr, node.cookie, node.has_strong, node.has_weak)
+
+
+def _node_info_for_ref(thread: Thread, argument: bytes) -> bytes:
+    """How often a node is referred to; for the context manager only.
+
+    Raises:
+        KernelErrno: EINVAL, a field beside the handle is set or the handle is not strong; EPERM.
+    """
+    handle, *others = binder_node_info_for_ref.unpack_from(argument)
+    if any(others):
+        raise KernelErrno(EINVAL)
+    manager = thread.process.context.manager
+    if manager is None or manager.process is not thread.process:
+        raise KernelErrno(EPERM)
+    ref = thread.process.handles.find(handle, strong=True)
+    if ref is None:
+        raise KernelErrno(EINVAL)
+    strong = ref.node.local_strong + ref.node.internal_strong
+    return binder_node_info_for_ref.pack(handle, strong, ref.node.local_weak, 0, 0, 0)
+
+
+def _freeze(thread: Thread, argument: bytes) -> bytes | Freezing:
+    """Freeze or thaw every open file of a process (F1, F2).
+
+    Differs: the driver takes the pid as the initial namespace has it. Ours is the caller's, so that
+    a container freezes its own processes and nobody else's.
+
+    Raises:
+        KernelErrno: EINVAL, the process has no open file; EAGAIN, calls are under way.
+    """
+    pid, enable, timeout_ms = binder_freeze_info.unpack_from(argument)
+    processes = _processes_of(thread, pid)
+    if not enable:
+        for process in processes:
+            set_frozen(process, frozen=False)
+            tell(process, frozen=False)
+        return b""
+    return Freezing(thread, processes, timeout_ms)
+
+
+def _frozen_info(thread: Thread, argument: bytes) -> bytes:
+    """What has arrived at a process since it was frozen.
+
+    Raises:
+        KernelErrno: EINVAL, the process has no open file.
+    """
+    pid = binder_frozen_status_info.read(argument).pid
+    sync = one_way = 0
+    for process in _processes_of(thread, pid):
+        sync |= process.received_sync | has_calls(process) << 1
+        one_way |= process.received_one_way
+    return binder_frozen_status_info.pack(pid, sync, one_way)
+
+
+def _processes_of(thread: Thread, pid: int) -> list[Process]:
+    """Return the open files of a process, in all contexts, the latest first."""
+    client = thread.process.client
+    wanted = client.pid_from(pid) if client.is_foreign else pid
+    found = [p for p in reversed(thread.process.engine.processes) if p.pid == wanted]
+    if not found:
+        raise KernelErrno(EINVAL)
+    return found
+
+
+def _enable_spam_detection(thread: Thread, argument: bytes) -> bytes:
+    thread.process.detects_spam = bool(u32_value.unpack_from(argument)[0])
+    return b""
+
+
+def _extended_error(thread: Thread, argument: bytes) -> bytes:
+    """Why the thread's latest transaction failed; reading resets it (E8)."""
+    error, thread.extended_error = thread.extended_error, (0, BR_OK, 0)
+    return binder_extended_error.pack(*error)
+
+
+class Row(NamedTuple):
+    """One ioctl."""
+
+    handler: Handler
+    size: int  # bytes of the argument that the driver reads
+    bad_pointer: int = EFAULT  # errno if it cannot
+
+
+# Whatever has no row is EINVAL, the two that were never implemented among them.
+IOCTLS: Final[dict[int, Row]] = {
+    BINDER_SET_MAX_THREADS: Row(_set_max_threads, u32_value.size, EINVAL),
+    BINDER_SET_CONTEXT_MGR: Row(_set_context_manager, 0),
+    BINDER_SET_CONTEXT_MGR_EXT: Row(_set_context_manager_ext, flat_binder_object.size, EINVAL),
+    BINDER_THREAD_EXIT: Row(_thread_exit, 0),
+    BINDER_VERSION: Row(_version, 0),
+    BINDER_GET_NODE_DEBUG_INFO: Row(_node_debug_info, binder_node_debug_info.size),
+    BINDER_GET_NODE_INFO_FOR_REF: Row(_node_info_for_ref, binder_node_info_for_ref.size),
+    BINDER_FREEZE: Row(_freeze, binder_freeze_info.size),
+    BINDER_GET_FROZEN_INFO: Row(_frozen_info, binder_frozen_status_info.size),
+    BINDER_ENABLE_ONEWAY_SPAM_DETECTION: Row(_enable_spam_detection, u32_value.size),
+    BINDER_GET_EXTENDED_ERROR: Row(_extended_error, 0),
+}
