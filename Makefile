@@ -5,6 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
+# The daemon with its request path compiled (setup.py); what starts a daemon puts it first.
+COMPILED := build/compiled
+COMPILED_STAMP := $(COMPILED)/.done
+SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
+FAST := PYTHONPATH=$(abspath $(COMPILED))
+
 # What the targets start. Arguments are passed on with ARGS: make bench ARGS="--rounds 3".
 DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
@@ -14,7 +20,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo run test check bench clean packages fuse
+.PHONY: help setup compile demo run test check bench clean packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -28,11 +34,13 @@ help: ## this text
 
 setup: packages $(STAMP) ## install what is missing: Debian packages, then Python's into .venv
 
-demo: fuse packages $(STAMP) ## show binder at work in a minute (root, /dev/fuse)
-	$(DEMO) $(ARGS)
+compile: packages $(STAMP) $(COMPILED_STAMP) ## compile the daemon's request path (others call it)
 
-run: fuse packages $(STAMP) ## start a device and keep it until Ctrl-C (root, /dev/fuse)
-	$(RUN) $(ARGS)
+demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work in a minute (root, /dev/fuse)
+	$(FAST) $(DEMO) $(ARGS)
+
+run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it until Ctrl-C (root, /dev/fuse)
+	$(FAST) $(RUN) $(ARGS)
 
 test: check ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
@@ -45,8 +53,8 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts
 	$(BIN)/mypy tests/bench/run.py
 	$(BIN)/lint-imports
 
-bench: fuse packages $(STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
-	$(BENCH) $(ARGS)
+bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
+	$(FAST) $(BENCH) $(ARGS)
 
 clean: ## remove what these targets made: .venv, build, caches
 	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache
@@ -60,6 +68,14 @@ packages:
 # The stamp makes the slow part of the setup happen once per change of what it depends on.
 $(STAMP): pyproject.toml Makefile tests/setup.sh
 	@tests/setup.sh venv $(VENV)
+	@touch $@
+
+$(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
+	@echo "compiling the request path (some 20 s)"
+	@rm -rf $(COMPILED) && mkdir -p build
+	@BINDERD_COMPILE=1 $(BIN)/python setup.py -q build --build-lib $(COMPILED) \
+		> build/compile.log 2>&1 || { cat build/compile.log; exit 1; }
+	@rm -rf $(COMPILED)/binderclient
 	@touch $@
 
 fuse:

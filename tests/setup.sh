@@ -9,6 +9,7 @@ set -euo pipefail
 
 packages=(
     python3 python3-venv make
+    python3-dev                     # <Python.h>, for the compiled request path
     gcc libc6-dev linux-libc-dev    # C clients; <linux/android/binder.h>, <linux/fuse.h>
     dbus libsystemd-dev pkg-config  # what the benchmark compares with
     mount util-linux                # mount, setpriv, unshare

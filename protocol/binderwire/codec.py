@@ -173,10 +173,10 @@ def _walk(name: str, declaration: Any, *, packed: bool) -> tuple[list[Field], li
             alignment = max(alignment, size)
             if not packed and offset % size:
                 raise LayoutError(f"{name}.{label}: offset {offset} is not aligned to {size}")
-        elif isinstance(part, Bytes):
-            code = f"{size}s"
         elif label is None:
             code = f"{size}x"
+        elif isinstance(part, Bytes):
+            code = f"{size}s"
         else:
             raise LayoutError(f"{name}.{label}: no fixed C layout")
         codes.append(code)

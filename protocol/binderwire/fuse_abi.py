@@ -30,7 +30,16 @@ FUSE_LOOKUP: Final = _opcode(1, "FUSE_LOOKUP")
 FUSE_FORGET: Final = _opcode(2, "FUSE_FORGET")
 FUSE_GETATTR: Final = _opcode(3, "FUSE_GETATTR")
 FUSE_SETATTR: Final = _opcode(4, "FUSE_SETATTR")
+FUSE_SYMLINK: Final = _opcode(6, "FUSE_SYMLINK")
+FUSE_MKNOD: Final = _opcode(8, "FUSE_MKNOD")
+FUSE_MKDIR: Final = _opcode(9, "FUSE_MKDIR")
+FUSE_UNLINK: Final = _opcode(10, "FUSE_UNLINK")
+FUSE_RMDIR: Final = _opcode(11, "FUSE_RMDIR")
+FUSE_RENAME: Final = _opcode(12, "FUSE_RENAME")
+FUSE_LINK: Final = _opcode(13, "FUSE_LINK")
 FUSE_OPEN: Final = _opcode(14, "FUSE_OPEN")
+FUSE_READ: Final = _opcode(15, "FUSE_READ")
+FUSE_WRITE: Final = _opcode(16, "FUSE_WRITE")
 FUSE_STATFS: Final = _opcode(17, "FUSE_STATFS")
 FUSE_RELEASE: Final = _opcode(18, "FUSE_RELEASE")
 FUSE_FLUSH: Final = _opcode(25, "FUSE_FLUSH")
@@ -39,11 +48,13 @@ FUSE_OPENDIR: Final = _opcode(27, "FUSE_OPENDIR")
 FUSE_READDIR: Final = _opcode(28, "FUSE_READDIR")
 FUSE_RELEASEDIR: Final = _opcode(29, "FUSE_RELEASEDIR")
 FUSE_ACCESS: Final = _opcode(34, "FUSE_ACCESS")
+FUSE_CREATE: Final = _opcode(35, "FUSE_CREATE")
 FUSE_INTERRUPT: Final = _opcode(36, "FUSE_INTERRUPT")
 FUSE_DESTROY: Final = _opcode(38, "FUSE_DESTROY")
 FUSE_IOCTL: Final = _opcode(39, "FUSE_IOCTL")
 FUSE_POLL: Final = _opcode(40, "FUSE_POLL")
 FUSE_BATCH_FORGET: Final = _opcode(42, "FUSE_BATCH_FORGET")
+FUSE_RENAME2: Final = _opcode(45, "FUSE_RENAME2")
 CUSE_INIT: Final = _opcode(4096, "CUSE_INIT")
 
 # Notifications, sent with unique = 0 and the code in the error field
@@ -71,7 +82,13 @@ FUSE_IOCTL_DIR: Final = 1 << 4
 
 FUSE_POLL_SCHEDULE_NOTIFY: Final = 1 << 0
 
+FATTR_MODE: Final = 1 << 0
+FATTR_UID: Final = 1 << 1
+FATTR_GID: Final = 1 << 2
 FATTR_SIZE: Final = 1 << 3
+
+# The open(2) flag of <asm-generic/fcntl.h> that a device cares about, as FUSE_OPEN carries it
+O_NONBLOCK: Final = 0o4000
 
 CUSE_UNRESTRICTED_IOCTL: Final = 1 << 0
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The meeting point: requests on open device files become engine calls, and back.
 
-Theory of operation.  A request's ``unique`` is the engine's ticket, so there is no table of requests
-in flight: whatever the engine completes, now or much later, says itself which request it answers.  After
-every engine call ``drain`` turns the engine's outbox and poll wakes into frames, in order.
+Theory of operation. A request's ``unique`` is the engine's ticket, so there is no table of
+requests in flight: whatever the engine completes, now or much later, says itself which request
+it answers. After every engine call ``drain`` turns the engine's outbox and poll wakes into
+frames, in order.
 
 The handlers have the signature and the return values that ``fuse/session.py`` describes.  Nothing
 here may know file descriptors, memory mappings or trio; what must be made for an open file comes
@@ -113,13 +114,11 @@ class BinderDevice:
         "_poll_wakes",
         "_reply_sizes",
         "_tree",
-        "opens",
         "outgoing",
     )
 
     def __init__(self, engine: Engine, tree: Tree, opener: Opener, outgoing: list[bytes]) -> None:
         self.outgoing = outgoing
-        self.opens = 0  # since the start
         self._engine = engine
         self._outbox = engine.outbox
         self._poll_wakes = engine.poll_wakes
@@ -132,6 +131,7 @@ class BinderDevice:
         self._reply_sizes: dict[int, int] = {}
 
     def __len__(self) -> int:
+        """How many files are open?"""
         return len(self._files)
 
     # Requests
@@ -144,10 +144,10 @@ class BinderDevice:
         if node is None:
             return ENOENT
         if node.is_open:
-            # The pages of this inode belong to another open file. ESTALE has the kernel look the name
-            # up once more, which gives a fresh inode.
-            # Differs: an open that does not look a name up (of a bind-mounted file, through
-            # /proc/self/fd) cannot get one and fails with ESTALE as long as the other is open.
+            # The pages of this inode belong to another open file. ESTALE has the kernel look
+            # the name up once more, which gives a fresh inode.
+            # Differs: an open that looks no name up (of a bind-mounted file, through
+            # /proc/self/fd) cannot get one, and fails with ESTALE while the other is open.
             return ESTALE
         if not tid:
             # Differs: a client outside our pid namespace has no number here, so there is no way
@@ -173,7 +173,6 @@ class BinderDevice:
         handle = self._next_handle
         self._next_handle += 1
         self._files[handle] = self._by_process[process] = OpenFile(nodeid, client, process)
-        self.opens += 1
         return fuse_open_out.pack(handle, _OPEN_FLAGS, client.backing_id)
 
     def ioctl(
@@ -186,13 +185,16 @@ class BinderDevice:
             return ENOTTY  # the directory; the driver's files are all in the table
         if not tid:
             return EACCES  # as in open
+        if _ARGUMENT + in_size > size:
+            return EINVAL
         if in_size != USUAL_ARGUMENT_SIZE or out_size != USUAL_ARGUMENT_SIZE:
             self._reply_sizes[unique] = out_size
             argument = bytes(frame[_ARGUMENT : _ARGUMENT + in_size])
-        if _ARGUMENT + in_size > size:
+        try:
+            self._engine.ioctl(file.process, tid, uid, request, argument, unique)
+        except BaseException:
             self._reply_sizes.pop(unique, None)
-            return EINVAL
-        self._engine.ioctl(file.process, tid, uid, request, argument, unique)
+            raise
         self.drain()
         return None
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames that go back to the kernel, and the joined records of the request path.
 
-An ioctl is unpacked and packed with one call each, so the records that lie behind one another in its
-frames are joined here.  Nothing here may know what a request means.
+An ioctl is unpacked and packed with one call each, so the records that lie behind one another
+in its frames are joined here. Nothing here may know what a request means.
 """
 
 from __future__ import annotations

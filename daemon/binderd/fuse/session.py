@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The FUSE protocol server: one request frame in, reply frames out.
 
-Theory of operation.  ``receive`` unpacks the header, looks the opcode up in one table and calls the
-handler in that row.  A row is (least frame size, handler); the size is checked here, so a handler may
-unpack its fixed part without looking.  Every handler has the same signature and returns
+Theory of operation. ``receive`` unpacks the header, looks the opcode up in one table and calls
+the handler in that row. A row is (least frame size, handler); the size is checked here, so a
+handler may unpack its fixed part without looking. Every handler has the same signature and
+returns
 
     bytes   the body of a successful reply
     int     an errno
     None    no reply is due now: the handler appended its frames itself, the request is parked, or
             the kernel expects none
 
-Rules of this file: no frame makes ``receive`` raise.  A malformed one is answered with an errno or, where
-not even its header can be believed, dropped and counted.  An exception in a handler is our own bug: that
-request ends with EIO, the bug is reported, everybody else goes on.
+Rules of this file: no frame makes ``receive`` raise. A malformed one is answered with an errno
+or, where not even its header can be believed, dropped and counted. An exception in a handler is
+our own bug: that request ends with EIO, the bug is reported, everybody else goes on.
 
 Nothing here may know the engine, file descriptors, time or trio.
 """
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 # unique, nodeid, uid, thread id, frame, frame size in bytes
 Handler = Callable[[int, int, int, int, bytearray, int], "bytes | int | None"]
 
-# The kernel wants room for its header, a fuse_write_in and max_write bytes, and never less than 8 KiB.
-# An ioctl argument can be 16383 bytes long; where it does not fit the kernel answers EIO by itself,
-# while the driver's answer to an ioctl it does not know is EINVAL.
+# The kernel wants room for its header, a fuse_write_in and max_write bytes, and never less than
+# 8 KiB. An ioctl argument can be 16383 bytes long; where it does not fit the kernel answers EIO
+# by itself, while the driver's answer to an ioctl it does not know is EINVAL.
 READ_BUFFER_SIZE: Final = 32 << 10  # bytes
 _MAX_WRITE: Final = 4096  # bytes; nobody writes here, but the kernel takes no less
 
@@ -55,12 +56,18 @@ _unpack_header = abi.fuse_in_header.unpack_from
 class DeviceHandlers(Protocol):
     """The requests that concern an open device file."""
 
-    open: Handler
-    ioctl: Handler
-    poll: Handler
-    flush: Handler
-    release: Handler
-    interrupt: Handler
+    @property
+    def open(self) -> Handler: ...
+    @property
+    def ioctl(self) -> Handler: ...
+    @property
+    def poll(self) -> Handler: ...
+    @property
+    def flush(self) -> Handler: ...
+    @property
+    def release(self) -> Handler: ...
+    @property
+    def interrupt(self) -> Handler: ...
 
     def drain(self) -> None:
         """Turn everything that has become ready into frames."""
@@ -114,7 +121,7 @@ class Session:
                 answer = handler(unique, nodeid, uid, tid, frame, size)
             else:
                 answer = EINVAL
-        except Exception as error:  # noqa: BLE001 - our bug must not take the other clients along
+        except Exception as error:
             answer = self._bug(opcode, error)
         if answer is None:
             return
@@ -196,7 +203,7 @@ class Session:
             # What the handler had finished before it failed belongs to other clients.
             self._device.drain()
             self._report_bug(opcode, error)
-        except Exception:  # noqa: BLE001 - reporting must not do more harm than the bug
+        except Exception:
             self.bugs += 1
         return EIO
 

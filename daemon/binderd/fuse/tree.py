@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file system that clients see: one directory with the device names in it.
 
-Every LOOKUP of a device gives out a *new* inode number.  All opens of one inode must share one backing
-file, so this is what gives every open file pages of its own.  It works because an entry is never
-valid for longer than the lookup that made it: the kernel asks again before each open, is told another
-number, and drops the old entry.
+Every LOOKUP of a device gives out a *new* inode number. All opens of one inode must share one
+backing file, so this is what gives every open file pages of its own. It works because an entry
+is never valid for longer than the lookup that made it: the kernel asks again before each open,
+is told another number, and drops the old entry.
 
 A handler returns the body of the reply (bytes), an errno (int) or None where no reply is due.
 Nothing here may know what an ioctl is.
@@ -43,8 +43,9 @@ _S_IFDIR: Final = 0o040000
 _S_IFREG: Final = 0o100000
 _DT_DIR: Final = 4
 _DT_REG: Final = 8
-# Differs: binderfs creates its nodes 0600 and leaves it to user space to open them up. Here chmod is
-# refused, because an inode lives no longer than one open, so the mode is what Android sets: 0666.
+# Differs: binderfs creates its nodes 0600 and leaves it to user space to open them up. Here
+# chmod is refused, because an inode lives no longer than one open, so the mode is what Android
+# sets: 0666.
 _DEVICE_MODE: Final = _S_IFREG | 0o666
 _ROOT_MODE: Final = _S_IFDIR | 0o755
 _BLOCK_SIZE: Final = 4096  # bytes

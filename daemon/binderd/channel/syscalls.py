@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The system calls for mounting that Python does not have.
+
+Every one raises OSError as the os module does.  Nothing here may know what is mounted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+# <sys/mount.h>, <linux/mount.h>
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MNT_DETACH: Final = 2
+_OPEN_TREE_CLONE: Final = 1
+_SYS_OPEN_TREE: Final = 428  # the same number on every architecture
+_AT_FDCWD: Final = -100
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+]
+_libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_long]
+_libc.syscall.restype = ctypes.c_long
+
+
+def mount(source: str, target: str, fstype: str, flags: int, options: str) -> None:
+    """Mount a file system; see mount(2)."""
+    strings = [os.fsencode(text) for text in (source, target, fstype)]
+    _check(_libc.mount(*strings, flags, os.fsencode(options)), target)
+
+
+def unmount(target: str, flags: int) -> None:
+    """Unmount whatever is mounted last at ``target``; see umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def open_below_mounts(directory: str) -> int:
+    """Return a descriptor of ``directory`` in which nothing is mounted.
+
+    It is a private copy of the mount that ``directory`` lies on, without the mounts on top of it:
+    names opened relative to it lead to what those mounts hide.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    result = _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(directory), flags)
+    return _check(result, directory)
+
+
+def _check(result: int, path: str) -> int:
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno), path)
+    return result

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what to serve, where, how talkative.
+
+Nothing here may know how any of it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_MOUNT: Final = "/dev/binderfs"
+DEFAULT_DEVICES: Final = ("binder", "hwbinder", "vndbinder")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
+
+_DESCRIPTION: Final = """\
+Serves Android's binder devices from user space: a directory with one file per device,
+which programs open, mmap and ioctl as they would /dev/binder."""
+
+_EPILOG: Final = """\
+examples:
+  binderd                                    /dev/binderfs/{binder,hwbinder,vndbinder}
+  binderd --mount /tmp/b --device binder     only /tmp/b/binder, to try something out
+  mount --bind /dev/binderfs /somewhere/else  the same devices in another place: bind the
+                                             directory, never a single file of it
+
+It runs in the foreground, as root, and says on stderr when it is ready (and to the service manager
+through $NOTIFY_SOCKET). SIGTERM and SIGINT unmount and end it. SIGUSR1 writes one line of JSON to
+stderr: how many processes, threads, nodes, references and buffers live, how many files are open,
+how many pages the receive buffers take.
+
+Needs Linux 6.9 or newer with /dev/fuse and CONFIG_FUSE_PASSTHROUGH, and the capabilities
+CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_OVERRIDE, which root has. In a container:
+--device /dev/fuse --cap-add SYS_ADMIN --cap-add SYS_PTRACE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the daemon was asked to do."""
+
+    mount: str = DEFAULT_MOUNT  # the directory
+    devices: tuple[str, ...] = DEFAULT_DEVICES  # one binder context each
+    log_level: str = "info"
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """Return the settings that a command line asks for.
+
+    Args:
+        arguments: without the program's name; None for the process' own.
+
+    Raises:
+        SystemExit: 2 with a line on stderr for a mistake, 0 after --help and --version.
+    """
+    parser = _Parser(
+        prog="binderd",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--mount",
+        metavar="DIR",
+        default=DEFAULT_MOUNT,
+        help="directory for the devices; made if missing, and removed again at the end "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        action="append",
+        help="a device to serve, each with a context manager of its own; may be repeated "
+        f"(default: {', '.join(DEFAULT_DEVICES)})",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=("auto", "fuse", "cuse"),
+        default="auto",
+        help="how the devices reach programs; auto takes the best that there is (default: auto)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="debug shows every request and reply (default: %(default)s)",
+    )
+    parser.add_argument("--version", action="version", version=f"binderd {_version()}")
+    chosen = parser.parse_args(arguments)
+    if chosen.transport == "cuse":
+        parser.error("--transport cuse is not built yet: use --transport fuse")
+    devices = tuple(chosen.device or DEFAULT_DEVICES)
+    try:
+        check_device_names(devices)
+    except ValueError as error:
+        parser.error(str(error))
+    if not chosen.mount:
+        parser.error("--mount needs a directory")
+    return Settings(chosen.mount, devices, chosen.log_level)
+
+
+def check_device_names(names: Sequence[str]) -> None:
+    """Check device names by the rules of binderfs.
+
+    Raises:
+        ValueError: the first name that cannot be, and why.
+    """
+    seen: dict[str, None] = {}
+    for name in names:
+        if not name or name in {".", ".."} or "/" in name or "\0" in name:
+            raise ValueError(f"--device {name!r}: a device name is a plain file name")
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"--device {name!r}: a device name is UTF-8 text") from None
+        if size > _NAME_SIZE_MAX:
+            raise ValueError(f"--device: a name of {size} bytes is longer than {_NAME_SIZE_MAX}")
+        if name in seen:
+            raise ValueError(f"--device {name}: named twice")
+        seen[name] = None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("binderd")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outside half of one open device file (the port ``Client``), and who makes it.
+
+Here the pieces of this package meet: a receive arena, one memory per binder thread, an address
+space per process that uses the file, a watch on each thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from binderd.memory.memfd_arena import MemfdArena
+from binderd.memory.proc import FileId, belongs_to, process_of
+from binderd.memory.process_memory import AddressSpace, ProcessMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from binderd.engine.ports import ReceiverArena
+    from binderd.engine.process import Process
+    from binderd.memory.thread_watch import ThreadWatch
+    from binderd.memory.upkeep import Upkeep
+
+
+class _ThreadEntry:
+    """What is kept for one thread that has used the file."""
+
+    __slots__ = ("pidfd", "space")
+
+    def __init__(self, pidfd: int, space: AddressSpace) -> None:
+        self.pidfd = pidfd
+        self.space = space
+
+
+class FileClient:
+    """One open file's pages, memories and watched threads.
+
+    Args:
+        pid: the opener's process id.
+        arena: its pages.
+        backing_id: what the kernel calls those pages.
+        opener: who made this, and takes it back.
+    """
+
+    __slots__ = ("_opener", "_spaces", "_threads", "arena", "backing_id", "pages", "pid")
+
+    arena: ReceiverArena
+
+    def __init__(self, pid: int, arena: MemfdArena, backing_id: int, opener: FileOpener) -> None:
+        self.pid = pid
+        self.arena = self.pages = arena  # the port, and what it is
+        self.backing_id = backing_id
+        self._opener = opener
+        self._spaces: dict[int, AddressSpace] = {}  # by process id
+        self._threads: dict[int, _ThreadEntry] = {}  # by thread id
+
+    def memory(self, tid: int) -> ProcessMemory:
+        """Return the memory of ``tid``, which must have a request open.
+
+        A thread of which nothing can be had gets a memory in which every address is a fault.
+        """
+        self.forget_thread(tid)  # it left with BINDER_THREAD_EXIT and is back
+        space = self._space_of(tid)
+        space.threads += 1
+        pidfd = self._opener.watch.watch(self, tid)
+        self._threads[tid] = _ThreadEntry(pidfd, space)
+        return ProcessMemory(tid, space)
+
+    def forget_thread(self, tid: int) -> None:
+        """The thread object of ``tid`` is gone: keep nothing for it."""
+        entry = self._threads.pop(tid, None)
+        if entry is None:
+            return
+        self._opener.watch.forget(entry.pidfd)
+        entry.space.threads -= 1
+        if not entry.space.threads:
+            entry.space.close()
+            self._spaces.pop(entry.space.pid, None)
+
+    def adopt(self, process: Process) -> None:
+        """Say which engine process the file has become."""
+        self.pages.process = process
+
+    def close(self) -> None:
+        """Give everything back: descriptors, pages, the backing id."""
+        for tid in list(self._threads):
+            self.forget_thread(tid)
+        self._opener.take_back(self)
+
+    def _space_of(self, tid: int) -> AddressSpace:
+        for pid, space in self._spaces.items():
+            if belongs_to(tid, pid):
+                return space
+        try:
+            pid = process_of(tid)
+        except OSError:
+            pid = tid
+        space = AddressSpace(pid)
+        space.open(tid)
+        self._spaces[pid] = space
+        return space
+
+
+class FileOpener:
+    """Makes the outside half of open files (the port ``Opener``).
+
+    Args:
+        device: major and minor number of our file system, as /proc/PID/maps shows them.
+        register: gives the kernel a descriptor as backing file and returns its backing id.
+        unregister: takes a backing id back.
+        upkeep: looks after the arenas.
+        watch: looks after the threads.
+    """
+
+    __slots__ = ("_clients", "_device", "_register", "_unregister", "_upkeep", "watch")
+
+    def __init__(
+        self,
+        device: tuple[int, int],
+        register: Callable[[int], int],
+        unregister: Callable[[int], None],
+        upkeep: Upkeep,
+        watch: ThreadWatch,
+    ) -> None:
+        self._device = device
+        self._register = register
+        self._unregister = unregister
+        self._upkeep = upkeep
+        self.watch = watch
+        self._clients: dict[FileClient, None] = {}
+
+    def open(self, tid: int, nodeid: int) -> FileClient:
+        """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``.
+
+        Raises:
+            OSError: the thread cannot be found, or memory or descriptors are used up.
+        """
+        pid = process_of(tid)
+        arena = MemfdArena(pid, FileId(*self._device, nodeid), self._upkeep)
+        try:
+            backing_id = self._register(arena.fd)
+        except BaseException:
+            arena.close()
+            raise
+        client = FileClient(pid, arena, backing_id, self)
+        self._clients[client] = None
+        return client
+
+    def take_back(self, client: FileClient) -> None:
+        """Release what ``open`` made."""
+        if self._clients.pop(client, self) is None:
+            self._unregister(client.backing_id)
+            client.pages.close()
+
+    def reap(self) -> list[tuple[Process, int]]:
+        """Return threads that have ended, as (process, thread id), and keep nothing for them."""
+        gone = []
+        for client, tid in self.watch.ended():
+            client.forget_thread(tid)
+            if client.pages.process is not None:
+                gone.append((client.pages.process, tid))
+        return gone
+
+    def arenas(self) -> Iterator[MemfdArena]:
+        """Yield the arena of every open file."""
+        return (client.pages for client in self._clients)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The receive buffer of one open file: a memfd that the client maps through FUSE passthrough.
+
+The daemon has the same pages mapped shared and writable, so what it writes is what the client
+reads. A client can write there, too (it may map the file shared and writable), so nothing that
+the daemon relies on may live in these pages or be read back from them.
+
+The file is sparse: a page exists from the first delivery into it until ``trim`` gives it back.
+When to trim is the business of ``upkeep.py``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+from typing import TYPE_CHECKING, Final
+
+from binderd.engine.ports import Mapping
+from binderd.memory.proc import FileId, find_mapping, is_mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from binderd.engine.process import Process
+    from binderd.memory.upkeep import Upkeep
+
+ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
+
+# Nobody may resize the file under our mapping, or change these seals. F_SEAL_FUTURE_WRITE must
+# never be among them: it forbids giving pages back.
+_SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+_PAGE: Final = mmap.PAGESIZE
+_BLOCK: Final = 512  # bytes; what st_blocks counts in
+
+
+class MemfdArena:
+    """The pages of one open file (the port ``ReceiverArena``).
+
+    Args:
+        pid: the opener, in our pid namespace.
+        file: what the opener's /proc/PID/maps calls the file that the pages are mapped through.
+        upkeep: is told when there is something to look after.
+
+    Raises:
+        OSError: no memory or no descriptor left.
+    """
+
+    __slots__ = (
+        "_base",
+        "_file",
+        "_pages",
+        "_pid",
+        "address",
+        "fd",
+        "is_listed",
+        "is_quiet",
+        "process",
+        "size",
+        "ticks_unchecked",
+        "upkeep",
+    )
+
+    def __init__(self, pid: int, file: FileId, upkeep: Upkeep) -> None:
+        self._pid = pid
+        self._file = file
+        self._base = 0  # where in the file the client's mapping starts, in bytes
+        self.size = ARENA_SIZE  # bytes from there to the end
+        self.upkeep = upkeep
+        self.process: Process | None = None
+        self.is_listed = False  # does the upkeep look after it?
+        self.is_quiet = False  # has nothing happened since the last look?
+        self.ticks_unchecked = 0  # how long ago was the client's mapping seen?
+        self.fd = os.memfd_create("binder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.fd, ARENA_SIZE)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+            self._pages = mmap.mmap(self.fd, ARENA_SIZE)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        # Where ``copy`` writes to: the address of the byte that the engine calls offset 0.
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
+
+    def locate(self) -> Mapping | None:
+        """Return where the opener has the pages mapped right now, None if it has not."""
+        area = find_mapping(self._pid, self._file)
+        if area is None or area.offset >= ARENA_SIZE:
+            return None
+        # A client may map the file from some offset on: the first byte it sees is ours at that
+        # offset.
+        self.address += area.offset - self._base
+        self._base = area.offset
+        self.size = ARENA_SIZE - area.offset
+        return Mapping(area.start, min(area.end - area.start, self.size))
+
+    def is_still_mapped(self) -> bool:
+        """Return whether what ``locate`` found is still there."""
+        mapping = self.process.mapping if self.process is not None else None
+        return mapping is None or is_mapped(self._pid, self._file, mapping.address)
+
+    def write(self, offset: int, data: bytes | bytearray) -> None:
+        """Put the daemon's own bytes at ``offset``.
+
+        Raises:
+            IndexError: they do not fit; the engine's mistake.
+        """
+        size = len(data)
+        if not 0 <= offset <= self.size - size:
+            raise IndexError(f"{size} bytes at {offset} in {self.size}")
+        if not self.is_listed:
+            self.upkeep.add(self)
+        offset += self._base
+        self._pages[offset : offset + size] = data
+
+    def receive_at(self, offset: int, size: int) -> int:
+        """Return the address in our own memory where ``size`` foreign bytes may be put.
+
+        Raises:
+            IndexError: they do not fit; the engine's mistake.
+        """
+        if size < 0 or not 0 <= offset <= self.size - size:
+            raise IndexError(f"{size} bytes at {offset} in {self.size}")
+        if not self.is_listed:
+            self.upkeep.add(self)
+        return self.address + offset
+
+    def touched(self) -> None:
+        """Say that buffers were freed, so that pages may be given back when things are quiet."""
+        self.is_quiet = False
+        if not self.is_listed:
+            self.upkeep.add(self)
+
+    def trim(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Give the whole pages inside free ranges, (offset, size) in bytes, back to the system.
+
+        They read as zero from then on, for the client, too.
+        """
+        for offset, size in ranges:
+            start = -(-(self._base + offset) // _PAGE) * _PAGE
+            end = min(self._base + offset + size, ARENA_SIZE) // _PAGE * _PAGE
+            if start < end:
+                self._pages.madvise(mmap.MADV_REMOVE, start, end - start)
+
+    def allocated_bytes(self) -> int:
+        """Return how much memory the pages take."""
+        return os.fstat(self.fd).st_blocks * _BLOCK
+
+    def close(self) -> None:
+        """Let go of the pages; a client's mapping keeps its own hold on them."""
+        self.upkeep.drop(self)
+        self.process = None
+        self._pages.close()
+        os.close(self.fd)
+        self.fd = -1
+        self.size = -1  # from here on nothing fits

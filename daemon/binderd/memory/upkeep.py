@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be done a little later: giving pages back, and noticing a mapping that is gone.
+
+Giving pages back at each BC_FREE_BUFFER would cost more than the delivery itself, and the next
+delivery would fault them in again. So an arena that is used is listed, a tick looks at the
+list, and an arena in which nothing was freed for a whole tick gives back what is free then.
+Nothing happens, and no timer runs, while nothing is listed.
+
+A client's munmap cannot be seen through FUSE; the same tick looks whether the mapping is still
+there.  Nothing here may know trio: the caller ticks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderd.engine.process import Process
+    from binderd.memory.memfd_arena import MemfdArena
+
+TICK_SECONDS: Final = 0.5
+_TICKS_BETWEEN_CHECKS: Final = 2  # so a mapping is looked at once a second at most
+
+
+class Upkeep:
+    """The arenas that something has happened to.
+
+    Args:
+        wake: called when the list is no longer empty: ``tick`` must be called every TICK_SECONDS
+            from then on, until ``is_idle``.
+        unmapped: called with a process whose opener no longer has the file mapped.
+    """
+
+    __slots__ = ("_listed", "_unmapped", "_wake")
+
+    def __init__(self, wake: Callable[[], None], unmapped: Callable[[Process], None]) -> None:
+        self._wake = wake
+        self._unmapped = unmapped
+        self._listed: dict[MemfdArena, None] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Is there nothing to look after?"""
+        return not self._listed
+
+    def add(self, arena: MemfdArena) -> None:
+        """Look after ``arena`` from now on."""
+        if not self._listed:
+            self._wake()
+        self._listed[arena] = None
+        arena.is_listed = True
+        arena.is_quiet = False
+
+    def drop(self, arena: MemfdArena) -> None:
+        """Forget ``arena``, which is being closed."""
+        self._listed.pop(arena, None)
+
+    def tick(self) -> None:
+        """Look at every listed arena once."""
+        for arena in list(self._listed):
+            process = arena.process
+            if process is None:
+                continue
+            arena.ticks_unchecked += 1
+            if arena.ticks_unchecked >= _TICKS_BETWEEN_CHECKS:
+                arena.ticks_unchecked = 0
+                if not arena.is_still_mapped():
+                    self._unmapped(process)
+            if arena.is_quiet:
+                arena.trim(process.free_ranges())
+                del self._listed[arena]
+                arena.is_listed = False
+            arena.is_quiet = True

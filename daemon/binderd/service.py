@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: builds the parts, connects them, runs them until a signal ends it.
+
+Everything that needs two parts of the daemon at once is here, and nothing else: the tasks, the
+signals, the readiness, the errors that end up as one line on stderr.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import resource
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from binderd.channel.fuse_mount import FuseMount, MountError
+from binderd.channel.kernel_fd import KernelFd
+from binderd.channel.pump import Pump
+from binderd.device.binder_device import BinderDevice
+from binderd.engine.engine import Engine
+from binderd.fuse.session import READ_BUFFER_SIZE, Session
+from binderd.fuse.tree import Tree
+from binderd.memory.client import FileOpener
+from binderd.memory.thread_watch import ThreadWatch
+from binderd.memory.upkeep import TICK_SECONDS, Upkeep
+from binderd.notify import notify
+from binderwire.describe import describe_reply, describe_request
+from binderwire.fuse_abi import OPCODES
+
+if TYPE_CHECKING:
+    from binderd.config import Settings
+    from binderd.engine.process import Process
+
+_log: Final = logging.getLogger("binderd")
+
+_SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
+
+# <linux/capability.h>: bit number, and what we cannot do without it
+_CAPABILITIES: Final = {
+    "CAP_SYS_ADMIN": (21, "mount"),
+    "CAP_SYS_PTRACE": (19, "reach the memory of its clients"),
+    "CAP_DAC_OVERRIDE": (1, "open the memory of other users' clients"),
+}
+
+
+class StartError(Exception):
+    """The daemon cannot start; the text says why and what to do."""
+
+
+def main(settings: Settings) -> int:
+    """Run in the foreground until SIGTERM, SIGINT or an unmount; return the exit status."""
+    logging.basicConfig(
+        stream=sys.stderr, level=settings.log_level.upper(), format="binderd: %(message)s"
+    )
+    try:
+        _check_capabilities()
+        _raise_descriptor_limit()
+        trio.run(_serve, settings, restrict_keyboard_interrupt_to_checkpoints=True)
+    except (StartError, MountError) as error:
+        print(f"binderd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    mount = FuseMount.at(settings.mount)
+    service = Service(settings, mount)
+    try:
+        await service.run()
+    finally:
+        notify("STOPPING=1")
+        if not mount.unmount():
+            _log.warning("something is mounted over %s: unmount both by hand", mount.path)
+        service.close()
+    if service.refusal is not None:
+        raise StartError(service.refusal)
+
+
+class Service:
+    """The running daemon.
+
+    Args:
+        settings: what to serve.
+        mount: where; its channel is the service's own from now on.
+    """
+
+    def __init__(self, settings: Settings, mount: FuseMount) -> None:
+        outgoing: list[bytes] = []
+        self._settings = settings
+        self._mount = mount
+        self._engine = Engine()
+        self._watch = ThreadWatch()
+        self._upkeep_due = trio.Event()
+        self._upkeep = Upkeep(self._wake_upkeep, self._unmapped)
+        self._opener = FileOpener(
+            mount.device, mount.register, mount.unregister, self._upkeep, self._watch
+        )
+        tree = Tree(settings.devices, int(time.time()))
+        self._device = BinderDevice(self._engine, tree, self._opener, outgoing)
+        session = Session(tree, self._device, outgoing, self._negotiated, self._handler_failed)
+        self._channel = KernelFd(mount.fd, READ_BUFFER_SIZE)
+        trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
+        self._pump = Pump(self._channel, session, self._reply_failed, trace)
+        self._end = trio.CancelScope()
+        self._complaints = Complaints()
+        self.refusal: str | None = None  # why can this kernel not do it?
+
+    async def run(self) -> None:
+        """Serve until a signal or an unmount says that it is enough."""
+        gc.freeze()  # what was made at the start lives to the end: no need to look at it again
+        with self._end:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._heed_signals)
+                nursery.start_soon(self._heed_threads)
+                nursery.start_soon(self._do_upkeep)
+                await self._pump.run()
+                _log.warning("%s was unmounted by somebody else: nothing left to do", self._where)
+                self._end.cancel()
+
+    def close(self) -> None:
+        """Let go of the channel; whoever is still blocked in a request gets ECONNABORTED."""
+        self._channel.close()
+        self._watch.close()
+
+    # Tasks
+
+    async def _heed_signals(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGUSR1:
+                    print(self._counts(), file=sys.stderr, flush=True)
+                else:
+                    _log.info("%s: unmounting", signal.Signals(number).name)
+                    self._end.cancel()
+
+    async def _heed_threads(self) -> None:
+        """Tell the engine of client threads that have ended."""
+        while True:
+            await trio.lowlevel.wait_readable(self._watch.fileno())
+            for process, tid in self._opener.reap():
+                try:
+                    self._device.thread_gone(process, tid)
+                except Exception as error:
+                    self._complain("the end of a thread", error)
+            self._pump.flush()
+
+    async def _do_upkeep(self) -> None:
+        """Tick while there is something to look after; no timer runs otherwise."""
+        while True:
+            await self._upkeep_due.wait()
+            self._upkeep_due = trio.Event()
+            while not self._upkeep.is_idle:
+                await trio.sleep(TICK_SECONDS)
+                try:
+                    self._upkeep.tick()
+                except Exception as error:
+                    self._complain("looking after receive buffers", error)
+                self._pump.flush()
+
+    # What the parts report
+
+    def _wake_upkeep(self) -> None:
+        self._upkeep_due.set()
+
+    def _unmapped(self, process: Process) -> None:
+        self._device.unmapped(process)
+
+    def _negotiated(self, refusal: str | None) -> None:
+        if refusal is not None:
+            self.refusal = refusal
+            self._end.cancel()
+            return
+        _log.info("ready: %s", self._where)
+        notify("READY=1", f"STATUS=Serving {self._where}")
+
+    def _handler_failed(self, opcode: int, error: Exception) -> None:
+        self._complain(OPCODES.get(opcode, f"opcode {opcode}"), error)
+
+    def _reply_failed(self, error: OSError) -> None:
+        self._complain("a reply that the kernel does not take", error)
+
+    def _complain(self, about: str, error: Exception) -> None:
+        if self._complaints.is_due(time.monotonic()):
+            _log.error(
+                "our bug in %s (%d so far, %s): the request ended with EIO",
+                about,
+                self._complaints.count,
+                f"at most one line per {_SECONDS_BETWEEN_COMPLAINTS:.0f} s",
+                exc_info=error,
+            )
+
+    @property
+    def _where(self) -> str:
+        names = ",".join(self._settings.devices)
+        return f"{self._mount.path}/{{{names}}}" if "," in names else f"{self._mount.path}/{names}"
+
+    def _counts(self) -> str:
+        allocated = sum(arena.allocated_bytes() for arena in self._opener.arenas())
+        counts = {
+            **self._engine.counts(),
+            "opens": len(self._device),
+            "pages": allocated // resource.getpagesize(),
+        }
+        return json.dumps(counts)
+
+
+class Complaints:
+    """Counts what goes wrong and says when it may be logged."""
+
+    __slots__ = ("_last", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = -_SECONDS_BETWEEN_COMPLAINTS
+
+    def is_due(self, now: float) -> bool:
+        """Count one more; return whether it may be logged at the time ``now`` (seconds)."""
+        self.count += 1
+        if now - self._last < _SECONDS_BETWEEN_COMPLAINTS:
+            return False
+        self._last = now
+        return True
+
+
+def _trace(is_request: bool, frame: bytes) -> None:
+    _log.debug("%s", describe_request(frame) if is_request else describe_reply(frame))
+
+
+def _check_capabilities() -> None:
+    """Say at once what would otherwise show as a client's EFAULT much later."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    for name, (bit, purpose) in _CAPABILITIES.items():
+        if not effective >> bit & 1:
+            short = name.removeprefix("CAP_")
+            raise StartError(
+                f"needs {name} to {purpose}: start as root; a container needs --cap-add {short}"
+            )
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as the system lets us: an open file takes two, a thread one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of this folder share: frames, a trivial engine, a running daemon, clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from binderwire.fuse_abi import fuse_in_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS_MAX = 8.0  # for anything that should take a fraction of a second
+
+_PASSTHROUGH_SINCE = (6, 9)
+
+
+def _why_no_fuse() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root"
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"needs /dev/fuse: {error.strerror}"
+    release = os.uname().release.split(".")
+    if (int(release[0]), int(release[1].split("-")[0])) < _PASSTHROUGH_SINCE:
+        return "needs FUSE passthrough: Linux 6.9"
+    return None
+
+
+WHY_NO_FUSE = _why_no_fuse()
+needs_fuse = pytest.mark.skipif(WHY_NO_FUSE is not None, reason=str(WHY_NO_FUSE))
+
+
+def request(
+    opcode: int, body: bytes = b"", *, unique: int = 2, nodeid: int = 1, uid: int = 0, tid: int = 9
+) -> bytes:
+    """Return a request frame as the kernel would send it."""
+    size = fuse_in_header.size + len(body)
+    return fuse_in_header.pack(size, opcode, unique, nodeid, uid, 0, tid, 0, 0) + body
+
+
+class Done(NamedTuple):
+    """Looks like the engine's Completion."""
+
+    ticket: int
+    result: int
+    payload: bytes
+
+
+class FakeProcess:
+    """What the trivial engine hands out for an open file."""
+
+    def __init__(self, client: object) -> None:
+        self.client = client
+        self.mapping = None
+
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        return iter([(0, 4 << 20)])
+
+
+class FakeEngine:
+    """The facade of the engine with nothing behind it: it notes its calls and echoes ioctls."""
+
+    def __init__(self) -> None:
+        self.outbox: list[Done] = []
+        self.poll_wakes: list[object] = []
+        self.calls: list[tuple[object, ...]] = []
+        self.parks = False  # does an ioctl stay open?
+        self.fails: Exception | None = None  # raised by the next call
+
+    def _note(self, *call: object) -> None:
+        self.calls.append(call)
+        if self.fails is not None:
+            failure, self.fails = self.fails, None
+            raise failure
+
+    def open(
+        self, context: str, pid: int, client: object, *, nonblocking: bool = False
+    ) -> FakeProcess:
+        self._note("open", context, pid, nonblocking)
+        return FakeProcess(client)
+
+    def ioctl(
+        self, process: object, tid: int, uid: int, command: int, argument: bytes, ticket: int
+    ) -> None:
+        self._note("ioctl", tid, uid, command, bytes(argument), ticket)
+        if not self.parks:
+            self.outbox.append(Done(ticket, 0, argument))
+
+    def poll(self, process: object, tid: int, *, wake: bool) -> int:
+        self._note("poll", tid, wake)
+        return 0
+
+    def interrupt(self, ticket: int) -> None:
+        self._note("interrupt", ticket)
+        self.outbox.append(Done(ticket, -4, bytes(48)))
+
+    def flush(self, process: object) -> None:
+        self._note("flush")
+
+    def release(self, process: object) -> None:
+        self._note("release")
+
+    def thread_gone(self, process: object, tid: int) -> None:
+        self._note("thread_gone", tid)
+
+    def unmapped(self, process: object) -> None:
+        self._note("unmapped")
+
+
+class Daemon:
+    """A running ``binderd``."""
+
+    def __init__(
+        self, directory: Path, *arguments: str, environment: dict[str, str] | None = None
+    ) -> None:
+        self.directory = directory
+        command = [sys.executable, "-m", "binderd", "--mount", str(directory), *arguments]
+        self.process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
+        self._seen = b""
+
+    def expect(self, text: str) -> str:
+        """Return the stderr line with ``text`` in it; waits for it."""
+        assert self.process.stderr is not None
+        deadline = time.monotonic() + SECONDS_MAX
+        while True:
+            for line in self._seen.decode().splitlines(keepends=True):
+                if text in line and line.endswith("\n"):
+                    self._seen = self._seen.split(line.encode(), 1)[1]
+                    return line.rstrip("\n")
+            ready, _, _ = select.select(
+                [self.process.stderr], [], [], max(0.0, deadline - time.monotonic())
+            )
+            chunk = os.read(self.process.stderr.fileno(), 65536) if ready else b""
+            if not chunk:
+                pytest.fail(f"no {text!r} from binderd, only:\n{self._seen.decode()}")
+            self._seen += chunk
+
+    def counts(self) -> dict[str, int]:
+        """Return what SIGUSR1 shows."""
+        self.process.send_signal(signal.SIGUSR1)
+        return json.loads(self.expect('{"'))
+
+    def wait_for_counts(self, **expected: int) -> dict[str, int]:
+        """Ask until the counts are as expected."""
+        deadline = time.monotonic() + SECONDS_MAX
+        while True:
+            counts = self.counts()
+            if expected.items() <= counts.items():
+                return counts
+            assert time.monotonic() < deadline, f"{counts} instead of {expected}"
+            time.sleep(0.02)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(SECONDS_MAX)
+
+    def clean_up(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(SECONDS_MAX)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+def is_stale(directory: Path) -> bool:
+    """Is there a mount that nobody serves?"""
+    try:
+        directory.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+@contextmanager
+def running(directory: Path, *arguments: str, **keywords: dict[str, str]) -> Iterator[Daemon]:
+    """A daemon that is ready, and gone afterwards."""
+    daemon = Daemon(directory, *arguments, **keywords)
+    try:
+        daemon.expect("ready:")
+        yield daemon
+    finally:
+        daemon.clean_up()
+
+
+class ClientProcess:
+    """A client program: ``rawclient`` with some lines of its own."""
+
+    def __init__(self, directory: Path, code: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"from rawclient import *\nDIR = {str(directory)!r}\n{code}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        )
+
+    def line(self) -> str:
+        """Return the next line that the client says."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], SECONDS_MAX)
+        assert ready, "the client says nothing"
+        return self.process.stdout.readline().strip()
+
+    def tell(self, text: str = "") -> None:
+        """Let a client that waits for a line go on."""
+        assert self.process.stdin is not None
+        print(text, file=self.process.stdin, flush=True)
+
+    def clean_up(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(SECONDS_MAX)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+@contextmanager
+def client(directory: Path, code: str) -> Iterator[ClientProcess]:
+    """A client that is gone afterwards."""
+    process = ClientProcess(directory, code)
+    try:
+        yield process
+    finally:
+        process.clean_up()
+
+
+def run_client(directory: Path, code: str) -> list[str]:
+    """Run a client to its end; return the lines it said."""
+    with client(directory, code) as process:
+        said, _ = process.process.communicate(timeout=SECONDS_MAX)
+        assert process.process.returncode == 0
+        return said.splitlines()

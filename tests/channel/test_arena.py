@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Receive arenas: finding the client's mapping, giving pages back, nobody resizing them."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderd.engine.ports import Mapping
+from binderd.memory import proc
+from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
+from binderd.memory.proc import Area, FileId, find_mapping, is_mapped, parse_areas
+from binderd.memory.upkeep import Upkeep
+from channel.helpers import FakeProcess
+from channel.rawclient import map_file, peek, protect, unmap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGE = mmap.PAGESIZE
+ME = os.getpid()
+
+
+class Front:
+    """A file that stands for the device file: its mapping is what ``locate`` looks for."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.ftruncate(self.fd, 2 * ARENA_SIZE)
+        status = os.fstat(self.fd)
+        self.id = FileId(os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+        self.areas: list[tuple[int, int]] = []
+
+    def map(self, size: int, offset: int = 0) -> int:
+        address = map_file(self.fd, size, offset)
+        self.areas.append((address, size))
+        return address
+
+    def close(self) -> None:
+        for address, size in self.areas:
+            unmap(address, size)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Front]:
+    front = Front(tmp_path / "front")
+    yield front
+    front.close()
+
+
+class Watcher:
+    """Notes what an ``Upkeep`` reports."""
+
+    def __init__(self) -> None:
+        self.wakes = 0
+        self.unmapped: list[object] = []
+        self.upkeep = Upkeep(self._wake, self.unmapped.append)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+
+@pytest.fixture
+def watcher() -> Watcher:
+    return Watcher()
+
+
+@pytest.fixture
+def arena(front: Front, watcher: Watcher) -> Iterator[MemfdArena]:
+    arena = MemfdArena(ME, front.id, watcher.upkeep)
+    yield arena
+    if arena.fd >= 0:
+        arena.close()
+
+
+# locate
+
+
+@pytest.fixture(params=["query", "text"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to read a process' mappings."""
+    if request.param == "text":
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.ENOTTY, "before Linux 6.11")
+
+        monkeypatch.setattr(proc.fcntl, "ioctl", refuse)
+    return request.param
+
+
+@pytest.mark.usefixtures("way")
+def test_locate_finds_the_mapping(front: Front, arena: MemfdArena) -> None:
+    assert arena.locate() is None
+    address = front.map(64 * PAGE)
+    assert arena.locate() == Mapping(address, 64 * PAGE)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_split_mapping_counts_as_one(front: Front, arena: MemfdArena) -> None:
+    address = front.map(64 * PAGE)
+    protect(address + 8 * PAGE, PAGE, 0)
+    protect(address + 63 * PAGE, PAGE, 0)
+    assert find_mapping(ME, front.id) == Area(address, address + 64 * PAGE, 0)
+    unmap(address + 32 * PAGE, PAGE)
+    assert arena.locate() == Mapping(address, 32 * PAGE)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_mapping_that_goes_on_elsewhere_in_the_file(front: Front) -> None:
+    whole = front.map(32 * PAGE)
+    # The second half shows the file from its start again.
+    flags = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED
+    map_over(whole + 16 * PAGE, 16 * PAGE, front.fd, flags)
+    assert find_mapping(ME, front.id) == Area(whole, whole + 16 * PAGE, 0)
+
+
+def map_over(address: int, size: int, fd: int, flags: int) -> None:
+    from channel.rawclient import _libc
+
+    assert _libc.mmap(address, size, mmap.PROT_READ, flags, fd, 0) == address
+
+
+@pytest.mark.usefixtures("way")
+def test_a_mapping_is_capped_as_the_driver_does(front: Front, arena: MemfdArena) -> None:
+    address = front.map(2 * ARENA_SIZE)
+    assert arena.locate() == Mapping(address, ARENA_SIZE)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_file_offset_shifts_the_pages(front: Front, arena: MemfdArena) -> None:
+    address = front.map(2 * ARENA_SIZE - 4 * PAGE, 4 * PAGE)
+    assert arena.locate() == Mapping(address, ARENA_SIZE - 4 * PAGE)
+    arena.write(1, b"text")
+    assert os.pread(arena.fd, 4, 4 * PAGE + 1) == b"text"
+    assert peek(arena.receive_at(1, 4), 4) == b"text"
+    arena.write(ARENA_SIZE - 4 * PAGE - 1, b"e")
+    with pytest.raises(IndexError):
+        arena.write(ARENA_SIZE - 4 * PAGE, b"e")
+    arena.trim([(0, PAGE)])
+    assert os.pread(arena.fd, 4, 4 * PAGE + 1) == bytes(4)
+    assert arena.locate() == Mapping(address, ARENA_SIZE - 4 * PAGE), "and it stays so"
+
+
+def test_a_mapping_behind_the_end_of_the_pages(front: Front, arena: MemfdArena) -> None:
+    front.map(PAGE, ARENA_SIZE)
+    assert arena.locate() is None
+
+
+@pytest.mark.usefixtures("way")
+def test_is_mapped(front: Front) -> None:
+    address = front.map(4 * PAGE)
+    assert is_mapped(ME, front.id, address)
+    assert is_mapped(ME, front.id, address + 4 * PAGE - 1)
+    assert not is_mapped(ME, front.id, address + 4 * PAGE)
+    assert not is_mapped(ME, front.id._replace(inode=1), address)
+    assert not is_mapped((1 << 31) - 1, front.id, address)
+    unmap(address, PAGE)
+    assert not is_mapped(ME, front.id, address)
+
+
+def test_a_process_that_is_gone(front: Front) -> None:
+    assert find_mapping((1 << 31) - 1, front.id) is None
+
+
+def test_names_do_not_disturb_the_text(front: Front, tmp_path: Path) -> None:
+    awkward = Front(tmp_path / "a b\n1-2 r--p 0 0:0 3 c")
+    address = awkward.map(PAGE)
+    with open("/proc/self/maps", "rb") as maps:
+        assert list(parse_areas(maps.fileno(), awkward.id)) == [Area(address, address + PAGE, 0)]
+    awkward.close()
+
+
+# The pages
+
+
+def test_the_pages_cannot_be_resized(arena: MemfdArena) -> None:
+    for size in (0, ARENA_SIZE - PAGE, ARENA_SIZE + PAGE):
+        with pytest.raises(PermissionError):
+            os.ftruncate(arena.fd, size)
+    with pytest.raises(PermissionError):
+        os.pwrite(arena.fd, b"x", ARENA_SIZE)
+
+
+def test_trim_gives_whole_free_pages_back(arena: MemfdArena) -> None:
+    assert arena.allocated_bytes() == 0
+    arena.write(0, b"x" * (4 * PAGE))
+    assert arena.allocated_bytes() == 4 * PAGE
+    arena.trim([(8, PAGE - 8), (PAGE + 1, 2 * PAGE - 2)])
+    assert arena.allocated_bytes() == 4 * PAGE, "no range holds a whole page"
+    arena.trim([(8, 2 * PAGE)])
+    assert arena.allocated_bytes() == 3 * PAGE
+    assert os.pread(arena.fd, 4 * PAGE, 0) == b"x" * PAGE + bytes(PAGE) + b"x" * (2 * PAGE)
+    arena.trim([(0, ARENA_SIZE)])
+    assert arena.allocated_bytes() == 0
+    arena.write(0, b"again")
+    assert os.pread(arena.fd, 5, 0) == b"again"
+
+
+def test_a_closed_arena_takes_nothing(arena: MemfdArena) -> None:
+    arena.close()
+    with pytest.raises(IndexError):
+        arena.write(0, b"x")
+    with pytest.raises(IndexError):
+        arena.receive_at(0, 0)
+
+
+# Upkeep
+
+
+def test_a_quiet_arena_gives_its_pages_back(arena: MemfdArena, watcher: Watcher) -> None:
+    arena.process = FakeProcess(None)
+    upkeep = watcher.upkeep
+    assert upkeep.is_idle
+    arena.write(0, b"x")
+    assert (watcher.wakes, upkeep.is_idle) == (1, False)
+    upkeep.tick()
+    arena.touched()
+    upkeep.tick()
+    assert arena.allocated_bytes() == PAGE, "something happened since the tick before"
+    upkeep.tick()
+    assert arena.allocated_bytes() == 0
+    assert upkeep.is_idle
+    arena.touched()
+    assert (watcher.wakes, upkeep.is_idle) == (2, False)
+
+
+def test_a_mapping_that_is_gone_is_reported(
+    front: Front, arena: MemfdArena, watcher: Watcher
+) -> None:
+    process = arena.process = FakeProcess(None)
+    address = front.map(4 * PAGE)
+    process.mapping = arena.locate()
+    arena.write(0, b"x")
+    for _ in range(4):
+        watcher.upkeep.tick()
+    assert watcher.unmapped == []
+    arena.touched()
+    unmap(address, 4 * PAGE)
+    for _ in range(2):
+        watcher.upkeep.tick()
+    assert watcher.unmapped == [process]
+
+
+def test_a_closed_arena_is_forgotten(arena: MemfdArena, watcher: Watcher) -> None:
+    arena.process = FakeProcess(None)
+    arena.write(0, b"x")
+    arena.close()
+    assert watcher.upkeep.is_idle
+    watcher.upkeep.tick()

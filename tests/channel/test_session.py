@@ -1,0 +1,480 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The FUSE session and the device behind it, byte by byte, without a kernel."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binderd.device.binder_device import BinderDevice
+from binderd.engine.errors import KernelErrno
+from binderd.fuse.session import NO_PASSTHROUGH, READ_BUFFER_SIZE, Session
+from binderd.fuse.tree import DEVICE_SIZE, Tree
+from binderwire import fuse_abi as abi
+from binderwire.binder_abi import BINDER_SET_MAX_THREADS, BINDER_VERSION, BINDER_WRITE_READ
+from channel.helpers import Done, FakeEngine, FakeProcess, request
+
+if TYPE_CHECKING:
+    from binderwire.codec import Record
+
+DEVICES = ("binder", "hwbinder")
+ROOT = abi.FUSE_ROOT_ID
+LINUX_6_18_FLAGS = 0x73FFFFFB | abi.FUSE_INIT_EXT
+
+
+class FakeClient:
+    """The outside half of an open file."""
+
+    arena = None
+
+    def __init__(self, pid: int, backing_id: int) -> None:
+        self.pid = pid
+        self.backing_id = backing_id
+        self.process: FakeProcess | None = None
+        self.is_closed = False
+
+    def memory(self, tid: int) -> None:
+        raise NotImplementedError
+
+    def adopt(self, process: FakeProcess) -> None:
+        self.process = process
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeOpener:
+    def __init__(self) -> None:
+        self.clients: list[FakeClient] = []
+        self.fails: OSError | None = None
+
+    def open(self, tid: int, nodeid: int) -> FakeClient:
+        if self.fails is not None:
+            raise self.fails
+        self.clients.append(FakeClient(tid, 70 + len(self.clients)))
+        return self.clients[-1]
+
+
+class World:
+    """A session, its device and everything around them."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        self.opener = FakeOpener()
+        self.tree = Tree(DEVICES)
+        self.outgoing: list[bytes] = []
+        self.negotiated: list[str | None] = []
+        self.reported: list[tuple[int, Exception]] = []
+        self.device = BinderDevice(self.engine, self.tree, self.opener, self.outgoing)
+        self.session = Session(
+            self.tree,
+            self.device,
+            self.outgoing,
+            self.negotiated.append,
+            lambda opcode, error: self.reported.append((opcode, error)),
+        )
+        self.buffer = bytearray(READ_BUFFER_SIZE)
+
+    def send(self, frame: bytes) -> list[tuple[int, int, bytes]]:
+        """Handle one frame; return (unique, error, body) of each frame that goes out."""
+        self.buffer[:] = b"\xaa" * READ_BUFFER_SIZE  # what is behind the frame must not matter
+        self.buffer[: len(frame)] = frame
+        self.session.receive(self.buffer, len(frame))
+        replies = []
+        for reply in self.outgoing:
+            length, error, unique = abi.fuse_out_header.unpack_from(reply)
+            assert length == len(reply)
+            replies.append((unique, error, reply[abi.fuse_out_header.size :]))
+        self.outgoing.clear()
+        return replies
+
+    def answer(self, frame: bytes) -> tuple[int, bytes]:
+        """Handle a frame with exactly one reply; return its error and body."""
+        [(unique, error, body)] = self.send(frame)
+        assert unique == abi.fuse_in_header.read(frame).unique
+        return error, body
+
+    def lookup(self, name: bytes = b"binder") -> int:
+        error, body = self.answer(request(abi.FUSE_LOOKUP, name + b"\0", nodeid=ROOT))
+        assert error == 0
+        return abi.fuse_entry_out.read(body).nodeid
+
+    def open(self, name: bytes = b"binder", flags: int = 2) -> int:
+        nodeid = self.lookup(name)
+        error, body = self.answer(open_request(nodeid, flags))
+        assert error == 0
+        return abi.fuse_open_out.read(body).fh
+
+
+def open_request(nodeid: int, flags: int = 2, tid: int = 9) -> bytes:
+    return request(abi.FUSE_OPEN, abi.fuse_open_in.pack(flags, 0), nodeid=nodeid, tid=tid)
+
+
+def ioctl_request(
+    handle: int, command: int, argument: bytes, out_size: int, unique: int = 2, tid: int = 9
+) -> bytes:
+    body = abi.fuse_ioctl_in.pack(handle, 0, command, 0xABC, len(argument), out_size)
+    return request(abi.FUSE_IOCTL, body + argument, unique=unique, uid=1000, tid=tid)
+
+
+def poll_request(handle: int, kernel_handle: int, *, schedule: bool) -> bytes:
+    flags = abi.FUSE_POLL_SCHEDULE_NOTIFY if schedule else 0
+    return request(abi.FUSE_POLL, abi.fuse_poll_in.pack(handle, kernel_handle, flags, 0xFFFF))
+
+
+def init_request(flags: int, *, major: int = 7, minor: int = 45) -> bytes:
+    body = abi.fuse_init_in.build(
+        major=major,
+        minor=minor,
+        max_readahead=131072,
+        flags=flags & 0xFFFFFFFF,
+        flags2=flags >> 32,
+    )
+    return request(abi.FUSE_INIT, body, nodeid=0, tid=0)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# INIT
+
+
+def test_init_takes_passthrough(world: World) -> None:
+    flags = LINUX_6_18_FLAGS | abi.FUSE_PASSTHROUGH | abi.FUSE_DIRECT_IO_ALLOW_MMAP
+    error, body = world.answer(init_request(flags))
+    reply = abi.fuse_init_out.read(body)
+    assert (error, len(body), world.negotiated) == (0, 64, [None])
+    assert (reply.major, reply.minor, reply.max_stack_depth) == (7, 40, 1)
+    assert reply.flags2 << 32 == abi.FUSE_PASSTHROUGH | abi.FUSE_DIRECT_IO_ALLOW_MMAP
+    assert reply.flags == abi.FUSE_INIT_EXT | abi.FUSE_PARALLEL_DIROPS
+    assert abi.fuse_in_header.size + 40 + reply.max_write <= READ_BUFFER_SIZE
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        init_request(LINUX_6_18_FLAGS),
+        init_request(abi.FUSE_PASSTHROUGH),  # without INIT_EXT the second word means nothing
+        request(abi.FUSE_INIT, abi.fuse_init_in.build(major=7, minor=31)[:16], tid=0),
+        init_request(LINUX_6_18_FLAGS | abi.FUSE_PASSTHROUGH, major=6),
+    ],
+)
+def test_init_refuses_a_kernel_without_passthrough(world: World, frame: bytes) -> None:
+    assert world.answer(frame) == (-errno.EPROTO, b"")
+    assert world.negotiated == [NO_PASSTHROUGH]
+
+
+def test_init_steps_down_from_a_newer_major(world: World) -> None:
+    error, body = world.answer(init_request(LINUX_6_18_FLAGS, major=8))
+    assert (error, abi.fuse_init_out.read(body).major, world.negotiated) == (0, 7, [])
+
+
+# The tree
+
+
+def test_each_lookup_gives_a_new_inode_that_is_valid_for_no_time(world: World) -> None:
+    _, body = world.answer(request(abi.FUSE_LOOKUP, b"binder\0"))
+    entry = abi.fuse_entry_out.read(body)
+    assert (entry.entry_valid, entry.attr_valid, entry.entry_valid_nsec) == (0, 0, 0)
+    assert (entry.nodeid, entry.size, entry.mode) == (entry.ino, DEVICE_SIZE, 0o100666)
+    assert world.lookup() != entry.nodeid
+    assert len(world.tree) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "nodeid", "expected"),
+    [
+        (b"nothing\0", ROOT, errno.ENOENT),
+        (b"binder", ROOT, errno.ENOENT),  # no terminator
+        (b"", ROOT, errno.ENOENT),
+        (b"\0", ROOT, errno.ENOENT),
+        (b"binder\0", 99, errno.ENOTDIR),
+    ],
+)
+def test_lookup_fails(world: World, name: bytes, nodeid: int, expected: int) -> None:
+    assert world.answer(request(abi.FUSE_LOOKUP, name, nodeid=nodeid)) == (-expected, b"")
+
+
+def test_forget_drops_what_was_looked_up(world: World) -> None:
+    first, second, third = world.lookup(), world.lookup(), world.lookup(b"hwbinder")
+    assert world.send(request(abi.FUSE_FORGET, abi.fuse_forget_in.pack(1), nodeid=first)) == []
+    assert (world.tree.node(first), len(world.tree)) == (None, 2)
+    pairs = abi.fuse_forget_one.pack(second, 1) + abi.fuse_forget_one.pack(third, 1)
+    cut_off = abi.fuse_batch_forget_in.pack(1000, 0) + pairs + b"1234"
+    assert world.send(request(abi.FUSE_BATCH_FORGET, cut_off, nodeid=0)) == []
+    assert len(world.tree) == 0
+
+
+def test_an_open_inode_outlives_its_forget(world: World) -> None:
+    handle = world.open()
+    nodeid = next(iter(world.tree._nodes))
+    world.send(request(abi.FUSE_FORGET, abi.fuse_forget_in.pack(1), nodeid=nodeid))
+    assert len(world.tree) == 1
+    world.answer(request(abi.FUSE_RELEASE, abi.fuse_release_in.pack(handle, 2, 0, 0)))
+    assert len(world.tree) == 0
+
+
+def test_readdir_goes_on_where_it_stopped(world: World) -> None:
+    names, offset = [], 0
+    while True:
+        body = abi.fuse_read_in.pack(0, offset, 64, 0, 0, 0, 0)
+        error, listing = world.answer(request(abi.FUSE_READDIR, body))
+        assert error == 0
+        if not listing:
+            break
+        at = 0
+        while at < len(listing):
+            entry = abi.fuse_dirent.read(listing, at)
+            start = at + abi.fuse_dirent.size
+            names.append(listing[start : start + entry.namelen].decode())
+            offset = entry.off
+            at = start + entry.namelen + -entry.namelen % 8
+    assert names == [".", "..", *DEVICES]
+
+
+def test_truncating_is_ignored_and_changing_the_mode_refused(world: World) -> None:
+    nodeid = world.lookup()
+
+    def setattr_with(valid: int) -> tuple[int, bytes]:
+        body = abi.fuse_setattr_in.build(valid=valid)
+        return world.answer(request(abi.FUSE_SETATTR, body, nodeid=nodeid))
+
+    error, body = setattr_with(abi.FATTR_SIZE)
+    assert (error, abi.fuse_attr_out.read(body).size) == (0, DEVICE_SIZE)
+    for refused in (abi.FATTR_MODE, abi.FATTR_UID, abi.FATTR_GID | abi.FATTR_SIZE):
+        assert setattr_with(refused) == (-errno.EPERM, b"")
+
+
+@pytest.mark.parametrize(
+    ("opcode", "expected"),
+    [
+        (abi.FUSE_READ, errno.EINVAL),
+        (abi.FUSE_WRITE, errno.EINVAL),
+        (abi.FUSE_CREATE, errno.EACCES),
+        (abi.FUSE_MKDIR, errno.EPERM),
+        (abi.FUSE_UNLINK, errno.EPERM),
+        (22, errno.ENOSYS),  # FUSE_GETXATTR, which is not in the table
+        (0, errno.ENOSYS),
+        (0xFFFFFFFF, errno.ENOSYS),
+    ],
+)
+def test_what_a_device_does_not_do(world: World, opcode: int, expected: int) -> None:
+    assert world.answer(request(opcode, bytes(64))) == (-expected, b"")
+
+
+# Open files
+
+
+def test_open_names_the_backing_file(world: World) -> None:
+    nodeid = world.lookup(b"hwbinder")
+    error, body = world.answer(open_request(nodeid, 2 | abi.O_NONBLOCK, tid=31))
+    reply = abi.fuse_open_out.read(body)
+    assert (error, reply.backing_id) == (0, 70)
+    assert reply.open_flags == abi.FOPEN_PASSTHROUGH | abi.FOPEN_DIRECT_IO
+    assert world.engine.calls == [("open", "hwbinder", 31, True)]
+    assert world.opener.clients[0].process is not None
+
+
+def test_an_inode_has_one_open_file_at_a_time(world: World) -> None:
+    nodeid = world.lookup()
+    _, body = world.answer(open_request(nodeid))
+    assert world.answer(open_request(nodeid)) == (-errno.ESTALE, b"")
+    release = abi.fuse_release_in.pack(abi.fuse_open_out.read(body).fh, 2, 0, 0)
+    assert world.answer(request(abi.FUSE_RELEASE, release)) == (0, b"")
+    assert world.opener.clients[0].is_closed
+    assert world.answer(open_request(nodeid))[0] == 0
+
+
+def test_open_fails_with_the_errno_of_whoever_refused(world: World) -> None:
+    nodeid = world.lookup()
+    assert world.answer(open_request(999)) == (-errno.ENOENT, b"")
+    assert world.answer(open_request(nodeid, tid=0)) == (-errno.EACCES, b"")
+    world.opener.fails = OSError(errno.EMFILE, "no more")
+    assert world.answer(open_request(nodeid)) == (-errno.EMFILE, b"")
+    world.opener.fails = None
+    world.engine.fails = KernelErrno(errno.ENOMEM)
+    assert world.answer(open_request(nodeid)) == (-errno.ENOMEM, b"")
+    assert world.opener.clients[0].is_closed
+    assert world.answer(open_request(nodeid))[0] == 0, "the failures have left nothing behind"
+
+
+def test_ioctl_goes_through_whole(world: World) -> None:
+    handle = world.open()
+    argument = bytes(range(48))
+    error, body = world.answer(ioctl_request(handle, BINDER_WRITE_READ, argument, 48, tid=44))
+    result = abi.fuse_ioctl_out.read(body)
+    assert (error, result.result, body[16:]) == (0, 0, argument)
+    assert world.engine.calls[-1] == ("ioctl", 44, 1000, BINDER_WRITE_READ, argument, 2)
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "out_size", "returned"),
+    [
+        (BINDER_VERSION, b"abcd", 4, b"abcd"),
+        (BINDER_SET_MAX_THREADS, b"abcd", 0, b""),  # more than was asked for would be an error
+        (0x6201, b"", 0, b""),
+        (0xFFFF6250, bytes(16383), 16383, bytes(16383)),
+        (0x80306250, b"", 48, b""),
+        (0x40306250, bytes(48), 0, b""),
+    ],
+)
+def test_ioctl_of_any_size(
+    world: World, command: int, argument: bytes, out_size: int, returned: bytes
+) -> None:
+    handle = world.open()
+    error, body = world.answer(ioctl_request(handle, command, argument, out_size))
+    assert (error, body[16:]) == (0, returned)
+    assert world.engine.calls[-1][4] == argument
+    assert not world.device._reply_sizes
+
+
+def test_an_errno_takes_the_argument_along(world: World) -> None:
+    handle = world.open()
+    world.engine.parks = True
+    assert world.send(ioctl_request(handle, BINDER_WRITE_READ, bytes(48), 48, unique=10)) == []
+    world.engine.outbox.append(Done(10, -errno.EAGAIN, b"x" * 48))
+    world.device.drain()
+    [frame] = world.outgoing
+    assert abi.fuse_out_header.unpack_from(frame) == (80, 0, 10)
+    assert abi.fuse_ioctl_out.read(frame, 16).result == -errno.EAGAIN
+    assert frame[32:] == b"x" * 48
+
+
+def test_an_interrupt_answers_the_interrupted_request_only(world: World) -> None:
+    handle = world.open()
+    world.engine.parks = True
+    world.send(ioctl_request(handle, BINDER_WRITE_READ, bytes(48), 48, unique=10))
+    body = abi.fuse_interrupt_in.pack(10)
+    [(unique, error, reply)] = world.send(request(abi.FUSE_INTERRUPT, body, unique=11))
+    assert (unique, error, abi.fuse_ioctl_out.read(reply).result) == (10, 0, -errno.EINTR)
+
+
+@pytest.mark.parametrize("in_size", [1, 48, 0xFFFFFFFF])
+def test_an_argument_that_is_not_there(world: World, in_size: int) -> None:
+    handle = world.open()
+    body = abi.fuse_ioctl_in.pack(handle, 0, BINDER_WRITE_READ, 0, in_size, 48)
+    assert world.answer(request(abi.FUSE_IOCTL, body)) == (-errno.EINVAL, b"")
+    assert not world.device._reply_sizes
+
+
+def test_handles_that_do_not_exist(world: World) -> None:
+    assert world.answer(ioctl_request(5, BINDER_VERSION, bytes(4), 4)) == (-errno.ENOTTY, b"")
+    assert world.answer(poll_request(5, 1, schedule=True)) == (-errno.EBADF, b"")
+    flush = abi.fuse_flush_in.pack(5, 0, 0, 0)
+    assert world.answer(request(abi.FUSE_FLUSH, flush)) == (-errno.EBADF, b"")
+    release = abi.fuse_release_in.pack(5, 0, 0, 0)
+    assert world.answer(request(abi.FUSE_RELEASE, release)) == (-errno.EBADF, b"")
+
+
+def test_a_poller_is_woken_once(world: World) -> None:
+    handle = world.open()
+    process = world.opener.clients[0].process
+    error, body = world.answer(poll_request(handle, 77, schedule=False))
+    assert (error, abi.fuse_poll_out.read(body).revents) == (0, 0)
+    world.engine.poll_wakes.append(process)
+    world.device.drain()
+    assert world.outgoing == [], "nobody waits"
+    world.answer(poll_request(handle, 77, schedule=True))
+    world.engine.poll_wakes.extend([process, process, FakeProcess(None)])
+    world.device.drain()
+    [frame] = world.outgoing
+    assert abi.fuse_out_header.unpack_from(frame) == (24, abi.FUSE_NOTIFY_POLL, 0)
+    assert abi.fuse_notify_poll_wakeup_out.read(frame, 16).kh == 77
+    assert world.engine.poll_wakes == []
+
+
+def test_the_outside_is_heard_only_about_open_files(world: World) -> None:
+    handle = world.open()
+    process = world.opener.clients[0].process
+    world.device.thread_gone(process, 9)
+    world.device.unmapped(process)
+    assert world.engine.calls[1:] == [("thread_gone", 9), ("unmapped",)]
+    world.answer(request(abi.FUSE_RELEASE, abi.fuse_release_in.pack(handle, 2, 0, 0)))
+    world.device.thread_gone(process, 9)
+    world.device.unmapped(process)
+    assert world.engine.calls[-1] == ("release",)
+
+
+# What must not happen
+
+
+def test_our_bug_ends_one_request_only(world: World) -> None:
+    handle = world.open()
+    world.engine.outbox.append(Done(8, 0, bytes(48)))  # somebody else's, finished before
+    world.engine.fails = ZeroDivisionError("a bug")
+    replies = world.send(ioctl_request(handle, BINDER_VERSION, bytes(4), 4))
+    assert [(unique, error) for unique, error, _ in replies] == [(8, 0), (2, -errno.EIO)]
+    assert world.session.bugs == 1
+    assert [opcode for opcode, _ in world.reported] == [abi.FUSE_IOCTL]
+    assert not world.device._reply_sizes
+    assert world.answer(ioctl_request(handle, BINDER_VERSION, b"abcd", 4))[1][16:] == b"abcd"
+
+
+def test_a_bug_in_release_still_frees_the_pages(world: World) -> None:
+    handle = world.open()
+    world.engine.fails = AssertionError("not empty")
+    release = request(abi.FUSE_RELEASE, abi.fuse_release_in.pack(handle, 2, 0, 0))
+    assert world.answer(release) == (-errno.EIO, b"")
+    assert world.opener.clients[0].is_closed
+    assert len(world.device) == 0
+
+
+def _bodies() -> list[tuple[int, Record | None]]:
+    return [
+        (abi.FUSE_INIT, abi.fuse_init_in),
+        (abi.FUSE_OPEN, abi.fuse_open_in),
+        (abi.FUSE_IOCTL, abi.fuse_ioctl_in),
+        (abi.FUSE_POLL, abi.fuse_poll_in),
+        (abi.FUSE_FLUSH, abi.fuse_flush_in),
+        (abi.FUSE_RELEASE, abi.fuse_release_in),
+        (abi.FUSE_SETATTR, abi.fuse_setattr_in),
+        (abi.FUSE_READDIR, abi.fuse_read_in),
+        (abi.FUSE_FORGET, abi.fuse_forget_in),
+        (abi.FUSE_BATCH_FORGET, abi.fuse_batch_forget_in),
+        (abi.FUSE_INTERRUPT, abi.fuse_interrupt_in),
+    ]
+
+
+@pytest.mark.parametrize(("opcode", "body"), _bodies())
+def test_a_frame_cut_off_anywhere_is_refused(opcode: int, body: Record) -> None:
+    world = World()
+    whole = request(opcode, bytes(body.size))
+    least = 56 if opcode == abi.FUSE_INIT else len(whole)
+    for size in range(least):
+        replies = world.send(whole[:size])  # its header says more than there is
+        assert all(error in {-errno.EINVAL, -errno.EIO} for _, error, _ in replies)
+        if size >= abi.fuse_in_header.size:
+            replies = world.send(request(opcode, bytes(size - abi.fuse_in_header.size)))
+            assert all(error in {-errno.EINVAL, -errno.EIO} for _, error, _ in replies)
+    assert world.reported == []
+    assert world.engine.calls == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.sampled_from([opcode for opcode, _ in _bodies()]), st.integers(0, 60)),
+            st.integers(0, 4),
+            st.integers(0, 8),
+            st.binary(max_size=160),
+        ),
+        max_size=30,
+    )
+)
+def test_no_frame_raises(frames: list[tuple[int, int, int, bytes]]) -> None:
+    world = World()
+    handle = world.open()
+    for opcode, unique, nodeid, tail in frames:
+        for body in (tail, handle.to_bytes(8, "little") + tail):
+            for reply_unique, error, _ in world.send(
+                request(opcode, body, unique=unique, nodeid=nodeid)
+            ):
+                assert reply_unique in {0, unique} or opcode == abi.FUSE_INTERRUPT
+                assert -512 < error <= 0
+    assert world.reported == []

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients as the engine sees them: memory per thread, and the end of threads."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderd.memory.client import FileClient, FileOpener
+from binderd.memory.thread_watch import ThreadWatch
+from binderd.memory.upkeep import Upkeep
+from channel.helpers import FakeProcess
+from channel.rawclient import PAGE, anonymous, poke, unmap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Worker:
+    """A thread that waits until it may end."""
+
+    def __init__(self) -> None:
+        self._may_end = threading.Event()
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=[started])
+        self._thread.start()
+        started.wait()
+        self.tid = self._thread.native_id or 0
+
+    def _run(self, started: threading.Event) -> None:
+        started.set()
+        self._may_end.wait()
+
+    def end(self) -> None:
+        self._may_end.set()
+        self._thread.join()
+
+
+class Backing:
+    """Stands for the kernel's table of backing files."""
+
+    def __init__(self) -> None:
+        self.open: list[int] = []
+
+    def register(self, fd: int) -> int:
+        os.fstat(fd)
+        self.open.append(len(self.open) + 1)
+        return self.open[-1]
+
+
+@pytest.fixture
+def watch() -> Iterator[ThreadWatch]:
+    watch = ThreadWatch()
+    yield watch
+    watch.close()
+
+
+@pytest.fixture
+def backing() -> Backing:
+    return Backing()
+
+
+@pytest.fixture
+def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
+    upkeep = Upkeep(lambda: None, lambda process: None)
+    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch)
+
+
+def open_client(opener: FileOpener) -> FileClient:
+    client = opener.open(threading.get_native_id(), 5)
+    client.adopt(FakeProcess(client))
+    return client
+
+
+def is_readable(watch: ThreadWatch, seconds: float = 0.0) -> bool:
+    return bool(select.select([watch], [], [], seconds)[0])
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_thread_that_ends_is_seen(opener: FileOpener, watch: ThreadWatch) -> None:
+    client = open_client(opener)
+    workers = [Worker(), Worker()]
+    for worker in workers:
+        client.memory(worker.tid)
+    assert (len(watch), is_readable(watch), opener.reap()) == (2, False, [])
+    workers[0].end()
+    assert is_readable(watch, 1)
+    assert opener.reap() == [(client.pages.process, workers[0].tid)]
+    assert (len(watch), is_readable(watch), opener.reap()) == (1, False, [])
+    client.close()
+    assert len(watch) == 0
+    workers[1].end()
+    assert not is_readable(watch)
+
+
+def test_threads_of_a_process_share_one_address_space(opener: FileOpener) -> None:
+    client = open_client(opener)
+    worker = Worker()
+    address = anonymous(PAGE)
+    poke(address, b"text")
+    before = descriptors()
+    memories = [client.memory(tid) for tid in (threading.get_native_id(), worker.tid)]
+    assert descriptors() == before + 3, "one address space and two watched threads"
+    assert [memory.read(address, 4) for memory in memories] == [b"text", b"text"]
+    worker.end()
+    opener.reap()
+    assert descriptors() == before + 2
+    assert memories[0].read(address, 4) == b"text"
+    client.close()
+    unmap(address, PAGE)
+
+
+def test_a_thread_that_comes_back_leaves_nothing_behind(
+    opener: FileOpener, watch: ThreadWatch
+) -> None:
+    client = open_client(opener)
+    client.memory(threading.get_native_id())
+    before = descriptors()
+    for _ in range(3):
+        client.memory(threading.get_native_id())
+    assert (descriptors(), len(watch)) == (before, 1)
+    client.close()
+
+
+def test_close_gives_everything_back(opener: FileOpener, backing: Backing) -> None:
+    before = descriptors()
+    client = open_client(opener)
+    client.memory(threading.get_native_id())
+    assert (len(backing.open), len(list(opener.arenas()))) == (1, 1)
+    client.close()
+    client.close()
+    assert (backing.open, list(opener.arenas()), descriptors()) == ([], [], before)
+
+
+def test_a_failed_registration_leaves_nothing_behind(
+    opener: FileOpener, monkeypatch: pytest.MonkeyPatch, backing: Backing
+) -> None:
+    def refuse(fd: int) -> int:
+        raise PermissionError(1, "no passthrough")
+
+    monkeypatch.setattr(opener, "_register", refuse, raising=True)
+    before = descriptors()
+    with pytest.raises(PermissionError):
+        opener.open(threading.get_native_id(), 5)
+    assert descriptors() == before
+
+
+def test_a_thread_of_which_nothing_can_be_had(opener: FileOpener) -> None:
+    client = open_client(opener)
+    memory = client.memory((1 << 31) - 1)
+    assert memory.read(anonymous(PAGE), 4) == b""
+    assert not memory.write(anonymous(PAGE), b"1234")
+    client.close()
+    with pytest.raises(ProcessLookupError):
+        opener.open((1 << 31) - 1, 5)
+
+
+def test_without_thread_pidfds_nothing_is_watched(
+    opener: FileOpener, watch: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int, flags: int = 0) -> int:
+        raise OSError(22, "before Linux 6.9")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    client = open_client(opener)
+    client.memory(threading.get_native_id())
+    assert not watch.is_available
+    client.memory(threading.get_native_id())
+    assert watch.missed == 1, "it is not tried again"
+    client.close()

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backends that every scenario runs on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.device_world import DeviceWorld
+from support.engine_world import EngineWorld
+from support.fuse_daemon import FuseDaemon, missing_capability
+from support.puppeteer import Puppet, start_zygote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.playbook import World
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Puppet]:
+    with start_zygote() as puppet:
+        yield puppet
+
+
+@pytest.fixture(scope="session")
+def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    directory = tmp_path_factory.mktemp("fuse")
+    directory.chmod(0o755)
+    for parent in directory.parents:
+        if parent.owner() == directory.owner() and parent.name.startswith("pytest"):
+            parent.chmod(0o755)  # clients of other users must get there
+    daemon = FuseDaemon(directory)
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(params=["engine", "fuse"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    backend: World
+    if request.param == "engine":
+        backend = EngineWorld()
+    else:
+        reason = missing_capability()
+        if reason is not None:
+            pytest.skip(reason)
+        daemon = request.getfixturevalue("fuse_daemon")
+        backend = DeviceWorld(daemon, request.getfixturevalue("zygote"))
+    yield backend
+    backend.close()
+    backend.assert_empty()

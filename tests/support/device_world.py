@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real devices as a backend: real processes and threads, driven through puppets.
+
+When is a thread blocked?  It sleeps in its call, then something goes through the driver behind
+everything that was asked before (``Driver.barrier``), and it still sleeps the same sleep.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final
+
+from support.playbook import MAPPING_SIZE, Pending, Proc, Thread, World
+from support.puppet import PROT_READ
+from support.puppeteer import GLANCE, PATIENCE, Puppet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+RETRY_SECONDS: Final = 0.02
+
+
+class Driver(ABC):
+    """What a test session knows about the driver behind the devices."""
+
+    name: str
+    is_kernel: bool
+
+    @abstractmethod
+    def new_device(self) -> Path:
+        """Return a device that no test has used yet."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Return once everything that was asked before has had its effect."""
+
+    @abstractmethod
+    def released(self, pid: int) -> None:
+        """Return once the driver is done with everything that the dead process had open."""
+
+    @abstractmethod
+    def assert_empty(self) -> None:
+        """Fail if the driver keeps anything though all clients have gone, where it tells."""
+
+
+class DeviceWorld(World):
+    """Fresh devices of one driver, and the processes that use them."""
+
+    def __init__(self, driver: Driver, zygote: Puppet) -> None:
+        self.name = driver.name
+        self.is_kernel = driver.is_kernel
+        self.driver = driver
+        self._zygote = zygote
+        self._devices: dict[str, Path] = {}
+        self.puppets: list[Puppet] = []
+
+    def open(
+        self,
+        device: str = "binder",
+        *,
+        size: int | None = MAPPING_SIZE,
+        nonblocking: bool = False,
+        uid: int = 0,
+        shared: bool = False,
+    ) -> DeviceProc:
+        if device not in self._devices:
+            self._devices[device] = self.driver.new_device()
+        program = Program(self, self._zygote.fork(uid))
+        return program.open(device, size=size, nonblocking=nonblocking, shared=shared)
+
+    def path(self, device: str) -> str:
+        return str(self._devices[device])
+
+    def assert_empty(self) -> None:
+        self.driver.assert_empty()
+
+    def close(self) -> None:
+        for puppet in self.puppets:
+            puppet.kill()
+            self.driver.released(puppet.pid)
+
+    def eventually(self, check: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not check():
+            assert time.monotonic() < deadline, "it never happens"
+            Event().wait(RETRY_SECONDS)
+
+
+class Program:
+    """A client process and its heap."""
+
+    def __init__(self, world: DeviceWorld, puppet: Puppet, heap: int | None = None) -> None:
+        self.world = world
+        self.puppet = puppet
+        self.heap = puppet.heap if heap is None else heap
+        world.puppets.append(puppet)
+
+    def open(
+        self, device: str, *, size: int | None, nonblocking: bool, shared: bool = False
+    ) -> DeviceProc:
+        flags = os.O_RDWR | (os.O_NONBLOCK if nonblocking else 0)
+        fd = self.puppet.ask("open", path=self.world.path(device), flags=flags)["fd"]
+        mapping = None
+        if size is not None:
+            answer = self.puppet.ask(
+                "mmap", fd=fd, length=size, protection=PROT_READ, shared=shared
+            )
+            mapping = (answer["address"], size)
+        return DeviceProc(self, device, fd, mapping)
+
+    def room(self, size: int) -> int:
+        address = self.heap
+        self.heap += (size + 7) & ~7
+        return address
+
+
+class DevicePending(Pending):
+    """A call that a puppet's thread is in."""
+
+    def __init__(self, thread: DeviceThread, number: int) -> None:
+        self._puppet = thread.puppet
+        self._tid = thread.tid
+        self._driver = thread.proc.world.driver
+        self._number = number
+
+    @property
+    def parked(self) -> bool:
+        deadline = time.monotonic() + PATIENCE
+        while not self._puppet.answered(self._number, GLANCE):
+            nap = self._puppet.nap(self._tid)
+            if nap is not None:
+                self._driver.barrier()
+                if self._puppet.nap(self._tid) == nap:
+                    return not self._puppet.answered(self._number)
+            assert time.monotonic() < deadline, "the thread neither sleeps nor comes back"
+        return False
+
+    def wait(self) -> tuple[int, bytes]:
+        answer, blob = self._puppet.answer(self._number)
+        if "revents" in answer:
+            return 0, answer["revents"].to_bytes(4, "little")
+        return answer["errno"], blob
+
+
+class DeviceThread(Thread):
+    """An operating system thread of a puppet."""
+
+    proc: DeviceProc
+
+    def __init__(self, proc: DeviceProc) -> None:
+        super().__init__(proc)
+        self.puppet = proc.program.puppet
+        self._tid: int = self.puppet.ask("thread")["tid"]
+
+    @property
+    def tid(self) -> int:
+        return self._tid
+
+    def _start(self, op: str, blob: bytes = b"", **fields: Any) -> DevicePending:  # noqa: ANN401
+        number = self.puppet.send(op, blob, thread=self.tid, fd=self.proc.fd, **fields)
+        return DevicePending(self, number)
+
+    def start_ioctl(self, request: int, argument: bytes | None) -> Pending:
+        blob = b"" if argument is None else argument
+        pending = self._start("ioctl", blob, request=request, null=argument is None)
+        _ = pending.parked  # waits until it has either ended or sleeps
+        return pending
+
+    def start_poll(self) -> Pending:
+        pending = self._start("poll", timeout=-1)
+        _ = pending.parked
+        return pending
+
+    def poll(self) -> int:
+        return int.from_bytes(self._start("poll", timeout=0).wait()[1], "little")
+
+    def signal(self) -> None:
+        self.puppet.ask("signal", thread=self.tid)
+
+    def end(self) -> None:
+        self.puppet.ask("end", thread=self.tid)
+
+
+class DeviceProc(Proc):
+    """A descriptor in a puppet."""
+
+    def __init__(
+        self, program: Program, device: str, fd: int, mapping: tuple[int, int] | None
+    ) -> None:
+        self.program = program
+        self.world: DeviceWorld = program.world
+        self.device = device
+        self.fd = fd
+        self._mapping = mapping
+
+    @property
+    def pid(self) -> int:
+        return self.program.puppet.pid
+
+    @property
+    def mapping(self) -> tuple[int, int]:
+        assert self._mapping is not None
+        return self._mapping
+
+    def thread(self) -> DeviceThread:
+        return DeviceThread(self)
+
+    def room(self, size: int) -> int:
+        return self.program.room(size)
+
+    def poke(self, address: int, data: bytes) -> None:
+        self.program.puppet.send("poke", data, address=address)
+
+    def peek(self, address: int, size: int) -> bytes:
+        return self.program.puppet.peek(address, size)
+
+    def open_again(self, *, size: int | None = MAPPING_SIZE) -> DeviceProc:
+        return self.program.open(self.device, size=size, nonblocking=False)
+
+    def fork(self) -> DeviceProc:
+        child = Program(self.world, self.program.puppet.fork(), self.program.heap)
+        return DeviceProc(child, self.device, self.fd, self._mapping)
+
+    def munmap(self) -> None:
+        address, size = self.mapping
+        self.program.puppet.ask("munmap", address=address, length=size)
+
+    def close(self) -> None:
+        self.program.puppet.ask("close", fd=self.fd)
+        self.world.driver.barrier()
+
+    def kill(self) -> None:
+        self.program.puppet.kill()
+        self.world.driver.released(self.pid)

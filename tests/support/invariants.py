@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold in an engine between any two calls, recounted the slow and obvious way.
+
+``check`` walks everything that can be reached from the open files and compares each count that the
+engine keeps with what it stands for.  It only reads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from binderd.engine.death import Death
+from binderd.engine.node import Node
+from binderd.engine.transaction import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from binderd.engine.buffers import Buffer, BufferArea
+    from binderd.engine.engine import Engine
+    from binderd.engine.process import Process
+    from binderd.engine.ref import Ref
+    from binderd.engine.thread import Thread
+    from binderd.engine.work import Work, WorkQueue
+
+
+def check(engine: Engine, processes: Iterable[Process]) -> None:
+    """Assert every invariant.
+
+    Args:
+        processes: those that are open, all of them.
+    """
+    alive = list(processes)
+    for process in alive:
+        _check_process(engine, process, alive)
+    _check_waiting(engine, alive)
+    _check_counts(engine, alive)
+
+
+# Walking
+
+
+def queues_of(process: Process) -> Iterator[WorkQueue]:
+    yield process.todo
+    for thread in process.threads.values():
+        yield thread.todo
+    for node in process.nodes.values():
+        yield node.one_way_todo
+
+
+def works_of(processes: Iterable[Process]) -> Iterator[Work]:
+    for process in processes:
+        for queue in queues_of(process):
+            yield from queue
+
+
+def refs_of(processes: Iterable[Process]) -> Iterator[Ref]:
+    for process in processes:
+        yield from process.handles.refs.values()
+
+
+def threads_of(processes: Iterable[Process]) -> Iterator[Thread]:
+    for process in processes:
+        yield from process.threads.values()
+
+
+def area_of(process: Process) -> BufferArea | None:
+    return process._area
+
+
+def buffers_of(process: Process) -> list[Buffer]:
+    area = area_of(process)
+    return [] if area is None else list(area.buffers.values())
+
+
+def stack_of(thread: Thread) -> list[Transaction]:
+    """Return the calls that the thread is in, innermost first."""
+    calls, call = [], thread.stack
+    while call is not None:
+        assert call not in calls, "a stack runs in a circle"
+        calls.append(call)
+        if call.target_thread is thread:
+            call = call.target_parent
+        else:
+            assert call.sender is thread, "a call in a stack that is not the thread's"
+            call = call.sender_parent
+    return calls
+
+
+# One process
+
+
+def _check_process(engine: Engine, process: Process, alive: list[Process]) -> None:
+    assert not process.is_dead
+    assert process.requested_threads >= 0
+    for queue in queues_of(process):
+        for work in queue:
+            assert work.queue is queue, "work that does not know its queue"
+    for tid, thread in process.threads.items():
+        assert (thread.tid, thread.process, thread.is_dead) == (tid, process, False)
+        _check_thread(thread)
+    for handle, ref in process.handles.refs.items():
+        assert ref.handle == handle
+        _check_ref(process, ref)
+    for ptr, node in process.nodes.items():
+        assert (node.ptr, node.process) == (ptr, process)
+        _check_node(process, node, alive)
+    for work in process.todo:
+        assert not isinstance(work, Node) or work.process is process
+    _check_area(process)
+
+
+def _check_thread(thread: Thread) -> None:
+    for call in stack_of(thread):
+        if call.target_thread is not None:
+            assert call in stack_of(call.target_thread)
+        if call.sender is not None:
+            assert call in stack_of(call.sender)
+    for work in thread.todo:
+        if isinstance(work, Transaction):
+            assert work.target_process is thread.process
+            assert work.target_thread is None
+    if thread.parked is None:
+        assert thread not in thread.process.waiting
+
+
+def _check_ref(process: Process, ref: Ref) -> None:
+    assert ref.process is process
+    assert ref.strong >= 0
+    assert ref.weak >= 0
+    assert ref.strong + ref.weak > 0, "a ref that nobody counts"
+    assert ref.node.refs[process] is ref
+    node = ref.node
+    assert node.process is not process, "a handle to an own node"
+    if node.process is None:
+        assert not node.one_way_todo
+        assert node.queue is None
+    else:
+        assert node.process.nodes[node.ptr] is node
+
+
+def _check_node(process: Process, node: Node, alive: list[Process]) -> None:
+    for holder, ref in node.refs.items():
+        assert holder in alive, "a dead process still refers to a node"
+        assert holder.handles.refs[ref.handle] is ref
+    assert node.internal_strong == sum(ref.strong > 0 for ref in node.refs.values())
+    buffers = buffers_of(process)
+    held = [entry for buffer in buffers for entry in buffer.held or []]
+    granted = node is process.context.manager
+    targeted = sum(buffer.target_node is node for buffer in buffers)
+    strong = sum(target is node and is_strong for is_strong, target in held)
+    weak = sum(target is node and not is_strong for is_strong, target in held)
+    assert node.local_strong == targeted + strong + node.pending_strong + granted
+    assert node.local_weak == weak + node.pending_weak + granted
+    assert node.has_strong or not node.pending_strong
+    assert node.has_weak or not node.pending_weak
+    assert node.has_one_way == any(
+        buffer.one_way and buffer.target_node is node for buffer in buffers
+    )
+    assert node.has_one_way or not node.one_way_todo
+    needed = node.refs or node.local_strong or node.local_weak
+    assert needed or node.queue is not None, "a node that nobody needs and nobody will remove"
+    news = node.has_strong and not (node.internal_strong or node.local_strong)
+    assert not news or node.queue is not None, "the owner will never hear of the release"
+
+
+def _check_area(process: Process) -> None:
+    area = area_of(process)
+    if area is None:
+        return
+    assert process.mapping is not None
+    pieces = [(offset, size) for offset, size in area.free_ranges()]
+    one_way = 0
+    for address, buffer in area.buffers.items():
+        assert address == buffer.address == process.mapping.address + buffer.offset
+        assert buffer.size % 8 == 0 < buffer.size
+        pieces.append((buffer.offset, buffer.size))
+        one_way += buffer.size if buffer.one_way else 0
+        if buffer.transaction is not None:
+            assert buffer.transaction.buffer is buffer
+        for is_strong, target in buffer.held or []:
+            if not isinstance(target, Node):
+                ref = process.handles.refs.get(target)
+                counted = ref is not None and (ref.strong if is_strong else ref.weak)
+                assert counted or buffer.allow_user_free, "a handle lost before it was delivered"
+    assert area.free_one_way == area.size // 2 - one_way
+    position = 0
+    for offset, size in sorted(pieces):
+        assert offset == position, "buffers and free ranges overlap or leave a gap"
+        position += size
+    assert position == area.size & ~7
+    free_starts = {offset for offset, _ in area.free_ranges()}
+    assert not any(offset + size in free_starts for offset, size in area.free_ranges())
+
+
+# All together
+
+
+def _check_waiting(engine: Engine, alive: list[Process]) -> None:
+    """A read sleeps exactly as long as there is nothing for it to do."""
+    assert not engine.runnable
+    parked = {t.parked.ticket: t for t in threads_of(alive) if t.parked is not None}
+    assert engine.parked == parked
+    for thread in parked.values():
+        process = thread.process
+        assert not thread.process_todo, "a read sleeps on its work"
+        assert not thread.need_return, "a read sleeps that must return"
+        assert not process.nonblocking
+        assert (thread in process.waiting) == thread.for_process
+        assert not (thread.for_process and process.todo), "a read sleeps on work of its process"
+    for process in alive:
+        assert all(thread in parked.values() for thread in process.waiting)
+
+
+def _check_counts(engine: Engine, alive: list[Process]) -> None:
+    refs = list(refs_of(alive))
+    dead = {ref.node.debug_id for ref in refs if ref.node.process is None}
+    works = list(works_of(alive))
+    calls = {call.debug_id for thread in threads_of(alive) for call in stack_of(thread)}
+    calls |= {work.debug_id for work in works if isinstance(work, Transaction)}
+    deaths = {id(ref.death) for ref in refs if ref.death is not None}
+    deaths |= {id(work) for work in works if isinstance(work, Death)}
+    for process in alive:
+        deaths |= {id(death) for group in process.delivered_deaths.values() for death in group}
+    counts = engine.counts()
+    assert counts["processes"] == len(alive)
+    assert counts["threads"] == sum(len(process.threads) for process in alive)
+    assert counts["nodes"] == sum(len(process.nodes) for process in alive) + len(dead)
+    assert counts["refs"] == len(refs)
+    assert counts["buffers"] == sum(len(buffers_of(process)) for process in alive)
+    assert counts["transactions"] == len(calls)
+    assert counts["deaths"] == len(deaths)
+    assert counts["parked"] == len(engine.parked)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client process of a binder device that does what it is told over a socket.
+
+Runs as a program of its own, ``puppet.py FD``, with nothing but the standard library, so that any
+Python 3.9 will do, also one inside a virtual machine.  It knows nothing of binder: it opens, maps,
+polls and calls ioctl with the numbers and bytes that it is given.
+
+Each message, both ways, is one line of JSON followed by ``size`` raw bytes.  A request names an
+``op`` and carries an ``id`` that the answer repeats.  Whatever may block runs on the ``thread``
+that the request names; everything else runs at once, in the order of arrival.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+HEAP_SIZE = 16 << 20  # bytes; taken from the machine only where it is touched
+READ_SIZE = 1 << 16
+MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x20, 0x4000
+PROT_READ, PROT_WRITE = 1, 2
+MAP_FAILED = (1 << 64) - 1
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+
+
+def map_memory(size: int, protection: int, flags: int, fd: int = -1) -> int:
+    """Return the address of a new mapping.  Not the mmap module: that would keep a copy of fd."""
+    address = libc.mmap(None, size, protection, flags, fd, 0)
+    if address is None or address == MAP_FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(address)
+
+
+class Worker:
+    """A thread that takes blocking requests one after the other."""
+
+    def __init__(self, puppet: Puppet) -> None:
+        self._puppet = puppet
+        self._requests: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def tid(self) -> int:
+        tid = self._thread.native_id
+        assert tid is not None
+        return tid
+
+    def take(self, request: dict[str, Any], blob: bytes) -> None:
+        self._requests.put((request, blob))
+
+    def end(self) -> None:
+        self._requests.put(None)
+        self._thread.join()
+
+    def signal(self) -> None:
+        ident = self._thread.ident
+        assert ident is not None
+        signal.pthread_kill(ident, signal.SIGUSR1)
+
+    def _run(self) -> None:
+        while True:
+            item = self._requests.get()
+            if item is None:
+                return
+            request, blob = item
+            if request["op"] == "ioctl":
+                self._ioctl(request, blob)
+            else:
+                self._poll(request)
+
+    def _ioctl(self, request: dict[str, Any], blob: bytes) -> None:
+        argument = None if request["null"] else ctypes.create_string_buffer(blob, len(blob) or 1)
+        failed = libc.ioctl(request["fd"], request["request"], argument) < 0
+        number = ctypes.get_errno() if failed else 0
+        back = argument.raw[: len(blob)] if argument is not None else b""
+        self._puppet.answer(request, back, errno=number)
+
+    def _poll(self, request: dict[str, Any]) -> None:
+        poller = select.poll()
+        poller.register(request["fd"], select.POLLIN)
+        found = poller.poll(request["timeout"])
+        self._puppet.answer(request, errno=0, revents=found[0][1] if found else 0)
+
+
+class Puppet:
+    """The process: its control socket, its memory, its threads."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._lock = threading.Lock()  # of the socket's sending side
+        self._workers: dict[int, Worker] = {}
+        self._received = bytearray()
+        self._descriptors: list[int] = []
+        anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        self.heap = map_memory(HEAP_SIZE, PROT_READ | PROT_WRITE, anonymous)
+
+    def run(self) -> None:
+        """Serve until the other side closes the socket."""
+        while True:
+            request = json.loads(self._take_line())
+            blob = self._take(request["size"])
+            if request["op"] in ("ioctl", "poll"):
+                self._workers[request["thread"]].take(request, blob)
+                continue
+            try:
+                getattr(self, f"op_{request['op']}")(request, blob)
+            except OSError as error:
+                self.answer(request, errno=error.errno or errno.EIO)
+
+    def answer(self, request: dict[str, Any], blob: bytes = b"", **fields: int) -> None:
+        line = json.dumps({"id": request["id"], "size": len(blob), **fields}).encode()
+        with self._lock:
+            self._control.sendall(line + b"\n" + blob)
+
+    def _receive(self) -> None:
+        octets, descriptors, _, _ = socket.recv_fds(self._control, READ_SIZE, 1)
+        self._descriptors += descriptors
+        if not octets:
+            os._exit(0)
+        self._received += octets
+
+    def _take_line(self) -> bytes:
+        while b"\n" not in self._received:
+            self._receive()
+        return self._take(self._received.index(b"\n") + 1)
+
+    def _take(self, size: int) -> bytes:
+        while len(self._received) < size:
+            self._receive()
+        taken = bytes(self._received[:size])
+        del self._received[:size]
+        return taken
+
+    # Requests that are carried out at once
+
+    def op_hello(self, request: dict[str, Any], _: bytes) -> None:
+        if request["uid"]:
+            os.setresuid(request["uid"], request["uid"], request["uid"])
+        self.answer(request, errno=0, pid=os.getpid(), heap=self.heap)
+
+    def op_open(self, request: dict[str, Any], _: bytes) -> None:
+        fd = os.open(request["path"], request["flags"] | os.O_CLOEXEC)
+        self.answer(request, errno=0, fd=fd)
+
+    def op_close(self, request: dict[str, Any], _: bytes) -> None:
+        os.close(request["fd"])
+        self.answer(request, errno=0)
+
+    def op_mmap(self, request: dict[str, Any], _: bytes) -> None:
+        kind = MAP_SHARED if request["shared"] else MAP_PRIVATE
+        address = map_memory(request["length"], request["protection"], kind, request["fd"])
+        self.answer(request, errno=0, address=address)
+
+    def op_munmap(self, request: dict[str, Any], _: bytes) -> None:
+        failed = libc.munmap(request["address"], request["length"])
+        self.answer(request, errno=ctypes.get_errno() if failed else 0)
+
+    def op_poke(self, request: dict[str, Any], blob: bytes) -> None:
+        ctypes.memmove(request["address"], blob, len(blob))
+
+    def op_peek(self, request: dict[str, Any], _: bytes) -> None:
+        self.answer(request, ctypes.string_at(request["address"], request["length"]), errno=0)
+
+    def op_thread(self, request: dict[str, Any], _: bytes) -> None:
+        worker = Worker(self)
+        self._workers[worker.tid] = worker
+        self.answer(request, errno=0, tid=worker.tid)
+
+    def op_end(self, request: dict[str, Any], _: bytes) -> None:
+        self._workers.pop(request["thread"]).end()
+        self.answer(request, errno=0)
+
+    def op_signal(self, request: dict[str, Any], _: bytes) -> None:
+        self._workers[request["thread"]].signal()
+        self.answer(request, errno=0)
+
+    def op_fork(self, request: dict[str, Any], _: bytes) -> None:
+        """Fork; the child serves the socket that came with the request."""
+        with self._lock:
+            child = os.fork()
+        descriptor = self._descriptors.pop(0)
+        if child:
+            os.close(descriptor)
+            self.answer(request, errno=0)
+            return
+        self._control.close()
+        self._control = socket.socket(fileno=descriptor)
+        self._lock = threading.Lock()
+        self._workers = {}
+        self._received.clear()
+
+
+def main() -> None:
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    Puppet(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other end of ``puppet.py``: starting client processes, commanding and watching them.
+
+One puppet per test session, the zygote, opens no device; every other one is forked from it, which
+is much faster than starting an interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE: Final = 10.0  # seconds until something that must happen is taken to have failed
+GLANCE: Final = 0.0005  # seconds between two looks at a thread
+PROGRAM: Final = Path(__file__).with_name("puppet.py").resolve()
+READ_SIZE: Final = 1 << 20
+# ioctl, poll and ppoll of x86-64 and of the architectures with the generic table
+CALLS: Final = {"x86_64": (16, 7, 271)}.get(os.uname().machine, (29, 73))
+
+
+class Puppet:
+    """One client process."""
+
+    def __init__(self, control: socket.socket, uid: int = 0) -> None:
+        self._control = control
+        self._received = bytearray()
+        self._answers: dict[int, tuple[dict[str, Any], bytes]] = {}
+        self._last_id = 0
+        hello = self.ask("hello", uid=uid)
+        self.pid: int = hello["pid"]
+        self.heap: int = hello["heap"]
+        self._pidfd = os.pidfd_open(self.pid)
+        self.alive = True
+
+    def send(self, op: str, blob: bytes = b"", *, fds: tuple[int, ...] = (), **fields: Any) -> int:  # noqa: ANN401
+        """Send a request without waiting; return its id."""
+        self._last_id += 1
+        line = json.dumps({"id": self._last_id, "op": op, "size": len(blob), **fields}).encode()
+        if fds:
+            socket.send_fds(self._control, [line + b"\n"], list(fds))
+        else:
+            self._control.sendall(line + b"\n" + blob)
+        return self._last_id
+
+    def answered(self, number: int, seconds: float = 0.0) -> bool:
+        """Whether the answer is there, waiting for news of any kind at most so long."""
+        if number not in self._answers and select.select([self._control], [], [], seconds)[0]:
+            octets = self._control.recv(READ_SIZE)
+            assert octets, f"client {self.pid} is gone"
+            self._received += octets
+            self._sort()
+        return number in self._answers
+
+    def answer(self, number: int) -> tuple[dict[str, Any], bytes]:
+        """Wait for an answer and take it."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.answered(number, GLANCE * 20):
+            assert time.monotonic() < deadline, f"client {self.pid} does not come back"
+        return self._answers.pop(number)
+
+    def ask(self, op: str, blob: bytes = b"", **fields: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Send a request and wait; an errno becomes an OSError."""
+        answer, _ = self.answer(self.send(op, blob, **fields))
+        if answer["errno"]:
+            raise OSError(answer["errno"], f"{op}: {os.strerror(answer['errno'])}")
+        return answer
+
+    def peek(self, address: int, size: int) -> bytes:
+        answer, blob = self.answer(self.send("peek", address=address, length=size))
+        assert not answer["errno"]
+        return blob
+
+    def fork(self, uid: int = 0) -> Puppet:
+        """Let the process fork; return the child."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            number = self.send("fork", fds=(theirs.fileno(),))
+            self.answer(number)
+        return Puppet(ours, uid)
+
+    def nap(self, tid: int) -> str | None:
+        """Return how often the thread went to sleep if it sleeps in an ioctl or poll, else None.
+
+        As long as that number stays the same, it is the same sleep.
+        """
+        task = f"/proc/{self.pid}/task/{tid}"
+        try:
+            call = Path(task, "syscall").read_text().split(maxsplit=1)[0]
+            status = Path(task, "status").read_text()
+        except OSError:
+            return None
+        if call == "running" or int(call) not in CALLS or "State:\tS" not in status:
+            return None
+        return status[status.index("voluntary_ctxt_switches") :]
+
+    def kill(self) -> None:
+        """Kill the process and wait until nothing of it is left."""
+        if not self.alive:
+            return
+        self.alive = False
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        gone, _, _ = select.select([self._pidfd], [], [], PATIENCE)
+        os.close(self._pidfd)
+        self._control.close()
+        assert gone, f"client {self.pid} cannot be killed"
+
+    def _sort(self) -> None:
+        """Move complete answers out of what was received."""
+        while (end := self._received.find(b"\n")) >= 0:
+            answer = json.loads(self._received[:end])
+            size = end + 1 + answer["size"]
+            if len(self._received) < size:
+                return
+            self._answers[answer["id"]] = (answer, bytes(self._received[end + 1 : size]))
+            del self._received[:size]
+
+
+@contextmanager
+def start_zygote() -> Iterator[Puppet]:
+    """The interpreter that all clients are forked from."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-I", "-S", "-W", "ignore", str(PROGRAM), str(theirs.fileno())]
+    with theirs:
+        process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+    with process:
+        puppet = Puppet(ours)
+        try:
+            yield puppet
+        finally:
+            puppet.kill()
