@@ -102,12 +102,13 @@ class Service:
             mount.device, mount.register, mount.unregister, self._upkeep, self._watch
         )
         tree = Tree(settings.devices, int(time.time()))
-        self._device = BinderDevice(self._engine, tree, self._opener, outgoing)
+        self._device = BinderDevice(self._engine, tree, self._opener, outgoing, self._start_timer)
         session = Session(tree, self._device, outgoing, self._negotiated, self._handler_failed)
         self._channel = KernelFd(mount.fd, READ_BUFFER_SIZE)
         trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
         self._pump = Pump(self._channel, session, self._reply_failed, trace)
         self._end = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None  # while it runs
         self._complaints = Complaints()
         self.refusal: str | None = None  # why can this kernel not do it?
 
@@ -116,6 +117,7 @@ class Service:
         gc.freeze()  # what was made at the start lives to the end: no need to look at it again
         with self._end:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 await nursery.start(self._heed_signals)
                 nursery.start_soon(self._heed_threads)
                 nursery.start_soon(self._do_upkeep)
@@ -166,7 +168,17 @@ class Service:
                     self._complain("looking after receive buffers", error)
                 self._pump.flush()
 
+    async def _expire(self, timer: int, milliseconds: int) -> None:
+        await trio.sleep(milliseconds / 1000)
+        self._device.expire(timer)
+        self._pump.flush()
+
     # What the parts report
+
+    def _start_timer(self, timer: int, milliseconds: int) -> None:
+        """A client's request has a time limit (BINDER_FREEZE); rare enough for a task."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._expire, timer, milliseconds)
 
     def _wake_upkeep(self) -> None:
         self._upkeep_due.set()

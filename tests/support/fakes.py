@@ -30,11 +30,23 @@ class Region:
         self.writable = writable
 
 
+class FakeFile:
+    """An open file taken from a sender; implements ``File``."""
+
+    def __init__(self) -> None:
+        self.times_closed = 0
+
+    def close(self) -> None:
+        self.times_closed += 1
+
+
 class FakeMemory:
     """An address space; implements ``ClientMemory``."""
 
     def __init__(self) -> None:
         self.regions: list[Region] = []
+        self.nice_value = 0
+        self.files: dict[int, FakeFile] = {}
 
     def map(self, address: int, octets: bytearray, *, writable: bool) -> None:
         self.regions.append(Region(address, octets, writable=writable))
@@ -62,6 +74,15 @@ class FakeMemory:
             piece = min(size, len(region.octets) - offset)
             yield region, offset, piece
             address, size = address + piece, size - piece
+
+    def nice(self) -> int:
+        return self.nice_value
+
+    def set_nice(self, nice: int) -> None:
+        self.nice_value = nice
+
+    def file(self, fd: int) -> FakeFile | None:
+        return self.files.get(fd)
 
     def read(self, address: int, size: int) -> bytes:
         pieces = self._pieces(address, size)
@@ -142,7 +163,19 @@ class FakeClient:
 
     def __init__(self, arena: FakeArena, memory_of: Callable[[int], FakeMemory]) -> None:
         self.arena: ReceiverArena = arena
+        self.nice = 0
+        self.is_foreign = False
+        self.context: bytes | None = None
         self._memory_of = memory_of
+
+    def pid_of(self, sender: object) -> int:
+        raise AssertionError("asked only of a foreign client")
+
+    def uid_of(self, uid: int) -> int:
+        raise AssertionError("asked only of a foreign client")
+
+    def security_context(self) -> bytes | None:
+        return self.context
 
     def memory(self, tid: int) -> FakeMemory:
         return self._memory_of(tid)

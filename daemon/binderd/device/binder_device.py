@@ -42,6 +42,8 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderd.engine.engine import Engine
     from binderd.engine.process import Process
     from binderd.fuse.tree import Tree
@@ -102,6 +104,7 @@ class BinderDevice:
         tree: the directory, for the inode that is being opened.
         opener: makes the outside half of a new open file.
         outgoing: where frames for the kernel are put; the session has the same list.
+        start_timer: called with a number and milliseconds; ``expire`` takes the number later.
     """
 
     __slots__ = (
@@ -113,15 +116,26 @@ class BinderDevice:
         "_outbox",
         "_poll_wakes",
         "_reply_sizes",
+        "_start_timer",
+        "_timers",
         "_tree",
         "outgoing",
     )
 
-    def __init__(self, engine: Engine, tree: Tree, opener: Opener, outgoing: list[bytes]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tree: Tree,
+        opener: Opener,
+        outgoing: list[bytes],
+        start_timer: Callable[[int, int], None],
+    ) -> None:
         self.outgoing = outgoing
         self._engine = engine
         self._outbox = engine.outbox
         self._poll_wakes = engine.poll_wakes
+        self._timers = engine.timers
+        self._start_timer = start_timer
         self._tree = tree
         self._opener = opener
         self._next_handle = 1
@@ -271,6 +285,11 @@ class BinderDevice:
             self._engine.unmapped(process)
             self.drain()
 
+    def expire(self, timer: int) -> None:
+        """A timer has run out."""
+        self._engine.expire(timer)
+        self.drain()
+
     # Results
 
     def drain(self) -> None:
@@ -289,6 +308,10 @@ class BinderDevice:
             outbox.clear()
         if self._poll_wakes:
             self._wake_pollers()
+        if self._timers:
+            for number, milliseconds in self._timers:
+                self._start_timer(number, milliseconds)
+            self._timers.clear()
 
     def _wake_pollers(self) -> None:
         for process in self._poll_wakes:

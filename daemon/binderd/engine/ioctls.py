@@ -165,9 +165,11 @@ def _frozen_info(thread: Thread, argument: bytes) -> bytes:
 
 def _processes_of(thread: Thread, pid: int) -> list[Process]:
     """Return the open files of a process, in all contexts, the latest first."""
-    client = thread.process.client
-    wanted = client.pid_from(pid) if client.is_foreign else pid
-    found = [p for p in reversed(thread.process.engine.processes) if p.pid == wanted]
+    client, processes = thread.process.client, reversed(thread.process.engine.processes)
+    if client.is_foreign:
+        found = [process for process in processes if client.pid_of(process.client) == pid]
+    else:
+        found = [process for process in processes if process.pid == pid]
     if not found:
         raise KernelErrno(EINVAL)
     return found

@@ -103,9 +103,6 @@ class Client(Protocol):
     def security_context(self) -> bytes | None:
         """Return the opener's security context with its NUL, None where no LSM gives one."""
 
-    def pid_from(self, pid: int) -> int | None:
-        """Return the process that this client means by ``pid``, in the daemon's pid namespace."""
-
     def memory(self, tid: int) -> ClientMemory:
         """Return the memory of the thread ``tid`` (in the daemon's pid namespace).
 

@@ -7,8 +7,15 @@ space per process that uses the file, a watch on each thread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from binderd.memory.identity import (
+    is_foreign,
+    nice_of,
+    pid_as_seen_by,
+    security_context,
+    uid_as_seen_by,
+)
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.proc import FileId, belongs_to, process_of
 from binderd.memory.process_memory import AddressSpace, ProcessMemory
@@ -16,10 +23,13 @@ from binderd.memory.process_memory import AddressSpace, ProcessMemory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from binderd.engine.ports import ReceiverArena
+    from binderd.engine.ports import Client, ReceiverArena
     from binderd.engine.process import Process
     from binderd.memory.thread_watch import ThreadWatch
     from binderd.memory.upkeep import Upkeep
+
+
+_SEEN_PIDS_MAX: Final = 256
 
 
 class _ThreadEntry:
@@ -42,17 +52,49 @@ class FileClient:
         opener: who made this, and takes it back.
     """
 
-    __slots__ = ("_opener", "_spaces", "_threads", "arena", "backing_id", "pages", "pid")
+    __slots__ = (
+        "_opener",
+        "_seen_pids",
+        "_spaces",
+        "_threads",
+        "arena",
+        "backing_id",
+        "is_foreign",
+        "nice",
+        "pages",
+        "pid",
+    )
 
     arena: ReceiverArena
 
     def __init__(self, pid: int, arena: MemfdArena, backing_id: int, opener: FileOpener) -> None:
         self.pid = pid
+        self.nice = nice_of(pid)
+        self.is_foreign = is_foreign(pid)
+        self._seen_pids: dict[int, int] = {}  # our process id of a sender -> this client's
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
         self._opener = opener
         self._spaces: dict[int, AddressSpace] = {}  # by process id
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
+
+    def pid_of(self, sender: Client) -> int:
+        """Return the sender's process id as this client's pid namespace has it; 0: none."""
+        assert isinstance(sender, FileClient)
+        seen = self._seen_pids.get(sender.pid)
+        if seen is None:
+            if len(self._seen_pids) >= _SEEN_PIDS_MAX:
+                self._seen_pids.clear()  # process ids come and go, and are used again
+            seen = self._seen_pids[sender.pid] = pid_as_seen_by(self.pid, sender.pid)
+        return seen
+
+    def uid_of(self, uid: int) -> int:
+        """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none."""
+        return uid_as_seen_by(self.pid, uid)
+
+    def security_context(self) -> bytes | None:
+        """Return the opener's security context with its NUL, None where no LSM gives one."""
+        return security_context(self.pid)
 
     def memory(self, tid: int) -> ProcessMemory:
         """Return the memory of ``tid``, which must have a request open.

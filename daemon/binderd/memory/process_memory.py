@@ -21,6 +21,8 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
+from binderd.memory.files import TakenFile, take_file
+from binderd.memory.identity import nice_of, set_nice
 from binderd.memory.memfd_arena import MemfdArena
 
 if TYPE_CHECKING:
@@ -165,6 +167,18 @@ class ProcessMemory:
         if not self._read_parts(address, count, total):
             return None
         return _cut(kept, holes)
+
+    def file(self, fd: int) -> TakenFile | None:
+        """Return the open file that the thread has under ``fd``, None if there is none."""
+        return take_file(self._tid, fd)
+
+    def nice(self) -> int:
+        """Return the thread's nice value."""
+        return nice_of(self._tid)
+
+    def set_nice(self, nice: int) -> None:
+        """Give the thread a nice value, as far as its own limits allow."""
+        set_nice(self._tid, nice)
 
     def _read_parts(self, address: int, count: int, total: int) -> bool:
         """Read ``total`` bytes into the first ``count`` local iovecs; False if any is missing."""
