@@ -25,8 +25,10 @@ from construct import (
     Int32un,
     Int64sn,
     Int64un,
+    Padded,
     Padding,
     Renamed,
+    SizeofError,
     Struct,
 )
 
@@ -167,15 +169,18 @@ def _walk(name: str, declaration: Any, *, packed: bool) -> tuple[list[Field], li
     offset, alignment = 0, 1
     for part in declaration.subcons:
         label, part = _unwrap(part)
-        size = part.sizeof()
+        try:
+            size = part.sizeof()
+        except SizeofError:
+            raise LayoutError(f"{name}.{label}: no fixed size") from None
         if isinstance(part, FormatField):
             code = part.fmtstr.lstrip("=<>@")
             alignment = max(alignment, size)
             if not packed and offset % size:
                 raise LayoutError(f"{name}.{label}: offset {offset} is not aligned to {size}")
-        elif label is None:
+        elif isinstance(part, Padded) and label is None:
             code = f"{size}x"
-        elif isinstance(part, Bytes):
+        elif isinstance(part, Bytes) and label is not None:
             code = f"{size}s"
         else:
             raise LayoutError(f"{name}.{label}: no fixed C layout")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from binderwire.codec import Record, Struct, pad, raw, s32, u16, u32, u64
+from binderwire.codec import Record, Struct, pad, s32, u16, u32, u64
 from binderwire.ioc import IOC_WRITE, ioc
 
 FUSE_KERNEL_VERSION: Final = 7
@@ -241,7 +241,7 @@ fuse_forget_in = Record("fuse_forget_in", Struct("nlookup" / u64))
 fuse_forget_one = Record("fuse_forget_one", Struct("nodeid" / u64, "nlookup" / u64))
 fuse_batch_forget_in = Record("fuse_batch_forget_in", Struct("count" / u32, "dummy" / u32))
 fuse_setattr_in = Record(
-    "fuse_setattr_in", Struct("valid" / u32, "padding" / u32, "fh" / u64, "size" / u64, raw(64))
+    "fuse_setattr_in", Struct("valid" / u32, "padding" / u32, "fh" / u64, "size" / u64, pad(64))
 )
 fuse_kstatfs = Record(
     "fuse_kstatfs",
