@@ -155,7 +155,7 @@ def _check_node(process: Process, node: Node, alive: list[Process]) -> None:
     assert node.has_strong or not node.pending_strong
     assert node.has_weak or not node.pending_weak
     assert node.has_one_way == any(
-        buffer.one_way and buffer.target_node is node for buffer in buffers
+        (buffer.one_way_from is not None) and buffer.target_node is node for buffer in buffers
     )
     assert node.has_one_way or not node.one_way_todo
     needed = node.refs or node.local_strong or node.local_weak
@@ -175,7 +175,7 @@ def _check_area(process: Process) -> None:
         assert address == buffer.address == process.mapping.address + buffer.offset
         assert buffer.size % 8 == 0 < buffer.size
         pieces.append((buffer.offset, buffer.size))
-        one_way += buffer.size if buffer.one_way else 0
+        one_way += buffer.size if (buffer.one_way_from is not None) else 0
         if buffer.transaction is not None:
             assert buffer.transaction.buffer is buffer
         for is_strong, target in buffer.held or []:
