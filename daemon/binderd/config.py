@@ -30,10 +30,10 @@ examples:
   mount --bind /dev/binderfs /somewhere/else  the same devices in another place: bind the
                                              directory, never a single file of it
 
-It runs in the foreground, as root, and says on stderr when it is ready (and to the service manager
-through $NOTIFY_SOCKET). SIGTERM and SIGINT unmount and end it. SIGUSR1 writes one line of JSON to
-stderr: how many processes, threads, nodes, references and buffers live, how many files are open,
-how many pages the receive buffers take.
+It runs in the foreground, as root, and says on stderr when it is ready (and to the service
+manager through $NOTIFY_SOCKET). SIGTERM, SIGINT and SIGHUP unmount and end it. SIGUSR1 writes
+one line of JSON to stderr: how many processes, threads, nodes, references and buffers live, how
+many files are open, how many pages the receive buffers take.
 
 Needs Linux 6.9 or newer with /dev/fuse and CONFIG_FUSE_PASSTHROUGH, and the capabilities
 CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_OVERRIDE, which root has. In a container:
@@ -58,6 +58,21 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         SystemExit: 2 with a line on stderr for a mistake, 0 after --help and --version.
     """
+    parser = _make_parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.transport == "cuse":
+        parser.error("--transport cuse is not built yet: use --transport fuse")
+    devices = tuple(chosen.device or DEFAULT_DEVICES)
+    try:
+        check_device_names(devices)
+    except ValueError as error:
+        parser.error(str(error))
+    if not chosen.mount:
+        parser.error("--mount needs a directory")
+    return Settings(chosen.mount, devices, chosen.log_level)
+
+
+def _make_parser() -> _Parser:
     parser = _Parser(
         prog="binderd",
         description=_DESCRIPTION,
@@ -92,17 +107,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         help="debug shows every request and reply (default: %(default)s)",
     )
     parser.add_argument("--version", action="version", version=f"binderd {_version()}")
-    chosen = parser.parse_args(arguments)
-    if chosen.transport == "cuse":
-        parser.error("--transport cuse is not built yet: use --transport fuse")
-    devices = tuple(chosen.device or DEFAULT_DEVICES)
-    try:
-        check_device_names(devices)
-    except ValueError as error:
-        parser.error(str(error))
-    if not chosen.mount:
-        parser.error("--mount needs a directory")
-    return Settings(chosen.mount, devices, chosen.log_level)
+    return parser
 
 
 def check_device_names(names: Sequence[str]) -> None:

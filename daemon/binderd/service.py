@@ -34,11 +34,14 @@ from binderwire.describe import describe_reply, describe_request
 from binderwire.fuse_abi import OPCODES
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+
     from binderd.config import Settings
     from binderd.engine.process import Process
 
 _log: Final = logging.getLogger("binderd")
 
+_ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
 
 # <linux/capability.h>: bit number, and what we cannot do without it
@@ -69,15 +72,19 @@ def main(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    mount = FuseMount.at(settings.mount)
-    service = Service(settings, mount)
-    try:
-        await service.run()
-    finally:
-        notify("STOPPING=1")
-        if not mount.unmount():
-            _log.warning("something is mounted over %s: unmount both by hand", mount.path)
-        service.close()
+    # Before the mount: a signal must never end us in a way that leaves it behind.
+    with trio.open_signal_receiver(signal.SIGUSR1, *_ENDING_SIGNALS) as signals:
+        mount = FuseMount.at(settings.mount)
+        service = None
+        try:
+            service = Service(settings, mount)
+            await service.run(signals)
+        finally:
+            notify("STOPPING=1")
+            if not mount.unmount():
+                _log.warning("something is mounted over %s: unmount both by hand", mount.path)
+            if service is not None:
+                service.close()
     if service.refusal is not None:
         raise StartError(service.refusal)
 
@@ -112,13 +119,13 @@ class Service:
         self._complaints = Complaints()
         self.refusal: str | None = None  # why can this kernel not do it?
 
-    async def run(self) -> None:
+    async def run(self, signals: AsyncIterable[int]) -> None:
         """Serve until a signal or an unmount says that it is enough."""
         gc.freeze()  # what was made at the start lives to the end: no need to look at it again
         with self._end:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await nursery.start(self._heed_signals)
+                nursery.start_soon(self._heed_signals, signals)
                 nursery.start_soon(self._heed_threads)
                 nursery.start_soon(self._do_upkeep)
                 await self._pump.run()
@@ -132,17 +139,14 @@ class Service:
 
     # Tasks
 
-    async def _heed_signals(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
-            task_status.started()
-            async for number in signals:
-                if number == signal.SIGUSR1:
+    async def _heed_signals(self, signals: AsyncIterable[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGUSR1:
+                with suppress(OSError):  # nobody reads it
                     print(self._counts(), file=sys.stderr, flush=True)
-                else:
-                    _log.info("%s: unmounting", signal.Signals(number).name)
-                    self._end.cancel()
+            else:
+                _log.info("%s: unmounting", signal.Signals(number).name)
+                self._end.cancel()
 
     async def _heed_threads(self) -> None:
         """Tell the engine of client threads that have ended."""

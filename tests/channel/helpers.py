@@ -76,6 +76,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.outbox: list[Done] = []
         self.poll_wakes: list[object] = []
+        self.timers: list[tuple[int, int]] = []
         self.calls: list[tuple[object, ...]] = []
         self.parks = False  # does an ioctl stay open?
         self.fails: Exception | None = None  # raised by the next call
@@ -207,25 +208,30 @@ class ClientProcess:
     """A client program: ``rawclient`` with some lines of its own."""
 
     def __init__(self, directory: Path, code: str) -> None:
+        self._seen = b""
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"from rawclient import *\nDIR = {str(directory)!r}\n{code}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         )
 
     def line(self) -> str:
         """Return the next line that the client says."""
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], SECONDS_MAX)
-        assert ready, "the client says nothing"
-        return self.process.stdout.readline().strip()
+        while b"\n" not in self._seen:
+            ready, _, _ = select.select([self.process.stdout], [], [], SECONDS_MAX)
+            chunk = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            assert chunk, f"the client says nothing, only {self._seen!r}"
+            self._seen += chunk
+        line, _, self._seen = self._seen.partition(b"\n")
+        return line.decode()
 
     def tell(self, text: str = "") -> None:
         """Let a client that waits for a line go on."""
         assert self.process.stdin is not None
-        print(text, file=self.process.stdin, flush=True)
+        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.flush()
 
     def clean_up(self) -> None:
         if self.process.poll() is None:
@@ -251,4 +257,4 @@ def run_client(directory: Path, code: str) -> list[str]:
     with client(directory, code) as process:
         said, _ = process.process.communicate(timeout=SECONDS_MAX)
         assert process.process.returncode == 0
-        return said.splitlines()
+        return said.decode().splitlines()

@@ -61,10 +61,12 @@ def poke(address: int, data: bytes) -> None:
 class Device:
     """One open device file with its receive area."""
 
-    def __init__(self, path: str, size: int = 1 << 20, flags: int = 0) -> None:
+    def __init__(
+        self, path: str, size: int = 1 << 20, flags: int = 0, sharing: int = mmap.MAP_PRIVATE
+    ) -> None:
         self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags)
         self.size = size
-        self.address = map_file(self.fd, size) if size else 0
+        self.address = map_file(self.fd, size, 0, sharing) if size else 0
 
     def ioctl(self, request: int, argument: bytes = b"") -> bytes:
         """Return the argument as the device left it.

@@ -40,13 +40,18 @@ while True:
 """
 )
 CALLER = """
-def call(device, data, **keywords):
-    command, keep = transaction(0, data, **keywords)
-    returns = device.write_read(command, 256)
-    while len(returns) < 8:
-        returns = device.write_read(b"", 256)
-    return returns
 def word(number): return struct.pack("=I", number)
+ENDS = [word(number) for number in (abi.BR_REPLY, abi.BR_DEAD_REPLY, abi.BR_FAILED_REPLY)]
+def call(device, data, one_way=False):
+    command, keep = transaction(0, data, one_way=one_way)
+    ends = [*ENDS, word(abi.BR_TRANSACTION_COMPLETE)] if one_way else ENDS
+    returns = device.write_read(command, 256)
+    while not any(end in returns for end in ends):
+        returns += device.write_read(b"", 256)
+    if ENDS[0] in returns:
+        reply = find(returns, abi.BR_REPLY, abi.binder_transaction_data)
+        device.write_read(free_buffer(reply.buffer))
+    return returns
 one = Device(DIR + "/binder")
 """
 
@@ -104,7 +109,8 @@ def test_what_a_device_file_does_and_does_not(place: Path) -> None:
     ]
 
 
-def test_every_open_has_pages_of_its_own(place: Path, daemon: Daemon) -> None:
+@pytest.mark.parametrize("sharing", ["mmap.MAP_PRIVATE", "mmap.MAP_SHARED"])
+def test_every_open_has_pages_of_its_own(place: Path, daemon: Daemon, sharing: str) -> None:
     code = CALLER + (
         "two = Device(DIR + '/binder')\n"
         "say(word(abi.BR_REPLY) in call(one, b'from one'))\n"
@@ -112,7 +118,8 @@ def test_every_open_has_pages_of_its_own(place: Path, daemon: Daemon) -> None:
         "say(peek(one.address, 8), peek(two.address, 8))\n"
         "wait_for_line()"
     )
-    with serving(place) as server, client(place, code) as process:
+    server_code = SERVER.replace("size=1 << 20", f"sharing={sharing}")
+    with serving(place, server_code) as server, client(place, code) as process:
         assert [process.line() for _ in range(3)] == ["True", "True", f"{bytes(8)} {bytes(8)}"]
         assert server.line() == f"8 0 {b'from one'}"
         assert server.line() == f"15 0 {b'from two,'}"
@@ -127,7 +134,7 @@ def test_pages_return_within_about_a_second(place: Path, daemon: Daemon) -> None
         assert daemon.counts()["pages"] >= 500000 // 4096
         start = time.monotonic()
         daemon.wait_for_counts(pages=0, buffers=0)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 2.5
 
 
 def test_a_mapping_that_is_gone_is_noticed(place: Path) -> None:
@@ -186,7 +193,7 @@ def test_a_blocked_client_can_be_killed(place: Path, daemon: Daemon) -> None:
         start = time.monotonic()
         process.process.kill()
         process.process.wait(SECONDS_MAX)
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 2
         daemon.wait_for_counts(opens=0)
 
 
@@ -224,14 +231,15 @@ def test_a_fork_keeps_the_file_open(place: Path, daemon: Daemon) -> None:
     code = (
         "device = Device(DIR + '/binder'); device.version()\n"
         "if os.fork() == 0:\n"
-        "    wait_for_line(); say('child', device.version()); wait_for_line(); os._exit(0)\n"
+        "    wait_for_line(); say('child', device.write_read(b'', 256).hex())\n"
+        "    wait_for_line(); os._exit(0)\n"
         "os._exit(0)"
     )
     with client(place, code) as process:
         process.process.wait(SECONDS_MAX)
         assert daemon.wait_for_counts(threads=0)["opens"] == 1
         process.tell()
-        assert process.line() == "child 8"
+        assert process.line() == "child 0c720000", "its own memory was written, not the parent's"
         assert daemon.counts()["threads"] == 1
         process.tell()
         daemon.wait_for_counts(opens=0)

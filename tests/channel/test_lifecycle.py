@@ -55,7 +55,7 @@ def test_a_daemon_comes_and_goes(place: Path, tmp_path: Path) -> None:
     assert mount_at(str(place)) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_directory_that_was_there_stays(place: Path, number: int) -> None:
     place.mkdir()
     with running(place, "--device", "one") as daemon:
@@ -133,6 +133,25 @@ def test_a_foreign_mount_on_top_is_left_alone(place: Path) -> None:
     entry = mount_at(str(place))
     assert entry is not None
     assert entry.fstype == "tmpfs"
+
+
+def test_a_kernel_without_passthrough_gets_a_clear_error(place: Path) -> None:
+    code = (
+        "import sys; from binderd import service, config; from binderd.fuse import session\n"
+        "session._REQUIRED_FLAGS |= 1 << 62\n"  # a flag that no kernel has
+        f"sys.exit(service.main(config.Settings({str(place)!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "needs Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH=y" in done.stderr
+    assert not place.exists()
 
 
 # What is refused, in this process: nothing is served

@@ -69,7 +69,14 @@ class World:
         self.outgoing: list[bytes] = []
         self.negotiated: list[str | None] = []
         self.reported: list[tuple[int, Exception]] = []
-        self.device = BinderDevice(self.engine, self.tree, self.opener, self.outgoing)
+        self.timers: list[tuple[int, int]] = []
+        self.device = BinderDevice(
+            self.engine,
+            self.tree,
+            self.opener,
+            self.outgoing,
+            lambda number, milliseconds: self.timers.append((number, milliseconds)),
+        )
         self.session = Session(
             self.tree,
             self.device,
@@ -296,7 +303,7 @@ def test_open_fails_with_the_errno_of_whoever_refused(world: World) -> None:
     assert world.answer(open_request(999)) == (-errno.ENOENT, b"")
     assert world.answer(open_request(nodeid, tid=0)) == (-errno.EACCES, b"")
     world.opener.fails = OSError(errno.EMFILE, "no more")
-    assert world.answer(open_request(nodeid)) == (-errno.EMFILE, b"")
+    assert world.answer(open_request(nodeid)) == (-errno.ENFILE, b"")
     world.opener.fails = None
     world.engine.fails = KernelErrno(errno.ENOMEM)
     assert world.answer(open_request(nodeid)) == (-errno.ENOMEM, b"")

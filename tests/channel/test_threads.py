@@ -110,6 +110,7 @@ def test_threads_of_a_process_share_one_address_space(opener: FileOpener) -> Non
     assert descriptors() == before + 3, "one address space and two watched threads"
     assert [memory.read(address, 4) for memory in memories] == [b"text", b"text"]
     worker.end()
+    assert is_readable(opener.watch, 1)
     opener.reap()
     assert descriptors() == before + 2
     assert memories[0].read(address, 4) == b"text"

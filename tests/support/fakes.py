@@ -168,6 +168,9 @@ class FakeClient:
         self.context: bytes | None = None
         self._memory_of = memory_of
 
+    def forget_thread(self, tid: int) -> None:
+        pass
+
     def pid_of(self, sender: object) -> int:
         raise AssertionError("asked only of a foreign client")
 

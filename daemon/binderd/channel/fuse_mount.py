@@ -65,7 +65,7 @@ def mount_at(path: str) -> MountEntry | None:
 class FuseMount:
     """A mounted FUSE file system and the channel that serves it.
 
-    Use ``FuseMount.at``.  The attributes stay as they are until ``close``.
+    Use ``FuseMount.at``.
     """
 
     __slots__ = ("_claim", "_entry", "device", "fd", "path")
@@ -126,7 +126,7 @@ class FuseMount:
         The channel works on; open files do so until it is closed, then they fail with ENOTCONN.
 
         Returns:
-            False if something else is mounted on top, so that ours cannot be reached: it stays, dead.
+            False if something else is mounted on top, so that ours cannot be reached and stays.
         """
         # No descriptor keeps hold of our mount, because then a plain umount by the administrator
         # would fail with EBUSY. So we look whether what is on top is still ours.

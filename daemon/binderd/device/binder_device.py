@@ -13,7 +13,7 @@ through the ``Opener`` port.
 
 from __future__ import annotations
 
-from errno import EACCES, EBADF, EINVAL, EIO, ENOENT, ENOTTY, ESTALE
+from errno import EACCES, EBADF, EINVAL, EIO, EMFILE, ENFILE, ENOENT, ENOTTY, ESTALE
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.engine.errors import KernelErrno
@@ -171,7 +171,8 @@ class BinderDevice:
         try:
             client = self._opener.open(tid, nodeid)
         except OSError as error:
-            return error.errno or EIO
+            # EMFILE is about our table of descriptors; to the client it would mean its own.
+            return ENFILE if error.errno == EMFILE else error.errno or EIO
         try:
             process = self._engine.open(
                 node.name, client.pid, client, nonblocking=bool(flags & O_NONBLOCK)

@@ -108,3 +108,6 @@ class Client(Protocol):
 
         Called once per binder thread object, while a request of that thread is open.
         """
+
+    def forget_thread(self, tid: int) -> None:
+        """The thread object of ``tid`` is gone; its memory is not used any more."""

@@ -179,4 +179,5 @@ class Thread:
         if unanswered is not None:
             unanswered.send_failed_reply(BR_DEAD_REPLY)
         cancel_all(self.todo)
+        process.client.forget_thread(self.tid)
         process.engine.stats.threads -= 1

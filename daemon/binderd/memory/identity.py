@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who a client is, as itself and others see it: namespaces, security context, nice value.
 
-A number that one process gives another must be one that the other knows: a sender's process id in the
-reader's pid namespace, its user in the reader's user namespace (I1).
+A number that one process gives another must be one that the other knows: a sender's process id in
+the reader's pid namespace, its user in the reader's user namespace (I1).
 """
 
 from __future__ import annotations
