@@ -20,4 +20,12 @@ class Stats:
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name."""
-        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+        return {
+            "buffers": self.buffers,
+            "deaths": self.deaths,
+            "nodes": self.nodes,
+            "processes": self.processes,
+            "refs": self.refs,
+            "threads": self.threads,
+            "transactions": self.transactions,
+        }
