@@ -211,6 +211,9 @@ class FakeClient:
         inside = uid - GUEST_UID
         return inside if 0 <= inside < GUEST_USERS else NO_UID
 
+    def user(self) -> int:
+        return self.program.uid
+
     def security_context(self) -> bytes | None:
         context = self.program.context
         return None if context is None else context + b"\0"
