@@ -116,10 +116,9 @@ class Puppet:
         if self.pid == self.own_pid:
             return tid
         for task in Path(f"/proc/{self.pid}/task").iterdir():
-            ids = next(
-                line.split() for line in (task / "status").open() if line.startswith("NSpid:")
-            )
-            if int(ids[-1]) == tid:
+            status = (task / "status").read_text()
+            ids = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+            if int(ids.split()[-1]) == tid:
                 return int(task.name)
         raise AssertionError(f"client {self.pid} has no thread {tid}")
 
