@@ -116,6 +116,7 @@ class Service:
         self._pump = Pump(self._channel, session, self._reply_failed, trace)
         self._end = trio.CancelScope()
         self._nursery: trio.Nursery | None = None  # while it runs
+        self._timers: dict[int, trio.CancelScope] = {}  # those that run
         self._complaints = Complaints()
         self.refusal: str | None = None  # why can this kernel not do it?
 
@@ -172,17 +173,28 @@ class Service:
                     self._complain("looking after receive buffers", error)
                 self._pump.flush()
 
-    async def _expire(self, timer: int, milliseconds: int) -> None:
-        await trio.sleep(milliseconds / 1000)
+    async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(milliseconds / 1000)
+        if self._timers.pop(timer, None) is None:
+            return  # was stopped
         self._device.expire(timer)
         self._pump.flush()
 
     # What the parts report
 
     def _start_timer(self, timer: int, milliseconds: int) -> None:
-        """A client's request has a time limit (BINDER_FREEZE); rare enough for a task."""
+        """A client's request has a time limit (BINDER_FREEZE), or needs it no longer.
+
+        Rare enough for a task; but that must not outlive the request, or clients could pile up any
+        number of them.
+        """
+        if milliseconds < 0:
+            self._timers.pop(timer).cancel()
+            return
         assert self._nursery is not None
-        self._nursery.start_soon(self._expire, timer, milliseconds)
+        scope = self._timers[timer] = trio.CancelScope()
+        self._nursery.start_soon(self._expire, timer, milliseconds, scope)
 
     def _wake_upkeep(self) -> None:
         self._upkeep_due.set()

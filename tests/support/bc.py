@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from binderwire import binder_abi as abi
-from binderwire.commands import message
+from binderwire.commands import StreamError, message, read_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,6 +79,11 @@ def call_sg(target: int, content: Payload = b"", *, buffers_size: int, **fields:
     return _parcel(abi.BC_TRANSACTION_SG, content, values)
 
 
+def oneway_sg(target: int, content: Payload = b"", *, buffers_size: int, **fields: int) -> Parcel:
+    flags = fields.pop("flags", 0) | abi.TF_ONE_WAY
+    return call_sg(target, content, buffers_size=buffers_size, flags=flags, **fields)
+
+
 def reply_sg(content: Payload = b"", *, buffers_size: int, **fields: int) -> Parcel:
     return _parcel(abi.BC_REPLY_SG, content, {"buffers_size": buffers_size, **fields})
 
@@ -101,6 +106,45 @@ def handle(number: int, cookie: int = 0, flags: int = 0) -> bytes:
 
 def weak_handle(number: int, cookie: int = 0, flags: int = 0) -> bytes:
     return _flat(abi.BINDER_TYPE_WEAK_HANDLE, number, cookie, flags)
+
+
+def fd(number: int, cookie: int = 0, flags: int = 0) -> bytes:
+    return abi.binder_fd_object.build(
+        type=abi.BINDER_TYPE_FD, pad_flags=flags, fd=number, cookie=cookie
+    )
+
+
+def ptr(
+    address: int, length: int, *, parent: int | None = None, parent_offset: int = 0, flags: int = 0
+) -> bytes:
+    """A piece of memory; with a parent, its address also belongs into that one's copy."""
+    if parent is not None:
+        flags |= abi.BINDER_BUFFER_FLAG_HAS_PARENT
+    return abi.binder_buffer_object.build(
+        type=abi.BINDER_TYPE_PTR,
+        flags=flags,
+        buffer=address,
+        length=length,
+        parent=parent or 0,
+        parent_offset=parent_offset,
+    )
+
+
+def fd_array(count: int, *, parent: int, parent_offset: int = 0) -> bytes:
+    return abi.binder_fd_array_object.build(
+        type=abi.BINDER_TYPE_FDA, num_fds=count, parent=parent, parent_offset=parent_offset
+    )
+
+
+def names(stream: bytes) -> set[str]:
+    """Return the names of the commands in a stream, up to the first that is none."""
+    found: set[str] = set()
+    try:
+        for item in read_stream(abi.COMMANDS, stream):
+            found.add(item.message.name)
+    except StreamError:
+        pass
+    return found
 
 
 def _command(word: int, **fields: int) -> bytes:
@@ -157,3 +201,15 @@ def clear_death(number: int, cookie: int) -> bytes:
 
 def dead_binder_done(cookie: int) -> bytes:
     return _command(abi.BC_DEAD_BINDER_DONE, value=cookie)
+
+
+def request_freeze_notice(number: int, cookie: int) -> bytes:
+    return _command(abi.BC_REQUEST_FREEZE_NOTIFICATION, handle=number, cookie=cookie)
+
+
+def clear_freeze_notice(number: int, cookie: int) -> bytes:
+    return _command(abi.BC_CLEAR_FREEZE_NOTIFICATION, handle=number, cookie=cookie)
+
+
+def freeze_notice_done(cookie: int) -> bytes:
+    return _command(abi.BC_FREEZE_NOTIFICATION_DONE, value=cookie)

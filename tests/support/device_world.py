@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
-from support.playbook import MAPPING_SIZE, Pending, Proc, Thread, World
+from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
 from support.puppet import PROT_READ
 from support.puppeteer import GLANCE, PATIENCE, Puppet
 
@@ -51,10 +51,12 @@ class DeviceWorld(World):
     """Fresh devices of one driver, and the processes that use them."""
 
     def __init__(self, driver: Driver, zygote: Puppet) -> None:
+        super().__init__()
         self.name = driver.name
         self.is_kernel = driver.is_kernel
         self.driver = driver
         self._zygote = zygote
+        self._guest_zygote: Puppet | None = None  # what the guests are forked from
         self._devices: dict[str, Path] = {}
         self.programs: list[Program] = []
         self.files: list[OpenFile] = []
@@ -67,13 +69,24 @@ class DeviceWorld(World):
         nonblocking: bool = False,
         uid: int = 0,
         shared: bool = False,
+        nice: int = 0,
+        nice_limit: int = 0,
+        guest: bool = False,
     ) -> DeviceProc:
         if device not in self._devices:
             self._devices[device] = self.driver.new_device(device)
-        program = Program(self, self._zygote.fork(uid))
+        zygote = self._guests() if guest else self._zygote
+        program = Program(self, zygote.fork(uid, nice=nice, nice_limit=nice_limit))
         return program.open(device, size=size, nonblocking=nonblocking, shared=shared)
 
+    def _guests(self) -> Puppet:
+        if self._guest_zygote is None:
+            self._guest_zygote = self._zygote.fork(users=(GUEST_UID, GUEST_USERS))
+        return self._guest_zygote
+
     def path(self, device: str) -> str:
+        if device not in self._devices:
+            self._devices[device] = self.driver.new_device(device)
         return str(self._devices[device])
 
     def assert_empty(self) -> None:
@@ -82,6 +95,8 @@ class DeviceWorld(World):
     def close(self) -> None:
         for program in self.programs:
             program.die()
+        if self._guest_zygote is not None:
+            self._guest_zygote.kill()
 
     def settle(self) -> None:
         self.driver.settle(sum(file.holds > 0 for file in self.files))
@@ -153,7 +168,7 @@ class DevicePending(Pending):
 
     def __init__(self, thread: DeviceThread, number: int) -> None:
         self._puppet = thread.puppet
-        self._tid = thread.tid
+        self._tid = thread.tid_outside
         self._driver = thread.proc.world.driver
         self._number = number
 
@@ -185,16 +200,25 @@ class DeviceThread(Thread):
         super().__init__(proc)
         self.puppet = proc.program.puppet
         self._tid: int = self.puppet.ask("thread")["tid"]
+        self.tid_outside = self.puppet.tid_outside(self._tid)
 
     @property
     def tid(self) -> int:
         return self._tid
 
+    @property
+    def nice(self) -> int:
+        return int(self.puppet.ask("nice", thread=self.tid, nice=None)["nice"])
+
+    @nice.setter
+    def nice(self, nice: int) -> None:
+        self.puppet.ask("nice", thread=self.tid, nice=nice)
+
     def _start(self, op: str, blob: bytes = b"", **fields: Any) -> DevicePending:  # noqa: ANN401
         number = self.puppet.send(op, blob, thread=self.tid, fd=self.proc.fd, **fields)
         return DevicePending(self, number)
 
-    def start_ioctl(self, request: int, argument: bytes | None) -> Pending:
+    def begin_ioctl(self, request: int, argument: bytes | None) -> Pending:
         blob = b"" if argument is None else argument
         pending = self._start("ioctl", blob, request=request, null=argument is None)
         _ = pending.parked  # waits until it has either ended or sleeps
@@ -238,6 +262,10 @@ class DeviceProc(Proc):
         return self.program.puppet.pid
 
     @property
+    def own_pid(self) -> int:
+        return self.program.puppet.own_pid
+
+    @property
     def mapping(self) -> tuple[int, int]:
         assert self._mapping is not None
         return self._mapping
@@ -254,8 +282,25 @@ class DeviceProc(Proc):
     def peek(self, address: int, size: int) -> bytes:
         return self.program.puppet.peek(address, size)
 
-    def open_again(self, *, size: int | None = MAPPING_SIZE) -> DeviceProc:
-        return self.program.open(self.device, size=size, nonblocking=False)
+    def open_again(
+        self, device: str | None = None, *, size: int | None = MAPPING_SIZE
+    ) -> DeviceProc:
+        return self.program.open(device or self.device, size=size, nonblocking=False)
+
+    def new_file(self, *, path_only: bool = False) -> int:
+        flags = os.O_PATH if path_only else os.O_RDWR
+        return int(self.program.puppet.ask("open", path=os.devnull, flags=flags)["fd"])
+
+    def close_file(self, fd: int) -> None:
+        self.program.puppet.ask("close", fd=fd)
+
+    def become(self, uid: int) -> None:
+        self.program.puppet.ask("become", uid=uid)
+
+    def security_context(self) -> bytes | None:
+        puppet = self.program.puppet
+        answer, blob = puppet.answer(puppet.send("read_file", path="/proc/self/attr/current"))
+        return None if answer["errno"] else blob.rstrip(b"\n\0")
 
     def fork(self) -> DeviceProc:
         child = Program(self.world, self.program.puppet.fork(), self.program.heap)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from binderd.engine.engine import Engine
 from binderwire.ioc import ioc_size
-from support.fakes import FakeArena, FakeClient, FakeMemory
+from support.fakes import FakeArena, FakeClient, FakeMemory, FakeThread
 from support.invariants import check
-from support.playbook import MAPPING_SIZE, Pending, Proc, Thread, World
+from support.playbook import GUEST_UID, MAPPING_SIZE, Pending, Proc, Thread, World
 
 if TYPE_CHECKING:
     from binderd.engine.completion import Completion
@@ -35,7 +35,10 @@ class EngineWorld(World):
     heap_size = 16 << 20  # bytes a process; taken from the machine only where it is touched
 
     def __init__(self) -> None:
+        super().__init__()
         self.engine = Engine()
+        self.timers: dict[int, int] = {}  # those that run, and their milliseconds
+        self.guests = 0
         self.programs: list[Program] = []
         self.files: list[OpenFile] = []
         self.requests: dict[int, EnginePending] = {}  # open ones, by ticket
@@ -55,8 +58,12 @@ class EngineWorld(World):
         nonblocking: bool = False,
         uid: int = 0,
         shared: bool = False,  # fake memory has but one kind
+        nice: int = 0,
+        nice_limit: int = 0,
+        guest: bool = False,
     ) -> EngineProc:
-        program = Program(self, uid)
+        assert not nice_limit, "who may change a nice value is not the engine's business"
+        program = Program(self, uid, nice=nice, guest=guest)
         return program.open(device, size=size, nonblocking=nonblocking)
 
     def drain(self) -> None:
@@ -64,11 +71,24 @@ class EngineWorld(World):
         completions, self.engine.outbox[:] = list(self.engine.outbox), []
         for completion in completions:
             self.requests.pop(completion.ticket).end(completion)
+        for number, milliseconds in self.engine.timers:
+            if milliseconds < 0:
+                del self.timers[number]
+            else:
+                self.timers[number] = milliseconds
+        self.engine.timers.clear()
         wakes, self.engine.poll_wakes[:] = list(self.engine.poll_wakes), []
         for process in wakes:
             for poller in [p for p in self.pollers if p.process is process]:
                 poller.look()
         self.check()
+
+    def let_time_pass(self) -> None:
+        """Let the timer that is due first run out."""
+        number = min(self.timers, key=lambda timer: (self.timers[timer], timer))
+        del self.timers[number]
+        self.engine.expire(number)
+        self.drain()
 
     def check(self) -> None:
         """Assert the engine's invariants."""
@@ -82,6 +102,9 @@ class EngineWorld(World):
 
     def assert_empty(self) -> None:
         assert not any(self.engine.counts().values()), self.engine.counts()
+        assert not self.timers
+        taken = [file for program in self.programs for file in program.memory.taken]
+        assert all(file.times_closed == 1 for file in taken), "a file was lost, or closed twice"
 
     def close(self) -> None:
         for program in self.programs:
@@ -91,12 +114,28 @@ class EngineWorld(World):
 class Program:
     """A process: an address space, descriptors, threads."""
 
-    def __init__(self, world: EngineWorld, uid: int, parent: Program | None = None) -> None:
+    def __init__(
+        self,
+        world: EngineWorld,
+        uid: int,
+        parent: Program | None = None,
+        *,
+        nice: int = 0,
+        guest: bool = False,
+    ) -> None:
         self.world = world
-        self.pid = world.next_number()
+        self.pid = self.own_pid = world.next_number()
+        self.is_guest = guest
+        if guest:
+            world.guests += 1
+            self.own_pid = world.guests
+            uid += GUEST_UID
         self.uid = uid
+        self.nice = nice
+        self.context: bytes | None = None  # security context
         self.files: list[OpenFile] = []
         self.tids: dict[int, OpenFile] = {}  # threads, and the file each works with
+        self.fakes: dict[int, FakeThread] = {}  # threads as the engine gets to see them
         self.alive = True
         if parent is None:
             self.memory = FakeMemory()
@@ -148,11 +187,15 @@ class OpenFile:
         self.released = False
         self.calling: dict[int, Program] = {}  # threads with an open request, and whose they are
         self.arena = FakeArena(program.memory, MAPPING_ADDRESS + self.world.next_number() * SPACING)
-        client = FakeClient(self.arena, lambda tid: self.calling[tid].memory)
+        client = FakeClient(program, self.arena, self._thread)
         engine = self.world.engine
         self.process: Process = engine.open(device, program.pid, client, nonblocking=nonblocking)
         program.files.append(self)
         self.world.files.append(self)
+
+    def _thread(self, tid: int) -> FakeThread:
+        """Return the fake of a thread whose request is open right now."""
+        return self.calling[tid].fakes[tid]
 
     def maybe_release(self) -> None:
         """Release if nobody holds the file any more; an open request holds it, too."""
@@ -183,6 +226,8 @@ class EnginePending(Pending):
         return self._completion is None
 
     def wait(self) -> tuple[int, bytes]:
+        while self._completion is None and self.program.world.timers:
+            self.program.world.let_time_pass()
         assert self._completion is not None, "the ioctl sleeps"
         return -self._completion.result, self._completion.payload
 
@@ -223,12 +268,23 @@ class EngineThread(Thread):
         self.file = proc.file
         self._tid = proc.world.next_number()
         self.program.tids[self._tid] = self.file
+        program = proc.program
+        self._fake = FakeThread(program.memory, program.pid, program.nice)
+        program.fakes[self._tid] = self._fake
 
     @property
     def tid(self) -> int:
         return self._tid
 
-    def start_ioctl(self, request: int, argument: bytes | None) -> Pending:
+    @property
+    def nice(self) -> int:
+        return self._fake.nice()
+
+    @nice.setter
+    def nice(self, nice: int) -> None:
+        self._fake.set_nice(nice)
+
+    def begin_ioctl(self, request: int, argument: bytes | None) -> Pending:
         assert argument is not None, "FUSE never brings us a NULL argument"
         assert self.tid in self.program.tids, "the thread has ended"
         assert self.tid not in self.file.calling, "the thread sleeps in another ioctl"
@@ -287,6 +343,10 @@ class EngineProc(Proc):
         return self.program.pid
 
     @property
+    def own_pid(self) -> int:
+        return self.program.own_pid
+
+    @property
     def mapping(self) -> tuple[int, int]:
         mapping = self.file.arena.locate()
         assert mapping is not None
@@ -306,8 +366,22 @@ class EngineProc(Proc):
         assert len(octets) == size, f"nothing is mapped at {address:#x}"
         return octets
 
-    def open_again(self, *, size: int | None = MAPPING_SIZE) -> EngineProc:
-        return self.program.open(self.file.device, size=size, nonblocking=False)
+    def open_again(
+        self, device: str | None = None, *, size: int | None = MAPPING_SIZE
+    ) -> EngineProc:
+        return self.program.open(device or self.file.device, size=size, nonblocking=False)
+
+    def new_file(self, *, path_only: bool = False) -> int:
+        return self.program.memory.open_file(usable=not path_only)
+
+    def close_file(self, fd: int) -> None:
+        self.program.memory.close_file(fd)
+
+    def become(self, uid: int) -> None:
+        self.program.uid = uid
+
+    def security_context(self) -> bytes | None:
+        return self.program.context
 
     def fork(self) -> EngineProc:
         child = Program(self.world, self.program.uid, self.program)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from binderd.engine.ports import Mapping
+from support.playbook import GUEST_UID, GUEST_USERS, NO_UID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.ports import ReceiverArena
+    from binderd.engine.ports import Client, ReceiverArena
+    from support.engine_world import Program
 
 MAPPING_SIZE_MAX = 4 << 20
 
@@ -41,12 +43,12 @@ class FakeFile:
 
 
 class FakeMemory:
-    """An address space; implements ``ClientMemory``."""
+    """An address space, and the descriptors that go with it."""
 
     def __init__(self) -> None:
         self.regions: list[Region] = []
-        self.nice_value = 0
-        self.files: dict[int, FakeFile] = {}
+        self._descriptors: dict[int, bool] = {}  # and whether the file can be used (not O_PATH)
+        self.taken: list[FakeFile] = []  # what the engine was given
 
     def map(self, address: int, octets: bytearray, *, writable: bool) -> None:
         self.regions.append(Region(address, octets, writable=writable))
@@ -75,14 +77,19 @@ class FakeMemory:
             yield region, offset, piece
             address, size = address + piece, size - piece
 
-    def nice(self) -> int:
-        return self.nice_value
+    def open_file(self, *, usable: bool) -> int:
+        fd = next(number for number in range(3, 1 << 16) if number not in self._descriptors)
+        self._descriptors[fd] = usable
+        return fd
 
-    def set_nice(self, nice: int) -> None:
-        self.nice_value = nice
+    def close_file(self, fd: int) -> None:
+        del self._descriptors[fd]
 
     def file(self, fd: int) -> FakeFile | None:
-        return self.files.get(fd)
+        if not self._descriptors.get(fd):
+            return None
+        self.taken.append(FakeFile())
+        return self.taken[-1]
 
     def read(self, address: int, size: int) -> bytes:
         pieces = self._pieces(address, size)
@@ -122,6 +129,26 @@ class FakeMemory:
         return kept if len(octets) == size else None
 
 
+class FakeThread:
+    """One thread of an address space; implements ``ClientMemory``."""
+
+    def __init__(self, memory: FakeMemory, pid: int, nice: int) -> None:
+        self.pid = pid
+        self.read = memory.read
+        self.write = memory.write
+        self.copy = memory.copy
+        self.scatter = memory.scatter
+        self.file = memory.file
+        self._nice = nice
+
+    def nice(self) -> int:
+        return self._nice
+
+    def set_nice(self, nice: int) -> None:
+        assert -20 <= nice <= 19
+        self._nice = nice
+
+
 class FakeArena:
     """The receive area of one open file; implements ``ReceiverArena``."""
 
@@ -158,27 +185,38 @@ class FakeClient:
     """The outside half of one open file; implements ``Client``.
 
     Args:
-        memory_of: the memory of a thread id whose request is open right now.
+        program: the opener.
+        thread_of: the thread of a thread id whose request is open right now.
     """
 
-    def __init__(self, arena: FakeArena, memory_of: Callable[[int], FakeMemory]) -> None:
+    def __init__(
+        self, program: Program, arena: FakeArena, thread_of: Callable[[int], FakeThread]
+    ) -> None:
         self.arena: ReceiverArena = arena
-        self.nice = 0
-        self.is_foreign = False
-        self.context: bytes | None = None
-        self._memory_of = memory_of
+        self.program = program
+        self.nice = program.nice
+        self.is_foreign = program.is_guest
+        self._thread_of = thread_of
 
     def forget_thread(self, tid: int) -> None:
         pass
 
-    def pid_of(self, sender: object) -> int:
-        raise AssertionError("asked only of a foreign client")
+    def pid_of(self, sender: Client) -> int:
+        assert isinstance(sender, FakeClient)
+        assert self.program.is_guest, "asked only of a foreign client"
+        return sender.program.own_pid if sender.program.is_guest else 0
 
     def uid_of(self, uid: int) -> int:
-        raise AssertionError("asked only of a foreign client")
+        assert self.program.is_guest, "asked only of a foreign client"
+        inside = uid - GUEST_UID
+        return inside if 0 <= inside < GUEST_USERS else NO_UID
+
+    def user(self) -> int:
+        return self.program.uid
 
     def security_context(self) -> bytes | None:
-        return self.context
+        context = self.program.context
+        return None if context is None else context + b"\0"
 
-    def memory(self, tid: int) -> FakeMemory:
-        return self._memory_of(tid)
+    def memory(self, tid: int) -> FakeThread:
+        return self._thread_of(tid)

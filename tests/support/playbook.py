@@ -38,6 +38,12 @@ MAPPING_SIZE: Final = 128 << 10  # bytes; small, so that it can be filled
 READ_SIZE: Final = 256  # bytes, as libbinder's
 SPARE_ADDRESS: Final = 0x10  # never mapped
 
+# Guests are processes in a pid and a user namespace of their own, all in the same ones. Their users
+# 0 to GUEST_USERS - 1 are GUEST_UID and the following outside; they have no other users.
+GUEST_UID: Final = 4000
+GUEST_USERS: Final = 100
+NO_UID: Final = 0xFFFFFFFF  # a user that a namespace has no number for
+
 # Names the statements of the behaviour reference that a test proves.
 statements = pytest.mark.statements
 
@@ -105,9 +111,18 @@ class Thread(ABC):
     @abstractmethod
     def tid(self) -> int: ...
 
+    @property
     @abstractmethod
-    def start_ioctl(self, request: int, argument: bytes | None) -> Pending:
-        """Start any ioctl; None passes a NULL pointer."""
+    def nice(self) -> int:
+        """The thread's nice value."""
+
+    @nice.setter
+    @abstractmethod
+    def nice(self, nice: int) -> None: ...
+
+    @abstractmethod
+    def begin_ioctl(self, request: int, argument: bytes | None) -> Pending:
+        """What ``start_ioctl`` does on this backend."""
 
     @abstractmethod
     def start_poll(self) -> Pending:
@@ -125,12 +140,44 @@ class Thread(ABC):
     def end(self) -> None:
         """Let the thread end without a word to the driver."""
 
+    def start_ioctl(self, request: int, argument: bytes | None) -> Pending:
+        """Start any ioctl; None passes a NULL pointer."""
+        row = abi.IOCTLS.get(request)
+        self.proc.world.seen.add(row.name if row else "unknown ioctl")
+        return self.begin_ioctl(request, argument)
+
     def ioctl(self, request: int, argument: bytes | None) -> tuple[int, bytes]:
         return self.start_ioctl(request, argument).wait()
 
     def exit(self) -> None:
         """BINDER_THREAD_EXIT; the thread itself goes on."""
         assert self.ioctl(abi.BINDER_THREAD_EXIT, bytes(4))[0] == 0
+
+    def extended_error(self) -> tuple[int, int, int]:
+        """BINDER_GET_EXTENDED_ERROR: (id, BR_ code, negative errno); resets it."""
+        errno, argument = self.ioctl(abi.BINDER_GET_EXTENDED_ERROR, b"\xa5" * 12)
+        assert errno == 0
+        return abi.binder_extended_error.unpack(argument)  # type: ignore[return-value]
+
+    def start_freeze(self, pid: int, *, enable: int = 1, timeout_ms: int = 0) -> Pending:
+        """Start a BINDER_FREEZE of the process ``pid``."""
+        argument = abi.binder_freeze_info.build(pid=pid, enable=enable, timeout_ms=timeout_ms)
+        return self.start_ioctl(abi.BINDER_FREEZE, argument)
+
+    def freeze(self, pid: int, *, timeout_ms: int = 0) -> int:
+        """Freeze a process; return the errno."""
+        return self.start_freeze(pid, timeout_ms=timeout_ms).wait()[0]
+
+    def thaw(self, pid: int) -> None:
+        assert self.start_freeze(pid, enable=0).wait()[0] == 0
+
+    def frozen_info(self, pid: int) -> tuple[int, int]:
+        """BINDER_GET_FROZEN_INFO: (sync_recv, async_recv)."""
+        argument = abi.binder_frozen_status_info.build(pid=pid, sync_recv=77, async_recv=77)
+        errno, argument = self.ioctl(abi.BINDER_GET_FROZEN_INFO, argument)
+        info = abi.binder_frozen_status_info.read(argument)
+        assert (errno, info.pid) == (0, pid)
+        return info.sync_recv, info.async_recv
 
     def argument(self, commands: Sequence[Command], read: int) -> bytes:
         """Return a binder_write_read with the commands in place and a fresh read buffer."""
@@ -139,6 +186,7 @@ class Thread(ABC):
             command.place(put) if isinstance(command, bc.Parcel) else command
             for command in commands
         )
+        self.proc.world.seen |= bc.names(stream)
         return abi.binder_write_read.build(
             write_size=len(stream),
             write_buffer=put(stream) if stream else 0,
@@ -181,7 +229,13 @@ class Proc(ABC):
 
     @property
     @abstractmethod
-    def pid(self) -> int: ...
+    def pid(self) -> int:
+        """The process id, as the world outside knows it."""
+
+    @property
+    @abstractmethod
+    def own_pid(self) -> int:
+        """The process id, as the process itself knows it."""
 
     @property
     @abstractmethod
@@ -205,8 +259,24 @@ class Proc(ABC):
         """Read the process' memory, as the process itself would."""
 
     @abstractmethod
-    def open_again(self, *, size: int | None = MAPPING_SIZE) -> Proc:
-        """Open the same device once more in the same process."""
+    def open_again(self, device: str | None = None, *, size: int | None = MAPPING_SIZE) -> Proc:
+        """Open the same device, or another, once more in the same process."""
+
+    @abstractmethod
+    def new_file(self, *, path_only: bool = False) -> int:
+        """Open any file, with O_PATH or for use; return its descriptor."""
+
+    @abstractmethod
+    def close_file(self, fd: int) -> None:
+        """Close what ``new_file`` returned."""
+
+    @abstractmethod
+    def become(self, uid: int) -> None:
+        """Change the user of the process' first thread, which stands for the process."""
+
+    @abstractmethod
+    def security_context(self) -> bytes | None:
+        """Return the process' security context, None where the system gives it none."""
 
     @abstractmethod
     def fork(self) -> Proc:
@@ -259,6 +329,10 @@ class World(ABC):
     name: str
     is_kernel: bool  # the real driver
 
+    def __init__(self) -> None:
+        self.seen: set[str] = set()  # names of ioctls, BC_ and BR_ that the scenario has used
+        self.differed = False
+
     @abstractmethod
     def open(
         self,
@@ -268,12 +342,18 @@ class World(ABC):
         nonblocking: bool = False,
         uid: int = 0,
         shared: bool = False,
+        nice: int = 0,
+        nice_limit: int = 0,
+        guest: bool = False,
     ) -> Proc:
         """Start a process that opens ``device`` and maps ``size`` bytes (None: maps nothing).
 
         Args:
-            uid: the user that it runs as.
+            uid: the user that it runs as; of a guest, as the guest knows it.
             shared: maps it MAP_SHARED, not MAP_PRIVATE.
+            nice: its nice value, and that of its threads at first.
+            nice_limit: its RLIMIT_NICE.
+            guest: it is in namespaces of its own.
         """
 
     @abstractmethod
@@ -292,5 +372,6 @@ class World(ABC):
         """Whether this backend behaves differently here, on purpose; says so in the output."""
         if self.name in backends:
             print(f"{self.name} differs: {reason}")
+            self.differed = True
             return True
         return False

@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import queue
+import resource
 import select
 import signal
 import socket
@@ -26,6 +27,7 @@ from typing import Any
 
 HEAP_SIZE = 16 << 20  # bytes; taken from the machine only where it is touched
 READ_SIZE = 1 << 16
+CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x20, 0x4000
 PROT_READ, PROT_WRITE = 1, 2
 MAP_FAILED = (1 << 64) - 1
@@ -42,6 +44,7 @@ libc.mmap.argtypes = [
 ]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+libc.unshare.argtypes = [ctypes.c_int]
 
 
 def map_memory(size: int, protection: int, flags: int, fd: int = -1) -> int:
@@ -51,6 +54,39 @@ def map_memory(size: int, protection: int, flags: int, fd: int = -1) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return int(address)
+
+
+def fork_into_namespaces(user_first: int, user_count: int) -> int:
+    """Fork like os.fork, but the child is the first of a user and a pid namespace of its own.
+
+    Args:
+        user_first: the user that user 0 in there is out here; and so on.
+        user_count: how many there are.
+    """
+    unshared_in, unshared_out = os.pipe()
+    mapped_in, mapped_out = os.pipe()
+    between = os.fork()
+    if between:
+        os.close(unshared_out)
+        os.read(unshared_in, 1)
+        for kind in ("uid", "gid"):
+            with open(f"/proc/{between}/{kind}_map", "w", encoding="ascii") as users:
+                users.write(f"0 {user_first} {user_count}")
+        for fd in (unshared_in, mapped_in, mapped_out):
+            os.close(fd)
+        return between
+    os.close(mapped_out)
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWPID):
+        os._exit(1)
+    os.close(unshared_out)
+    os.read(mapped_in, 1)
+    os.close(unshared_in)
+    os.close(mapped_in)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    if os.fork():
+        os._exit(0)  # a pid namespace begins with a child
+    return 0
 
 
 class Worker:
@@ -157,6 +193,9 @@ class Puppet:
     # Requests that are carried out at once
 
     def op_hello(self, request: dict[str, Any], _: bytes) -> None:
+        if request["nice"]:
+            os.setpriority(os.PRIO_PROCESS, 0, request["nice"])
+        resource.setrlimit(resource.RLIMIT_NICE, (request["nice_limit"], request["nice_limit"]))
         if request["uid"]:
             os.setresuid(request["uid"], request["uid"], request["uid"])
         self.answer(request, errno=0, pid=os.getpid(), heap=self.heap)
@@ -177,6 +216,20 @@ class Puppet:
     def op_munmap(self, request: dict[str, Any], _: bytes) -> None:
         failed = libc.munmap(request["address"], request["length"])
         self.answer(request, errno=ctypes.get_errno() if failed else 0)
+
+    def op_nice(self, request: dict[str, Any], _: bytes) -> None:
+        """Change a thread's nice value if there is one in the request; say what it is."""
+        if request["nice"] is not None:
+            os.setpriority(os.PRIO_PROCESS, request["thread"], request["nice"])
+        self.answer(request, errno=0, nice=os.getpriority(os.PRIO_PROCESS, request["thread"]))
+
+    def op_become(self, request: dict[str, Any], _: bytes) -> None:
+        os.setresuid(request["uid"], request["uid"], request["uid"])
+        self.answer(request, errno=0)
+
+    def op_read_file(self, request: dict[str, Any], _: bytes) -> None:
+        with open(request["path"], "rb") as file:
+            self.answer(request, file.read(), errno=0)
 
     def op_poke(self, request: dict[str, Any], blob: bytes) -> None:
         ctypes.memmove(request["address"], blob, len(blob))
@@ -200,7 +253,8 @@ class Puppet:
     def op_fork(self, request: dict[str, Any], _: bytes) -> None:
         """Fork; the child serves the socket that came with the request."""
         with self._lock:
-            child = os.fork()
+            users = request["users"]
+            child = fork_into_namespaces(*users) if users else os.fork()
         descriptor = self._descriptors.pop(0)
         if child:
             os.close(descriptor)

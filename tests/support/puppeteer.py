@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ PATIENCE: Final = 10.0  # seconds until something that must happen is taken to h
 GLANCE: Final = 0.0005  # seconds between two looks at a thread
 PROGRAM: Final = Path(__file__).with_name("puppet.py").resolve()
 READ_SIZE: Final = 1 << 20
+CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 # ioctl, poll and ppoll of x86-64 and of the architectures with the generic table
 CALLS: Final = {"x86_64": (16, 7, 271)}.get(os.uname().machine, (29, 73))
 
@@ -33,13 +35,20 @@ CALLS: Final = {"x86_64": (16, 7, 271)}.get(os.uname().machine, (29, 73))
 class Puppet:
     """One client process."""
 
-    def __init__(self, control: socket.socket, uid: int = 0) -> None:
+    def __init__(
+        self, control: socket.socket, uid: int = 0, *, nice: int = 0, nice_limit: int = 0
+    ) -> None:
         self._control = control
         self._received = bytearray()
         self._answers: dict[int, tuple[dict[str, Any], bytes]] = {}
         self._last_id = 0
-        hello = self.ask("hello", uid=uid)
-        self.pid: int = hello["pid"]
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        number = self.send("hello", uid=uid, nice=nice, nice_limit=nice_limit)
+        self.pid = self._receive_pid()
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        hello, _ = self.answer(number)
+        assert not hello["errno"], f"a client cannot be made: {os.strerror(hello['errno'])}"
+        self.own_pid: int = hello["pid"]  # as the process itself knows it
         self.heap: int = hello["heap"]
         self._pidfd = os.pidfd_open(self.pid)
         self.alive = True
@@ -82,13 +91,36 @@ class Puppet:
         assert not answer["errno"]
         return blob
 
-    def fork(self, uid: int = 0) -> Puppet:
-        """Let the process fork; return the child."""
+    def fork(
+        self,
+        uid: int = 0,
+        *,
+        nice: int = 0,
+        nice_limit: int = 0,
+        users: tuple[int, int] | None = None,
+    ) -> Puppet:
+        """Let the process fork; return the child.
+
+        Args:
+            uid: whom the child becomes, as it knows users itself.
+            users: the child gets namespaces of its own, with these users: (first, count).
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            number = self.send("fork", fds=(theirs.fileno(),))
+            number = self.send("fork", fds=(theirs.fileno(),), users=users)
             self.answer(number)
-        return Puppet(ours, uid)
+        return Puppet(ours, uid, nice=nice, nice_limit=nice_limit)
+
+    def tid_outside(self, tid: int) -> int:
+        """Return how we know the thread that its process knows as ``tid``."""
+        if self.pid == self.own_pid:
+            return tid
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            status = (task / "status").read_text()
+            ids = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+            if int(ids.split()[-1]) == tid:
+                return int(task.name)
+        raise AssertionError(f"client {self.pid} has no thread {tid}")
 
     def nap(self, tid: int) -> str | None:
         """Return how often the thread went to sleep if it sleeps in an ioctl or poll, else None.
@@ -115,6 +147,17 @@ class Puppet:
         os.close(self._pidfd)
         self._control.close()
         assert gone, f"client {self.pid} cannot be killed"
+
+    def _receive_pid(self) -> int:
+        """Receive something; return who sent it, as we know that process."""
+        assert select.select([self._control], [], [], PATIENCE)[0], "a client says nothing"
+        room = socket.CMSG_SPACE(CREDENTIALS.size)
+        octets, ancillary, _, _ = self._control.recvmsg(READ_SIZE, room)
+        self._received += octets
+        self._sort()
+        level, kind, credentials = ancillary[0]
+        assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+        return int(CREDENTIALS.unpack(credentials)[0])
 
     def _sort(self) -> None:
         """Move complete answers out of what was received."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderwire.binder_abi import (
     BR_ACQUIRE,
@@ -19,6 +19,9 @@ from support.transcript import NON_ZERO, assert_br
 if TYPE_CHECKING:
     from support.playbook import PendingRead, Proc, Thread, World
     from support.transcript import Received
+
+NOBODY: Final = 65534  # a user without any privilege
+LONG: Final = 100_000  # milliseconds: longer than any test waits
 
 
 class Scene(NamedTuple):
@@ -127,3 +130,16 @@ def pass_on(scene: Scene, number: int, receiver: Thread) -> int:
     theirs = replied.objects[0][1]
     receiver.write(bc.acquire(theirs), bc.free(replied.buffer))
     return theirs
+
+
+def freezer(world: World) -> Thread:
+    """A stranger to everybody, with no privilege, on a device of its own."""
+    return world.open("freezer", uid=NOBODY, size=None).seasoned()
+
+
+def frozen_scene(world: World) -> tuple[Scene, Thread]:
+    """A manager that is frozen, and who did it."""
+    scene = manager_and_client(world)
+    hand = freezer(world)
+    assert hand.freeze(scene.manager.pid) == 0
+    return scene, hand

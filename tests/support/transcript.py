@@ -18,7 +18,12 @@ from binderwire.binder_abi import (
     BINDER_TYPE_HANDLE,
     BINDER_TYPE_WEAK_BINDER,
     BINDER_TYPE_WEAK_HANDLE,
+    BR_ACQUIRE_RESULT,
+    BR_ATTEMPT_ACQUIRE,
+    BR_ERROR,
+    BR_FINISHED,
     BR_NOOP,
+    BR_OK,
     OBJECTS,
     RETURNS,
 )
@@ -103,6 +108,10 @@ KINDS: Final = {
 }
 
 
+# Declared, but the driver never says them (BR_ERROR: only when it has no memory left).
+NEVER_SENT: Final = {BR_ERROR, BR_OK, BR_ACQUIRE_RESULT, BR_ATTEMPT_ACQUIRE, BR_FINISHED}
+
+
 class Received:
     """One BR_ item as the client sees it."""
 
@@ -128,11 +137,21 @@ class Received:
     @property
     def objects(self) -> list[tuple[str, int, int, int]]:
         """The flat objects of the payload as (kind, value, cookie, flags)."""
-        data, found = self.data, []
-        for offset in self.offset_list:
-            fields = OBJECTS[int.from_bytes(data[offset : offset + 4], "little")].read(data, offset)
-            found.append((KINDS[fields.type], fields.binder, fields.cookie, fields.flags))
-        return found
+        return [(KINDS[o.type], o.binder, o.cookie, o.flags) for o in self.records]
+
+    @property
+    def records(self) -> list[Any]:
+        """All objects of the payload, each as the named tuple of its structure."""
+        data = self.data
+        return [
+            OBJECTS[int.from_bytes(data[offset : offset + 4], "little")].read(data, offset)
+            for offset in self.offset_list
+        ]
+
+    @property
+    def extra(self) -> int:
+        """The address of the area behind data and offsets."""
+        return int(self.fields.offsets + (self.fields.offsets_size + 7 & ~7))
 
     def line(self, wanted: Mapping[str, object]) -> str:
         """Return the item as text, with the fields that the transcript names."""
@@ -143,11 +162,14 @@ class Received:
 def received(proc: Proc, stream: bytes) -> list[Received]:
     """Return the items of what a read left in its buffer."""
     try:
-        return [
+        items = [
             Received(proc, item.message.word, item.fields) for item in read_stream(RETURNS, stream)
         ]
     except StreamError as error:
         raise AssertionError(f"{error}: {describe_returns(stream)}") from error
+    assert not NEVER_SENT & {item.word for item in items}, describe_returns(stream)
+    proc.world.seen |= {item.name for item in items}
+    return items
 
 
 def _matches(item: Received, word: int, wanted: Mapping[str, object]) -> bool:

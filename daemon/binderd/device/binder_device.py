@@ -104,7 +104,8 @@ class BinderDevice:
         tree: the directory, for the inode that is being opened.
         opener: makes the outside half of a new open file.
         outgoing: where frames for the kernel are put; the session has the same list.
-        start_timer: called with a number and milliseconds; ``expire`` takes the number later.
+        start_timer: called with a number and milliseconds; ``expire`` takes the number later. With
+            negative milliseconds: stop it.
     """
 
     __slots__ = (

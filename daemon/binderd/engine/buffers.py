@@ -225,9 +225,9 @@ class BufferArea:
     def _take_one_way(self, buffer: Buffer, sender: int) -> None:
         """Account a one-way buffer, and look for a sender that floods the area (B4)."""
         self.free_one_way -= buffer.size
+        # What the sender had before: the driver notes the sender of a buffer after this look.
         count, size = self._one_way_shares.get(sender, (0, 0))
-        count, size = count + 1, size + buffer.size
-        self._one_way_shares[sender] = (count, size)
+        self._one_way_shares[sender] = (count + 1, size + buffer.size)
         if self.free_one_way >= self.size // 10:
             self._spam_reported = False
         elif not self._spam_reported and (count > _SPAM_BUFFERS or size > self.size // _SPAM_SHARE):

@@ -4,7 +4,7 @@
 Every call runs to completion.  Each ioctl ends as exactly one ``Completion`` in ``outbox``, at once
 or when a later call gives a blocked read something to return; the transport drains ``outbox`` and
 ``poll_wakes`` after every call and keeps their order. It also starts a timer for each entry of
-``timers``, and calls ``expire`` when that has run out.
+``timers``, or stops it, and calls ``expire`` when one has run out.
 
 The engine does no I/O, knows no clock and starts nothing.  Debug ids come from a counter of the
 instance, so that two engines with the same inputs produce the same bytes.
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 POLLIN: Final = 1
 POLLERR: Final = 8
+STOP: Final = -1  # milliseconds: the timer is not waited for any longer
 
 _unpack_write_read = binder_write_read.unpack_from
 
@@ -69,7 +70,8 @@ class Engine:
         self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
         self.processes: dict[Process, None] = {}  # all open files, the latest last
         self.drained: list[Process] = []  # frozen processes whose last call has ended
-        self.timers: list[tuple[int, int]] = []  # (number for ``expire``, milliseconds from now)
+        # (number for ``expire``, milliseconds from now, or STOP)
+        self.timers: list[tuple[int, int]] = []
         self._freezings: dict[int, Freezing] = {}  # by ticket
         self._last_timer = 0
         self._contexts: dict[str, Context] = {}
@@ -159,12 +161,14 @@ class Engine:
         freezing = self._freezings.pop(ticket, None)
         if freezing is not None:
             freezing.give_up()
-            self.outbox.append(Completion(ticket, -EINTR, b""))
+            self._stop_timer(freezing)
+            self._end_freeze(freezing, -EINTR)
 
     def expire(self, timer: int) -> None:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
         for freezing in list(self._freezings.values()):
             if freezing.timer == timer:
+                freezing.timer = 0
                 self._continue_freeze(freezing)
                 self._run()
 
@@ -273,16 +277,26 @@ class Engine:
                 self.timers.append((freezing.timer, freezing.timeout_ms))
                 return
             freezing.finish()
-        self.outbox.append(Completion(freezing.ticket, 0, b""))
+        self._end_freeze(freezing, 0)
 
     def _continue_freeze(self, freezing: Freezing) -> None:
         """The wait for the first process is over, one way or the other."""
         del self._freezings[freezing.ticket]
+        self._stop_timer(freezing)
         try:
             freezing.finish()
             self._begin_freeze(freezing)
         except KernelErrno as failure:
-            self.outbox.append(Completion(freezing.ticket, -failure.errno, b""))
+            self._end_freeze(freezing, -failure.errno)
+
+    def _stop_timer(self, freezing: Freezing) -> None:
+        if freezing.timer:
+            self.timers.append((freezing.timer, STOP))
+            freezing.timer = 0
+
+    def _end_freeze(self, freezing: Freezing, result: int) -> None:
+        freezing.thread.need_return = False
+        self.outbox.append(Completion(freezing.ticket, result, b""))
 
     def _run(self) -> None:
         """Take up the reads of all threads that were woken, and the freezes that may go on."""

@@ -40,7 +40,7 @@ class Freezing:
         self.processes = processes  # still to be frozen; the first is the one that is waited for
         self.timeout_ms = timeout_ms  # for each of them
         self.ticket = 0
-        self.timer = 0  # which of the engine's timers ends the current wait?
+        self.timer = 0  # which of the engine's timers ends the current wait? 0: none
 
     def begin(self) -> bool:
         """Freeze the first process; False if its calls must be waited for."""
@@ -62,7 +62,11 @@ class Freezing:
         tell(process, frozen=True)
 
     def give_up(self) -> None:
-        """A signal ended the wait (F2)."""
+        """A signal ended the wait (F2).
+
+        Differs: if its handler was installed with SA_RESTART, the driver's wait begins anew. No
+        errno that we may answer has that effect, so the client gets EINTR in any case.
+        """
         self.processes[0].is_frozen = False
 
 

@@ -46,6 +46,8 @@ class ClientMemory(Protocol):
     An address that the client cannot use itself is reported by a short count, never by a signal.
     """
 
+    pid: int  # of the thread's process, in the daemon's pid namespace
+
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""
 
@@ -99,6 +101,9 @@ class Client(Protocol):
 
     def uid_of(self, uid: int) -> int:
         """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none."""
+
+    def user(self) -> int:
+        """Return the effective user of the opener's process, in the daemon's user namespace."""
 
     def security_context(self) -> bytes | None:
         """Return the opener's security context with its NUL, None where no LSM gives one."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _pack_pointer: Final = Struct("=Q").pack
 _POINTER_SIZE: Final = 8
 _FD_SIZE: Final = 4
+_ALIGNMENT: Final = 4  # bytes; the driver writes to buffers in such steps only
 
 
 class Piece:
@@ -120,13 +121,15 @@ class Pointers:
         """Copy every piece, with the fix-ups in place of what the sender had there.
 
         Raises:
-            BinderFailure: -EINVAL: a piece cannot be read.
+            BinderFailure: -EINVAL: a piece cannot be read, or a pointer is not 4-aligned in it.
         """
         for piece in self._pieces.values():
             offset = self._offset + piece.target
             if not piece.length:
                 continue
             holes = [(start, len(octets)) for start, octets in piece.fixups]
+            if any(start % _ALIGNMENT for start, _ in holes):
+                raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
             if memory.scatter(piece.source, piece.length, arena, offset, holes) is None:
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
             for start, octets in piece.fixups:

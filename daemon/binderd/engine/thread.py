@@ -76,6 +76,7 @@ class Thread:
         "memory",
         "need_return",
         "parked",
+        "pid",
         "process",
         "process_todo",
         "proven_buffer",
@@ -91,6 +92,7 @@ class Thread:
         self.process = process
         self.tid = tid  # in the daemon's pid namespace
         self.memory = memory
+        self.pid = memory.pid  # the thread's process, which need not be the opener (O10)
         self.uid = 0  # effective user of the latest request
         self.looper = 0
         self.stack: Transaction | None = None  # innermost call, outgoing or incoming

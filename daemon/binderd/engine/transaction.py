@@ -80,8 +80,10 @@ class Transaction(Work):
         self.flags = flags
         self.sender: Thread | None = None  # who waits for the reply; None: nobody
         self.sender_parent: Transaction | None = None
-        self.sender_euid = thread.uid
-        self.sender_pid = thread.process.pid
+        # The user is the opener's even if somebody else has the file in hand (I1).
+        is_opener = thread.pid == thread.process.pid
+        self.sender_euid = thread.uid if is_opener else thread.process.client.user()
+        self.sender_pid = thread.pid  # who did send it; to compare only
         self.nice = 0  # of the sender of a call
         self.saved_nice = 0  # of the receiving thread, before it took the call
         self.target_process: Process | None = target
@@ -272,7 +274,7 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
         target_thread = None if one_way else _find_nested(thread, receiver)
         context = _security_context(process, node) if node.wants_security_context else b""
         buffer = receiver.allocate(
-            (data_size, offsets_size, extra_size, len(context)), process.pid if one_way else None
+            (data_size, offsets_size, extra_size, len(context)), thread.pid if one_way else None
         )
         node.local_strong += 1
         buffer.target_node = node

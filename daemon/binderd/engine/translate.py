@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from errno import EBADF, EFAULT, EINVAL, ENOMEM, EPERM
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure
 from binderd.engine.scatter import Pointers
@@ -48,6 +48,13 @@ _OFFSET_SIZE: Final = 8
 _FD_SIZE: Final = 4
 _HANDLE_MASK: Final = 0xFFFFFFFF
 _unpack_word: Final = Struct("=I").unpack_from
+
+
+class Fault(NamedTuple):
+    """Why a payload is refused, unless something before that is wrong."""
+
+    start: int  # where in the data
+    errno: int
 
 
 class Translation:
@@ -83,18 +90,27 @@ class Translation:
         """
         buffer, memory, arena = self.buffer, self.thread.memory, self.receiver.client.arena
         table = self._read_offsets(offsets_address)
-        holes = _holes(self.starts, buffer.data_size)
+        holes, fault = _holes(self.starts, buffer.data_size)
         objects = memory.scatter(address, buffer.data_size, arena, buffer.offset, holes)
         if objects is None:
-            raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
+            objects, fault = self._readable(address, holes, fault)
         buffer.held = []
-        for index, ((start, _), found) in enumerate(zip(holes, objects, strict=True)):
+        end = 0
+        for index, found in enumerate(objects):
+            start = holes[index][0]
+            if start < end:
+                raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
             kind = _unpack_word(found)[0]
             record = OBJECTS.get(kind)
+            if record is not None and len(found) < record.size:
+                found = b"".join(objects[index:])  # the next one begins inside it
             if record is None or len(found) < record.size:
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
             translated = _TRANSLATORS[kind](self, index, found)
-            arena.write(buffer.offset + start, translated + found[record.size :])
+            arena.write(buffer.offset + start, translated + found[record.size : holes[index][1]])
+            end = start + record.size
+        if fault is not None:
+            raise BinderFailure(BR_FAILED_REPLY, -EFAULT if fault.start < end else -fault.errno)
         arena.write(buffer.offset + (buffer.data_size + 7 & ~7), table)
         self.pointers.copy(memory, arena)
 
@@ -109,6 +125,26 @@ class Translation:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         self.starts = Struct(f"={size // _OFFSET_SIZE}Q").unpack(table)
         return table
+
+    def _readable(
+        self, address: int, holes: list[tuple[int, int]], fault: Fault | None
+    ) -> tuple[list[bytes], Fault]:
+        """Return the objects up to where the data cannot be read, and what is wrong there.
+
+        Data that cannot be read matters only once everything before it is in order.
+        """
+        size = self.buffer.data_size
+        data = self.thread.memory.read(address, size)
+        objects: list[bytes] = []
+        for start, length in holes:
+            if start > len(data):
+                return objects, Fault(start, EFAULT)
+            if min(start + OBJECT_SIZE_MAX, size) > len(data):
+                return objects, Fault(start, EINVAL)
+            objects.append(data[start : start + length])
+        if fault is None or fault.start > len(data):
+            fault = Fault(size, EFAULT)
+        return objects, fault
 
     # One function for each type; all return the object as the receiver is to see it.
 
@@ -197,24 +233,24 @@ _TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {
 }
 
 
-def _holes(starts: tuple[int, ...], data_size: int) -> list[tuple[int, int]]:
+def _holes(starts: tuple[int, ...], data_size: int) -> tuple[list[tuple[int, int]], Fault | None]:
     """Return where the objects lie, each with as many bytes as the largest object could have.
 
-    Raises:
-        BinderFailure: -EINVAL for an offset that is not 4-aligned, not increasing or too close to
-            the end (O1); -EFAULT for one outside the data, as the driver has it.
+    They end before the first offset that is not 4-aligned, too close to the end (O1: EINVAL), not
+    increasing or outside the data (EFAULT: the driver notices these two when it copies the bytes
+    up to the object).
     """
-    holes = []
+    holes: list[tuple[int, int]] = []
     end = 0
-    for index, start in enumerate(starts):
+    for start in starts:
         if start < end or start > data_size:
-            # The driver notices these while it copies the bytes up to the object.
-            raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
+            return holes, Fault(start, EFAULT)
         size = min(OBJECT_SIZE_MAX, data_size - start)
-        if index + 1 < len(starts) and starts[index + 1] > start:
-            size = min(size, starts[index + 1] - start)
         if size < _HEADER_SIZE or start % _HEADER_SIZE:
-            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+            return holes, Fault(start, EINVAL)
+        if holes:
+            before, length = holes[-1]
+            holes[-1] = (before, min(length, start - before))
         holes.append((start, size))
         end = start + _HEADER_SIZE
-    return holes
+    return holes, None

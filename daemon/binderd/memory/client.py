@@ -15,6 +15,7 @@ from binderd.memory.identity import (
     pid_as_seen_by,
     security_context,
     uid_as_seen_by,
+    user_of,
 )
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.proc import FileId, belongs_to, process_of
@@ -47,6 +48,7 @@ class FileClient:
 
     Args:
         pid: the opener's process id.
+        tid: the thread that opened it.
         arena: its pages.
         backing_id: what the kernel calls those pages.
         opener: who made this, and takes it back.
@@ -67,9 +69,11 @@ class FileClient:
 
     arena: ReceiverArena
 
-    def __init__(self, pid: int, arena: MemfdArena, backing_id: int, opener: FileOpener) -> None:
+    def __init__(
+        self, pid: int, tid: int, arena: MemfdArena, backing_id: int, opener: FileOpener
+    ) -> None:
         self.pid = pid
-        self.nice = nice_of(pid)
+        self.nice = nice_of(tid)
         self.is_foreign = is_foreign(pid)
         self._seen_pids: dict[int, int] = {}  # our process id of a sender -> this client's
         self.arena = self.pages = arena  # the port, and what it is
@@ -91,6 +95,10 @@ class FileClient:
     def uid_of(self, uid: int) -> int:
         """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none."""
         return uid_as_seen_by(self.pid, uid)
+
+    def user(self) -> int:
+        """Return the effective user of the opener's process."""
+        return user_of(self.pid)
 
     def security_context(self) -> bytes | None:
         """Return the opener's security context with its NUL, None where no LSM gives one."""
@@ -184,7 +192,7 @@ class FileOpener:
         except BaseException:
             arena.close()
             raise
-        client = FileClient(pid, arena, backing_id, self)
+        client = FileClient(pid, tid, arena, backing_id, self)
         self._clients[client] = None
         return client
 

@@ -8,6 +8,7 @@ descriptors are still there; afterwards the sender may close it (O7).
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 from typing import Final
 
@@ -49,4 +50,9 @@ def take_file(tid: int, fd: int) -> TakenFile | None:
         taken: int = _pidfd_getfd(pidfd, fd, 0)
     finally:
         os.close(pidfd)
-    return TakenFile(taken) if taken >= 0 else None
+    if taken < 0:
+        return None
+    if fcntl.fcntl(taken, fcntl.F_GETFL) & os.O_PATH:  # the driver's fget takes none of these
+        os.close(taken)
+        return None
+    return TakenFile(taken)

@@ -77,6 +77,12 @@ def security_context(pid: int) -> bytes | None:
     return context + b"\0" if context else None
 
 
+def user_of(pid: int) -> int:
+    """Return the effective user of a process, NO_ID if it is gone."""
+    fields = _status_field(pid, b"Uid:").split()
+    return int(fields[1]) if fields else NO_ID
+
+
 def nice_of(tid: int) -> int:
     """Return the nice value of a thread, 0 if it is gone."""
     try:
@@ -92,7 +98,9 @@ def set_nice(tid: int, nice: int) -> None:
     """
     try:
         limit = resource.prlimit(tid, resource.RLIMIT_NICE)[0]
-        if _NICE_MAX + 1 - nice > limit and not _has_capability(tid, _CAP_SYS_NICE):
+        wanted = _NICE_MAX + 1 - nice  # as the limit counts: 1 (nicest) to 40
+        is_within = 0 <= wanted <= limit or limit == resource.RLIM_INFINITY
+        if not is_within and not _may_set_nice(tid):
             nice = _NICE_MAX + 1 - limit
         if nice <= _NICE_MAX:
             os.setpriority(os.PRIO_PROCESS, tid, nice)
@@ -100,8 +108,12 @@ def set_nice(tid: int, nice: int) -> None:
         pass  # gone, or we may not: then it stays as it is
 
 
-def _has_capability(tid: int, number: int) -> bool:
-    return bool(int(_status_field(tid, b"CapEff:") or b"0", 16) >> number & 1)
+def _may_set_nice(tid: int) -> bool:
+    """Return whether a thread has CAP_SYS_NICE where it counts, in our user namespace."""
+    capabilities = int(_status_field(tid, b"CapEff:") or b"0", 16)
+    return bool(capabilities >> _CAP_SYS_NICE & 1) and (
+        _namespace(tid, "user") == _own_namespaces()[1]
+    )
 
 
 def _namespace_pids(pid: int) -> list[int]:

@@ -96,9 +96,18 @@ class AddressSpace:
 class ProcessMemory:
     """The memory of one thread."""
 
-    __slots__ = ("_read_end", "_read_start", "_space", "_tid", "_write_end", "_write_start")
+    __slots__ = (
+        "_read_end",
+        "_read_start",
+        "_space",
+        "_tid",
+        "_write_end",
+        "_write_start",
+        "pid",
+    )
 
     def __init__(self, tid: int, space: AddressSpace) -> None:
+        self.pid = space.pid
         self._tid = tid
         self._space = space
         # The pages that command streams were last read from and written to: proven, see above.
