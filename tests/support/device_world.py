@@ -14,7 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
-from support.puppet import PROT_READ
+from support.puppet import HEAP_SIZE, PROT_READ
 from support.puppeteer import GLANCE, PATIENCE, Puppet
 
 if TYPE_CHECKING:
@@ -238,6 +238,10 @@ class DeviceProc(Proc):
 
     def room(self, size: int) -> int:
         return self.program.room(size)
+
+    @property
+    def heap_end(self) -> int:
+        return self.program.puppet.heap + HEAP_SIZE
 
     def poke(self, address: int, data: bytes) -> None:
         self.program.puppet.send("poke", data, address=address)

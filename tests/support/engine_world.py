@@ -133,9 +133,10 @@ class Program:
             self.memory = FakeMemory()
             self._heap = HEAP_ADDRESS + self.pid * SPACING
             self.memory.map(self._heap, bytearray(HEAP_SIZE), writable=True)
+            self.heap_end = self._heap + HEAP_SIZE
         else:
             self.memory = parent.memory.fork()
-            self._heap = parent._heap
+            self._heap, self.heap_end = parent._heap, parent.heap_end
         world.programs.append(self)
 
     def open(self, device: str, *, size: int | None, nonblocking: bool) -> EngineProc:
@@ -349,6 +350,10 @@ class EngineProc(Proc):
 
     def room(self, size: int) -> int:
         return self.program.room(size)
+
+    @property
+    def heap_end(self) -> int:
+        return self.program.heap_end
 
     def poke(self, address: int, data: bytes) -> None:
         assert self.program.memory.write(address, data), "a scenario pokes where nothing is mapped"

@@ -250,6 +250,11 @@ class Proc(ABC):
     def room(self, size: int) -> int:
         """Return the address of ``size`` fresh bytes in the process' own memory."""
 
+    @property
+    @abstractmethod
+    def heap_end(self) -> int:
+        """Where the process' own memory ends; nothing can be read behind it."""
+
     @abstractmethod
     def poke(self, address: int, data: bytes) -> None:
         """Store into the process' memory."""
