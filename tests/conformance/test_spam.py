@@ -15,7 +15,7 @@ from binderwire.binder_abi import (
 )
 from support import bc
 from support.playbook import MAPPING_SIZE, statements
-from support.scenes import freezer, get_call, manager_and_client
+from support.scenes import freezer, get_call, manager_and_client, take
 from support.transcript import assert_br
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
+
 from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
 from support.puppet import HEAP_SIZE, PROT_READ
 from support.puppeteer import GLANCE, PATIENCE, Puppet
@@ -73,7 +75,13 @@ class DeviceWorld(World):
         guest: bool = False,
     ) -> DeviceProc:
         zygote = self._guests() if guest else self._zygote
-        program = Program(self, zygote.fork(uid, nice=nice, nice_limit=nice_limit))
+        try:
+            puppet = zygote.fork(uid, nice=nice, nice_limit=nice_limit)
+        except PermissionError:
+            if nice_limit:
+                pytest.skip("needs CAP_SYS_RESOURCE to raise RLIMIT_NICE")
+            raise
+        program = Program(self, puppet)
         return program.open(device, size=size, nonblocking=nonblocking, shared=shared)
 
     def _guests(self) -> Puppet:

@@ -357,7 +357,7 @@ class World(ABC):
             uid: the user that it runs as; of a guest, as the guest knows it.
             shared: maps it MAP_SHARED, not MAP_PRIVATE.
             nice: its nice value, and that of its threads at first.
-            nice_limit: its RLIMIT_NICE.
+            nice_limit: its RLIMIT_NICE; 0: that of the tests. Skips the test if it cannot be had.
             guest: it is in namespaces of its own.
         """
 

@@ -199,7 +199,13 @@ class Puppet:
     def op_hello(self, request: dict[str, Any], _: bytes) -> None:
         if request["nice"]:
             os.setpriority(os.PRIO_PROCESS, 0, request["nice"])
-        resource.setrlimit(resource.RLIMIT_NICE, (request["nice_limit"], request["nice_limit"]))
+        if request["nice_limit"]:
+            try:
+                limits = (request["nice_limit"], request["nice_limit"])
+                resource.setrlimit(resource.RLIMIT_NICE, limits)
+            except ValueError:
+                self.answer(request, errno=errno.EPERM)
+                return
         if request["uid"]:
             os.setresuid(request["uid"], request["uid"], request["uid"])
         self.answer(request, errno=0, pid=os.getpid(), heap=self.heap)
