@@ -13,8 +13,6 @@ from abc import ABC, abstractmethod
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
-
 from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
 from support.puppet import HEAP_SIZE, PROT_READ
 from support.puppeteer import GLANCE, PATIENCE, Puppet
@@ -73,15 +71,10 @@ class DeviceWorld(World):
         nice: int = 0,
         nice_limit: int = 0,
         guest: bool = False,
+        context: bytes | None = None,  # the system chooses it
     ) -> DeviceProc:
         zygote = self._guests() if guest else self._zygote
-        try:
-            puppet = zygote.fork(uid, nice=nice, nice_limit=nice_limit)
-        except PermissionError:
-            if nice_limit:
-                pytest.skip("needs CAP_SYS_RESOURCE to raise RLIMIT_NICE")
-            raise
-        program = Program(self, puppet)
+        program = Program(self, zygote.fork(uid, nice=nice, nice_limit=nice_limit))
         return program.open(device, size=size, nonblocking=nonblocking, shared=shared)
 
     def _guests(self) -> Puppet:

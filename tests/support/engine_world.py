@@ -59,9 +59,11 @@ class EngineWorld(World):
         nice: int = 0,
         nice_limit: int = 0,
         guest: bool = False,
+        context: bytes | None = None,
     ) -> EngineProc:
         assert not nice_limit, "who may change a nice value is not the engine's business"
         program = Program(self, uid, nice=nice, guest=guest)
+        program.context = context
         return program.open(device, size=size, nonblocking=nonblocking)
 
     def drain(self) -> None:

@@ -336,7 +336,7 @@ class World(ABC):
 
     def __init__(self) -> None:
         self.seen: set[str] = set()  # names of ioctls, BC_ and BR_ that the scenario has used
-        self.differed = False
+        self.excuses: list[str] = []  # why the scenario was not played, or not as elsewhere
 
     @abstractmethod
     def open(
@@ -350,6 +350,7 @@ class World(ABC):
         nice: int = 0,
         nice_limit: int = 0,
         guest: bool = False,
+        context: bytes | None = None,
     ) -> Proc:
         """Start a process that opens ``device`` and maps ``size`` bytes (None: maps nothing).
 
@@ -357,8 +358,12 @@ class World(ABC):
             uid: the user that it runs as; of a guest, as the guest knows it.
             shared: maps it MAP_SHARED, not MAP_PRIVATE.
             nice: its nice value, and that of its threads at first.
-            nice_limit: its RLIMIT_NICE; 0: that of the tests. Skips the test if it cannot be had.
+            nice_limit: its RLIMIT_NICE; 0: that of the tests.
             guest: it is in namespaces of its own.
+            context: its security context, where the backend can choose; else the system does.
+
+        Raises:
+            PermissionError: it cannot have that ``nice_limit`` here.
         """
 
     @abstractmethod
@@ -376,7 +381,11 @@ class World(ABC):
     def differs(self, *backends: str, reason: str) -> bool:
         """Whether this backend behaves differently here, on purpose; says so in the output."""
         if self.name in backends:
-            print(f"{self.name} differs: {reason}")
-            self.differed = True
+            self.excuse(f"differs: {reason}")
             return True
         return False
+
+    def excuse(self, reason: str) -> None:
+        """Say why the scenario cannot be played here."""
+        print(f"{self.name}: {reason}")
+        self.excuses.append(reason)
