@@ -20,7 +20,7 @@ from binderwire.binder_abi import (
 )
 from support import bc
 from support.playbook import statements
-from support.scenes import Scene, answer, get_reply, manager_and_client, take
+from support.scenes import Scene, answer, get_call, get_reply, manager_and_client, take
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
