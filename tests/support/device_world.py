@@ -14,7 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
-from support.puppet import HEAP_SIZE, PROT_READ
+from support.puppet import HEAP_SIZE, PROT_READ, PROT_WRITE
 from support.puppeteer import GLANCE, PATIENCE, Puppet
 
 if TYPE_CHECKING:
@@ -273,6 +273,12 @@ class DeviceProc(Proc):
     def fork(self) -> DeviceProc:
         child = Program(self.world, self.program.puppet.fork(), self.program.heap)
         return DeviceProc(child, self.device, self.fd, self._mapping)
+
+    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
+        protection = PROT_READ | PROT_WRITE if writable else PROT_READ
+        fields = {"fd": self.fd, "length": size, "protection": protection, "shared": False}
+        puppet = self.program.puppet
+        return int(puppet.answer(puppet.send("mmap", **fields))[0]["errno"])
 
     def munmap(self) -> None:
         address, size = self.mapping

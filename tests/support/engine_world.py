@@ -387,6 +387,9 @@ class EngineProc(Proc):
         child.files = list(self.program.files)
         return EngineProc(child, self.file)
 
+    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
+        raise AssertionError("mappings are not the engine's business")
+
     def munmap(self) -> None:
         self.file.arena.unmap()
         self.world.engine.unmapped(self.file.process)

@@ -157,7 +157,9 @@ class Thread(ABC):
         """BINDER_GET_EXTENDED_ERROR: (id, BR_ code, negative errno); resets it."""
         errno, argument = self.ioctl(abi.BINDER_GET_EXTENDED_ERROR, b"\xa5" * 12)
         assert errno == 0
-        return abi.binder_extended_error.unpack(argument)  # type: ignore[return-value]
+        number, word, param = abi.binder_extended_error.unpack(argument)
+        self.proc.world.seen.add(abi.RETURNS[word].name)
+        return number, word, param
 
     def start_freeze(self, pid: int, *, enable: int = 1, timeout_ms: int = 0) -> Pending:
         """Start a BINDER_FREEZE of the process ``pid``."""
@@ -286,6 +288,10 @@ class Proc(ABC):
     @abstractmethod
     def fork(self) -> Proc:
         """Fork; the child's end of the same open file."""
+
+    @abstractmethod
+    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
+        """Map the file once more, privately; return the errno."""
 
     @abstractmethod
     def munmap(self) -> None:
