@@ -125,7 +125,14 @@ def test_clearing_a_death_that_was_read(world: World) -> None:
     assert_br(sleeping.result(), BR_NOOP, CLEARED)
 
 
-@statements("N11")
+@statements(
+    "N11",
+    "BC_REQUEST_DEATH_NOTIFICATION",
+    "BC_CLEAR_DEATH_NOTIFICATION",
+    "BC_DEAD_BINDER_DONE",
+    "BR_DEAD_BINDER",
+    "BR_CLEAR_DEATH_NOTIFICATION_DONE",
+)
 def test_clearing_a_death_that_was_acknowledged(world: World) -> None:
     scene, number = mourner(world)
     scene.manager.kill()

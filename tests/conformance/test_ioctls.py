@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderwire.binder_abi import (
+    BINDER_ENABLE_ONEWAY_SPAM_DETECTION,
+    BINDER_FREEZE,
+    BINDER_GET_EXTENDED_ERROR,
+    BINDER_GET_FROZEN_INFO,
+    BINDER_GET_NODE_DEBUG_INFO,
+    BINDER_GET_NODE_INFO_FOR_REF,
     BINDER_SET_CONTEXT_MGR,
     BINDER_SET_CONTEXT_MGR_EXT,
     BINDER_SET_IDLE_PRIORITY,
@@ -18,6 +24,7 @@ from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
     BINDER_VERSION,
     BINDER_WRITE_READ,
+    binder_freeze_info,
     binder_version,
     binder_write_read,
     flat_binder_object,
@@ -80,9 +87,15 @@ def test_thread_exit_can_be_repeated(world: World) -> None:
     round_trip(scene)
 
 
+@statements("BINDER_SET_IDLE_TIMEOUT", "BINDER_SET_IDLE_PRIORITY")
+def test_ioctls_that_were_never_implemented(world: World) -> None:
+    thread = world.open().thread()
+    for request_ in (BINDER_SET_IDLE_TIMEOUT, BINDER_SET_IDLE_PRIORITY):
+        argument = b"\x5a" * ioc_size(request_)
+        assert thread.ioctl(request_, argument) == (EINVAL, argument)
+
+
 UNKNOWN = {
-    "BINDER_SET_IDLE_TIMEOUT": BINDER_SET_IDLE_TIMEOUT,
-    "BINDER_SET_IDLE_PRIORITY": BINDER_SET_IDLE_PRIORITY,
     "no such number": 0xC0046263,
     "no argument": 0x6263,
     "another type": 0xC0046309,
@@ -102,24 +115,40 @@ def test_whatever_else_is_invalid(world: World, request_: int) -> None:
     assert thread.start().parked
 
 
-WITH_ARGUMENT = {
-    "BINDER_WRITE_READ": BINDER_WRITE_READ,
-    "BINDER_SET_MAX_THREADS": BINDER_SET_MAX_THREADS,
-    "BINDER_VERSION": BINDER_VERSION,
-    "BINDER_SET_CONTEXT_MGR_EXT": BINDER_SET_CONTEXT_MGR_EXT,
+# The errno for an argument that the driver cannot use.
+BAD_POINTER = {
+    "BINDER_WRITE_READ": (BINDER_WRITE_READ, EFAULT),
+    "BINDER_SET_MAX_THREADS": (BINDER_SET_MAX_THREADS, EINVAL),
+    "BINDER_VERSION": (BINDER_VERSION, EINVAL),
+    "BINDER_SET_CONTEXT_MGR_EXT": (BINDER_SET_CONTEXT_MGR_EXT, EINVAL),
+    "BINDER_GET_NODE_DEBUG_INFO": (BINDER_GET_NODE_DEBUG_INFO, EFAULT),
+    "BINDER_GET_NODE_INFO_FOR_REF": (BINDER_GET_NODE_INFO_FOR_REF, EFAULT),
+    "BINDER_FREEZE": (BINDER_FREEZE, EFAULT),
+    "BINDER_GET_FROZEN_INFO": (BINDER_GET_FROZEN_INFO, EFAULT),
+    "BINDER_ENABLE_ONEWAY_SPAM_DETECTION": (BINDER_ENABLE_ONEWAY_SPAM_DETECTION, EFAULT),
+    "BINDER_GET_EXTENDED_ERROR": (BINDER_GET_EXTENDED_ERROR, EFAULT),
 }
 
 
-@statements("BINDER_WRITE_READ", "BINDER_SET_MAX_THREADS", "BINDER_VERSION")
-@pytest.mark.parametrize("request_", WITH_ARGUMENT.values(), ids=WITH_ARGUMENT)
-def test_a_null_argument(world: World, request_: int) -> None:
+@statements(
+    "BINDER_WRITE_READ",
+    "BINDER_SET_MAX_THREADS",
+    "BINDER_VERSION",
+    "BINDER_SET_CONTEXT_MGR_EXT",
+    "BINDER_GET_NODE_DEBUG_INFO",
+    "BINDER_GET_NODE_INFO_FOR_REF",
+    "BINDER_FREEZE",
+    "BINDER_GET_FROZEN_INFO",
+    "BINDER_ENABLE_ONEWAY_SPAM_DETECTION",
+    "BINDER_GET_EXTENDED_ERROR",
+)
+@pytest.mark.parametrize(("request_", "errno"), BAD_POINTER.values(), ids=BAD_POINTER)
+def test_a_null_argument(world: World, request_: int, errno: int) -> None:
     if world.differs("engine", reason="the kernel looks at the argument before we are asked"):
         return
-    thread = world.open().thread()
-    expected = EFAULT if request_ == BINDER_WRITE_READ else EINVAL
     if world.differs("fuse", reason="the kernel reports EFAULT before we are asked"):
-        expected = EFAULT
-    assert thread.ioctl(request_, None)[0] == expected
+        errno = EFAULT
+    assert world.open().thread().ioctl(request_, None)[0] == errno
 
 
 @statements("BINDER_SET_CONTEXT_MGR", "BINDER_THREAD_EXIT")
@@ -131,3 +160,14 @@ def test_a_null_argument_that_is_ignored(world: World, request_: int) -> None:
     if world.differs("fuse", reason="the kernel reports EFAULT before we are asked"):
         expected = EFAULT
     assert world.open().thread().ioctl(request_, None)[0] == expected
+
+
+@statements("BINDER_ENABLE_ONEWAY_SPAM_DETECTION", "BINDER_SET_MAX_THREADS", "BINDER_FREEZE")
+def test_an_argument_that_is_only_read_stays_as_it_is(world: World) -> None:
+    proc = world.open()
+    argument = b"\x5a" * 4
+    thread = proc.seasoned()
+    for request_ in (BINDER_ENABLE_ONEWAY_SPAM_DETECTION, BINDER_SET_MAX_THREADS):
+        assert thread.ioctl(request_, argument) == (0, argument)
+    freeze = binder_freeze_info.build(pid=proc.pid, enable=0, timeout_ms=7)
+    assert thread.ioctl(BINDER_FREEZE, freeze) == (0, freeze)

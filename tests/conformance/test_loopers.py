@@ -156,7 +156,7 @@ def test_registering_unasked_makes_a_looper_but_counts_for_nothing(world: World)
     assert asked_for_a_thread(unasked, scene.client.proc)
 
 
-@statements("R12")
+@statements("R12", "BC_REGISTER_LOOPER", "BC_ENTER_LOOPER", "BC_EXIT_LOOPER", "BR_SPAWN_LOOPER")
 def test_entering_after_registering_is_no_error(world: World) -> None:
     scene = crowd(world, 2)
     assert asked_for_a_thread(scene.server, scene.client.proc)

@@ -175,7 +175,7 @@ def test_a_dropped_handle_takes_its_death_request_along(world: World) -> None:
     assert sleeping.parked
 
 
-@statements("N4")
+@statements("N4", "BC_INCREFS", "BC_ACQUIRE", "BC_RELEASE", "BC_DECREFS")
 def test_a_handle_lives_while_either_count_does(world: World) -> None:
     scene = manager_and_client(world)
     number = take(scene, 0x1000)
@@ -185,7 +185,16 @@ def test_a_handle_lives_while_either_count_does(world: World) -> None:
     assert not fails(scene.client, bc.call(number))
 
 
-@statements("N5", "N6")
+@statements(
+    "N5",
+    "N6",
+    "BC_INCREFS_DONE",
+    "BC_ACQUIRE_DONE",
+    "BR_INCREFS",
+    "BR_ACQUIRE",
+    "BR_RELEASE",
+    "BR_DECREFS",
+)
 def test_the_owner_is_told_after_its_acknowledgements_only(world: World) -> None:
     scene = manager_and_client(world)
     owner, looper = scene.client, scene.client.proc.looper()

@@ -68,7 +68,16 @@ def test_a_thread_with_work_of_its_own_leaves_the_process_queue_alone(world: Wor
     get_call(scene.server, code=1)
 
 
-@statements("Q2")
+@statements(
+    "Q2",
+    "BC_TRANSACTION",
+    "BR_TRANSACTION",
+    "BC_REPLY",
+    "BR_REPLY",
+    "BC_FREE_BUFFER",
+    "BR_TRANSACTION_COMPLETE",
+    "BR_NOOP",
+)
 def test_a_caller_sleeps_until_the_reply_and_gets_both_at_once(world: World) -> None:
     scene = manager_and_client(world)
     started = scene.client.start(bc.call(0, b"question", code=3))
@@ -260,7 +269,7 @@ def test_a_second_failure_of_a_called_one_is_dropped(world: World) -> None:
     )
 
 
-@statements("Q8")
+@statements("Q8", "BR_DEAD_REPLY", "BR_FAILED_REPLY")
 def test_own_failure_and_the_called_one_s_do_not_hide_each_other(world: World) -> None:
     scene = manager_and_client(world)
     scene.client.write(bc.call(0))

@@ -14,7 +14,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
-from support.puppet import PROT_READ
+from support.puppet import HEAP_SIZE, PROT_READ, PROT_WRITE
 from support.puppeteer import GLANCE, PATIENCE, Puppet
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class DeviceWorld(World):
         nice: int = 0,
         nice_limit: int = 0,
         guest: bool = False,
+        context: bytes | None = None,  # the system chooses it
     ) -> DeviceProc:
         if device not in self._devices:
             self._devices[device] = self.driver.new_device(device)
@@ -276,6 +277,10 @@ class DeviceProc(Proc):
     def room(self, size: int) -> int:
         return self.program.room(size)
 
+    @property
+    def heap_end(self) -> int:
+        return self.program.puppet.heap + HEAP_SIZE
+
     def poke(self, address: int, data: bytes) -> None:
         self.program.puppet.send("poke", data, address=address)
 
@@ -306,6 +311,12 @@ class DeviceProc(Proc):
         child = Program(self.world, self.program.puppet.fork(), self.program.heap)
         child.hold(self.file)
         return DeviceProc(child, self.device, self.file, self.fd, self._mapping)
+
+    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
+        protection = PROT_READ | PROT_WRITE if writable else PROT_READ
+        fields = {"fd": self.fd, "length": size, "protection": protection, "shared": False}
+        puppet = self.program.puppet
+        return int(puppet.answer(puppet.send("mmap", **fields))[0]["errno"])
 
     def munmap(self) -> None:
         address, size = self.mapping

@@ -61,9 +61,11 @@ class EngineWorld(World):
         nice: int = 0,
         nice_limit: int = 0,
         guest: bool = False,
+        context: bytes | None = None,
     ) -> EngineProc:
         assert not nice_limit, "who may change a nice value is not the engine's business"
         program = Program(self, uid, nice=nice, guest=guest)
+        program.context = context
         return program.open(device, size=size, nonblocking=nonblocking)
 
     def drain(self) -> None:
@@ -141,9 +143,10 @@ class Program:
             self.memory = FakeMemory()
             self._heap = HEAP_ADDRESS + self.pid * SPACING
             self.memory.map(self._heap, bytearray(world.heap_size), writable=True)
+            self.heap_end = self._heap + world.heap_size
         else:
             self.memory = parent.memory.fork()
-            self._heap = parent._heap
+            self._heap, self.heap_end = parent._heap, parent.heap_end
         world.programs.append(self)
 
     def open(self, device: str, *, size: int | None, nonblocking: bool) -> EngineProc:
@@ -358,6 +361,10 @@ class EngineProc(Proc):
     def room(self, size: int) -> int:
         return self.program.room(size)
 
+    @property
+    def heap_end(self) -> int:
+        return self.program.heap_end
+
     def poke(self, address: int, data: bytes) -> None:
         assert self.program.memory.write(address, data), "a scenario pokes where nothing is mapped"
 
@@ -387,6 +394,9 @@ class EngineProc(Proc):
         child = Program(self.world, self.program.uid, self.program)
         child.files = list(self.program.files)
         return EngineProc(child, self.file)
+
+    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
+        raise AssertionError("mappings are not the engine's business")
 
     def munmap(self) -> None:
         self.file.arena.unmap()

@@ -157,7 +157,9 @@ class Thread(ABC):
         """BINDER_GET_EXTENDED_ERROR: (id, BR_ code, negative errno); resets it."""
         errno, argument = self.ioctl(abi.BINDER_GET_EXTENDED_ERROR, b"\xa5" * 12)
         assert errno == 0
-        return abi.binder_extended_error.unpack(argument)  # type: ignore[return-value]
+        number, word, param = abi.binder_extended_error.unpack(argument)
+        self.proc.world.seen.add(abi.RETURNS[word].name)
+        return number, word, param
 
     def start_freeze(self, pid: int, *, enable: int = 1, timeout_ms: int = 0) -> Pending:
         """Start a BINDER_FREEZE of the process ``pid``."""
@@ -250,6 +252,11 @@ class Proc(ABC):
     def room(self, size: int) -> int:
         """Return the address of ``size`` fresh bytes in the process' own memory."""
 
+    @property
+    @abstractmethod
+    def heap_end(self) -> int:
+        """Where the process' own memory ends; nothing can be read behind it."""
+
     @abstractmethod
     def poke(self, address: int, data: bytes) -> None:
         """Store into the process' memory."""
@@ -281,6 +288,10 @@ class Proc(ABC):
     @abstractmethod
     def fork(self) -> Proc:
         """Fork; the child's end of the same open file."""
+
+    @abstractmethod
+    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
+        """Map the file once more, privately; return the errno."""
 
     @abstractmethod
     def munmap(self) -> None:
@@ -331,7 +342,7 @@ class World(ABC):
 
     def __init__(self) -> None:
         self.seen: set[str] = set()  # names of ioctls, BC_ and BR_ that the scenario has used
-        self.differed = False
+        self.excuses: list[str] = []  # why the scenario was not played, or not as elsewhere
 
     @abstractmethod
     def open(
@@ -345,6 +356,7 @@ class World(ABC):
         nice: int = 0,
         nice_limit: int = 0,
         guest: bool = False,
+        context: bytes | None = None,
     ) -> Proc:
         """Start a process that opens ``device`` and maps ``size`` bytes (None: maps nothing).
 
@@ -352,8 +364,12 @@ class World(ABC):
             uid: the user that it runs as; of a guest, as the guest knows it.
             shared: maps it MAP_SHARED, not MAP_PRIVATE.
             nice: its nice value, and that of its threads at first.
-            nice_limit: its RLIMIT_NICE.
+            nice_limit: its RLIMIT_NICE; 0: that of the tests.
             guest: it is in namespaces of its own.
+            context: its security context, where the backend can choose; else the system does.
+
+        Raises:
+            PermissionError: it cannot have that ``nice_limit`` here.
         """
 
     @abstractmethod
@@ -371,7 +387,11 @@ class World(ABC):
     def differs(self, *backends: str, reason: str) -> bool:
         """Whether this backend behaves differently here, on purpose; says so in the output."""
         if self.name in backends:
-            print(f"{self.name} differs: {reason}")
-            self.differed = True
+            self.excuse(f"differs: {reason}")
             return True
         return False
+
+    def excuse(self, reason: str) -> None:
+        """Say why the scenario cannot be played here."""
+        print(f"{self.name}: {reason}")
+        self.excuses.append(reason)

@@ -44,6 +44,7 @@ libc.mmap.argtypes = [
 ]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.unshare.argtypes = [ctypes.c_int]
 
 
@@ -151,7 +152,10 @@ class Puppet:
         self._received = bytearray()
         self._descriptors: list[int] = []
         anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-        self.heap = map_memory(HEAP_SIZE, PROT_READ | PROT_WRITE, anonymous)
+        guard_size = os.sysconf("SC_PAGE_SIZE")
+        self.heap = map_memory(HEAP_SIZE + guard_size, PROT_READ | PROT_WRITE, anonymous)
+        if libc.mprotect(self.heap + HEAP_SIZE, guard_size, 0):
+            raise OSError(ctypes.get_errno(), "mprotect")
 
     def run(self) -> None:
         """Serve until the other side closes the socket."""
@@ -195,7 +199,13 @@ class Puppet:
     def op_hello(self, request: dict[str, Any], _: bytes) -> None:
         if request["nice"]:
             os.setpriority(os.PRIO_PROCESS, 0, request["nice"])
-        resource.setrlimit(resource.RLIMIT_NICE, (request["nice_limit"], request["nice_limit"]))
+        if request["nice_limit"]:
+            try:
+                limits = (request["nice_limit"], request["nice_limit"])
+                resource.setrlimit(resource.RLIMIT_NICE, limits)
+            except ValueError:
+                self.answer(request, errno=errno.EPERM)
+                return
         if request["uid"]:
             os.setresuid(request["uid"], request["uid"], request["uid"])
         self.answer(request, errno=0, pid=os.getpid(), heap=self.heap)

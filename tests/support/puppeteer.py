@@ -46,12 +46,14 @@ class Puppet:
         number = self.send("hello", uid=uid, nice=nice, nice_limit=nice_limit)
         self.pid = self._receive_pid()
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        hello, _ = self.answer(number)
-        assert not hello["errno"], f"a client cannot be made: {os.strerror(hello['errno'])}"
-        self.own_pid: int = hello["pid"]  # as the process itself knows it
-        self.heap: int = hello["heap"]
         self._pidfd = os.pidfd_open(self.pid)
         self.alive = True
+        hello, _ = self.answer(number)
+        if hello["errno"]:
+            self.kill()
+            raise OSError(hello["errno"], f"client: {os.strerror(hello['errno'])}")
+        self.own_pid: int = hello["pid"]  # as the process itself knows it
+        self.heap: int = hello["heap"]
 
     def send(self, op: str, blob: bytes = b"", *, fds: tuple[int, ...] = (), **fields: Any) -> int:  # noqa: ANN401
         """Send a request without waiting; return its id."""
@@ -103,7 +105,11 @@ class Puppet:
 
         Args:
             uid: whom the child becomes, as it knows users itself.
+            nice_limit: its RLIMIT_NICE; 0: as we have it.
             users: the child gets namespaces of its own, with these users: (first, count).
+
+        Raises:
+            OSError: it may not become that.
         """
         ours, theirs = socket.socketpair()
         with theirs:
