@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
+from errno import EIO
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from support.playbook import MAPPING_SIZE, Pending, Proc, Thread, World
-from support.puppet import PROT_READ
+from support.puppet import PROT_READ, PROT_WRITE
 from support.puppeteer import GLANCE, PATIENCE, Puppet
 
 if TYPE_CHECKING:
@@ -257,10 +258,24 @@ class DeviceProc(Proc):
     def open_again(self, *, size: int | None = MAPPING_SIZE) -> DeviceProc:
         return self.program.open(self.device, size=size, nonblocking=False)
 
-    def fork(self) -> DeviceProc:
-        child = Program(self.world, self.program.puppet.fork(), self.program.heap)
+    def fork(self, uid: int = 0) -> DeviceProc:
+        child = Program(self.world, self.program.puppet.fork(uid), self.program.heap)
         child.hold(self.file)
         return DeviceProc(child, self.device, self.file, self.fd, self._mapping)
+
+    def try_mmap(self, size: int, *, writable: bool = False) -> int:
+        protection = PROT_READ | (PROT_WRITE if writable else 0)
+        try:
+            self.program.puppet.ask(
+                "mmap", fd=self.fd, length=size, protection=protection, shared=False
+            )
+        except OSError as error:
+            return error.errno or EIO
+        self.program.hold(self.file)
+        return 0
+
+    def set_nonblocking(self) -> None:
+        self.program.puppet.ask("nonblock", fd=self.fd)
 
     def munmap(self) -> None:
         address, size = self.mapping

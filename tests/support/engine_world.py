@@ -32,7 +32,6 @@ class EngineWorld(World):
 
     name = "engine"
     is_kernel = False
-    heap_size = 16 << 20  # bytes a process; taken from the machine only where it is touched
 
     def __init__(self) -> None:
         self.engine = Engine()
@@ -100,11 +99,9 @@ class Program:
         self.alive = True
         if parent is None:
             self.memory = FakeMemory()
-            self._heap = HEAP_ADDRESS + self.pid * SPACING
-            self.memory.map(self._heap, bytearray(world.heap_size), writable=True)
+            self.memory.map(HEAP_ADDRESS + self.pid * SPACING, bytearray(), writable=True)
         else:
             self.memory = parent.memory.fork()
-            self._heap = parent._heap
         world.programs.append(self)
 
     def open(self, device: str, *, size: int | None, nonblocking: bool) -> EngineProc:
@@ -114,8 +111,9 @@ class Program:
         return EngineProc(self, file)
 
     def room(self, size: int) -> int:
-        address = self._heap
-        self._heap += (size + 7) & ~7
+        heap = self.memory.regions[0]  # grows with what is asked for
+        address = heap.address + len(heap.octets)
+        heap.octets += bytes((size + 7) & ~7)
         return address
 
     def close_file(self, file: OpenFile) -> None:
@@ -309,8 +307,8 @@ class EngineProc(Proc):
     def open_again(self, *, size: int | None = MAPPING_SIZE) -> EngineProc:
         return self.program.open(self.file.device, size=size, nonblocking=False)
 
-    def fork(self) -> EngineProc:
-        child = Program(self.world, self.program.uid, self.program)
+    def fork(self, uid: int = 0) -> EngineProc:
+        child = Program(self.world, uid or self.program.uid, self.program)
         child.files = list(self.program.files)
         return EngineProc(child, self.file)
 

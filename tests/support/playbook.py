@@ -209,8 +209,8 @@ class Proc(ABC):
         """Open the same device once more in the same process."""
 
     @abstractmethod
-    def fork(self) -> Proc:
-        """Fork; the child's end of the same open file."""
+    def fork(self, uid: int = 0) -> Proc:
+        """Fork; the child's end of the same open file.  It may become another user."""
 
     @abstractmethod
     def munmap(self) -> None:
@@ -223,6 +223,14 @@ class Proc(ABC):
     @abstractmethod
     def kill(self) -> None:
         """Kill the whole process; returns when the driver is done with it."""
+
+    def try_mmap(self, size: int, *, writable: bool = False) -> int:
+        """Map the file once more; return the errno.  Only where a kernel maps."""
+        raise NotImplementedError
+
+    def set_nonblocking(self) -> None:
+        """Set O_NONBLOCK on the open file.  Only where a kernel keeps the flag."""
+        raise NotImplementedError
 
     def put(self, data: bytes) -> int:
         """Store ``data`` somewhere in the process' own memory."""
