@@ -10,6 +10,7 @@ import pytest
 from support.device_world import DeviceWorld
 from support.engine_world import EngineWorld
 from support.fuse_daemon import FuseDaemon, missing_capability
+from support.kernel_driver import KernelDriver, has_driver
 from support.puppeteer import Puppet, start_zygote
 
 if TYPE_CHECKING:
@@ -36,17 +37,26 @@ def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
     daemon.stop()
 
 
-@pytest.fixture(params=["engine", "fuse"])
+@pytest.fixture(scope="session")
+def kernel_driver() -> KernelDriver:
+    return KernelDriver()
+
+
+BACKENDS = ["engine", "fuse", "kernel"] if has_driver() else ["engine", "fuse"]
+
+
+@pytest.fixture(params=BACKENDS)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     backend: World
     if request.param == "engine":
         backend = EngineWorld()
     else:
-        reason = missing_capability()
+        reason = missing_capability() if request.param == "fuse" else None
         if reason is not None:
             pytest.skip(reason)
-        daemon = request.getfixturevalue("fuse_daemon")
-        backend = DeviceWorld(daemon, request.getfixturevalue("zygote"))
+        names = {"fuse": "fuse_daemon", "kernel": "kernel_driver"}
+        driver = request.getfixturevalue(names[request.param])
+        backend = DeviceWorld(driver, request.getfixturevalue("zygote"))
     yield backend
     backend.close()
     backend.assert_empty()

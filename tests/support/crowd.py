@@ -64,8 +64,6 @@ class Letter(NamedTuple):
 class RecordedWorld(EngineWorld):
     """An engine world that remembers all that clients got to see, as one digest."""
 
-    heap_size = 1 << 20
-
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
         super().__init__()

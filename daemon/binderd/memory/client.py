@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from binderd.memory.identity import (
+    NO_ID,
     is_foreign,
     nice_of,
     pid_as_seen_by,
@@ -59,6 +60,7 @@ class FileClient:
         "_seen_pids",
         "_spaces",
         "_threads",
+        "_user",
         "arena",
         "backing_id",
         "is_foreign",
@@ -75,6 +77,7 @@ class FileClient:
         self.pid = pid
         self.nice = nice_of(tid)
         self.is_foreign = is_foreign(pid)
+        self._user = user_of(pid)
         self._seen_pids: dict[int, int] = {}  # our process id of a sender -> this client's
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
@@ -97,8 +100,11 @@ class FileClient:
         return uid_as_seen_by(self.pid, uid)
 
     def user(self) -> int:
-        """Return the effective user of the opener's process."""
-        return user_of(self.pid)
+        """Return the effective user of the opener's process, the last one if that is gone."""
+        user = user_of(self.pid)
+        if user != NO_ID:
+            self._user = user
+        return self._user
 
     def security_context(self) -> bytes | None:
         """Return the opener's security context with its NUL, None where no LSM gives one."""
