@@ -10,17 +10,20 @@ COMPILED := build/compiled
 COMPILED_STAMP := $(COMPILED)/.done
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
+COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
+	tests/client/test_examples.py
 
 # What the targets start. Arguments are passed on with ARGS: make bench ARGS="--rounds 3".
 DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
 BENCH ?= $(BIN)/python tests/bench/run.py
 PYTEST ?= $(BIN)/python -m pytest
+VM := PYTHONPATH=tests $(BIN)/python -m vm
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo run test check bench clean packages fuse
+.PHONY: help setup compile demo run test test-vm vm check bench clean packages vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -28,7 +31,7 @@ help: ## this text
 	@echo "New here? As root, 'make demo' sets everything up and shows a call from end to end;"
 	@echo "'make run' keeps a device for your own programs. Changed something? 'make test'."
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest) and bench, e.g. make bench ARGS=--help"
 
@@ -42,9 +45,20 @@ demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work in a minut
 run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it until Ctrl-C (root, /dev/fuse)
 	$(FAST) $(RUN) $(ARGS)
 
-test: check ## 'make check', then all tests (those that mount: root, /dev/fuse)
+# Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
+test: check $(COMPILED_STAMP) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
 	$(PYTEST) $(ARGS)
+	$(FAST) $(PYTEST) $(COMPILED_TESTS)
+
+# PART is what pytest is given inside, and the shell's to split: PART="tests/x -k 'a or b'".
+test-vm: export PART ?= tests/vm
+test-vm: vm-packages packages $(STAMP) ## tests on a kernel with its own binder driver, in QEMU
+	$(if $(filter-out tests/vm,$(PART)),,BINDERD_VM=host $(PYTEST) tests/vm)
+	$(VM) run "$(BIN)/python -m pytest $$PART"
+
+vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
+	@$(VM) $(if $(CMD),run "$$CMD",usage)
 
 check: packages $(STAMP) ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .
@@ -64,6 +78,9 @@ clean: ## remove what these targets made: .venv, build, caches
 # A look at the package database (some 20 ms) each time, so that a cached .venv cannot hide a gap.
 packages:
 	@tests/setup.sh packages
+
+vm-packages:
+	@tests/setup.sh packages vm
 
 # The stamp makes the slow part of the setup happen once per change of what it depends on.
 $(STAMP): pyproject.toml Makefile tests/setup.sh

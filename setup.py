@@ -20,13 +20,14 @@ COMPILED_PACKAGES = (
     "daemon/binderd/device",
     "daemon/binderd/memory",
 )
+COMPILED_MODULES = ("daemon/binderd/channel/transfer.py",)
 
 
 def extension_modules() -> list[object]:
     """Return what to compile: nothing unless it was asked for."""
     if os.environ.get("BINDERD_COMPILE") != "1":
         return []
-    from mypyc.build import mypycify  # noqa: PLC0415 - a build requirement only when it is used
+    from mypyc.build import mypycify
 
     sources = sorted(
         str(path)
@@ -34,7 +35,7 @@ def extension_modules() -> list[object]:
         for path in Path(package).glob("*.py")
         if path.name != "__init__.py"
     )
-    return list(mypycify(sources, opt_level="3"))
+    return list(mypycify([*sources, *COMPILED_MODULES], opt_level="3"))
 
 
 setup(ext_modules=extension_modules())

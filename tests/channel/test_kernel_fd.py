@@ -13,8 +13,9 @@ import trio
 import trio.testing
 
 from binderd.channel import kernel_fd
-from binderd.channel.kernel_fd import ENDED, WOULD_BLOCK, KernelFd
-from binderd.channel.pump import BATCH_SIZE, Pump
+from binderd.channel.kernel_fd import KernelFd
+from binderd.channel.pump import BATCH_SIZE, TURNS, Pump
+from binderd.channel.transfer import ENDED, WOULD_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +106,9 @@ async def test_waiting_ends_with_a_request(wire: Wire) -> None:
             await wire.channel.wait()
 
 
+BETWEEN_CHECKPOINTS = BATCH_SIZE * TURNS  # requests
+
+
 async def test_closing_wakes_the_waiting(wire: Wire) -> None:
     async def wait() -> None:
         with pytest.raises(trio.ClosedResourceError):
@@ -136,12 +140,12 @@ async def test_the_pump_answers_until_the_end(wire: Wire) -> None:
 
 
 async def test_a_busy_channel_lets_others_run(wire: Wire) -> None:
-    for _ in range(2 * BATCH_SIZE + 5):
+    for _ in range(2 * BETWEEN_CHECKPOINTS + 5):
         wire.kernel.send(b"x")
     seen = [0]
 
     async def look_on() -> None:
-        while seen[-1] < 2 * BATCH_SIZE:
+        while seen[-1] < 2 * BETWEEN_CHECKPOINTS:
             await trio.lowlevel.checkpoint()
             seen.append(wire.session.handled)
 
@@ -150,17 +154,17 @@ async def test_a_busy_channel_lets_others_run(wire: Wire) -> None:
             nursery.start_soon(wire.pump.run)
             await look_on()
             nursery.cancel_scope.cancel()
-    assert any(0 < handled <= 2 * BATCH_SIZE for handled in seen)
+    assert any(0 < handled <= 2 * BETWEEN_CHECKPOINTS for handled in seen)
 
 
 async def test_cancelling_loses_no_request(wire: Wire) -> None:
-    for _ in range(BATCH_SIZE + 5):
+    for _ in range(BETWEEN_CHECKPOINTS + 5):
         wire.kernel.send(b"x")
     with trio.CancelScope() as scope:
         scope.cancel()
         await wire.pump.run()
-    assert wire.session.handled == BATCH_SIZE
-    assert [wire.kernel.recv(9) for _ in range(BATCH_SIZE)] == [b"x"] * BATCH_SIZE
+    assert wire.session.handled == BETWEEN_CHECKPOINTS
+    assert [wire.kernel.recv(9) for _ in range(BETWEEN_CHECKPOINTS)] == [b"x"] * BETWEEN_CHECKPOINTS
     assert wire.channel.read() == 1, "the others are still there"
 
 

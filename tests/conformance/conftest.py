@@ -10,6 +10,7 @@ import pytest
 from support.device_world import DeviceWorld
 from support.engine_world import EngineWorld
 from support.fuse_daemon import FuseDaemon, missing_capability
+from support.kernel_driver import KernelDriver, has_driver
 from support.puppeteer import Puppet, start_zygote
 
 if TYPE_CHECKING:
@@ -36,11 +37,22 @@ def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
     daemon.stop()
 
 
-@pytest.fixture(params=["engine", "fuse"])
+BACKENDS = ("engine", "fuse", "kernel") if has_driver() else ("engine", "fuse")
+
+
+@pytest.fixture(scope="session")
+def kernel_driver() -> KernelDriver:
+    return KernelDriver()
+
+
+@pytest.fixture(params=BACKENDS)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     backend: World
     if request.param == "engine":
         backend = EngineWorld()
+    elif request.param == "kernel":
+        zygote = request.getfixturevalue("zygote")
+        backend = DeviceWorld(request.getfixturevalue("kernel_driver"), zygote)
     else:
         reason = missing_capability()
         if reason is not None:

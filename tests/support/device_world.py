@@ -31,16 +31,21 @@ class Driver(ABC):
     is_kernel: bool
 
     @abstractmethod
-    def new_device(self) -> Path:
-        """Return a device that no test has used yet."""
+    def new_device(self, name: str) -> Path:
+        """Return a device that nobody uses.
+
+        Args:
+            name: what the scenario calls it. If it begins with ``fresh``, the device was never
+                used; if with ``user``, only by scenarios that call it the same.
+        """
 
     @abstractmethod
     def barrier(self) -> None:
         """Return once everything that was asked before has had its effect."""
 
     @abstractmethod
-    def released(self, pid: int) -> None:
-        """Return once the driver is done with everything that the dead process had open."""
+    def settle(self, open_files: int) -> None:
+        """Return once the driver has seen to every close, so that so many files are open."""
 
     @abstractmethod
     def assert_empty(self) -> None:
@@ -58,7 +63,8 @@ class DeviceWorld(World):
         self._zygote = zygote
         self._guest_zygote: Puppet | None = None  # what the guests are forked from
         self._devices: dict[str, Path] = {}
-        self.puppets: list[Puppet] = []
+        self.programs: list[Program] = []
+        self.files: list[OpenFile] = []
 
     def open(
         self,
@@ -84,19 +90,20 @@ class DeviceWorld(World):
 
     def path(self, device: str) -> str:
         if device not in self._devices:
-            self._devices[device] = self.driver.new_device()
+            self._devices[device] = self.driver.new_device(device)
         return str(self._devices[device])
 
     def assert_empty(self) -> None:
         self.driver.assert_empty()
 
     def close(self) -> None:
-        for puppet in self.puppets:
-            puppet.kill()
-        for puppet in self.puppets:
-            self.driver.released(puppet.pid)
+        for program in self.programs:
+            program.die()
         if self._guest_zygote is not None:
             self._guest_zygote.kill()
+
+    def settle(self) -> None:
+        self.driver.settle(sum(file.holds > 0 for file in self.files))
 
     def eventually(self, check: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -105,14 +112,23 @@ class DeviceWorld(World):
             Event().wait(RETRY_SECONDS)
 
 
+class OpenFile:
+    """An open file description: what the driver calls a process."""
+
+    def __init__(self, world: DeviceWorld) -> None:
+        self.holds = 0  # descriptors and, as a kernel counts them, mappings
+        world.files.append(self)
+
+
 class Program:
-    """A client process and its heap."""
+    """A client process: its heap, and how often it holds which file."""
 
     def __init__(self, world: DeviceWorld, puppet: Puppet, heap: int | None = None) -> None:
         self.world = world
         self.puppet = puppet
         self.heap = puppet.heap if heap is None else heap
-        world.puppets.append(puppet)
+        self.files: list[OpenFile] = []
+        world.programs.append(self)
 
     def open(
         self, device: str, *, size: int | None, nonblocking: bool, shared: bool = False
@@ -120,12 +136,30 @@ class Program:
         flags = os.O_RDWR | (os.O_NONBLOCK if nonblocking else 0)
         fd = self.puppet.ask("open", path=self.world.path(device), flags=flags)["fd"]
         mapping = None
+        file = OpenFile(self.world)
+        self.hold(file)
         if size is not None:
             answer = self.puppet.ask(
                 "mmap", fd=fd, length=size, protection=PROT_READ, shared=shared
             )
             mapping = (answer["address"], size)
-        return DeviceProc(self, device, fd, mapping)
+            self.hold(file)
+        return DeviceProc(self, device, file, fd, mapping)
+
+    def hold(self, file: OpenFile) -> None:
+        self.files.append(file)
+        file.holds += 1
+
+    def let_go(self, file: OpenFile) -> None:
+        self.files.remove(file)
+        file.holds -= 1
+        self.world.settle()
+
+    def die(self) -> None:
+        self.puppet.kill()
+        while self.files:
+            self.files.pop().holds -= 1
+        self.world.settle()
 
     def room(self, size: int) -> int:
         address = self.heap
@@ -213,9 +247,15 @@ class DeviceProc(Proc):
     """A descriptor in a puppet."""
 
     def __init__(
-        self, program: Program, device: str, fd: int, mapping: tuple[int, int] | None
+        self,
+        program: Program,
+        device: str,
+        file: OpenFile,
+        fd: int,
+        mapping: tuple[int, int] | None,
     ) -> None:
         self.program = program
+        self.file = file
         self.world: DeviceWorld = program.world
         self.device = device
         self.fd = fd
@@ -272,7 +312,8 @@ class DeviceProc(Proc):
 
     def fork(self) -> DeviceProc:
         child = Program(self.world, self.program.puppet.fork(), self.program.heap)
-        return DeviceProc(child, self.device, self.fd, self._mapping)
+        child.hold(self.file)
+        return DeviceProc(child, self.device, self.file, self.fd, self._mapping)
 
     def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
         protection = PROT_READ | PROT_WRITE if writable else PROT_READ
@@ -283,11 +324,11 @@ class DeviceProc(Proc):
     def munmap(self) -> None:
         address, size = self.mapping
         self.program.puppet.ask("munmap", address=address, length=size)
+        self.program.let_go(self.file)
 
     def close(self) -> None:
         self.program.puppet.ask("close", fd=self.fd)
-        self.world.driver.barrier()
+        self.program.let_go(self.file)
 
     def kill(self) -> None:
-        self.program.puppet.kill()
-        self.world.driver.released(self.pid)
+        self.program.die()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
 
 HEAP_ADDRESS = 0x5000_0000_0000
-HEAP_SIZE = 16 << 20  # bytes; taken from the machine only where it is touched
 MAPPING_ADDRESS = 0x7000_0000_0000
 SPACING = 1 << 32  # between the address ranges of two processes: a mix-up must not go unseen
 TICKET_FIRST = 1000
@@ -33,6 +32,7 @@ class EngineWorld(World):
 
     name = "engine"
     is_kernel = False
+    heap_size = 16 << 20  # bytes a process; taken from the machine only where it is touched
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +43,8 @@ class EngineWorld(World):
         self.files: list[OpenFile] = []
         self.requests: dict[int, EnginePending] = {}  # open ones, by ticket
         self.pollers: list[EnginePoll] = []
+        self._tids_seen: dict[Process, set[int]] = {}
+        self._lost_threads: set[Process] = set()
         self._numbers = itertools.count(TICKET_FIRST)
 
     def next_number(self) -> int:
@@ -92,7 +94,13 @@ class EngineWorld(World):
 
     def check(self) -> None:
         """Assert the engine's invariants."""
-        check(self.engine, [file.process for file in self.files if not file.released])
+        processes = [file.process for file in self.files if not file.released]
+        for process in processes:
+            seen = self._tids_seen.setdefault(process, set())
+            seen.update(process.threads)
+            if len(seen) > len(process.threads):
+                self._lost_threads.add(process)
+        check(self.engine, processes, lost_threads=self._lost_threads)
 
     def assert_empty(self) -> None:
         assert not any(self.engine.counts().values()), self.engine.counts()
@@ -134,8 +142,8 @@ class Program:
         if parent is None:
             self.memory = FakeMemory()
             self._heap = HEAP_ADDRESS + self.pid * SPACING
-            self.memory.map(self._heap, bytearray(HEAP_SIZE), writable=True)
-            self.heap_end = self._heap + HEAP_SIZE
+            self.memory.map(self._heap, bytearray(world.heap_size), writable=True)
+            self.heap_end = self._heap + world.heap_size
         else:
             self.memory = parent.memory.fork()
             self._heap, self.heap_end = parent._heap, parent.heap_end

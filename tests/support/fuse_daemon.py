@@ -67,15 +67,15 @@ class FuseDaemon(Driver):
         self.barrier()
         self._at_rest = self.counts()
 
-    def new_device(self) -> Path:
+    def new_device(self, name: str) -> Path:  # all are fresh
         return self._mount / f"test{next(self._numbers)}"
 
     def barrier(self) -> None:
         """The daemon answers requests in the order in which the kernel queued them."""
         fcntl.ioctl(self._barrier, BINDER_VERSION, bytearray(4))
 
-    def released(self, pid: int) -> None:
-        self.barrier()
+    def settle(self, open_files: int) -> None:
+        self.barrier()  # a close is queued like any other request
 
     def counts(self) -> dict[str, int]:
         """Return how many objects of each kind the daemon has."""

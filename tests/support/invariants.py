@@ -14,7 +14,7 @@ from binderd.engine.node import Node
 from binderd.engine.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from binderd.engine.buffers import Buffer, BufferArea
     from binderd.engine.engine import Engine
@@ -24,15 +24,22 @@ if TYPE_CHECKING:
     from binderd.engine.work import Work, WorkQueue
 
 
-def check(engine: Engine, processes: Iterable[Process]) -> None:
+def check(
+    engine: Engine, processes: Iterable[Process], *, lost_threads: Container[Process] = ()
+) -> None:
     """Assert every invariant.
 
     Args:
         processes: those that are open, all of them.
+        lost_threads: those that had threads which are gone.  As in the driver, news of a node that
+            only such a thread could have read are gone with it, and so may a node be left over.
     """
     alive = list(processes)
     for process in alive:
-        _check_process(engine, process, alive)
+        _check_process(process, alive)
+        if process not in lost_threads:
+            for node in process.nodes.values():
+                _check_news(node)
     _check_waiting(engine, alive)
     _check_counts(engine, alive)
 
@@ -87,10 +94,17 @@ def stack_of(thread: Thread) -> list[Transaction]:
     return calls
 
 
+def chain_of(call: Transaction | None) -> Iterator[Transaction]:
+    """Yield a call and those that its sender was in: whom a failure is passed on to (E5)."""
+    while call is not None:
+        yield call
+        call = call.sender_parent
+
+
 # One process
 
 
-def _check_process(engine: Engine, process: Process, alive: list[Process]) -> None:
+def _check_process(process: Process, alive: list[Process]) -> None:
     assert not process.is_dead
     assert process.requested_threads >= 0
     for queue in queues_of(process):
@@ -158,6 +172,9 @@ def _check_node(process: Process, node: Node, alive: list[Process]) -> None:
         (buffer.one_way_from is not None) and buffer.target_node is node for buffer in buffers
     )
     assert node.has_one_way or not node.one_way_todo
+
+
+def _check_news(node: Node) -> None:
     needed = node.refs or node.local_strong or node.local_weak
     assert needed or node.queue is not None, "a node that nobody needs and nobody will remove"
     news = node.has_strong and not (node.internal_strong or node.local_strong)
@@ -178,11 +195,6 @@ def _check_area(process: Process) -> None:
         one_way += buffer.size if (buffer.one_way_from is not None) else 0
         if buffer.transaction is not None:
             assert buffer.transaction.buffer is buffer
-        for is_strong, target in buffer.held or []:
-            if not isinstance(target, Node):
-                ref = process.handles.refs.get(target)
-                counted = ref is not None and (ref.strong if is_strong else ref.weak)
-                assert counted or buffer.allow_user_free, "a handle lost before it was delivered"
     assert area.free_one_way == area.size // 2 - one_way
     position = 0
     for offset, size in sorted(pieces):
@@ -216,8 +228,9 @@ def _check_counts(engine: Engine, alive: list[Process]) -> None:
     refs = list(refs_of(alive))
     dead = {ref.node.debug_id for ref in refs if ref.node.process is None}
     works = list(works_of(alive))
-    calls = {call.debug_id for thread in threads_of(alive) for call in stack_of(thread)}
-    calls |= {work.debug_id for work in works if isinstance(work, Transaction)}
+    calls = [call for thread in threads_of(alive) for call in stack_of(thread)]
+    calls += [work for work in works if isinstance(work, Transaction)]
+    live_calls = {outer.debug_id for call in calls for outer in chain_of(call)}
     deaths = {id(ref.death) for ref in refs if ref.death is not None}
     deaths |= {id(work) for work in works if isinstance(work, Death)}
     for process in alive:
@@ -228,6 +241,6 @@ def _check_counts(engine: Engine, alive: list[Process]) -> None:
     assert counts["nodes"] == sum(len(process.nodes) for process in alive) + len(dead)
     assert counts["refs"] == len(refs)
     assert counts["buffers"] == sum(len(buffers_of(process)) for process in alive)
-    assert counts["transactions"] == len(calls)
+    assert counts["transactions"] == len(live_calls)
     assert counts["deaths"] == len(deaths)
     assert counts["parked"] == len(engine.parked)

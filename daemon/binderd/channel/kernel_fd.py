@@ -7,25 +7,16 @@ Rules of the file: no protocol knowledge, and -1 once closed, so that a reused n
 from __future__ import annotations
 
 import os
-from errno import ECONNABORTED, ENODEV, ENOENT, ENOTCONN
+import select
 from typing import Final
 
 import trio
 
-# Results of ``read`` that are no frame size.
-WOULD_BLOCK: Final = -1
-ENDED: Final = 0
+from binderd.channel.transfer import read_frame, write_frame
 
-# What a read can fail with besides EAGAIN (nothing to do) and EINTR (Python tries again by itself):
-#   ENOENT        the request was given up while it was being copied to us: as if it had never been
-#   ENODEV        the file system was unmounted: the end
-#   ECONNABORTED  somebody aborted the connection (umount -f, or through sysfs): the end
-_ENDS: Final = frozenset({ENODEV, ECONNABORTED})
-
-# What a write can fail with because nobody waits for that reply any more:
-#   ENOENT            the request was given up
-#   ENODEV, ENOTCONN, ECONNABORTED  the connection has ended; the next read says so
-_NOBODY_WAITS: Final = frozenset({ENOENT, ENODEV, ENOTCONN, ECONNABORTED})
+# How long a busy channel is waited for without trio, in milliseconds: so long may a signal, the end
+# of a thread or a timer have to wait for its turn.
+_LINGER_MS: Final = 1
 
 
 class KernelFd:
@@ -36,13 +27,15 @@ class KernelFd:
         buffer_size: bytes; the largest request that gets through.
     """
 
-    __slots__ = ("_buffers", "_fd", "buffer")
+    __slots__ = ("_fd", "_poll", "buffer", "buffers")
 
     def __init__(self, fd: int, buffer_size: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self.buffer = bytearray(buffer_size)
-        self._buffers = [self.buffer]  # made once, for readv
+        self.buffers = [self.buffer]  # made once, for readv
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -54,16 +47,7 @@ class KernelFd:
         Returns:
             Its size in bytes, WOULD_BLOCK, or ENDED when there will be no more.
         """
-        while True:
-            try:
-                return os.readv(self._fd, self._buffers)
-            except BlockingIOError:
-                return WOULD_BLOCK
-            except OSError as error:
-                if error.errno in _ENDS:
-                    return ENDED
-                if error.errno != ENOENT:
-                    raise
+        return read_frame(self._fd, self.buffers)
 
     def write(self, frame: bytes) -> None:
         """Write one frame; it goes out whole or, where nobody waits for it any more, not at all.
@@ -71,11 +55,18 @@ class KernelFd:
         Raises:
             OSError: the kernel does not understand the frame.
         """
-        try:
-            os.write(self._fd, frame)
-        except OSError as error:
-            if error.errno not in _NOBODY_WAITS:
-                raise
+        write_frame(self._fd, frame)
+
+    def linger(self) -> bool:
+        """Wait a moment, without trio, for the next request of a busy channel.
+
+        Trio's way of waiting costs more than a request: it enters and leaves the scheduler and
+        changes the set of descriptors twice.
+
+        Returns:
+            Whether there is something to read.
+        """
+        return self._fd >= 0 and bool(self._poll.poll(_LINGER_MS))
 
     async def wait(self) -> None:
         """Wait until there is something to read; always a checkpoint.

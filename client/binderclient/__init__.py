@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""binderclient: Android's binder for Python programs, over any binder device.
+
+The names that most programs need are here.  ``binderclient.trio`` is the same for trio programs,
+``binderclient.servicemanager`` finds services by name, ``binderclient.connection`` is the protocol
+without any input or output.
+"""
+
+from __future__ import annotations
+
+from binderclient.blocking import DEFAULT_PATH, Device
+from binderclient.errors import (
+    BinderError,
+    CallAbandoned,
+    DeadObject,
+    DeviceError,
+    FailedTransaction,
+    FrozenObject,
+    MisuseError,
+    ParcelError,
+    ProtocolError,
+    RemoteException,
+)
+from binderclient.objects import Caller, Proxy, Service, caller, transaction
+from binderclient.parcel import Parcel
+from binderclient.servicemanager import ServiceManager
+
+__all__ = [
+    "DEFAULT_PATH",
+    "BinderError",
+    "CallAbandoned",
+    "Caller",
+    "DeadObject",
+    "Device",
+    "DeviceError",
+    "FailedTransaction",
+    "FrozenObject",
+    "MisuseError",
+    "Parcel",
+    "ParcelError",
+    "ProtocolError",
+    "Proxy",
+    "RemoteException",
+    "Service",
+    "ServiceManager",
+    "caller",
+    "transaction",
+]

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Contents``: the bytes of a parcel, the objects among them, and who owns the memory.
+
+Here every access is checked against the end of the data, once, and everything is padded to a
+multiple of 4 bytes.  References to binder objects and file descriptors are *objects*: the driver
+rewrites them on the way, so that their offsets travel beside the bytes.
+
+A received parcel's bytes are the pages that the driver delivered into; nothing is copied until a
+reader returns a Python value.  ``close`` hands those pages back: from then on the parcel and every
+view that it gave out refuse to be used.
+
+This file must not know what the bytes mean (``parcel`` does), nor devices, threads or how objects
+are numbered (an ``Owner`` and a ``Numbering`` do).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from binderclient.errors import ParcelError
+from binderwire.binder_abi import (
+    BINDER_TYPE_BINDER,
+    BINDER_TYPE_FD,
+    binder_fd_object,
+    flat_binder_object,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from binderclient.objects import IBinder
+
+_WORD: Final = struct.Struct("=I")
+_LENGTH: Final = struct.Struct("=i")
+NULL_LENGTH: Final = -1
+
+
+class Numbering(Protocol):
+    """How the sender's device numbers binder objects."""
+
+    def flatten(self, binder: IBinder, exported: list[int]) -> tuple[int, int, int, int]:
+        """Return ``(type, flags, binder, cookie)`` of the flat_binder_object for ``binder``.
+
+        The number of a local object is appended to ``exported``: it must be settled later.
+        """
+
+
+class Owner(Protocol):
+    """Whoever received a parcel's buffer from the driver."""
+
+    def resolve(self, kind: int, binder: int, cookie: int) -> IBinder:
+        """Return the object of a received flat_binder_object; a proxy holds its own reference."""
+
+    def free_buffer(self, address: int, descriptors: Sequence[int]) -> None:
+        """Give the buffer back (BC_FREE_BUFFER) and close the descriptors nobody took."""
+
+    def drop_buffer(self, address: int, descriptors: Sequence[int]) -> None:
+        """Like ``free_buffer``, later and from anywhere: all that a finalizer may do."""
+
+
+class Contents:
+    """The payload of one transaction, as bytes and objects.
+
+    Args:
+        data: what it starts with; the position is at the start, ready for reading.
+        offsets, owner, address: only of a received parcel: where the objects in ``data`` are, who
+            gets the buffer back, and its address as BC_FREE_BUFFER wants it.  ``data`` is then the
+            delivered pages themselves, and the parcel is read-only.
+
+    A parcel may be read or written, never by two threads at a time.  Reading past the end, or
+    anything that is not what the bytes say, raises ParcelError and leaves the position alone.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_closed",
+        "_data",
+        "_objects",
+        "_owner",
+        "_position",
+        "_views",
+    )
+
+    def __init__(
+        self,
+        data: bytes | bytearray | memoryview = b"",
+        *,
+        offsets: Iterable[int] = (),
+        owner: Owner | None = None,
+        address: int = 0,
+    ) -> None:
+        self._data: Any = bytearray(data) if owner is None else data
+        self._position = 0
+        # Offset of each object -> what it refers to; received ones are resolved when read.
+        self._objects: dict[int, IBinder | int | None] = dict.fromkeys(offsets)
+        self._owner = owner
+        self._address = address
+        self._views: list[memoryview] = []
+        self._closed = False
+
+    # Lifetime
+
+    def close(self) -> None:
+        """Give a received buffer back to the driver; idempotent, and harmless for other parcels.
+
+        Raises:
+            ParcelError: a view of this parcel is in use by something else, for example an array
+                built on it.  The buffer then stays allocated; drop the user and close again.
+        """
+        if self._closed:
+            return
+        if self._owner is not None:
+            self._release_views()
+            descriptors = self._descriptors()
+            self._data.release()
+        self._closed = True
+        if self._owner is not None:
+            self._owner.free_buffer(self._address, descriptors)
+
+    @property
+    def closed(self) -> bool:
+        """Has the buffer been given back?"""
+        return self._closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Views that are still alive keep the pages readable, not their contents: BC_FREE_BUFFER
+        # is what lets the driver write there again.
+        if not self._closed and self._owner is not None:
+            self._closed = True
+            self._owner.drop_buffer(self._address, self._descriptors())
+
+    def _release_views(self) -> None:
+        try:
+            for view in self._views:
+                view.release()
+        except BufferError:
+            raise ParcelError("a view of this parcel is still in use") from None
+        self._views.clear()
+
+    def _descriptors(self) -> list[int]:
+        found = []
+        for offset, taken in self._objects.items():
+            kind = _WORD.unpack_from(self._data, offset)[0] if taken is None else 0
+            if kind == BINDER_TYPE_FD:
+                found.append(binder_fd_object.unpack_from(self._data, offset)[2])
+        return found
+
+    # Position and contents
+
+    @property
+    def position(self) -> int:
+        """Where the next read or write happens, in bytes; 0 … ``size``."""
+        return self._position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        if not 0 <= position <= len(self):
+            raise ParcelError(f"position {position} is outside of {len(self)} bytes")
+        self._position = position
+
+    def __len__(self) -> int:
+        return 0 if self._closed else len(self._data)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self)} bytes, at {self._position}"
+        return f"<{type(self).__name__} {state}, {len(self._objects)} objects>"
+
+    @property
+    def remaining(self) -> int:
+        """Bytes between the position and the end."""
+        return len(self) - self._position
+
+    def __bytes__(self) -> bytes:
+        """Return a copy of everything."""
+        self._check_open()
+        return bytes(self._data)
+
+    def view(self) -> memoryview:
+        """Return everything without copying.
+
+        A received parcel's view dies with the parcel.  While a view of a parcel under construction
+        exists, nothing can be appended.
+        """
+        self._check_open()
+        return self._lend(0, len(self._data))
+
+    def object_offsets(self) -> tuple[int, ...]:
+        """Return where the objects are, in bytes."""
+        return tuple(self._objects)
+
+    def append(self, other: Contents, start: int = 0, size: int | None = None) -> None:
+        """Write ``size`` bytes of ``other`` from its offset ``start``, with the objects therein.
+
+        Raises:
+            ParcelError: the range cuts through an object, or has a file descriptor in it.
+        """
+        end = len(other) if size is None else start + size
+        if not 0 <= start <= end <= len(other):
+            raise ParcelError(f"{start} … {end} is outside of {len(other)} bytes")
+        base = self._position
+        moved: dict[int, IBinder | int | None] = {}
+        for offset in other._objects:
+            if start <= offset < end:
+                if offset + flat_binder_object.size > end:
+                    raise ParcelError("the range cuts through an object")
+                moved[base + offset - start] = other._binder_at(offset)
+        self._put(bytes(other._data[start:end]))
+        self._objects.update(moved)
+
+    def payload(self, numbers: Numbering, exported: list[int]) -> tuple[bytearray, bytearray]:
+        """Return ``(data, offsets)`` as a transaction wants them; binders get their numbers.
+
+        Raises:
+            ParcelError: this is a received parcel, or an object belongs to another device.
+        """
+        if self._owner is not None:
+            raise ParcelError("a received parcel cannot be sent; append() it to a new one")
+        for offset, binder in self._objects.items():
+            if binder is None or isinstance(binder, int):
+                continue
+            flat_binder_object.pack_into(self._data, offset, *numbers.flatten(binder, exported))
+        offsets = sorted(self._objects)
+        return self._data, bytearray(struct.pack(f"={len(offsets)}Q", *offsets))
+
+    # For the encodings on top
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ParcelError("this parcel's buffer was given back")
+
+    def _pack(self, codec: struct.Struct, value: float) -> None:
+        try:
+            self._put(codec.pack(value))
+        except (struct.error, OverflowError) as error:
+            raise ParcelError(f"{value!r}: {error}") from None
+
+    def _pack_array(self, code: str, values: Sequence[float] | None) -> None:
+        if values is None:
+            self._pack(_LENGTH, NULL_LENGTH)
+            return
+        try:
+            self._put(struct.pack(f"=i{len(values)}{code}", len(values), *values))
+        except struct.error as error:
+            raise ParcelError(str(error)) from None
+
+    def _put(self, data: bytes | bytearray | memoryview) -> None:
+        if self._owner is not None or self._closed:
+            raise ParcelError("a received or closed parcel cannot be written")
+        position = self._position
+        padding = -len(data) & 3
+        end = position + len(data) + padding
+        if position < len(self._data):
+            self._check_overwrite(position, end)
+        try:
+            self._data[position : position + len(data)] = data
+            if padding:
+                self._data[end - padding : end] = bytes(padding)
+        except BufferError:
+            raise ParcelError("a view of this parcel is still in use") from None
+        self._position = end
+
+    def _check_overwrite(self, start: int, end: int) -> None:
+        for offset in self._objects:
+            if offset < end and start < offset + flat_binder_object.size:
+                raise ParcelError(f"{start} … {end} would overwrite the object at {offset}")
+
+    def _unpack(self, codec: struct.Struct) -> Any:  # noqa: ANN401 - int or float by codec
+        if self._closed:
+            self._check_open()
+        position = self._position
+        if position + codec.size > len(self._data):
+            raise ParcelError(f"{codec.size} bytes wanted at {position} of {len(self._data)}")
+        self._position = position + codec.size
+        return codec.unpack_from(self._data, position)[0]
+
+    def _unpack_array(self, code: str, item_size: int) -> list[Any] | None:
+        count, start = self._length()
+        if count is None:
+            return None
+        data = self._skip(start, count * item_size)
+        return list(struct.unpack_from(f"={count}{code}", data))
+
+    def _length(self) -> tuple[int | None, int]:
+        """Return (count, where its data starts); consumes the length only if it is null."""
+        self._check_open()
+        position = self._position
+        if position + _LENGTH.size > len(self._data):
+            raise ParcelError(f"a length wanted at {position} of {len(self._data)}")
+        count = _LENGTH.unpack_from(self._data, position)[0]
+        if count < NULL_LENGTH:
+            raise ParcelError(f"a length of {count} at {position}")
+        if count == NULL_LENGTH:
+            self._position = position + _LENGTH.size
+            return None, self._position
+        return count, position + _LENGTH.size
+
+    def _skip(self, start: int, size: int) -> Any:  # noqa: ANN401 - bytearray or memoryview
+        """Check that ``size`` bytes are there, go behind them and their padding, return them."""
+        self._check_open()
+        end = start + size
+        if size < 0 or end > len(self._data):
+            raise ParcelError(f"{size} bytes wanted at {start} of {len(self._data)}")
+        self._position = min(end + (-size & 3), len(self._data))
+        return self._data[start:end]
+
+    def _lend(self, start: int, end: int) -> memoryview:
+        view = memoryview(self._data)[start:end].toreadonly()
+        if self._owner is not None:
+            self._views.append(view)
+        return view
+
+    def _object_at(self, offset: int, record: Any) -> Any:  # noqa: ANN401 - a wire record
+        self._check_open()
+        if offset + record.size > len(self._data):
+            raise ParcelError(f"an object wanted at {offset} of {len(self._data)}")
+        return record.unpack_from(self._data, offset)
+
+    def _binder_at(self, offset: int) -> IBinder | None:
+        kind, _flags, binder, cookie = self._object_at(offset, flat_binder_object)
+        if offset not in self._objects:
+            if kind == BINDER_TYPE_BINDER and not binder:
+                return None
+            # Bytes that only look like an object: the driver has not checked them.
+            raise ParcelError(f"no binder object at {offset}")
+        known = self._objects[offset]
+        if isinstance(known, int) or kind == BINDER_TYPE_FD:
+            raise ParcelError(f"a file descriptor at {offset}")
+        if known is None and self._owner is not None:
+            known = self._objects[offset] = self._owner.resolve(kind, binder, cookie)
+        return known

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""binderd as seen from outside: started, asked for its counts, ended, searched for leftovers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from binderclient.demo.processes import Child
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+_START_SECONDS: Final = 15.0
+_END_SECONDS: Final = 10.0
+_COUNT_SECONDS: Final = 2.0
+
+
+class DaemonError(Exception):
+    """The daemon does not do what it should; the text says what."""
+
+
+class Daemon:
+    """A running ``python -m binderd``; made by ``running_daemon``."""
+
+    def __init__(self, mount: str, devices: Sequence[str]) -> None:
+        self.mount = mount
+        self.device = f"{mount}/{devices[0]}"
+        self.said: list[str] = []  # what it wrote to stderr, its counts left out
+        self.ended = trio.Event()
+        self._is_ready = trio.Event()
+        self._counts_in, self._counts_out = trio.open_memory_channel[dict[str, int]](16)
+        arguments = ["binderd", "--mount", mount, *(f"--device={name}" for name in devices)]
+        self._child = Child(arguments, listen_to="stderr")
+
+    async def listen(self) -> None:
+        """Take what it says, until it ends."""
+        async for line in self._child.lines():
+            if line.startswith("{"):
+                self._counts_in.send_nowait(json.loads(line))
+            else:
+                self.said.append(line)
+                if "ready" in line:
+                    self._is_ready.set()
+        self.ended.set()
+        self._is_ready.set()
+
+    async def wait_ready(self) -> None:
+        """Return when the device is there.
+
+        Raises:
+            DaemonError: it ended, or is not ready in time.
+        """
+        with trio.move_on_after(_START_SECONDS):
+            await self._is_ready.wait()
+        if self.ended.is_set() or not os.path.exists(self.device):  # noqa: ASYNC240
+            raise DaemonError("\n".join(self.said) or "binderd did not get ready")
+
+    async def counts(self) -> dict[str, int]:
+        """Ask it what it keeps (SIGUSR1).
+
+        Raises:
+            DaemonError: it does not answer.
+        """
+        self._child.signal(signal.SIGUSR1)
+        with trio.move_on_after(_COUNT_SECONDS):
+            return await self._counts_out.receive()
+        raise DaemonError("binderd does not tell its counts")
+
+    async def wait_empty(self, seconds: float) -> dict[str, int]:
+        """Return what it still keeps, when that is nothing or ``seconds`` are over."""
+        deadline = trio.current_time() + seconds
+        while True:
+            left = {name: count for name, count in (await self.counts()).items() if count}
+            if not left or trio.current_time() > deadline:
+                return left
+            await trio.sleep(0.1)
+
+    async def end(self) -> int | None:
+        """End it; returns its exit status, None if it had to be killed."""
+        return await self._child.end(_END_SECONDS, signal.SIGTERM)
+
+    def is_mounted(self) -> bool:
+        """Is its mount still there?"""
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            return any(line.split()[4] == self.mount for line in mounts)
+
+    async def aclose(self) -> None:
+        """End it whatever happened, and take its mount away if it could not itself."""
+        with trio.CancelScope(shield=True):
+            await self.end()
+            await self._child.aclose()
+            if self.is_mounted():
+                print(f"{self.mount} is still mounted: taking it away", file=sys.stderr)
+                await trio.run_process(["umount", "-l", self.mount], check=False)
+
+
+@asynccontextmanager
+async def running_daemon(mount: str, devices: Sequence[str] = ("binder",)) -> AsyncIterator[Daemon]:
+    """Start a daemon, and end it when the ``async with`` block is left, whatever happens.
+
+    Args:
+        mount: the directory for the devices.
+        devices: their names.
+    """
+    async with trio.open_nursery() as nursery:
+        daemon = Daemon(mount, devices)
+        nursery.start_soon(daemon.listen)
+        try:
+            yield daemon
+        finally:
+            await daemon.aclose()
+
+
+def why_not() -> str | None:
+    """Return what is missing for a demo, in one line that says what to do; None if nothing is."""
+    if os.geteuid() != 0:
+        return "this needs root, to mount: try it with sudo"
+    if not os.path.exists("/dev/fuse"):
+        return "/dev/fuse is missing: modprobe fuse; in a container --device /dev/fuse"
+    return None

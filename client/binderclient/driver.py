@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam to the operating system: one open binder device file, its mapping and its ioctls.
+
+Everything that open, ioctl, mmap and close mean for a binder device is here and nowhere else.
+This file must not know what travels in the buffers.
+
+``ioctl`` goes through ctypes: it releases the GIL, and after a failure the kernel has still updated
+the ``binder_write_read``, which ``fcntl.ioctl`` does not promise to show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from binderclient.errors import DeviceError, ProtocolError
+from binderwire.binder_abi import (
+    BINDER_CURRENT_PROTOCOL_VERSION,
+    BINDER_GET_EXTENDED_ERROR,
+    BINDER_SET_MAX_THREADS,
+    BINDER_THREAD_EXIT,
+    BINDER_VERSION,
+    BINDER_WRITE_READ,
+    binder_extended_error,
+    binder_write_read,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WRITE_SIZE: Final = 1024  # bytes; a longer run of commands makes the area grow
+READ_SIZE: Final = 4096  # bytes; 80 are the least that brings a transaction (behaviours R2)
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_ioctl: Final = _libc.ioctl
+_ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+_ioctl.restype = ctypes.c_int
+
+# What a FUSE client sees once the daemon behind a file is gone.
+_GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV, errno.EIO})
+
+
+class Driver:
+    """An open device file with its receive area mapped.
+
+    Args:
+        path: the device file.
+        map_size: bytes to map, at most 4 MiB; the room for everything this process receives.
+
+    Raises:
+        DeviceError: it cannot be opened or mapped, or is no binder device of protocol 8.
+    """
+
+    def __init__(self, path: str, map_size: int) -> None:
+        self.path = path
+        self.fd = self._open()
+        try:
+            self._check_version()
+            self._mapping = self._map(map_size)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self._base = _address_of(self._mapping)
+        self._pages = memoryview(self._mapping)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            hint = "no such device; is binderd running, or binderfs mounted?"
+            raise DeviceError(error.errno or errno.ENOENT, hint, self.path) from None
+        except OSError as error:
+            raise DeviceError(error.errno or errno.EIO, "cannot open it", self.path) from None
+
+    def _check_version(self) -> None:
+        version = bytearray(4)
+        try:
+            self.control(BINDER_VERSION, version)
+        except OSError as error:
+            raise DeviceError(error.errno or 0, "this is no binder device", self.path) from None
+        found = int.from_bytes(version, "little")
+        if found != BINDER_CURRENT_PROTOCOL_VERSION:
+            raise DeviceError(errno.EPROTO, f"binder protocol {found} instead of 8", self.path)
+
+    def _map(self, size: int) -> mmap.mmap:
+        try:
+            return mmap.mmap(self.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        except OSError as error:
+            message = f"cannot map {size} bytes of it"
+            raise DeviceError(error.errno or 0, message, self.path) from None
+
+    # ioctls
+
+    def control(self, request: int, argument: bytearray) -> None:
+        """Do an ioctl whose argument is copied from and to ``argument``; retries after a signal.
+
+        Raises:
+            OSError: it failed; DeviceError if the driver is gone.
+        """
+        area = (ctypes.c_char * len(argument)).from_buffer(argument)
+        while _ioctl(self.fd, request, ctypes.addressof(area)) < 0:
+            number = ctypes.get_errno()
+            if number != errno.EINTR:
+                self.check_gone(number)
+                raise OSError(number, os.strerror(number), self.path)
+
+    def check_gone(self, number: int) -> None:
+        """Raise DeviceError if that errno means that nothing can be done here any more."""
+        if number in _GONE:
+            raise DeviceError(number, "the driver behind it is gone", self.path)
+        if number == errno.EBADF or self.fd < 0:
+            raise DeviceError(number, "it was closed", self.path)
+
+    def set_max_threads(self, count: int) -> None:
+        """Say how many threads the driver may ask for (BINDER_SET_MAX_THREADS)."""
+        self.control(BINDER_SET_MAX_THREADS, bytearray(count.to_bytes(4, "little")))
+
+    def thread_exit(self) -> None:
+        """Drop what the driver has of the calling thread (BINDER_THREAD_EXIT).
+
+        The argument means nothing, but its address must be good: FUSE copies it in any case.
+        """
+        with contextlib.suppress(OSError):
+            self.control(BINDER_THREAD_EXIT, bytearray(4))
+
+    def failure_reason(self) -> int:
+        """Return the errno behind the calling thread's last failure, 0 if the driver keeps none."""
+        answer = bytearray(binder_extended_error.size)
+        try:
+            self.control(BINDER_GET_EXTENDED_ERROR, answer)
+        except OSError:
+            return 0
+        _id, _command, param = binder_extended_error.unpack_from(answer)
+        return max(0, -int(param))
+
+    # Received memory
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Return ``size`` bytes of the mapping at an address that the driver named.
+
+        Raises:
+            ProtocolError: they are not inside of the mapping.
+        """
+        start = address - self._base
+        if not 0 <= start <= start + size <= len(self._pages):
+            raise ProtocolError(f"a buffer at {address:#x} outside of the mapping")
+        return self._pages[start : start + size]
+
+    # Lifetime
+
+    def wake_all(self) -> None:
+        """Make every thread that waits in a read return with nothing.
+
+        Closing any descriptor of the device is a flush, and that is what a flush does
+        (behaviours I4).
+        """
+        with contextlib.suppress(OSError):
+            os.close(os.dup(self.fd))
+
+    def close(self) -> None:
+        """Close the file and unmap its pages; idempotent.
+
+        Pages that a caller still looks at stay mapped until it is done; they, too, keep the
+        process known to the driver (behaviours N12).
+        """
+        if self.fd < 0:
+            return
+        number, self.fd = self.fd, -1
+        with contextlib.suppress(OSError):  # a driver that is gone; the file is closed anyway
+            os.close(number)
+        with contextlib.suppress(BufferError):
+            self._pages.release()
+            self._mapping.close()
+
+
+class WriteRead:
+    """The memory of one thread's BINDER_WRITE_READ: allocated once, addresses taken once."""
+
+    __slots__ = ("_in", "_in_address", "_out", "_out_address", "_record", "_record_address")
+
+    def __init__(self) -> None:
+        self._record, self._record_address = _area(binder_write_read.size)
+        self._out, self._out_address = _area(WRITE_SIZE)
+        self._in, self._in_address = _area(READ_SIZE)
+
+    def load(self, commands: bytearray, *, read: bool) -> None:
+        """Prepare to write ``commands`` and, if ``read``, to wait for something to read."""
+        size = len(commands)
+        if size > len(self._out):
+            self._out, self._out_address = _area(2 * size)
+        self._out[:size] = commands
+        binder_write_read.pack_into(
+            self._record,
+            0,
+            size,
+            0,
+            self._out_address,
+            READ_SIZE if read else 0,
+            0,
+            self._in_address,
+        )
+
+    def run(self, driver: Driver, go_on: Callable[[], bool]) -> int:
+        """Do the ioctl; returns 0 or its errno.
+
+        After a signal the same record goes in again: the driver has noted in it what it consumed,
+        and repeats nothing (behaviours R9).  ``go_on`` is asked before that; EINTR is returned if
+        it says no.  An exception from a signal handler passes through.
+        """
+        while _ioctl(driver.fd, BINDER_WRITE_READ, self._record_address) < 0:
+            number = ctypes.get_errno()
+            if number != errno.EINTR or not go_on():
+                return number
+        return 0
+
+    @property
+    def write_consumed(self) -> int:
+        """How many bytes of the commands the driver has taken."""
+        return int(binder_write_read.unpack_from(self._record)[1])
+
+    def returned(self) -> memoryview:
+        """What was read; valid until the next ``load``."""
+        return self._in[: binder_write_read.unpack_from(self._record)[4]]
+
+
+def _area(size: int) -> tuple[memoryview, int]:
+    """Return memory of a fixed address."""
+    area = ctypes.create_string_buffer(size)
+    return memoryview(area).cast("B"), ctypes.addressof(area)
+
+
+def data_address(data: bytearray) -> tuple[int, object]:
+    """Return where the bytes of ``data`` are, and what keeps them there while it is alive."""
+    if not data:
+        return 0, None
+    pin = ctypes.c_char.from_buffer(data)
+    return ctypes.addressof(pin), pin
+
+
+class _PyBuffer(ctypes.Structure):
+    """Python's Py_buffer, of its stable ABI: the only way to a read-only mapping's address."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _address_of(mapping: Any) -> int:  # noqa: ANN401 - anything with a buffer
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapping), ctypes.byref(buffer), 0)
+    address = int(buffer.buf or 0)
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    return address

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong, as exceptions.
+
+Three families, never mixed: what the driver answers in the BR_ stream (``DeadObject`` and its
+like), what the other process answers in the payload (``RemoteException``), and what this process
+did wrong or lost itself (``ParcelError``, ``MisuseError``, ``DeviceError``).  This file must not
+know parcels or connections.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from binderclient.android import (
+    EX_NONE,
+    EX_SERVICE_SPECIFIC,
+    EXCEPTION_NAMES,
+    STATUS_NAMES,
+    STATUS_OK,
+)
+
+
+class BinderError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+# Answers of the driver
+
+
+class DeadObject(BinderError):
+    """The target's process is gone, or went before it replied (BR_DEAD_REPLY)."""
+
+
+class FailedTransaction(BinderError):
+    """The driver refused to carry the transaction (BR_FAILED_REPLY).
+
+    Args:
+        reason: the errno of BINDER_GET_EXTENDED_ERROR as a positive number; 0 where the driver
+            does not tell.
+    """
+
+    def __init__(self, reason: int = 0) -> None:
+        self.reason = reason
+        hint = _HINTS.get(reason, "")
+        named = f" ({errno.errorcode.get(reason, reason)}{hint})" if reason else ""
+        super().__init__(f"the driver refused the transaction{named}")
+
+
+# Behaviours E2: what each reason usually means, in words that say where to look.
+_HINTS = {
+    errno.ENOSPC: ": no room in the receiver's buffer area",
+    errno.EPROTO: ": this thread has an outgoing call already",
+    errno.EPERM: ": not permitted, or the receiver takes no file descriptors",
+    errno.EINVAL: ": a handle, object or size that is not valid",
+    errno.EFAULT: ": memory that cannot be read",
+}
+
+
+class FrozenObject(BinderError):
+    """The target's process is frozen (BR_FROZEN_REPLY)."""
+
+
+class ProtocolError(BinderError):
+    """The driver said something that the ABI does not allow at that point, or BR_ERROR."""
+
+
+# Answers of the other process
+
+
+class RemoteException(BinderError):
+    """The service answered with an error instead of a result.
+
+    A handler raises it to send one; a caller gets it from ``Proxy.call`` (``status``) or from
+    ``Parcel.read_exception`` (``exception_code``).
+
+    Args:
+        exception_code: one of ``android.EX_*``; EX_NONE when it is a bare status.
+        message: text for humans.
+        status: one of ``android.STATUS_*``; only for a bare status (TF_STATUS_CODE).
+        service_specific: the interface's own error number, with EX_SERVICE_SPECIFIC.
+    """
+
+    def __init__(
+        self,
+        exception_code: int = EX_NONE,
+        message: str = "",
+        *,
+        status: int = STATUS_OK,
+        service_specific: int = 0,
+    ) -> None:
+        self.exception_code = exception_code
+        self.message = message
+        self.status = status
+        self.service_specific = service_specific
+        if exception_code == EX_NONE:
+            name = STATUS_NAMES.get(status, f"status {status}")
+        else:
+            name = EXCEPTION_NAMES.get(exception_code, f"exception {exception_code}")
+        if exception_code == EX_SERVICE_SPECIFIC:
+            name = f"{name} {service_specific}"
+        super().__init__(f"{name}: {message}" if message else name)
+
+
+# Local faults
+
+
+class ParcelError(BinderError, ValueError):
+    """A parcel that cannot be read or written that way: too short, freed, not an object …"""
+
+
+class MisuseError(BinderError, RuntimeError):
+    """A call that the state of this thread or device does not allow; nothing was sent."""
+
+
+class DeviceError(BinderError, OSError):
+    """The device file cannot be used: missing, closed, lost its driver, inherited by fork.
+
+    Args:
+        number: the errno.
+        message: what was tried, and what to do about it.
+        path: the device file.
+    """
+
+    def __init__(self, number: int, message: str, path: str) -> None:
+        OSError.__init__(self, number, f"{message} ({os.strerror(number)})", path)
+
+
+class CallAbandoned(BinderError):
+    """The caller gave up waiting.  The service may or may not have handled the call."""

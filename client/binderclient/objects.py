@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Binder objects as a program sees them: ``Service`` here, ``Proxy`` for one elsewhere.
+
+This file knows the calling conventions of Android's user space (which codes every object answers,
+how errors travel back) and nothing of threads, file descriptors or the driver: a proxy asks its
+``Transport``, and whoever received a call runs ``answer``.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
+
+from binderclient import android
+from binderclient.errors import (
+    DeadObject,
+    FailedTransaction,
+    MisuseError,
+    ParcelError,
+    RemoteException,
+)
+from binderclient.parcel import Parcel
+from binderwire.binder_abi import TF_ACCEPT_FDS, TF_CLEAR_BUF, TF_ONE_WAY, TF_STATUS_CODE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_F = TypeVar("_F", bound="Callable[..., object]")
+
+# What becomes of a handler's exceptions; the first row that fits.
+_STATUS_OF: Final[dict[type[Exception], int]] = {
+    ParcelError: android.STATUS_BAD_VALUE,
+    DeadObject: android.STATUS_DEAD_OBJECT,
+    FailedTransaction: android.STATUS_FAILED_TRANSACTION,
+}
+_EXCEPTION_CODE_OF: Final[dict[type[Exception], int]] = {
+    PermissionError: android.EX_SECURITY,
+    ValueError: android.EX_ILLEGAL_ARGUMENT,
+    NotImplementedError: android.EX_UNSUPPORTED_OPERATION,
+}
+_log: Final = logging.getLogger("binderclient")
+
+
+class IBinder:
+    """What a parcel can carry a reference to: a ``Service`` or a ``Proxy``."""
+
+
+class Caller(NamedTuple):
+    """Who sent the call that is being handled, as the driver vouches for it."""
+
+    sender_pid: int  # 0 for a one-way call: its sender may be gone
+    sender_euid: int
+    one_way: bool
+
+
+_caller: Final[contextvars.ContextVar[Caller | None]] = contextvars.ContextVar(
+    "binder_caller", default=None
+)
+
+
+def caller() -> Caller:
+    """Return who sent the call that is being handled.
+
+    Raises:
+        MisuseError: no call is being handled here.
+    """
+    current = _caller.get()
+    if current is None:
+        raise MisuseError("caller() outside of a handler")
+    return current
+
+
+def set_caller(identity: Caller) -> contextvars.Token[Caller | None]:
+    """For adapters: say who the caller is from now on, in this context."""
+    return _caller.set(identity)
+
+
+def reset_caller(token: contextvars.Token[Caller | None]) -> None:
+    """For adapters: undo ``set_caller``."""
+    _caller.reset(token)
+
+
+def transaction(code: int) -> Callable[[_F], _F]:
+    """Make a method of a ``Service`` the handler of transactions with this code.
+
+    Args:
+        code: 1 … 0xffffff; what the interface gave to the method.
+    """
+    if not android.FIRST_CALL_TRANSACTION <= code <= android.LAST_CALL_TRANSACTION:
+        raise ValueError(f"{code:#x} is no code of an interface's method")
+
+    def mark(method: _F) -> _F:
+        method.__dict__.setdefault("binder_codes", []).append(code)
+        return method
+
+    return mark
+
+
+class Service(IBinder):
+    """Base of an object that other processes may call.
+
+    A subclass names its interface and marks its methods::
+
+        class Echo(Service):
+            descriptor = "org.example.IEcho"
+
+            @transaction(1)
+            def echo(self, data: Parcel, reply: Parcel) -> None:
+                reply.write_bytes(data.read_blob())
+
+    ``data`` is valid until the method returns.  Whatever the method raises goes back to the
+    caller: RemoteException as it is, ParcelError as STATUS_BAD_VALUE, DeadObject as
+    STATUS_DEAD_OBJECT, FailedTransaction as STATUS_FAILED_TRANSACTION, PermissionError as
+    EX_SECURITY, ValueError as EX_ILLEGAL_ARGUMENT, NotImplementedError as
+    EX_UNSUPPORTED_OPERATION, anything else as STATUS_UNKNOWN_ERROR and a traceback in the log.
+    """
+
+    descriptor: ClassVar[str] = ""
+    """The interface's name.  If it is set, requests must start with its token."""
+
+    accepts_descriptors: ClassVar[bool] = False
+    """May callers send open files?"""
+
+    _methods: ClassVar[dict[int, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        super().__init_subclass__(**kwargs)
+        cls._methods = dict(cls._methods)
+        for name, method in vars(cls).items():
+            for code in getattr(method, "binder_codes", ()):
+                known = cls._methods.get(code, name)
+                if known != name and known in vars(cls):
+                    raise TypeError(f"{cls.__name__}: {known} and {name} both handle {code}")
+                cls._methods[code] = name
+
+    def on_transact(
+        self, code: int, data: Parcel, reply: Parcel, flags: int
+    ) -> Awaitable[None] | None:
+        """Handle a transaction; override it to do without the table of methods.
+
+        Args:
+            code: the transaction's code.
+            data: the request, at its start.
+            reply: what goes back; ignored for a one-way call.
+            flags: TF_*.
+
+        Raises:
+            RemoteException: STATUS_UNKNOWN_TRANSACTION if nothing handles ``code``.
+        """
+        name = self._methods.get(code)
+        if name is None:
+            raise RemoteException(status=android.STATUS_UNKNOWN_TRANSACTION)
+        if self.descriptor:
+            data.enforce_interface(self.descriptor)
+        result: Awaitable[None] | None = getattr(self, name)(data, reply)
+        return result
+
+    def dump(self, descriptor: int, arguments: list[str]) -> None:
+        """Write the object's state to an open file, for ``dumpsys`` and its like."""
+
+
+def dispatch(
+    service: Service, code: int, data: Parcel, reply: Parcel, flags: int
+) -> Awaitable[None] | None:
+    """Run a call: those that every object answers here, the others by ``on_transact``."""
+    if code == android.PING_TRANSACTION:
+        return None
+    if code == android.INTERFACE_TRANSACTION:
+        reply.write_string16(service.descriptor)
+        return None
+    if code == android.DUMP_TRANSACTION and service.accepts_descriptors:
+        descriptor = data.read_file_descriptor()
+        count = data.read_int32()
+        service.dump(descriptor, [data.read_string16() or "" for _ in range(count)])
+        return None
+    return service.on_transact(code, data, reply, flags)
+
+
+def error_reply(error: Exception) -> tuple[Parcel, int]:
+    """Return the reply that tells a caller about ``error``, and its TF_ flags."""
+    remote = _as_remote(error)
+    reply = Parcel()
+    if remote.exception_code != android.EX_NONE:
+        reply.write_exception(remote)
+        return reply, 0
+    reply.write_int32(remote.status)
+    return reply, TF_STATUS_CODE
+
+
+def _as_remote(error: Exception) -> RemoteException:
+    if isinstance(error, RemoteException):
+        return error
+    for kind, status in _STATUS_OF.items():
+        if isinstance(error, kind):
+            return RemoteException(status=status)
+    for kind, code in _EXCEPTION_CODE_OF.items():
+        if isinstance(error, kind):
+            return RemoteException(code, str(error))
+    _log.error("a handler failed", exc_info=error)
+    return RemoteException(status=android.STATUS_UNKNOWN_ERROR)
+
+
+def check_status(flags: int, reply: Parcel) -> None:
+    """Raise what a reply with TF_STATUS_CODE stands for.
+
+    Raises:
+        RemoteException: with ``status``; the reply is closed.
+    """
+    if flags & TF_STATUS_CODE:
+        with reply:
+            status = reply.read_int32()
+        if status != android.STATUS_OK:
+            raise RemoteException(status=status)
+
+
+def call_flags(*, oneway: bool, clear: bool) -> int:
+    """Return the TF_ flags of a call; like Android's, it lets the reply bring open files."""
+    return TF_ACCEPT_FDS | TF_ONE_WAY * oneway | TF_CLEAR_BUF * clear
+
+
+class Transport(Protocol):
+    """The device that a ``Proxy`` belongs to."""
+
+    def transact(self, handle: int, code: int, data: Parcel, flags: int) -> Parcel:
+        """Send a transaction and return the reply (an empty parcel for a one-way one)."""
+
+    def link_to_death(self, proxy: Proxy, callback: Callable[[Proxy], object]) -> None:
+        """See ``Proxy.link_to_death``."""
+
+    def unlink_to_death(self, proxy: Proxy, callback: Callable[[Proxy], object]) -> bool:
+        """See ``Proxy.unlink_to_death``."""
+
+
+class RemoteObject(IBinder):
+    """What every kind of proxy is: a handle of a device, and whether its object is known dead.
+
+    Equal objects are the same proxy: a device has one for each handle, as long as it is in use.
+    """
+
+    def __init__(self, handle: int, device: Any) -> None:  # noqa: ANN401 - the flavour's device
+        self.handle = handle
+        self.device = device
+        self.dead = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.handle}{', dead' if self.dead else ''}>"
+
+
+class Proxy(RemoteObject):
+    """An object of another process; blocking flavour."""
+
+    device: Transport
+
+    def call(
+        self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
+    ) -> Parcel:
+        """Call the object; blocks until the reply is there, and serves calls meanwhile.
+
+        Args:
+            code: what to do; the interface's number for it.
+            data: the request; most interfaces want ``Parcel.for_interface(name)``.
+            oneway: do not wait for the object, which cannot answer then.  Several one-way calls to
+                one object are handled one after the other, in order.
+            clear: overwrite the request in the receiver's memory when it is done with (secrets).
+
+        Returns:
+            The reply.  Its pages belong to it until ``close``: use it in a ``with`` statement.
+            For a one-way call an empty parcel.
+
+        Raises:
+            DeadObject: the object's process is gone.
+            FailedTransaction: the driver refused, for example a request that is too large.
+            FrozenObject: the object's process is frozen.
+            RemoteException: the object answered with a bare status.
+        """
+        return self.device.transact(
+            self.handle,
+            code,
+            Parcel() if data is None else data,
+            call_flags(oneway=oneway, clear=clear),
+        )
+
+    def ping(self) -> None:
+        """Return if the object answers; raises like ``call``."""
+        self.call(android.PING_TRANSACTION).close()
+
+    def interface(self) -> str:
+        """Return the name of the object's interface; raises like ``call``."""
+        with self.call(android.INTERFACE_TRANSACTION) as reply:
+            return reply.read_string16() or ""
+
+    def link_to_death(self, callback: Callable[[Proxy], object]) -> None:
+        """Have ``callback(proxy)`` called once when the object's process is gone.
+
+        It runs in a thread that serves: start the thread pool.  The link keeps the proxy alive.
+
+        Raises:
+            DeadObject: that is known already.
+        """
+        self.device.link_to_death(self, callback)
+
+    def unlink_to_death(self, callback: Callable[[Proxy], object]) -> bool:
+        """Take back ``link_to_death``; False if there is nothing to take back any more."""
+        return self.device.unlink_to_death(self, callback)

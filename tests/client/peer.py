@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server process for the tests: the context manager of a device, able to do many things.
+
+``peer.py DEVICE [--threads N] [--name NAME]``: with a name it registers with the service manager
+instead.  Prints "ready", serves until the end of stdin, prints its journal and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from typing import ClassVar
+
+from binderclient.blocking import Device
+from binderclient.errors import RemoteException
+from binderclient.objects import IBinder, Proxy, Service, caller, transaction
+from binderclient.parcel import Parcel
+from binderclient.servicemanager import ServiceManager
+
+DESCRIPTOR = "org.binderd.test.IPeer"
+ECHO, WHO, CALL_BACK, HOLD, DROP, SLEEP, DIE, RAISE, NOTE, JOURNAL, GIVE, SEND_FD, RETURN = range(
+    1, 14
+)
+
+
+class Gift(Service):
+    """An object that the peer hands out."""
+
+    @transaction(1)
+    def answer(self, _data: Parcel, reply: Parcel) -> None:
+        reply.write_int32(os.getpid())
+
+
+class PeerService(Service):
+    descriptor: ClassVar[str] = DESCRIPTOR
+    accepts_descriptors: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.journal: list[str] = []
+        self.held: list[IBinder | None] = []
+
+    @transaction(ECHO)
+    def echo(self, data: Parcel, reply: Parcel) -> None:
+        reply.write_bytes(data.read_blob())
+
+    @transaction(WHO)
+    def who(self, _data: Parcel, reply: Parcel) -> None:
+        reply.write_int32_array([caller().sender_pid, caller().sender_euid, os.getpid()])
+
+    @transaction(CALL_BACK)
+    def call_back(self, data: Parcel, reply: Parcel) -> None:
+        """Call the object that came along, depth first; reply with what it says plus one."""
+        target = data.read_strong_binder()
+        depth = data.read_int32()
+        assert isinstance(target, Proxy)
+        request = Parcel()
+        request.write_int32(depth - 1)
+        with target.call(1, request) as answer:
+            reply.write_int32(answer.read_int32() + 1)
+
+    @transaction(HOLD)
+    def hold(self, data: Parcel, _reply: Parcel) -> None:
+        self.held.append(data.read_strong_binder())
+
+    @transaction(DROP)
+    def drop(self, _data: Parcel, reply: Parcel) -> None:
+        reply.write_int32(len(self.held))
+        self.held.clear()
+
+    @transaction(SLEEP)
+    def sleep(self, data: Parcel, reply: Parcel) -> None:
+        time.sleep(data.read_int32() / 1000)
+        reply.write_int32(threading.get_native_id())
+
+    @transaction(DIE)
+    def die(self, _data: Parcel, _reply: Parcel) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @transaction(RAISE)
+    def fail(self, data: Parcel, _reply: Parcel) -> None:
+        kind = data.read_string16()
+        if kind == "RemoteException":
+            raise RemoteException(-8, "specific", service_specific=data.read_int32())
+        raise {"PermissionError": PermissionError, "KeyError": KeyError}[kind or ""]("why")
+
+    @transaction(NOTE)
+    def note(self, data: Parcel, _reply: Parcel) -> None:
+        self.journal.append(f"note {data.read_int32()} {caller().sender_pid}")
+
+    @transaction(JOURNAL)
+    def read_journal(self, _data: Parcel, reply: Parcel) -> None:
+        reply.write_string16_array(self.journal)
+
+    @transaction(GIVE)
+    def give(self, _data: Parcel, reply: Parcel) -> None:
+        reply.write_strong_binder(Gift())
+
+    @transaction(RETURN)
+    def give_back(self, _data: Parcel, reply: Parcel) -> None:
+        reply.write_strong_binder(self.held[-1])
+
+    @transaction(SEND_FD)
+    def send_fd(self, data: Parcel, reply: Parcel) -> None:
+        descriptor = data.read_file_descriptor()
+        os.write(descriptor, b"written by the peer")
+        os.close(descriptor)
+        reply.write_int32(descriptor)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("device")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--name")
+    chosen = parser.parse_args()
+    service = PeerService()
+    with Device(chosen.device, max_threads=chosen.threads) as device:
+        if chosen.name is None:
+            device.become_context_manager(service)
+        else:
+            ServiceManager(device).add(chosen.name, service)
+        device.start_thread_pool()
+        print("ready", flush=True)
+        sys.stdin.read()
+    print("\n".join(service.journal))
+
+
+if __name__ == "__main__":
+    main()

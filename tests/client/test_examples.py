@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples, run as the README says, and against each other."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from binderclient.blocking import Device
+from binderclient.parcel import Parcel
+from client.test_servicemanager import ManagerProcess
+
+if TYPE_CHECKING:
+    from client.conftest import Bench
+
+EXAMPLES: Final = Path(__file__).parents[2] / "client" / "examples"
+PATIENCE: Final = 10.0
+LINES_MAX: Final = 100
+
+
+def run(*command: object) -> str:
+    words = [str(word) for word in command]
+    return subprocess.run(
+        words, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=True
+    ).stdout
+
+
+def compiled(name: str, directory: Path) -> Path:
+    program = directory / name
+    run("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, EXAMPLES / f"{name}.c")
+    return program
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: str(path.name))
+def test_examples_are_short(path: Path) -> None:
+    if path.is_file():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_MAX
+
+
+def test_python_service_and_client(bench: Bench, tmp_path: Path) -> None:
+    manager = ManagerProcess(bench.device, tmp_path)
+    service = subprocess.Popen(
+        [sys.executable, EXAMPLES / "echo_service.py", bench.device],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = run(sys.executable, EXAMPLES / "echo_client.py", "grüß dich", bench.device)
+        assert said == "grüß dich\n"
+    finally:
+        service.send_signal(signal.SIGTERM)
+        printed, _ = service.communicate(timeout=PATIENCE)
+        manager.end()
+    assert "says 'grüß dich'" in printed
+    assert service.returncode == 0
+
+
+def test_trio_service_and_clients(bench: Bench, tmp_path: Path) -> None:
+    manager = ManagerProcess(bench.device, tmp_path)
+    try:
+        said = run(sys.executable, EXAMPLES / "echo_trio.py", bench.device)
+        assert sorted(said.split()) == ["one", "three", "two"]
+    finally:
+        manager.end()
+
+
+def test_c_server_with_c_and_python_clients(bench: Bench, tmp_path: Path) -> None:
+    client, server = compiled("echo_client", tmp_path), compiled("echo_server", tmp_path)
+    nobody = subprocess.run(
+        [client, bench.device, "x"], capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert (nobody.returncode, nobody.stderr) == (1, b"nobody is there\n")
+    process = subprocess.Popen([server, bench.device], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert run(client, bench.device, "hello") == "hello\n"
+        with Device(bench.device) as device:
+            request = Parcel(b"from Python")
+            with device.context_manager.call(1, request) as reply:
+                assert bytes(reply) == b"from Python"
+    finally:
+        process.kill()
+        process.communicate()

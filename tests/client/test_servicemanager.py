@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service manager and its command lines, as processes on a mounted daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderclient import android
+from binderclient.blocking import Device
+from binderclient.errors import BinderError, DeadObject, RemoteException
+from binderclient.objects import IBinder, Service
+from binderclient.parcel import Parcel
+from binderclient.servicemanager import ServiceManager, ServiceNotFound, formats
+from client import peer as p
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from client.conftest import Bench
+
+PATIENCE = 10.0
+
+
+class ManagerProcess:
+    def __init__(self, device: Path, directory: Path) -> None:
+        address = str(directory / "ready")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness:
+            readiness.bind(address)
+            readiness.settimeout(PATIENCE)
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "binderclient.servicemanager", "--device", str(device)],
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "NOTIFY_SOCKET": address},
+            )
+            assert readiness.recv(4096).startswith(b"READY=1")
+        os.unlink(address)
+
+    def end(self) -> str:
+        self.popen.send_signal(signal.SIGTERM)
+        _, text = self.popen.communicate(timeout=PATIENCE)
+        assert self.popen.returncode == 0
+        assert "Traceback" not in text
+        return text
+
+
+@pytest.fixture
+def manager(bench: Bench, tmp_path: Path) -> Iterator[ManagerProcess]:
+    process = ManagerProcess(bench.device, tmp_path)
+    yield process
+    bench.close()
+    if process.popen.poll() is None:
+        assert "ready on" in process.end()
+
+
+def cli(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "binderclient", "--device", str(bench.device), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def eventually(condition: object) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("manager")
+def test_services_are_found_by_name(bench: Bench) -> None:
+    bench.peer("--name", "a.service")
+    with Device(bench.device) as device:
+        manager = ServiceManager(device)
+        assert manager.list() == ["a.service"]
+        assert manager.get("a.service").interface() == p.DESCRIPTOR
+        assert manager.check("a.service") is manager.get("a.service")
+        assert manager.check("b.service") is None
+        with pytest.raises(ServiceNotFound, match=r"b\.service"):
+            manager.get("b.service")
+
+
+@pytest.mark.usefixtures("manager")
+def test_an_own_service_comes_back_as_itself(bench: Bench) -> None:
+    with Device(bench.device) as device:
+        manager, service = ServiceManager(device), Service()
+        manager.add("mine", service)
+        assert manager.check("mine") is service
+        with pytest.raises(ServiceNotFound, match="use it directly"):
+            manager.get("mine")
+        manager.add("mine", Service())
+        assert manager.check("mine") is not service
+        assert manager.list() == ["mine"]
+
+
+@pytest.mark.usefixtures("manager")
+def test_names_are_checked(bench: Bench) -> None:
+    with Device(bench.device) as device:
+        for name in ("", "x" * 128, "a b", "a\n"):
+            with pytest.raises(RemoteException) as caught:
+                ServiceManager(device).add(name, Service())
+            assert caught.value.exception_code == android.EX_ILLEGAL_ARGUMENT
+
+
+@pytest.mark.usefixtures("manager")
+def test_a_service_that_dies_is_forgotten(bench: Bench) -> None:
+    peer = bench.peer("--name", "mortal")
+    bench.peer("--name", "other")
+    with Device(bench.device) as device:
+        manager = ServiceManager(device)
+        assert manager.list() == ["mortal", "other"]
+        peer.kill()
+        eventually(lambda: manager.list() == ["other"])
+        assert bench.peer("--name", "mortal").pid != peer.pid
+        assert manager.list() == ["mortal", "other"]
+
+
+@pytest.mark.usefixtures("manager")
+def test_waiting_ends_when_the_service_comes(bench: Bench) -> None:
+    with Device(bench.device) as device:
+        manager = ServiceManager(device)
+        with pytest.raises(ServiceNotFound):
+            manager.wait("late", timeout=0.1)
+        starter = threading.Timer(0.3, lambda: bench.peer("--name", "late"))
+        starter.start()
+        manager.wait("late", timeout=PATIENCE).ping()
+        starter.join(PATIENCE)
+        manager.wait("late", timeout=0.5).ping()  # at once if it is there
+
+
+@pytest.mark.usefixtures("manager")
+def test_callbacks_can_be_taken_back_once(bench: Bench) -> None:
+    seen: list[tuple[str, IBinder]] = []
+    with Device(bench.device) as device:
+        device.start_thread_pool()
+        callback = formats.RegistrationCallback(lambda *news: seen.append(news))
+        manager = device.context_manager
+
+        def ask(code: int) -> None:
+            request = formats.callback_request("x", callback)
+            formats.read_empty_reply(manager.call(code, request))
+
+        ask(formats.REGISTER_FOR_NOTIFICATIONS)
+        ServiceManager(device).add("x", Service())
+        eventually(lambda: len(seen) == 1)
+        ask(formats.UNREGISTER_FOR_NOTIFICATIONS)
+        with pytest.raises(RemoteException, match="not registered"):
+            ask(formats.UNREGISTER_FOR_NOTIFICATIONS)
+        ServiceManager(device).add("x", Service())
+        assert len(seen) == 1
+
+
+def test_the_end_of_the_manager_is_noticed(bench: Bench, manager: ManagerProcess) -> None:
+    outcome: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            ServiceManager(device).wait("never")
+        except BinderError as error:
+            outcome.append(error)
+
+    with Device(bench.device) as device:
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        manager.end()
+        waiting.join(PATIENCE)
+        assert isinstance(outcome[0], DeadObject)
+        with pytest.raises(DeadObject, match="no service manager"):
+            ServiceManager(device).list()
+
+
+def test_the_bytes_of_a_request_are_those_of_android() -> None:
+    token = Parcel.for_interface("android.os.IServiceManager")
+    request = formats.name_request("ab")
+    assert bytes(request) == bytes(token) + bytes.fromhex("02000000 6100 6200 0000 0000")
+    request = formats.add_request("ab", Service())
+    assert len(request) == len(token) + 12 + 24 + 4 + 4 + 4
+    assert request.object_offsets() == (len(token) + 12,)
+
+
+# Command lines
+
+
+@pytest.mark.usefixtures("manager")
+def test_the_command_line_finds_and_calls(bench: Bench) -> None:
+    bench.peer("--name", "a.service")
+    assert cli(bench, "list").stdout == "a.service\n"
+    assert json.loads(cli(bench, "list", "--json").stdout) == ["a.service"]
+    assert (
+        json.loads(cli(bench, "--json", "check", "a.service").stdout)["interface"] == p.DESCRIPTOR
+    )
+    assert cli(bench, "ping", "a.service").returncode == 0
+    reply = json.loads(
+        cli(bench, "--json", "call", "a.service", str(p.ECHO), "hex", "616263").stdout
+    )
+    assert reply == {"size": 8, "hex": "0300000061626300"}
+    assert "abc" in cli(bench, "call", "a.service", str(p.ECHO), "hex", "616263").stdout
+    assert cli(bench, "wait", "a.service", "--timeout", "5").returncode == 0
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["check", "nobody"], 1, "no service is called 'nobody'"),
+        (["wait", "nobody", "--timeout", "0.1"], 1, "no service is called 'nobody'"),
+        (["call", "nobody", "1", "i33", "5"], 2, "'i33' is no type"),
+        (["call", "nobody", "1", "i32"], 2, "i32 needs a value"),
+        (["call", "nobody", "1", "i32", "x"], 2, "invalid literal"),
+        (["dance"], 2, "invalid choice"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    bench: Bench, arguments: list[str], status: int, text: str
+) -> None:
+    result = cli(bench, *arguments)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_command_line_without_a_manager(bench: Bench) -> None:
+    result = cli(bench, "list")
+    assert result.returncode == 1
+    assert result.stderr == "binderclient: no service manager is running on this device\n"
+
+
+@pytest.mark.usefixtures("manager")
+def test_there_is_one_manager(bench: Bench) -> None:
+    command = [sys.executable, "-m", "binderclient.servicemanager", "--device", str(bench.device)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert result.returncode == 1
+    assert "context manager already" in result.stderr

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile FUSE frames: a reply or an errno for each, never an exception, never two replies.
+
+The session, the device and the engine are the real ones; only the kernel and the clients' memory
+are not.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderd.device.binder_device import BinderDevice
+from binderd.engine.engine import Engine
+from binderd.fuse.session import READ_BUFFER_SIZE, Session
+from binderd.fuse.tree import Tree
+from binderwire import binder_abi as abi
+from binderwire import fuse_abi as fuse
+from binderwire.commands import message
+from binderwire.ioc import ioc_size
+from support.fakes import FakeArena, FakeClient, FakeMemory
+from support.invariants import check
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
+
+CASES = 120
+FRAMES = 300  # in each case
+HEAP = 0x5000_0000_0000
+MAPPING = 0x7000_0000_0000
+VALUES = (0, 1, 2, 8, 48, 4096, HEAP, HEAP + 4090, MAPPING, 1 << 31, (1 << 64) - 1)
+UNANSWERED = {fuse.FUSE_FORGET, fuse.FUSE_BATCH_FORGET, fuse.FUSE_INTERRUPT}
+HEADER = fuse.fuse_in_header.size
+
+
+class FuzzedClient(FakeClient):
+    """A client whose threads all share one memory."""
+
+    def __init__(self, number: int, memory: FakeMemory) -> None:
+        arena = FakeArena(memory, MAPPING + (number << 32))
+        arena.map(4096)
+        super().__init__(arena, lambda _: memory)
+        self.pid = 1000 + number
+        self.backing_id = number
+        self.process: Process | None = None
+        self.closed = False
+
+    def adopt(self, process: Process) -> None:
+        self.process = process
+
+    def close(self) -> None:
+        assert not self.closed, "closed twice"
+        self.closed = True
+
+
+class Opener:
+    """Makes clients."""
+
+    def __init__(self, memory: FakeMemory) -> None:
+        self.memory = memory
+        self.clients: list[FuzzedClient] = []
+
+    def open(self, tid: int, nodeid: int) -> FuzzedClient:
+        assert tid
+        assert nodeid
+        self.clients.append(FuzzedClient(len(self.clients), self.memory))
+        return self.clients[-1]
+
+
+class Kernel:
+    """Sends frames that a generator makes up, and keeps account of the replies."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.memory = FakeMemory()
+        calls = b"".join(self.command() for _ in range(20))
+        self.memory.map(HEAP, bytearray(calls.ljust(4096, b"\xff")), writable=True)
+        self.opener = Opener(self.memory)
+        self.outgoing: list[bytes] = []
+        self.engine = Engine()
+        tree = Tree(["binder", "hwbinder"])
+        device = BinderDevice(self.engine, tree, self.opener, self.outgoing)
+        self.session = Session(tree, device, self.outgoing, lambda _: None, self.bug)
+        self.frame = bytearray(READ_BUFFER_SIZE)
+        self.unique = 0
+        self.waiting: dict[int, int] = {}  # opcodes of requests without a reply, by unique
+        self.handles = [0]
+        self.nodes = [1]
+        for name in (b"binder", b"binder", b"hwbinder"):
+            self.receive(self.request(fuse.FUSE_LOOKUP, name + b"\0"))
+            self.receive(self.request(fuse.FUSE_OPEN, bytes(8), nodeid=self.nodes[-1]))
+        self.receive(self.request(fuse.FUSE_IOCTL, self.manager_request()))
+
+    def bug(self, opcode: int, error: Exception) -> None:
+        raise AssertionError(f"{fuse.OPCODES.get(opcode, opcode)} failed") from error
+
+    def number(self) -> int:
+        random = self.random
+        known = [*self.handles, *self.nodes, *self.waiting]
+        return random.choice([*VALUES, random.getrandbits(64), *known])
+
+    def command(self) -> bytes:
+        """Return a command for the clients' memory: calls to the context manager, and replies."""
+        flags = self.random.choice([0, abi.TF_ONE_WAY])
+        word = self.random.choice([abi.BC_TRANSACTION, abi.BC_TRANSACTION, abi.BC_REPLY])
+        return message(abi.COMMANDS, word, flags=flags, data_size=16, buffer=HEAP)
+
+    def argument(self, size: int) -> bytes:
+        """Return an ioctl's argument: a sensible binder_write_read, or bytes."""
+        random = self.random
+        if size != abi.binder_write_read.size or random.random() < 0.1:
+            return random.randbytes(size)
+        return abi.binder_write_read.build(
+            write_size=random.choice([0, 68, 68, 136, random.randrange(500)]),
+            write_consumed=random.choice([0, 0, 0, 0, 4]),
+            write_buffer=HEAP + random.randrange(8) * 68,
+            read_size=random.choice([0, 80, 256]),
+            read_buffer=HEAP + 2048,
+        )
+
+    def body(self, opcode: int) -> bytes:
+        random = self.random
+        handle = random.choice(self.handles[-4:])
+        if opcode == fuse.FUSE_LOOKUP:
+            return random.choice([b"binder", b"hwbinder", b"", b"x" * 300, b"\xff"]) + b"\0"
+        if opcode == fuse.FUSE_OPEN:
+            return fuse.fuse_open_in.build(flags=random.choice([0, 2, 2050]))
+        if opcode == fuse.FUSE_IOCTL:
+            request = random.choice([abi.BINDER_WRITE_READ] * 8 + [*abi.IOCTLS])
+            size = ioc_size(request)
+            if random.random() < 0.05:
+                request, size = random.getrandbits(32), random.randrange(2000)
+            head = fuse.fuse_ioctl_in.build(fh=handle, cmd=request, in_size=size, out_size=size)
+            return head + self.argument(size)
+        if opcode == fuse.FUSE_INTERRUPT:
+            return fuse.fuse_interrupt_in.build(unique=random.choice([*self.waiting, 0, 1 << 63]))
+        if opcode == fuse.FUSE_POLL:
+            return fuse.fuse_poll_in.build(fh=handle, kh=handle + 70, flags=random.randrange(2))
+        if opcode in (fuse.FUSE_RELEASE, fuse.FUSE_FLUSH):
+            return handle.to_bytes(8, "little") + bytes(16)
+        words = [self.number() & 0xFFFF_FFFF_FFFF_FFFF for _ in range(random.randrange(12))]
+        return b"".join(word.to_bytes(8, "little") for word in words)
+
+    def make_frame(self) -> tuple[int, bytes]:
+        """Return an opcode and its frame, which may be damaged behind the header."""
+        random = self.random
+        likely = [fuse.FUSE_LOOKUP, fuse.FUSE_OPEN, fuse.FUSE_INTERRUPT, fuse.FUSE_POLL] * 6
+        likely += [fuse.FUSE_IOCTL] * 120
+        opcode = random.choice([*likely, *fuse.OPCODES, random.getrandbits(32)])
+        body = bytearray(self.body(opcode))
+        if body and random.random() < 0.1:
+            body[random.randrange(len(body))] = random.randrange(256)
+        if random.random() < 0.05:
+            del body[random.randrange(len(body) + 1) :]
+        self.unique += 2
+        header = fuse.fuse_in_header.build(
+            len=HEADER + len(body) + (random.random() < 0.02),
+            opcode=opcode,
+            unique=self.unique,
+            nodeid=random.choice([1, 1, *self.nodes[-1:] * 3, self.number()]),
+            pid=random.choice([0, *range(9, 30)]),
+        )
+        return opcode, header + body
+
+    def send(self) -> None:
+        opcode, frame = self.make_frame()
+        self.waiting[self.unique] = opcode
+        self.receive(frame)
+        if opcode in UNANSWERED:
+            assert self.unique in self.waiting, "answered what the kernel awaits no answer to"
+            del self.waiting[self.unique]
+        assert self.waiting.get(self.unique) in (None, fuse.FUSE_IOCTL), "only ioctls may wait"
+        check(self.engine, [c.process for c in self.opener.clients if c.process and not c.closed])
+
+    def receive(self, frame: bytes) -> None:
+        self.frame[: len(frame)] = frame
+        self.session.receive(self.frame, len(frame))
+        for reply in self.outgoing:
+            length, error, unique = fuse.fuse_out_header.unpack_from(reply)
+            assert length == len(reply)
+            if not unique:
+                assert error == fuse.FUSE_NOTIFY_POLL
+                continue
+            assert -4096 < error <= 0
+            self.learn(self.waiting.pop(unique), error, reply[fuse.fuse_out_header.size :])
+        self.outgoing.clear()
+
+    def learn(self, opcode: int, error: int, body: bytes) -> None:
+        if error:
+            assert not body
+        elif opcode == fuse.FUSE_OPEN:
+            self.handles.append(fuse.fuse_open_out.read(body).fh)
+        elif opcode == fuse.FUSE_LOOKUP:
+            self.nodes.append(fuse.fuse_entry_out.read(body).nodeid)
+
+    def finish(self) -> None:
+        """Interrupt what waits, release every file: all is answered, nothing is left."""
+        for number in [*self.waiting]:
+            body = fuse.fuse_interrupt_in.build(unique=number)
+            self.receive(self.request(fuse.FUSE_INTERRUPT, body))
+            del self.waiting[self.unique]
+        assert not self.waiting
+        for handle in self.handles:
+            self.receive(self.request(fuse.FUSE_RELEASE, fuse.fuse_release_in.build(fh=handle)))
+        assert not self.waiting
+        assert all(client.closed for client in self.opener.clients)
+        assert not any(self.engine.counts().values())
+
+    def request(self, opcode: int, body: bytes, nodeid: int = fuse.FUSE_ROOT_ID) -> bytes:
+        """Return a flawless frame and expect its reply."""
+        self.unique += 2
+        self.waiting[self.unique] = opcode
+        values = {"len": HEADER + len(body), "opcode": opcode, "unique": self.unique, "pid": 9}
+        return fuse.fuse_in_header.build(nodeid=nodeid, **values) + body
+
+    def manager_request(self) -> bytes:
+        """Return the body of an ioctl that makes the first file the context manager's."""
+        fields = {"fh": self.handles[1], "cmd": abi.BINDER_SET_CONTEXT_MGR, "in_size": 4}
+        return fuse.fuse_ioctl_in.build(**fields, out_size=4) + bytes(4)
+
+
+@pytest.mark.parametrize("first_seed", range(0, CASES, 40))
+def test_every_frame_is_answered_once(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 40):
+        kernel = Kernel(seed)
+        for _ in range(FRAMES):
+            kernel.send()
+        kernel.finish()
+
+
+def test_the_frames_get_everywhere() -> None:
+    kernels = [Kernel(seed) for seed in range(5)]
+    for kernel in kernels:
+        for _ in range(FRAMES):
+            kernel.send()
+    assert sum(len(kernel.handles) - 4 for kernel in kernels) > 5
+    assert sum(len(kernel.waiting) for kernel in kernels) > 5
+    assert sum(kernel.engine.counts()["buffers"] for kernel in kernels) > 5

@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many clients of one engine doing whatever clients may do, in an order that is not theirs.
+
+Every decision comes from one function, ``pick(n)``, which returns a number below ``n``: a seeded
+generator makes a simulation of it, a property test makes it shrink.  After each step the engine's
+invariants are checked, and each letter that arrives is compared with what was sent: it must be the
+right one, at the right address, and come once.
+
+A *member* is an open file with its threads.  Some members are *rogue*: they also drop references
+that are not theirs, so what they receive is not looked at closely.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from binderd.engine.node import Node
+from binderwire.binder_abi import (
+    BC_REPLY,
+    BINDER_SET_CONTEXT_MGR,
+    BR_ACQUIRE,
+    BR_DEAD_BINDER,
+    BR_DEAD_REPLY,
+    BR_FAILED_REPLY,
+    BR_INCREFS,
+    BR_REPLY,
+    BR_TRANSACTION,
+    BR_TRANSACTION_COMPLETE,
+    COMMANDS,
+    TF_ONE_WAY,
+)
+from support import bc
+from support.engine_world import EngineWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderd.engine.process import Process
+    from support.engine_world import EngineProc, EngineThread
+    from support.playbook import Outcome, Pending, PendingRead
+    from support.transcript import Received
+
+MEMBERS_MAX = 6
+HANDS_MAX = 4
+SIZES = (512, 1024, 8192, 65536)  # bytes of receive area: small, so that they fill up
+READ_SIZES = (0, 79, 80, 140, 256, 256, 256, 4096)
+POINTERS = (0x1000, 0x2000, 0x3000)
+ERRORS = (BR_DEAD_REPLY, BR_FAILED_REPLY)
+
+
+# A node, or (owner, ptr) of one that may not exist yet; None: not known when it was written.
+Meaning = Node | tuple["Process", int] | None
+
+
+class Letter(NamedTuple):
+    """A payload that was sent; its number is its first eight bytes."""
+
+    code: int
+    target: Meaning  # of the called node; None also for a reply
+    objects: list[Meaning]  # of each object in it
+
+
+class RecordedWorld(EngineWorld):
+    """An engine world that remembers all that clients got to see, as one digest."""
+
+    heap_size = 1 << 20
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        super().__init__()
+
+    def drain(self) -> None:
+        for completion in self.engine.outbox:
+            self.digest.update(repr(tuple(completion)).encode())
+        super().drain()
+
+
+class Hand:
+    """A thread of a member and what it has going on."""
+
+    def __init__(self, member: Member, thread: EngineThread) -> None:
+        self.member = member
+        self.thread = thread
+        self.pending: PendingRead | None = None
+        self.polling: Pending | None = None
+        self.commands: list[bc.Command] = []  # of the pending request
+        self.serving = 0  # calls that wait for our reply
+        self.acks_due = 0  # calls, oneways and replies that were taken
+        self.calls = 0  # calls among them
+        self.answers = 0  # completions, replies and errors that came back
+
+    @property
+    def busy(self) -> bool:
+        return self.pending is not None or self.polling is not None
+
+    @property
+    def may_call(self) -> bool:
+        """Whether no call of the thread waits for its reply (Q6)."""
+        thread = self.member.process.threads.get(self.thread.tid)
+        return thread is None or thread.stack is None or thread.stack.target_thread is thread
+
+
+class Member:
+    """An open file and what its client knows."""
+
+    def __init__(self, proc: EngineProc, *, mapped: bool, rogue: bool) -> None:
+        self.proc = proc
+        self.mapped = mapped
+        self.rogue = rogue
+        self.hands: list[Hand] = []
+        self.buffers: list[int] = []  # delivered and not freed
+        self.handles: list[int] = [0]  # seen at some time
+        self.owned: list[int] = []  # handles once for each time that we acquired them
+        self.news: list[bc.Command] = []  # acknowledgements to send
+        self.dead: list[int] = []  # cookies of deaths that we were told of
+        self.children: list[EngineProc] = []
+
+    @property
+    def process(self) -> Process:
+        return self.proc.file.process
+
+
+class Crowd:
+    """All members, and one method for each thing that can happen.
+
+    Args:
+        pick: makes the decisions; may be replaced between steps.
+    """
+
+    def __init__(self, pick: Callable[[int], int]) -> None:
+        self.pick = pick
+        self.world = RecordedWorld()
+        self.members: list[Member] = []
+        self.letters: dict[int, Letter] = {}
+        self.arrived: set[int] = set()
+        self.arrivals: dict[str, int] = dict.fromkeys(("calls", "replies", "errors", "deaths"), 0)
+
+    # What can happen
+
+    def join(self) -> None:
+        """A client opens the device; the first ones become context manager."""
+        if len(self.members) >= MEMBERS_MAX:
+            return
+        size = None if self.pick(20) == 0 else SIZES[self.pick(len(SIZES))]
+        proc = self.world.open(size=size, nonblocking=self.pick(8) == 0)
+        member = Member(proc, mapped=size is not None, rogue=self.pick(4) == 0)
+        self.members.append(member)
+        self._new_hand(member)
+
+    def hire(self) -> None:
+        """A member starts a thread."""
+        member = self._member()
+        if member is not None and len(member.hands) < HANDS_MAX:
+            self._new_hand(member)
+
+    def act(self) -> None:
+        """A thread sends some commands, and reads."""
+        hand = self._idle_hand()
+        if hand is None:
+            return
+        commands = [self._command(hand) for _ in range(1 + self.pick(2))]
+        hand.commands = commands
+        size = READ_SIZES[self.pick(len(READ_SIZES))]
+        hand.pending = hand.thread.start(*commands, read=size)
+
+    def call(self) -> None:
+        """A thread makes a plain call and waits for the reply."""
+        hand = self._idle_hand()
+        if hand is not None:
+            hand.commands = [self._call(hand, 0)] if hand.may_call or self.pick(16) == 0 else []
+            hand.pending = hand.thread.start(*hand.commands)
+
+    def serve(self) -> None:
+        """A thread does what it should: frees, acknowledges, replies if it must, reads."""
+        hand = self._idle_hand()
+        if hand is None:
+            return
+        member = hand.member
+        commands = [bc.enter_looper(), *map(bc.free, member.buffers), *member.news]
+        member.buffers, member.news = [], []
+        if hand.serving:
+            commands.append(self._reply(hand))
+        hand.commands = commands
+        hand.pending = hand.thread.start(*commands)
+
+    def keep(self) -> None:
+        """A thread acquires a handle that it knows."""
+        hand = self._idle_hand()
+        strong = self._strong_handles(hand.member) if hand is not None else []
+        if hand is not None and strong:
+            number = strong[self.pick(len(strong))]
+            if hand.thread.write_read(bc.acquire(number), read=0).write_consumed:
+                hand.member.owned.append(number)
+
+    def watch(self) -> None:
+        """A thread asks to be told of a death."""
+        hand = self._idle_hand()
+        if hand is not None:
+            known = sorted(hand.member.process.handles.refs) or [0]
+            number = known[self.pick(len(known))]
+            hand.commands = [bc.increfs(number), bc.request_death(number, self.pick(3))]
+            hand.pending = hand.thread.start(*hand.commands, read=0)
+
+    def poll(self) -> None:
+        """A thread polls until there is something."""
+        hand = self._idle_hand()
+        if hand is not None:
+            hand.polling = hand.thread.start_poll()
+
+    def interrupt(self) -> None:
+        """A signal reaches a thread, blocked or not."""
+        busy = [hand for member in self.members for hand in member.hands if hand.pending]
+        if busy:
+            busy[self.pick(len(busy))].thread.signal()
+
+    def leave(self) -> None:
+        """A thread ends, with or without BINDER_THREAD_EXIT."""
+        hand = self._idle_hand()
+        if hand is None:
+            return
+        if self.pick(2):
+            hand.thread.exit()
+        else:
+            hand.thread.end()
+        hand.member.hands.remove(hand)
+
+    def fork(self) -> None:
+        """A member forks, or a child of it closes its copy of the file."""
+        member = self._member()
+        if member is None:
+            return
+        if member.children:
+            member.children.pop().kill()
+        else:
+            member.children.append(member.proc.fork())
+
+    def unmap(self) -> None:
+        """A member unmaps its receive area."""
+        member = self._member()
+        if member is not None and member.mapped and self.pick(8) == 0:
+            member.mapped = False
+            member.proc.munmap()
+
+    def die(self) -> None:
+        """A member is killed."""
+        if len(self.members) > 1:
+            self._kill(self.members.pop(self.pick(len(self.members))))
+
+    EVENTS = (join, hire, hire, act, act, call, call, call, keep, watch, serve, serve, serve)
+    UNUSUAL = (poll, interrupt, interrupt, leave, fork)
+    RARE = (unmap, die)
+
+    def step(self) -> None:
+        """Let something happen, then see to all that came of it."""
+        kind = self.pick(32)
+        events = self.RARE if kind == 0 else self.UNUSUAL if kind < 6 else self.EVENTS
+        events[self.pick(len(events))](self)
+        self.settle()
+
+    def settle(self) -> None:
+        """Take every request that has ended, and check the engine."""
+        for member in self.members:
+            for hand in member.hands:
+                if hand.pending is not None and not hand.pending.parked:
+                    pending, hand.pending = hand.pending, None
+                    self._ended(hand, pending.result())
+                if hand.polling is not None and not hand.polling.parked:
+                    hand.polling = None
+        self.world.check()
+
+    def end(self) -> None:
+        """Kill everybody; nothing may be left."""
+        while self.members:
+            self._kill(self.members.pop(self.pick(len(self.members))))
+        self.world.close()
+        self.world.assert_empty()
+
+    # Who
+
+    def _member(self) -> Member | None:
+        return self.members[self.pick(len(self.members))] if self.members else None
+
+    def _idle_hand(self) -> Hand | None:
+        """Return some thread that is in no request; if there is none, wake one up instead."""
+        hands = [hand for member in self.members for hand in member.hands if not hand.busy]
+        if hands:
+            return hands[self.pick(len(hands))]
+        self.interrupt()
+        return None
+
+    def _new_hand(self, member: Member) -> Hand:
+        """Start a thread; the first thing that it does is to try to become context manager."""
+        hand = Hand(member, member.proc.thread())
+        member.hands.append(hand)
+        hand.thread.ioctl(BINDER_SET_CONTEXT_MGR, bytes(4))
+        return hand
+
+    def _kill(self, member: Member) -> None:
+        member.proc.kill()
+        for child in member.children:
+            child.kill()
+
+    # What to send
+
+    def _command(self, hand: Hand) -> bc.Command:
+        member, pick = hand.member, self.pick
+        makers: list[Callable[[], bc.Command]] = [
+            lambda: self._call(hand, 0 if hand.may_call and pick(2) else TF_ONE_WAY),
+            lambda: self._call(hand, TF_ONE_WAY),
+            lambda: self._call(hand, TF_ONE_WAY),
+            lambda: self._reply(hand) if hand.serving or pick(8) == 0 else bc.enter_looper(),
+            lambda: bc.free(self._take(member.buffers, 0x1234)),
+            lambda: bc.increfs(self._any_handle(member)),
+            lambda: self._release(member),
+            lambda: member.news.pop(pick(len(member.news))) if member.news else bc.exit_looper(),
+            lambda: bc.request_death(self._any_handle(member), pick(3)),
+            lambda: bc.clear_death(self._any_handle(member), pick(3)),
+            lambda: bc.dead_binder_done(self._take(member.dead, 99)),
+            lambda: (bc.enter_looper(), bc.register_looper())[pick(2)],
+        ]
+        return makers[pick(len(makers))]()
+
+    def _strong_handles(self, member: Member) -> list[int]:
+        refs = member.process.handles.refs
+        return [handle for handle in sorted(refs) if refs[handle].strong]
+
+    def _take(self, values: list[int], otherwise: int) -> int:
+        return values.pop(self.pick(len(values))) if values else otherwise
+
+    def _any_handle(self, member: Member) -> int:
+        known = sorted(member.process.handles.refs)
+        if known and self.pick(8):
+            return known[self.pick(len(known))]
+        return member.handles[self.pick(len(member.handles))]
+
+    def _release(self, member: Member) -> bytes:
+        """Release what was acquired; a rogue member releases anything."""
+        if member.rogue:
+            handle = self._any_handle(member)
+            return (bc.release(handle), bc.decrefs(handle))[self.pick(2)]
+        return bc.release(self._take(member.owned, 999))
+
+    def _letter(self, hand: Hand, target: Meaning) -> tuple[bc.Payload, int]:
+        """Write a letter; return its payload and its code."""
+        number, code = len(self.letters), self.pick(1000)
+        parts, meanings = [number.to_bytes(8, "little")], []
+        for _ in range(self.pick(4)):
+            octets, meaning = self._object(hand.member)
+            parts.append(octets)
+            if any(octets):
+                meanings.append(meaning)
+        parts.append(bytes((0, 0, 4, 40, 400)[self.pick(5)]))
+        self.letters[number] = Letter(code, target, meanings)
+        return bc.payload(*parts), code
+
+    def _object(self, member: Member) -> tuple[bytes, Meaning]:
+        kind, process = self.pick(4), member.process
+        if kind < 2:
+            ptr = POINTERS[self.pick(len(POINTERS))]
+            return (bc.binder, bc.weak_binder)[kind](ptr, cookie=ptr), (process, ptr)
+        handle = self._any_handle(member)
+        ref = process.handles.refs.get(handle)
+        if ref is None and self.pick(4):
+            return bytes(24), None  # not an object: its offset is left out
+        if ref is not None and not ref.strong:
+            kind = 3
+        octets = (bc.handle, bc.weak_handle)[kind - 2](handle)
+        return octets, None if ref is None else ref.node
+
+    def _call(self, hand: Hand, flags: int) -> bc.Command:
+        process = hand.member.process
+        strong = self._strong_handles(hand.member)
+        if strong and self.pick(16):
+            handle = strong[self.pick(len(strong))]
+        else:
+            handle = self._any_handle(hand.member)
+        ref = process.handles.refs.get(handle)
+        node = None if ref is None else ref.node
+        target = process.context.manager if handle == 0 else node
+        content, code = self._letter(hand, target)
+        return bc.call(handle, content, code=code, flags=flags)
+
+    def _reply(self, hand: Hand) -> bc.Command:
+        content, code = self._letter(hand, None)
+        return bc.reply(content, code=code)
+
+    # What comes back
+
+    def _ended(self, hand: Hand, outcome: Outcome) -> None:
+        self._count_taken(hand, outcome.write_consumed)
+        for item in outcome.items:
+            self._received(hand, item)
+        assert hand.answers <= hand.acks_due + hand.calls, "answered more than was asked"
+
+    def _count_taken(self, hand: Hand, consumed: int) -> None:
+        position = 0
+        for command in hand.commands:
+            word = command.word if isinstance(command, bc.Parcel) else 0
+            record = COMMANDS[word].payload if word else None
+            position += 4 + record.size if record else len(command)  # type: ignore[arg-type]
+            if position > consumed:
+                break
+            if isinstance(command, bc.Parcel):
+                one_way = command.fields.get("flags", 0) & TF_ONE_WAY
+                hand.acks_due += 1
+                hand.calls += word != BC_REPLY and not one_way
+                hand.serving -= word == BC_REPLY and hand.serving > 0
+        hand.commands = []
+
+    def _received(self, hand: Hand, item: Received) -> None:
+        member = hand.member
+        hand.answers += item.word in (BR_TRANSACTION_COMPLETE, BR_REPLY, *ERRORS)
+        self.arrivals["errors"] += item.word in ERRORS
+        if item.word in (BR_INCREFS, BR_ACQUIRE):
+            done = bc.increfs_done if item.word == BR_INCREFS else bc.acquire_done
+            assert item.ptr == item.cookie or item.ptr == 0
+            member.news.append(done(item.ptr, item.cookie))
+        elif item.word == BR_DEAD_BINDER:
+            member.dead.append(item.value)
+            self.arrivals["deaths"] += 1
+        elif item.word in (BR_TRANSACTION, BR_REPLY):
+            member.buffers.append(item.buffer)
+            if item.word == BR_TRANSACTION and not item.flags & TF_ONE_WAY:
+                hand.serving += 1
+            if member.mapped:
+                self._open_letter(member, item)
+
+    def _open_letter(self, member: Member, item: Received) -> None:
+        number = int.from_bytes(item.data[:8], "little")
+        letter = self.letters[number]
+        assert number not in self.arrived, "a letter came twice"
+        self.arrived.add(number)
+        assert item.code == letter.code
+        if item.word == BR_TRANSACTION:
+            self.arrivals["calls"] += 1
+            assert letter.target in (None, member.process.nodes[item.target])
+        else:
+            self.arrivals["replies"] += 1
+            assert letter.target is None
+        received = item.objects
+        assert len(received) == len(letter.objects)
+        for (kind, value, _, _), meaning in zip(received, letter.objects, strict=True):
+            if "handle" in kind and value not in member.handles:
+                member.handles.append(value)
+            if not member.rogue and meaning is not None:
+                self._check_object(member, kind, value, meaning)
+
+    def _check_object(self, member: Member, kind: str, value: int, meaning: Meaning) -> None:
+        """Assert that an object means to the receiver what it meant to the sender."""
+        table = member.process.handles.refs
+        node = table[value].node if "handle" in kind else member.process.nodes[value]
+        if isinstance(meaning, Node):
+            assert node is meaning
+        elif meaning is not None:
+            owner, ptr = meaning
+            assert node.ptr == ptr
+            assert node.process is owner or (node.process is None and owner.is_dead)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The style rules that a program can check, for every Python file of the repository."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("protocol", "daemon", "client", "tests")
+FILE_LINES_MAX = 600
+LINE_COLUMNS_MAX = 100
+FUNCTION_LINES_MAX = 70
+FUNCTION_LINES_USUAL = 40
+LICENSE = "# SPDX-License-Identifier: Apache-2.0"
+UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+PRAGMA = re.compile(r"\s+# (noqa|type: ignore).*")  # does not count as part of the line
+
+FILES = sorted(
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if not any(part.startswith(".") or part == "build" for part in path.relative_to(ROOT).parts)
+)
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@every_file
+def test_file_starts_with_its_license_and_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    first = 1 if lines[0].startswith("#!") else 0
+    assert lines[first] == LICENSE
+    assert ast.get_docstring(ast.parse(text)), "no module docstring"
+
+
+@every_file
+def test_file_fits(path: Path) -> None:
+    lines = [PRAGMA.sub("", line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) <= FILE_LINES_MAX
+    assert [n for n, line in enumerate(lines, 1) if len(line) > LINE_COLUMNS_MAX] == []
+    assert [n for n, line in enumerate(lines, 1) if UNFINISHED.search(line)] == []
+
+
+def lengths(path: Path) -> dict[str, int]:
+    """Return the physical lines of each function of a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        f"{path.relative_to(ROOT)}:{item.lineno} {item.name}": item.end_lineno - item.lineno + 1
+        for item in ast.walk(tree)
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and item.end_lineno
+    }
+
+
+def test_functions_fit() -> None:
+    sizes = {name: size for path in FILES for name, size in lengths(path).items()}
+    for name, size in sizes.items():
+        if size > FUNCTION_LINES_USUAL:
+            print(f"{name}: {size} lines, usual are {FUNCTION_LINES_USUAL}")
+    assert {name: size for name, size in sizes.items() if size > FUNCTION_LINES_MAX} == {}
+
+
+def test_the_rules_reach_every_folder() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(FOLDERS)
