@@ -55,7 +55,7 @@ def _named(function: ast.FunctionDef) -> Iterator[str]:
 
 def test_every_claimed_statement_has_a_scenario() -> None:
     named = set().union(*(codes for _, codes in scenarios()))
-    assert named == CLAIMED
+    assert named >= CLAIMED
     assert {code for code in named if code.startswith("BINDER_")} <= {
         row.name for row in IOCTLS.values()
     }

@@ -20,10 +20,11 @@ from binderwire import binder_abi as abi
 from binderwire import fuse_abi as fuse
 from binderwire.commands import message
 from binderwire.ioc import ioc_size
-from support.fakes import FakeArena, FakeClient, FakeMemory
+from support.fakes import FakeArena, FakeMemory, FakeThread
 from support.invariants import check
 
 if TYPE_CHECKING:
+    from binderd.engine.ports import Client, ReceiverArena
     from binderd.engine.process import Process
 
 CASES = 120
@@ -35,17 +36,39 @@ UNANSWERED = {fuse.FUSE_FORGET, fuse.FUSE_BATCH_FORGET, fuse.FUSE_INTERRUPT}
 HEADER = fuse.fuse_in_header.size
 
 
-class FuzzedClient(FakeClient):
-    """A client whose threads all share one memory."""
+class FuzzedClient:
+    """A client whose threads all share one memory; implements ``OpenedClient``."""
+
+    nice = 0
+    is_foreign = False
 
     def __init__(self, number: int, memory: FakeMemory) -> None:
         arena = FakeArena(memory, MAPPING + (number << 32))
         arena.map(4096)
-        super().__init__(arena, lambda _: memory)
+        self.arena: ReceiverArena = arena
         self.pid = 1000 + number
         self.backing_id = number
         self.process: Process | None = None
         self.closed = False
+        self._memory = memory
+
+    def memory(self, tid: int) -> FakeThread:
+        return FakeThread(self._memory, tid, 0)
+
+    def forget_thread(self, tid: int) -> None:
+        assert tid
+
+    def user(self) -> int:
+        return 0
+
+    def pid_of(self, sender: Client) -> int:
+        raise AssertionError(f"asked of a client that is not foreign: {sender}")
+
+    def uid_of(self, uid: int) -> int:
+        raise AssertionError(f"asked of a client that is not foreign: {uid}")
+
+    def security_context(self) -> bytes | None:
+        return None
 
     def adopt(self, process: Process) -> None:
         self.process = process
@@ -81,7 +104,7 @@ class Kernel:
         self.outgoing: list[bytes] = []
         self.engine = Engine()
         tree = Tree(["binder", "hwbinder"])
-        device = BinderDevice(self.engine, tree, self.opener, self.outgoing)
+        device = BinderDevice(self.engine, tree, self.opener, self.outgoing, self.start_timer)
         self.session = Session(tree, device, self.outgoing, lambda _: None, self.bug)
         self.frame = bytearray(READ_BUFFER_SIZE)
         self.unique = 0
@@ -92,6 +115,9 @@ class Kernel:
             self.receive(self.request(fuse.FUSE_LOOKUP, name + b"\0"))
             self.receive(self.request(fuse.FUSE_OPEN, bytes(8), nodeid=self.nodes[-1]))
         self.receive(self.request(fuse.FUSE_IOCTL, self.manager_request()))
+
+    def start_timer(self, number: int, milliseconds: int) -> None:
+        """No time passes here; a wait ends with the interruption that will come."""
 
     def bug(self, opcode: int, error: Exception) -> None:
         raise AssertionError(f"{fuse.OPCODES.get(opcode, opcode)} failed") from error

@@ -18,6 +18,8 @@ CAPACITY = 40
 ADDRESS = 0x7000_0000_0000
 BUFFERS_MAX = 7
 
+SENDER = 100  # whose one-way calls they are
+
 
 class Cells:
     """A space as a row of cells, each free or not."""
@@ -102,11 +104,15 @@ class Area(RuleBasedStateMachine):
         full = len(self.area.buffers) == BUFFERS_MAX
         if start is None or full or (one_way and cells > self.one_way_left):
             with pytest.raises(BinderFailure):
-                self.area.allocate(data_size, offsets_size, extra_size, one_way=one_way)
+                self.area.allocate(
+                    (data_size, offsets_size, extra_size, 0), SENDER if one_way else None
+                )
             return None
-        buffer = self.area.allocate(data_size, offsets_size, extra_size, one_way=one_way)
+        buffer = self.area.allocate(
+            (data_size, offsets_size, extra_size, 0), SENDER if one_way else None
+        )
         assert buffer.address == ADDRESS + start * 8
-        assert (buffer.size, buffer.one_way) == (cells * 8, one_way)
+        assert (buffer.size, buffer.one_way_from) == (cells * 8, SENDER if one_way else None)
         assert not buffer.allow_user_free
         self.cells.mark(start, cells, used=True)
         self.one_way_left -= cells if one_way else 0
@@ -119,12 +125,12 @@ class Area(RuleBasedStateMachine):
         buffer = self.area.buffers[data.draw(st.sampled_from(sorted(self.area.buffers)))]
         self.area.free(buffer)
         self.cells.mark(buffer.offset // 8, buffer.size // 8, used=False)
-        self.one_way_left += buffer.size // 8 if buffer.one_way else 0
+        self.one_way_left += buffer.size // 8 if buffer.one_way_from is not None else 0
 
     @rule(size=st.sampled_from([1 << 63, (1 << 64) - 1]))
     def refuse(self, size: int) -> None:
         with pytest.raises(BinderFailure):
-            self.area.allocate(size, size, 0, one_way=False)
+            self.area.allocate((size, size, 0, 0), None)
 
     @invariant()
     def same_free_ranges(self) -> None:
