@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 
+from support.results import Recorder
+
 if TYPE_CHECKING:
     import pytest
 
@@ -25,3 +27,4 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "statements(*codes): the statements of the behaviour reference that it proves"
     )
+    config.pluginmanager.register(Recorder())

@@ -37,12 +37,13 @@ def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
     daemon.stop()
 
 
+BY_NAME = ("BINDER_", "BC_", "BR_")  # statements that are about something that can be seen
+BACKENDS = ("engine", "fuse", "kernel") if has_driver() else ("engine", "fuse")
+
+
 @pytest.fixture(scope="session")
 def kernel_driver() -> KernelDriver:
     return KernelDriver()
-
-
-BACKENDS = ["engine", "fuse", "kernel"] if has_driver() else ["engine", "fuse"]
 
 
 @pytest.fixture(params=BACKENDS)
@@ -50,13 +51,23 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     backend: World
     if request.param == "engine":
         backend = EngineWorld()
+    elif request.param == "kernel":
+        zygote = request.getfixturevalue("zygote")
+        backend = DeviceWorld(request.getfixturevalue("kernel_driver"), zygote)
     else:
-        reason = missing_capability() if request.param == "fuse" else None
+        reason = missing_capability()
         if reason is not None:
             pytest.skip(reason)
-        names = {"fuse": "fuse_daemon", "kernel": "kernel_driver"}
-        driver = request.getfixturevalue(names[request.param])
-        backend = DeviceWorld(driver, request.getfixturevalue("zygote"))
+        daemon = request.getfixturevalue("fuse_daemon")
+        backend = DeviceWorld(daemon, request.getfixturevalue("zygote"))
+    properties = request.node.user_properties
+    properties.append(("backend", backend.name))
     yield backend
     backend.close()
     backend.assert_empty()
+    if backend.excuses:
+        properties.append(("excuse", backend.excuses[0]))
+    elif set(request.node.callspec.params) == {"world"}:
+        named = {code for mark in request.node.iter_markers("statements") for code in mark.args}
+        unseen = {code for code in named if code.startswith(BY_NAME)} - backend.seen
+        assert not unseen, f"it names {', '.join(sorted(unseen))}, which it does not use"

@@ -48,7 +48,7 @@ def asked_for_a_thread(looper: Thread, caller: Proc) -> bool:
     return first == BR_SPAWN_LOOPER
 
 
-@statements("R11", "BINDER_SET_MAX_THREADS")
+@statements("R11")
 def test_without_permission_no_thread_is_asked_for(world: World) -> None:
     scene = manager_and_client(world)
     assert not asked_for_a_thread(scene.server, scene.client.proc)

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from binderwire.binder_abi import BINDER_SET_CONTEXT_MGR, BR_NOOP, BR_TRANSACTION_COMPLETE
 from support import bc
 from support.playbook import GUEST_UID, GUEST_USERS, NO_UID, statements
-from support.scenes import Scene, answer, get_call, get_reply, give, manager_and_client
+from support.scenes import Scene, answer, get_call, get_reply, manager_and_client
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
     from support.playbook import Proc, World
+
+
+# A device takes only managers with the user of its first one; these have user 0 of the guests.
+GUESTS = f"user{GUEST_UID}"
 
 
 def serve(manager: Proc) -> Scene:
@@ -41,50 +45,48 @@ def test_a_guest_is_seen_from_outside_as_the_outside_knows_it(world: World) -> N
 
 @statements("I1")
 def test_who_is_outside_has_no_number_for_a_guest(world: World) -> None:
-    scene = serve(world.open(guest=True))
-    assert called_by(scene, world.open()) == (0, NO_UID)
+    scene = serve(world.open(GUESTS, guest=True))
+    assert called_by(scene, world.open(GUESTS)) == (0, NO_UID)
 
 
 @statements("I1")
 def test_users_are_told_apart_from_processes(world: World) -> None:
-    scene = serve(world.open(guest=True))
-    assert called_by(scene, world.open(uid=GUEST_UID)) == (0, 0)
+    scene = serve(world.open(GUESTS, guest=True))
+    assert called_by(scene, world.open(GUESTS, uid=GUEST_UID)) == (0, 0)
     last = GUEST_UID + GUEST_USERS - 1
-    assert called_by(scene, world.open(uid=last)) == (0, GUEST_USERS - 1)
-    assert called_by(scene, world.open(uid=last + 1)) == (0, NO_UID)
-    assert called_by(scene, world.open(uid=GUEST_UID - 1)) == (0, NO_UID)
+    assert called_by(scene, world.open(GUESTS, uid=last)) == (0, GUEST_USERS - 1)
+    assert called_by(scene, world.open(GUESTS, uid=last + 1)) == (0, NO_UID)
+    assert called_by(scene, world.open(GUESTS, uid=GUEST_UID - 1)) == (0, NO_UID)
 
 
 @statements("I1")
 def test_guests_see_each_other_as_they_know_themselves(world: World) -> None:
-    scene = serve(world.open(guest=True, uid=3))
-    guest = world.open(guest=True, uid=5)
+    scene = serve(world.open(GUESTS, guest=True))
+    guest = world.open(GUESTS, guest=True, uid=5)
     assert guest.own_pid != guest.pid
     assert called_by(scene, guest) == (guest.own_pid, 5)
 
 
 @statements("I1")
 def test_a_reply_names_the_user_as_its_reader_knows_it(world: World) -> None:
-    manager, guest = world.open(uid=GUEST_UID + 9), world.open(guest=True)
-    scene = Scene(serve(manager).server, guest.seasoned())
-    started = scene.client.start(bc.call(0))
-    answer(scene.server, get_call(scene.server))
-    get_reply(started, sender_pid=0, sender_euid=9)
-    stranger = world.open()
-    number = give(scene, 0x1000)
-    assert number == 1
-    started = stranger.seasoned().start(bc.call(0))
-    answer(scene.server, get_call(scene.server, sender_pid=stranger.pid))
-    get_reply(started, sender_euid=GUEST_UID + 9)
+    device = f"user{GUEST_UID + 9}"
+    server = serve(world.open(device, uid=GUEST_UID + 9)).server
+    for caller, expected in (
+        (world.open(device, guest=True), 9),
+        (world.open(device), GUEST_UID + 9),
+    ):
+        started = caller.seasoned().start(bc.call(0))
+        answer(server, get_call(server))
+        get_reply(started, sender_pid=0, sender_euid=expected)
 
 
 @statements("I1")
 def test_a_oneway_s_user_is_translated_as_well(world: World) -> None:
-    scene = serve(world.open(guest=True))
-    world.open(guest=True, uid=2).seasoned().write(bc.oneway(0))
+    scene = serve(world.open(GUESTS, guest=True))
+    world.open(GUESTS, guest=True, uid=2).seasoned().write(bc.oneway(0))
     call = get_call(scene.server, sender_pid=0, sender_euid=2)
     scene.server.write(bc.free(call.buffer))
-    world.open().seasoned().write(bc.oneway(0))
+    world.open(GUESTS).seasoned().write(bc.oneway(0))
     get_call(scene.server, sender_pid=0, sender_euid=NO_UID)
 
 
@@ -114,12 +116,12 @@ def test_a_file_in_other_hands_names_its_opener(world: World) -> None:
 
 @statements("I5", "O10", "BINDER_SET_CONTEXT_MGR")
 def test_the_manager_s_user_is_the_caller_s(world: World) -> None:
-    opener = world.open()
+    opener = world.open("user4321")
     child = opener.fork()
     child.become(4321)
     assert child.seasoned().ioctl(BINDER_SET_CONTEXT_MGR, bytes(4))[0] == 0
     child.kill()
     opener.kill()
-    world.open(uid=4321).become_manager()
-    outcome = world.open().seasoned().write_read(bc.oneway(0))
+    world.open("user4321", uid=4321).become_manager()
+    outcome = world.open("user4321").seasoned().write_read(bc.oneway(0))
     assert_br(outcome, BR_NOOP, BR_TRANSACTION_COMPLETE)

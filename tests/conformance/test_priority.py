@@ -18,7 +18,7 @@ from binderwire.binder_abi import (
     flat_binder_object,
 )
 from support import bc
-from support.playbook import SPARE_ADDRESS, statements
+from support.playbook import GUEST_UID, SPARE_ADDRESS, statements
 from support.scenes import NOBODY, Scene, answer, get_call, get_reply, give, round_trip, take
 from support.transcript import assert_br
 
@@ -28,16 +28,13 @@ if TYPE_CHECKING:
 BAD_REPLY = bc.reply(data_size=8, buffer=SPARE_ADDRESS)
 
 
-def scene_of(
-    world: World, *, nice: int = 0, caller: int = 0, flags: int = 0, uid: int = 0
-) -> Scene:
+def scene_of(world: World, *, nice: int = 0, caller: int = 0, flags: int = 0) -> Scene:
     """A manager and a client with these nice values.
 
     Args:
         flags: of the manager's node; the lower 8 bits are the worst nice value to serve it at.
-        uid: the manager's user.
     """
-    manager = world.open(nice=nice, uid=uid)
+    manager = world.open(nice=nice)
     node = flat_binder_object.build(type=BINDER_TYPE_BINDER, flags=flags)
     assert manager.seasoned().ioctl(BINDER_SET_CONTEXT_MGR_EXT, node)[0] == 0
     return Scene(manager.looper(), world.open(nice=caller).seasoned())
@@ -226,9 +223,9 @@ def test_the_bound_of_a_node_is_that_of_its_first_sending(world: World) -> None:
 def test_a_thread_gets_no_better_than_it_may(world: World) -> None:
     if world.differs("engine", reason="who may have which nice value is decided outside of it"):
         return
-    manager = world.open(uid=NOBODY, nice=5)
+    manager = world.open(f"user{NOBODY}", uid=NOBODY, nice=5)
     manager.become_manager()
-    scene = Scene(manager.looper(), world.open(nice=-5).seasoned())
+    scene = Scene(manager.looper(), world.open(f"user{NOBODY}", nice=-5).seasoned())
     started = scene.client.start(bc.call(0))
     call = get_call(scene.server)
     assert scene.server.nice == 5
@@ -256,13 +253,13 @@ def test_a_thread_gets_as_near_as_its_limit_allows(
         return
     limit, caller = values
     try:
-        manager = world.open(uid=NOBODY, nice=5, nice_limit=limit)
+        manager = world.open(f"user{NOBODY}", uid=NOBODY, nice=5, nice_limit=limit)
     except PermissionError:
         world.excuse("we may not raise RLIMIT_NICE here")
         return
     node = flat_binder_object.build(type=BINDER_TYPE_BINDER, flags=19)
     assert manager.seasoned().ioctl(BINDER_SET_CONTEXT_MGR_EXT, node)[0] == 0
-    scene = Scene(manager.looper(), world.open(nice=caller).seasoned())
+    scene = Scene(manager.looper(), world.open(f"user{NOBODY}", nice=caller).seasoned())
     started = scene.client.start(bc.call(0))
     call = get_call(scene.server)
     assert scene.server.nice == expected
@@ -274,9 +271,9 @@ def test_a_thread_gets_as_near_as_its_limit_allows(
 def test_a_guest_has_no_privilege_of_its_own(world: World) -> None:
     if world.differs("engine", reason="who may have which nice value is decided outside of it"):
         return
-    manager = world.open(guest=True, nice=5)
+    manager = world.open(f"user{GUEST_UID}", guest=True, nice=5)
     manager.become_manager()
-    scene = Scene(manager.looper(), world.open(nice=-5).seasoned())
+    scene = Scene(manager.looper(), world.open(f"user{GUEST_UID}", nice=-5).seasoned())
     started = scene.client.start(bc.call(0))
     call = get_call(scene.server)
     assert scene.server.nice == 5

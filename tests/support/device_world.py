@@ -33,7 +33,12 @@ class Driver(ABC):
 
     @abstractmethod
     def new_device(self, name: str) -> Path:
-        """Return a device that nobody uses; for a name with ``fresh``, that nobody ever used."""
+        """Return a device that nobody uses.
+
+        Args:
+            name: what the scenario calls it. If it begins with ``fresh``, the device was never
+                used; if with ``user``, only by scenarios that call it the same.
+        """
 
     @abstractmethod
     def barrier(self) -> None:
@@ -75,8 +80,6 @@ class DeviceWorld(World):
         guest: bool = False,
         context: bytes | None = None,  # the system chooses it
     ) -> DeviceProc:
-        if device not in self._devices:
-            self._devices[device] = self.driver.new_device(device)
         zygote = self._guests() if guest else self._zygote
         program = Program(self, zygote.fork(uid, nice=nice, nice_limit=nice_limit))
         return program.open(device, size=size, nonblocking=nonblocking, shared=shared)

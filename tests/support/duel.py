@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from binderwire.binder_abi import (
+    BC_TRANSACTION,
     BINDER_SET_CONTEXT_MGR,
     BR_ACQUIRE,
     BR_DEAD_BINDER,
@@ -37,8 +38,12 @@ READ_SIZES = (0, 64, 80, 256, 256, 256)
 POINTERS = (0x1000, 0x2000)
 HANDLES = (0, 0, 1, 1, 2, 3)
 
-# A command that may need the memory or the addresses of one side: 0 or 1.
-SidedCommand = "Callable[[int], bc.Command]"
+
+def _awaits_reply(command: bc.Command) -> bool:
+    """Whether it is a call, behind which a thread takes no work of its process (Q5)."""
+    if not isinstance(command, bc.Parcel) or command.word != BC_TRANSACTION:
+        return False
+    return not command.fields["flags"] & TF_ONE_WAY
 
 
 class Hand:
@@ -120,10 +125,9 @@ class Duel:
             return
         commands = [self._command(hand) for _ in range(self.pick(4))]
         size = 0 if hand.member.has_waiter else READ_SIZES[self.pick(len(READ_SIZES))]
-        calls = [c for c in (command(0) for command in commands) if isinstance(c, bc.Parcel)]
-        if not size and any(not c.fields.get("flags", 0) & TF_ONE_WAY for c in calls):
-            size = 256
-            commands = commands[:1]
+        calls = [command for command in commands if _awaits_reply(command(0))]
+        if not size and calls:
+            size, commands = 256, calls[:1]
         self.note(f"{self._name(hand)} reads {size}: {[str(command(0)) for command in commands]}")
         hand.awaits_reply = hand.member.has_waiter
         hand.pending = (
@@ -225,6 +229,7 @@ class Duel:
         return f"{hand.member.number}.{hand.member.hands.index(hand)}"
 
     def _command(self, hand: Hand) -> Callable[[int], bc.Command]:
+        """Return a command that takes its addresses from the given side, 0 or 1."""
         member, pick = hand.member, self.pick
         number = HANDLES[pick(len(HANDLES))]
         kind = pick(16)

@@ -3,7 +3,7 @@
 
 The driver has a fixed number of devices, each of which remembers its first context manager's user
 for good.  So devices are used again by later tests, but for those that a test asks for by a name
-that begins with ``fresh``.
+that begins with ``fresh``; one whose name begins with ``user`` goes to all tests that ask for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support.puppeteer import GLANCE, PATIENCE
 
 NAMES: Final = Path("/sys/module/binder_linux/parameters/devices")
 STATS: Final = Path("/sys/kernel/debug/binder/stats")
-FRESH_COUNT: Final = 3
+FRESH_COUNT: Final = 7
 ACTIVE: Final = re.compile(r"^(\w+): active (\d+)", re.MULTILINE)
 
 
@@ -40,9 +40,14 @@ class KernelDriver(Driver):
         for device in devices:
             device.chmod(0o666)  # for clients of other users
         self._fresh = devices[:FRESH_COUNT]
+        self._of_users: dict[str, Path] = {}
         self._devices = itertools.cycle(devices[FRESH_COUNT:])
 
     def new_device(self, name: str) -> Path:
+        if name.startswith("user"):
+            if name not in self._of_users:
+                self._of_users[name] = self._fresh.pop()
+            return self._of_users[name]
         return self._fresh.pop() if name.startswith("fresh") else next(self._devices)
 
     def barrier(self) -> None:
