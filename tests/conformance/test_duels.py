@@ -15,7 +15,6 @@ import pytest
 from support.duel import Duel
 from support.engine_world import EngineWorld
 from support.kernel_driver import has_driver
-from support.playbook import statements
 
 if TYPE_CHECKING:
     from support.playbook import World
@@ -25,7 +24,6 @@ SEEDS = range(12)
 STEPS = 80
 
 
-@statements("R1", "R5", "Q1", "Q7", "N1", "N5", "N11", "B1")
 @pytest.mark.parametrize("world", DEVICES, indirect=True)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_engine_and_the_device_agree(world: World, seed: int) -> None:
