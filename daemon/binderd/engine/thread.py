@@ -142,7 +142,11 @@ class Thread:
     # Priority (I3)
 
     def forget_nice(self) -> None:
-        """The thread has been in user space: what was known of its nice value is old."""
+        """The thread has been in user space: what was known of its nice value is old.
+
+        Differs: the driver also notices what somebody else makes of it while the thread is blocked.
+        Asking again for each call would cost every call a system call.
+        """
         self._nice = None
 
     def nice(self) -> int:

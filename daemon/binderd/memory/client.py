@@ -56,6 +56,7 @@ class FileClient:
 
     __slots__ = (
         "_opener",
+        "_security_context",
         "_seen_pids",
         "_spaces",
         "_threads",
@@ -75,6 +76,7 @@ class FileClient:
         self.pid = pid
         self.nice = nice_of(tid)
         self.is_foreign = is_foreign(pid)
+        self._security_context = security_context(tid)
         self._seen_pids: dict[int, int] = {}  # our process id of a sender -> this client's
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
@@ -101,8 +103,8 @@ class FileClient:
         return user_of(self.pid)
 
     def security_context(self) -> bytes | None:
-        """Return the opener's security context with its NUL, None where no LSM gives one."""
-        return security_context(self.pid)
+        """Return what the opener had, with its NUL, None where no LSM gives one."""
+        return self._security_context
 
     def memory(self, tid: int) -> ProcessMemory:
         """Return the memory of ``tid``, which must have a request open.
