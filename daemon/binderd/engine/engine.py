@@ -200,6 +200,10 @@ class Engine:
         """The opener's pages are no longer mapped; senders get BR_DEAD_REPLY from now on (B8)."""
         process.unmap()
 
+    def forget_context(self, context: str) -> None:
+        """A device is gone; whoever opens one of that name from now on gets a new context."""
+        self._contexts.pop(context, None)
+
     def release(self, process: Process) -> None:
         """The file's last reference is gone (binder_release)."""
         process.release()
