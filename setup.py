@@ -26,7 +26,7 @@ def extension_modules() -> list[object]:
     """Return what to compile: nothing unless it was asked for."""
     if os.environ.get("BINDERD_COMPILE") != "1":
         return []
-    from mypyc.build import mypycify  # noqa: PLC0415 - a build requirement only when it is used
+    from mypyc.build import mypycify  # a build requirement only when it is used
 
     sources = sorted(
         str(path)
