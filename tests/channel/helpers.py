@@ -185,7 +185,7 @@ class Daemon:
 def is_stale(directory: Path) -> bool:
     """Is there a mount that nobody serves?"""
     try:
-        directory.stat()
+        os.listdir(directory)
     except FileNotFoundError:
         return False
     except OSError:
