@@ -3,6 +3,7 @@
 # setup.sh - the parts of the Makefile that are too long for it.
 #
 #   setup.sh packages     installs the Debian packages that are missing
+#   setup.sh packages vm  the same for those that only 'make vm' and 'make test-vm' need
 #   setup.sh venv DIR     makes the virtual environment and installs the project into it
 #   setup.sh fuse WHO     fails, with one line that starts with WHO, where FUSE cannot be mounted
 set -euo pipefail
@@ -11,9 +12,14 @@ packages=(
     python3 python3-venv make
     python3-dev                     # <Python.h>, for the compiled request path
     gcc libc6-dev linux-libc-dev    # C clients; <linux/android/binder.h>, <linux/fuse.h>
-    dbus libsystemd-dev pkg-config  # what the benchmark compares with
+    libfuse3-dev pkg-config         # pyfuse3 is compiled when it is installed
+    dbus libsystemd-dev             # what the benchmark compares with
     mount util-linux                # mount, setpriv, unshare
     systemd                         # systemd-analyze verifies our units
+)
+
+vm_packages=(
+    qemu-system-x86 busybox-static kmod  # the machine, the first program in it, depmod
 )
 
 say() { printf '%s\n' "$*" >&2; }
@@ -84,8 +90,11 @@ check_fuse() {
 }
 
 case "${1-}" in
-    packages) install_packages ;;
+    packages)
+        [[ ${2-} != vm ]] || packages=("${vm_packages[@]}")
+        install_packages
+        ;;
     venv) make_venv "$2" ;;
     fuse) check_fuse "$2" ;;
-    *) say "usage: setup.sh packages | venv DIR | fuse WHO" && exit 2 ;;
+    *) say "usage: setup.sh packages [vm] | venv DIR | fuse WHO" && exit 2 ;;
 esac

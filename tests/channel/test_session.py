@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from binderd.device.binder_device import BinderDevice
 from binderd.engine.errors import KernelErrno
+from binderd.fuse.directory import Directory
 from binderd.fuse.session import NO_PASSTHROUGH, READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import DEVICE_SIZE, Tree
 from binderwire import fuse_abi as abi
@@ -65,7 +66,9 @@ class World:
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.opener = FakeOpener()
-        self.tree = Tree(DEVICES)
+        self.gone: list[str] = []
+        self.directory = Directory(DEVICES, 5, self.gone.append)
+        self.tree = Tree(self.directory)
         self.outgoing: list[bytes] = []
         self.negotiated: list[str | None] = []
         self.reported: list[tuple[int, Exception]] = []
@@ -73,6 +76,7 @@ class World:
         self.device = BinderDevice(
             self.engine,
             self.tree,
+            self.directory,
             self.opener,
             self.outgoing,
             lambda number, milliseconds: self.timers.append((number, milliseconds)),
@@ -242,20 +246,7 @@ def test_readdir_goes_on_where_it_stopped(world: World) -> None:
             names.append(listing[start : start + entry.namelen].decode())
             offset = entry.off
             at = start + entry.namelen + -entry.namelen % 8
-    assert names == [".", "..", *DEVICES]
-
-
-def test_truncating_is_ignored_and_changing_the_mode_refused(world: World) -> None:
-    nodeid = world.lookup()
-
-    def setattr_with(valid: int) -> tuple[int, bytes]:
-        body = abi.fuse_setattr_in.build(valid=valid)
-        return world.answer(request(abi.FUSE_SETATTR, body, nodeid=nodeid))
-
-    error, body = setattr_with(abi.FATTR_SIZE)
-    assert (error, abi.fuse_attr_out.read(body).size) == (0, DEVICE_SIZE)
-    for refused in (abi.FATTR_MODE, abi.FATTR_UID, abi.FATTR_GID | abi.FATTR_SIZE):
-        assert setattr_with(refused) == (-errno.EPERM, b"")
+    assert names == [".", "..", "binder-control", "features", "binder_logs", *DEVICES]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +256,7 @@ def test_truncating_is_ignored_and_changing_the_mode_refused(world: World) -> No
         (abi.FUSE_WRITE, errno.EINVAL),
         (abi.FUSE_CREATE, errno.EACCES),
         (abi.FUSE_MKDIR, errno.EPERM),
-        (abi.FUSE_UNLINK, errno.EPERM),
+        (abi.FUSE_UNLINK, errno.ENOENT),
         (22, errno.ENOSYS),  # FUSE_GETXATTR, which is not in the table
         (0, errno.ENOSYS),
         (0xFFFFFFFF, errno.ENOSYS),
@@ -441,6 +432,8 @@ def _bodies() -> list[tuple[int, Record | None]]:
         (abi.FUSE_FLUSH, abi.fuse_flush_in),
         (abi.FUSE_RELEASE, abi.fuse_release_in),
         (abi.FUSE_SETATTR, abi.fuse_setattr_in),
+        (abi.FUSE_RENAME, abi.fuse_rename_in),
+        (abi.FUSE_RENAME2, abi.fuse_rename2_in),
         (abi.FUSE_READDIR, abi.fuse_read_in),
         (abi.FUSE_FORGET, abi.fuse_forget_in),
         (abi.FUSE_BATCH_FORGET, abi.fuse_batch_forget_in),

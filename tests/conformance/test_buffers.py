@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from errno import EBUSY, EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 import pytest
@@ -214,6 +215,20 @@ def test_both_kinds_of_mapping_show_what_arrives(world: World, *, shared: bool) 
         started = client.start(bc.call(0, content))
         answer(server, get_call(server, data=content, buffer=manager.mapping[0]), content)
         client.write(bc.free(get_reply(started, data=content).buffer))
+
+
+@statements("B8")
+def test_mappings_that_the_driver_refuses(world: World) -> None:
+    if world.differs("engine", reason="nobody maps"):
+        return
+    refuses = not world.differs("fuse", reason="the kernel does not tell us of mappings")
+    mapped, unmapped = world.open(), world.open(size=None)
+    child = unmapped.fork()
+    assert mapped.try_mmap(MAPPING_SIZE) == (EBUSY if refuses else 0)
+    assert unmapped.try_mmap(MAPPING_SIZE, writable=True) == (EPERM if refuses else 0)
+    assert child.try_mmap(MAPPING_SIZE) == (EINVAL if refuses else 0)
+    mapped.munmap()
+    assert mapped.try_mmap(MAPPING_SIZE) == (EBUSY if refuses else 0)
 
 
 def objects_at(*offsets: int) -> tuple[bytes, tuple[int, ...]]:

@@ -68,6 +68,30 @@ def test_a_sender_that_left_is_not_named(world: World) -> None:
     round_trip(scene._replace(client=scene.client.proc.seasoned()))
 
 
+@statements("I1", "I6")
+def test_a_child_calls_in_its_opener_s_name(world: World) -> None:
+    scene = manager_and_client(world)
+    opener = scene.client.proc
+    child = opener.fork(uid=UID).seasoned()
+    started = child.start(bc.call(0, b"from the child"))
+    sender = {"sender_pid": opener.pid, "sender_euid": 0}
+    answer(scene.server, get_call(scene.server, data=b"from the child", **sender), b"reply")
+    replied = get_reply(started, sender_euid=0)
+    assert opener.peek(replied.buffer, 5) == b"reply"
+
+
+@statements("I1")
+def test_a_child_whose_opener_is_dead_calls_in_nobody_s_name(world: World) -> None:
+    scene = manager_and_client(world)
+    opener = scene.client.proc
+    child = opener.fork().seasoned()
+    opener.kill()
+    child.write(bc.call(0))
+    reason = "the opener's number is remembered, not looked up"
+    pid = opener.pid if world.differs("engine", "fuse", reason=reason) else 0
+    answer(scene.server, get_call(scene.server, sender_pid=pid, sender_euid=0))
+
+
 @statements("I4")
 def test_closing_a_copy_sends_every_waiting_thread_home(world: World) -> None:
     scene = manager_and_client(world)
@@ -109,11 +133,11 @@ def test_only_the_first_manager_s_user_can_follow(world: World) -> None:
 
 @statements("I5", "BINDER_SET_CONTEXT_MGR")
 def test_any_user_can_be_the_first_manager_of_a_device(world: World) -> None:
-    world.open(uid=UID).become_manager()
-    other = world.open("hwbinder")
+    world.open("fresh", uid=UID).become_manager()
+    other = world.open()
     other.become_manager()
     other.kill()
-    stranger = world.open("hwbinder", uid=UID).seasoned()
+    stranger = world.open(uid=UID).seasoned()
     assert stranger.ioctl(BINDER_SET_CONTEXT_MGR, bytes(4))[0] == EPERM
 
 

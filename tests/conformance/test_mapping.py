@@ -24,8 +24,8 @@ def test_nobody_may_write_to_a_receive_area(world: World) -> None:
     if world.differs("engine", reason=NO_MAPPINGS) or world.differs("fuse", reason=NOT_ASKED):
         return
     proc = world.open(size=None)
-    assert proc.map_again(writable=True) == EPERM
-    assert proc.map_again() == 0
+    assert proc.try_mmap(writable=True) == EPERM
+    assert proc.try_mmap() == 0
 
 
 @statements("B8")
@@ -33,10 +33,10 @@ def test_a_file_is_mapped_once(world: World) -> None:
     if world.differs("engine", reason=NO_MAPPINGS) or world.differs("fuse", reason=NOT_ASKED):
         return
     scene = manager_and_client(world)
-    assert scene.manager.map_again() == EBUSY
+    assert scene.manager.try_mmap() == EBUSY
     round_trip(scene)
     scene.manager.munmap()
-    assert scene.manager.map_again() == EBUSY
+    assert scene.manager.try_mmap() == EBUSY
     assert_br(scene.client.write_read(bc.call(0)), BR_NOOP, BR_DEAD_REPLY)
 
 
@@ -46,5 +46,5 @@ def test_only_the_opener_can_map(world: World) -> None:
         return
     opener = world.open(size=None)
     child = opener.fork()
-    assert child.map_again() == EINVAL
-    assert opener.map_again() == 0
+    assert child.try_mmap() == EINVAL
+    assert opener.try_mmap() == 0

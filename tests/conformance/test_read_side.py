@@ -214,6 +214,19 @@ def test_a_nonblocking_read_with_something_to_do(world: World) -> None:
     assert thread.read().errno == EAGAIN
 
 
+@statements("R8")
+def test_nonblocking_can_be_set_later(world: World) -> None:
+    if world.differs("engine", reason="there is no descriptor to set it on"):
+        return
+    thread = world.open().seasoned()
+    thread.proc.set_nonblocking()
+    reading = thread.start()
+    if world.differs("fuse", reason="the kernel tells us the flag of the open only"):
+        assert reading.parked
+    else:
+        assert reading.result().errno == EAGAIN
+
+
 @statements("R9")
 def test_a_signal_interrupts_without_losing_or_repeating_the_call(world: World) -> None:
     scene = manager_and_client(world)

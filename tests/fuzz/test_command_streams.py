@@ -31,16 +31,12 @@ WORDS = sorted(abi.COMMANDS)
 VALUES = [0, 1, 2, 3, 4, 7, 8, 24, 76, 80, 0x1000, 0x7FFF_FFFF, 1 << 31, 1 << 32, 1 << 63]
 
 
-class SmallWorld(EngineWorld):
-    heap_size = 1 << 18
-
-
 class Attacker:
     """A client that sends what a generator makes up."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.world = SmallWorld()
+        self.world = EngineWorld()
         self.scene = manager_and_client(self.world)
         self.proc: EngineProc = self.world.open(size=4096)
         self.threads: list[EngineThread] = [self.proc.thread() for _ in range(3)]

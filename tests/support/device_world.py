@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
+from errno import EIO
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
@@ -310,16 +311,24 @@ class DeviceProc(Proc):
         answer, blob = puppet.answer(puppet.send("read_file", path="/proc/self/attr/current"))
         return None if answer["errno"] else blob.rstrip(b"\n\0")
 
-    def fork(self) -> DeviceProc:
-        child = Program(self.world, self.program.puppet.fork(), self.program.heap)
+    def fork(self, uid: int = 0) -> DeviceProc:
+        child = Program(self.world, self.program.puppet.fork(uid), self.program.heap)
         child.hold(self.file)
         return DeviceProc(child, self.device, self.file, self.fd, self._mapping)
 
-    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
-        protection = PROT_READ | PROT_WRITE if writable else PROT_READ
-        fields = {"fd": self.fd, "length": size, "protection": protection, "shared": False}
-        puppet = self.program.puppet
-        return int(puppet.answer(puppet.send("mmap", **fields))[0]["errno"])
+    def try_mmap(self, size: int = MAPPING_SIZE, *, writable: bool = False) -> int:
+        protection = PROT_READ | (PROT_WRITE if writable else 0)
+        try:
+            self.program.puppet.ask(
+                "mmap", fd=self.fd, length=size, protection=protection, shared=False
+            )
+        except OSError as error:
+            return error.errno or EIO
+        self.program.hold(self.file)
+        return 0
+
+    def set_nonblocking(self) -> None:
+        self.program.puppet.ask("nonblock", fd=self.fd)
 
     def munmap(self) -> None:
         address, size = self.mapping

@@ -158,6 +158,7 @@ class Program:
     def room(self, size: int) -> int:
         address = self._heap
         self._heap += (size + 7) & ~7
+        assert self._heap <= self.heap_end, "the heap is full"
         return address
 
     def close_file(self, file: OpenFile) -> None:
@@ -390,13 +391,10 @@ class EngineProc(Proc):
     def security_context(self) -> bytes | None:
         return self.program.context
 
-    def fork(self) -> EngineProc:
-        child = Program(self.world, self.program.uid, self.program)
+    def fork(self, uid: int = 0) -> EngineProc:
+        child = Program(self.world, uid or self.program.uid, self.program)
         child.files = list(self.program.files)
         return EngineProc(child, self.file)
-
-    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
-        raise AssertionError("mappings are not the engine's business")
 
     def munmap(self) -> None:
         self.file.arena.unmap()

@@ -286,12 +286,8 @@ class Proc(ABC):
         """Return the process' security context, None where the system gives it none."""
 
     @abstractmethod
-    def fork(self) -> Proc:
-        """Fork; the child's end of the same open file."""
-
-    @abstractmethod
-    def map_again(self, *, size: int = MAPPING_SIZE, writable: bool = False) -> int:
-        """Map the file once more, privately; return the errno."""
+    def fork(self, uid: int = 0) -> Proc:
+        """Fork; the child's end of the same open file.  It may become another user."""
 
     @abstractmethod
     def munmap(self) -> None:
@@ -304,6 +300,14 @@ class Proc(ABC):
     @abstractmethod
     def kill(self) -> None:
         """Kill the whole process; returns when the driver is done with it."""
+
+    def try_mmap(self, size: int = MAPPING_SIZE, *, writable: bool = False) -> int:
+        """Map the file once more; return the errno.  Only where a kernel maps."""
+        raise NotImplementedError
+
+    def set_nonblocking(self) -> None:
+        """Set O_NONBLOCK on the open file.  Only where a kernel keeps the flag."""
+        raise NotImplementedError
 
     def put(self, data: bytes) -> int:
         """Store ``data`` somewhere in the process' own memory."""

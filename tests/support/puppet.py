@@ -218,6 +218,10 @@ class Puppet:
         os.close(request["fd"])
         self.answer(request, errno=0)
 
+    def op_nonblock(self, request: dict[str, Any], _: bytes) -> None:
+        os.set_blocking(request["fd"], False)
+        self.answer(request, errno=0)
+
     def op_mmap(self, request: dict[str, Any], _: bytes) -> None:
         kind = MAP_SHARED if request["shared"] else MAP_PRIVATE
         address = map_memory(request["length"], request["protection"], kind, request["fd"])

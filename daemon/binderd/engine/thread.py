@@ -109,6 +109,7 @@ class Thread:
         self.extended_error: tuple[int, int, int] = (0, BR_OK, 0)
         self._nice: int | None = None  # known for the current ioctl, during which it cannot change
         process.engine.stats.threads += 1
+        process.engine.stats.threads_made += 1
 
     def is_looper(self) -> bool:
         """Whether the thread said that it serves calls."""

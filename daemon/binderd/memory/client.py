@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from binderd.memory.identity import (
+    NO_ID,
     is_foreign,
     nice_of,
     pid_as_seen_by,
@@ -60,6 +61,7 @@ class FileClient:
         "_seen_pids",
         "_spaces",
         "_threads",
+        "_user",
         "arena",
         "backing_id",
         "is_foreign",
@@ -77,6 +79,7 @@ class FileClient:
         self.nice = nice_of(tid)
         self.is_foreign = is_foreign(pid)
         self._security_context = security_context(tid)
+        self._user = user_of(pid)
         self._seen_pids: dict[int, int] = {}  # our process id of a sender -> this client's
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
@@ -99,8 +102,11 @@ class FileClient:
         return uid_as_seen_by(self.pid, uid)
 
     def user(self) -> int:
-        """Return the effective user of the opener's process."""
-        return user_of(self.pid)
+        """Return the effective user of the opener's process, the last one if that is gone."""
+        user = user_of(self.pid)
+        if user != NO_ID:
+            self._user = user
+        return self._user
 
     def security_context(self) -> bytes | None:
         """Return what the opener had, with its NUL, None where no LSM gives one."""

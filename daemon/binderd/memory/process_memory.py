@@ -42,21 +42,14 @@ _PAGE_MASK: Final = -mmap.PAGESIZE
 _libc = ctypes.PyDLL(None)
 _process_vm_readv = _libc.process_vm_readv
 _process_vm_writev = _libc.process_vm_writev
-for _function in (_process_vm_readv, _process_vm_writev):
-    _function.argtypes = [
-        ctypes.c_int,
-        ctypes.c_size_t,  # const struct iovec *local_iov: raw addresses, nothing to convert
-        ctypes.c_ulong,
-        ctypes.c_size_t,  # const struct iovec *remote_iov
-        ctypes.c_ulong,
-        ctypes.c_ulong,
-    ]
-    _function.restype = ctypes.c_ssize_t
+# No argtypes: the pointers are made once, below, and everything else is a small number, so that
+# there is nothing to convert. The result fits in an int: no call moves more than a receive area.
 
 # One buffer for every call's iovecs: the remote one first, then the local ones.
 _iovecs = bytearray(_IOVEC_SIZE * (1 + _IOV_MAX))
 _REMOTE: Final = ctypes.addressof(ctypes.c_char.from_buffer(_iovecs))
-_LOCAL: Final = _REMOTE + _IOVEC_SIZE
+_REMOTE_IOVEC: Final = ctypes.c_void_p(_REMOTE)
+_LOCAL_IOVECS: Final = ctypes.c_void_p(_REMOTE + _IOVEC_SIZE)
 _pack_iovec = struct.Struct("=QQ").pack_into
 _pack_two_iovecs = struct.Struct("=QQQQ").pack_into
 
@@ -145,7 +138,7 @@ class ProcessMemory:
         if not 0 <= address <= _ADDRESS_END - size:
             return False
         _pack_two_iovecs(_iovecs, 0, address, size, target, size)
-        return _process_vm_readv(self._tid, _LOCAL, 1, _REMOTE, 1, 0) == size  # type: ignore[no-any-return]
+        return _process_vm_readv(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0) == size  # type: ignore[no-any-return]
 
     def scatter(
         self,
@@ -194,7 +187,7 @@ class ProcessMemory:
         if not total:
             return True
         _pack_iovec(_iovecs, 0, address, total)
-        return _process_vm_readv(self._tid, _LOCAL, count, _REMOTE, 1, 0) == total  # type: ignore[no-any-return]
+        return _process_vm_readv(self._tid, _LOCAL_IOVECS, count, _REMOTE_IOVEC, 1, 0) == total  # type: ignore[no-any-return]
 
     def _prove_read(self, address: int, size: int) -> bytes:
         if not 0 <= address <= _ADDRESS_END - size:
@@ -226,7 +219,7 @@ class ProcessMemory:
         """Move ``size`` bytes between ``local`` and the client; return how many moved, or -1."""
         local_address = ctypes.addressof(ctypes.c_char.from_buffer(local))
         _pack_two_iovecs(_iovecs, 0, address, size, local_address, size)
-        return function(self._tid, _LOCAL, 1, _REMOTE, 1, 0)
+        return function(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0)
 
     def _renew(self) -> None:
         """The quick way failed: the memory is not as it was, or it is a new one, after an exec."""
