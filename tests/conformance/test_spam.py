@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from errno import EINTR
 from typing import TYPE_CHECKING
 
 from binderwire.binder_abi import (
@@ -15,7 +16,7 @@ from binderwire.binder_abi import (
 )
 from support import bc
 from support.playbook import MAPPING_SIZE, statements
-from support.scenes import freezer, get_call, manager_and_client, take
+from support.scenes import LONG, freezer, get_call, manager_and_client, take
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
@@ -174,7 +175,10 @@ def test_the_frozen_are_not_spammed(world: World) -> None:
     scene = watched(world)
     fill(world, LOW)
     assert suspects(scene.client, count=BUFFERS + 1) == []
-    waiting = freezer(world).start_freeze(scene.manager.pid, timeout_ms=60_000)
+    hand = freezer(world)
+    waiting = hand.start_freeze(scene.manager.pid, timeout_ms=LONG)
     assert waiting.parked
     outcome = scene.client.write_read(bc.oneway(0))
     assert_br(outcome, BR_NOOP, BR_TRANSACTION_PENDING_FROZEN)
+    hand.signal()
+    assert waiting.wait()[0] == EINTR

@@ -376,6 +376,10 @@ class World(ABC):
             PermissionError: it cannot have that ``nice_limit`` here.
         """
 
+    def control(self, request: int, argument: bytes) -> tuple[int, bytes] | None:
+        """Call ioctl on the file that devices are made with; None where there is none."""
+        return None
+
     @abstractmethod
     def assert_empty(self) -> None:
         """Fail if the driver still keeps anything after all clients have gone, where it tells."""

@@ -71,7 +71,10 @@ def uid_as_seen_by(reader: int, uid: int) -> int:
 
 
 def security_context(tid: int) -> bytes | None:
-    """Return the security context of a thread with its NUL, None where no LSM gives one (I2)."""
+    """Return the security context of a thread with its NUL, None where no LSM gives one (I2).
+
+    Differs: where AppArmor gives it, the driver gets none, and fails the call.
+    """
     try:
         with open(f"/proc/{tid}/attr/current", "rb") as file:
             context = file.read().rstrip(b"\n\0")
