@@ -150,6 +150,9 @@ class FakeArena:
         assert 0 <= offset <= len(self.octets) - len(data), "written outside of the receive area"
         self.octets[offset : offset + len(data)] = data
 
+    def allocated_bytes(self) -> int:
+        return 0
+
     def touched(self) -> None:
         self.times_touched += 1
 

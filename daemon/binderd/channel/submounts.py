@@ -13,7 +13,7 @@ and so does the next daemon's with what a dead one has left. Nothing here may kn
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel import syscalls
@@ -77,12 +77,6 @@ class Submounts:
                 syscalls.unmount(whole, syscalls.MNT_DETACH)
             for name, copy in zip(self._names, copies, strict=True):
                 syscalls.move_mount(copy, self._place(name))
-
-    def unmount(self) -> None:
-        """Take everything away again that is still there."""
-        for name in self._names:
-            with suppress(OSError):
-                syscalls.unmount(self._place(name), syscalls.MNT_DETACH)
 
     def close(self) -> None:
         """Close the channel; only for whoever has found nobody to serve it."""

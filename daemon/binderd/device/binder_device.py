@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 _OPEN_FLAGS: Final = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
 
 _CONTROL_HANDLE: Final = 1  # of every open file of binder-control
+_CONTROL_FLAGS: Final = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE
 
 _ARGUMENT: Final = BODY + fuse_ioctl_in.size  # where an ioctl's argument starts in its frame
 _REPLY_SIZE: Final = ioctl_reply.size
@@ -167,7 +168,7 @@ class BinderDevice:
         node = self._tree.node(nodeid)
         if node is None:
             if nodeid == CONTROL_ID:
-                return fuse_open_out.pack(_CONTROL_HANDLE, FOPEN_NONSEEKABLE, 0)
+                return fuse_open_out.pack(_CONTROL_HANDLE, _CONTROL_FLAGS, 0)
             return ENOENT
         if not node.device.is_listed:
             return ENOENT  # unlinked since it was looked up

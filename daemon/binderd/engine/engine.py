@@ -6,8 +6,8 @@ or when a later call gives a blocked read something to return; the transport dra
 ``poll_wakes`` after every call and keeps their order. It also starts a timer for each entry of
 ``timers``, and calls ``expire`` when that has run out.
 
-The engine does no I/O, knows no clock and starts nothing.  Debug ids come from a counter of the
-instance, so that two engines with the same inputs produce the same bytes.
+The engine does no I/O, decides nothing by a clock and starts nothing.  Debug ids come from a
+counter of the instance, so that two engines with the same inputs produce the same bytes.
 """
 
 from __future__ import annotations

@@ -126,9 +126,9 @@ def _view_queue(
 
 
 def _view_node(node: Node, now: int) -> NodeRow:
-    todo: list[WorkView] = []
-    if node.process is not None:
-        todo = _view_queue(node.one_way_todo, node.process, None, now)
+    todo: tuple[WorkView, ...] = ()
+    if node.one_way_todo and node.process is not None:
+        todo = tuple(_view_queue(node.one_way_todo, node.process, None, now))
     return (
         node.debug_id,
         node.ptr,
@@ -138,7 +138,7 @@ def _view_node(node: Node, now: int) -> NodeRow:
         node.local_strong,
         node.local_weak,
         node.internal_strong,
-        [holder.pid for holder in reversed(node.refs)],
+        tuple([holder.pid for holder in reversed(node.refs)]),
         todo,
     )
 

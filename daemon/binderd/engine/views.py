@@ -64,7 +64,7 @@ class ThreadView(NamedTuple):
 
 # Debug id, ptr, cookie; does the owner know of a strong and of a weak reference; local strong,
 # local weak and internal strong count; who has a ref (process ids); queued one-way calls
-NodeRow = tuple[int, int, int, bool, bool, int, int, int, list[int], list[WorkView]]
+NodeRow = tuple[int, int, int, bool, bool, int, int, int, tuple[int, ...], tuple[WorkView, ...]]
 
 # Debug id, handle; is the node's owner gone; debug id of the node; strong and weak count; is there
 # a death notification

@@ -68,8 +68,9 @@ _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
 # How long the kernel may believe what never changes behind its back.
 _FOREVER: Final = 1 << 24  # seconds
 # Every path leads through the root, so it must not be asked for each time; but a stat of it should
-# soon say that nobody serves it any more.
-_ROOT_VALID: Final = 1  # seconds
+# soon say that nobody serves it any more. And an open looks at the attributes that the lookup
+# before it has brought.
+_A_WHILE: Final = 1  # seconds
 
 _unpack_forget_one = fuse_forget_one.unpack_from
 
@@ -142,7 +143,7 @@ class Tree:
         number = self._next_number
         self._next_number += 1
         self._nodes[number] = Node(device)
-        return fuse_entry_out.pack(number, 0, 0, 0, 0, 0, *self._attributes(number))
+        return fuse_entry_out.pack(number, 0, 0, _A_WHILE, 0, 0, *self._attributes(number))
 
     def forget(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -172,7 +173,7 @@ class Tree:
             return ENOENT
         valid = 0 if is_device else _FOREVER  # a device may be changed through another inode
         if nodeid == FUSE_ROOT_ID:
-            valid = _ROOT_VALID
+            valid = _A_WHILE
         return fuse_attr_out.pack(valid, 0, 0, *self._attributes(nodeid))
 
     def setattr(

@@ -208,13 +208,13 @@ def _work(prefix: str, transaction_prefix: str, work: WorkView) -> str:
 
 
 def _nodes(nodes: Iterable[NodeRow]) -> Iterator[str]:
-    """print_binder_node_nilocked."""
+    """print_binder_node_nilocked; the driver holds a node while it prints it, so ``tr`` is 1."""
     for node in nodes:
         debug_id, ptr, cookie, has_strong, has_weak, strong, weak, internal, holders, todo = node
         whom = "".join(f" {pid}" for pid in holders)
         yield (
             f"  node {debug_id}: u{ptr:016x} c{cookie:016x} hs {has_strong:d} hw {has_weak:d}"
-            f" ls {strong} lw {weak} is {internal} iw {len(holders)} tr 0"
+            f" ls {strong} lw {weak} is {internal} iw {len(holders)} tr 1"
             f"{' proc' if holders else ''}{whom}\n"
         )
         for work in todo:
