@@ -27,6 +27,7 @@ HALF = MAPPING_SIZE // 2  # bytes that one-way calls may take
 # With as much in use, less than a tenth of the area is left for one-way calls.
 LOW = HALF - MAPPING_SIZE // 10 + 8 & ~7
 QUARTER = MAPPING_SIZE // 4  # bytes that one process may hold of it
+TENTHS = 16 << 10  # bytes; the tenth part of an area that can be divided by 10
 BUFFERS = 50  # that one process may hold of it
 
 
@@ -79,11 +80,13 @@ def test_who_holds_more_than_a_quarter_is_told_once(world: World) -> None:
 
 @statements("B4")
 def test_a_tenth_of_the_area_is_enough_for_peace(world: World) -> None:
-    scene = watched(world)
-    enough = HALF - -(-MAPPING_SIZE // 10) & ~7
-    assert suspects(scene.client, enough - 8) == []
-    assert suspects(scene.client) == []
-    assert suspects(scene.client, count=2) == [1]
+    manager = world.open(size=TENTHS * 10)
+    manager.become_manager()
+    client = world.open().seasoned()
+    detect(client.proc)
+    assert suspects(client, TENTHS * 4 - 8) == []
+    assert suspects(client) == [], "a tenth is left"
+    assert suspects(client, count=2) == [1]
 
 
 @statements("B4")

@@ -324,6 +324,9 @@ class DeviceProc(Proc):
     def close_file(self, fd: int) -> None:
         self.program.puppet.ask("close", fd=fd)
 
+    def run_out_of_files(self) -> None:
+        self.program.puppet.ask("run_out_of_files")
+
     def become(self, uid: int) -> None:
         self.program.puppet.ask("become", uid=uid)
 

@@ -278,6 +278,10 @@ class Proc(ABC):
         """Close what ``new_file`` returned."""
 
     @abstractmethod
+    def run_out_of_files(self) -> None:
+        """See to it that the process can have no further descriptor."""
+
+    @abstractmethod
     def become(self, uid: int) -> None:
         """Change the user of the process' first thread, which stands for the process."""
 
