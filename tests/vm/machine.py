@@ -19,11 +19,10 @@ import os
 import re
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from vm import frames, initramfs, kernel, qemu
 from vm.errors import CommandTimeoutError, MachineError
@@ -308,37 +307,31 @@ class Machine:
         results = self.settings.results
         if results:
             Path(results).mkdir(parents=True, exist_ok=True)
-        folder = Path(
-            self._resources.enter_context(tempfile.TemporaryDirectory(prefix="binderd-vm-"))
+        settings = {"results": os.path.realpath(results) if results else ""}
+        archive, self._console, self._qemu_log = (
+            self._resources.enter_context(_file_without_name()) for _ in range(3)
         )
-        self._console = folder / "console"
-        archive = folder / "initramfs"
-        archive.write_bytes(
-            initramfs.build(unpacked, {"results": os.path.realpath(results) if results else ""})
-        )
+        archive.write(initramfs.build(unpacked, settings))
+        archive.flush()
         self._channel, theirs = socket.socketpair()
         self._resources.callback(self._channel.close)
         with theirs:
-            command = qemu.command_line(
-                self.settings, unpacked, archive, self._console, theirs.fileno()
-            )
-            self._start_qemu(command, theirs.fileno(), folder / "qemu")
+            descriptors = [file.fileno() for file in (archive, self._console, theirs)]
+            self._start_qemu(qemu.command_line(self.settings, unpacked, *descriptors), descriptors)
         self._await_ready()
         self.boot_seconds = time.monotonic() - start
 
-    def _start_qemu(self, command: list[str], channel: int, log: Path) -> None:
+    def _start_qemu(self, command: list[str], descriptors: list[int]) -> None:
         """Start QEMU and the thread; both end when the resources are closed."""
-        self._qemu_log = log
-        with log.open("wb") as complaints:
-            self._qemu = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=complaints,
-                stderr=complaints,
-                pass_fds=[channel],
-                start_new_session=True,  # Ctrl-C is for us to act on
-                env={**os.environ, "PATH": kernel.search_path()},
-            )
+        self._qemu = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._qemu_log,
+            stderr=self._qemu_log,
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C is for us to act on
+            env={**os.environ, "PATH": kernel.search_path()},
+        )
         thread = threading.Thread(target=self._receive, name="binderd-vm channel", daemon=True)
         self._resources.callback(thread.join)
         self._resources.callback(self._qemu.wait)
@@ -386,12 +379,17 @@ class Machine:
     def _last_words(self) -> str:
         """Return what QEMU and the kernel said last, to be appended to a message."""
         words = ""
-        for title, path in (("QEMU", self._qemu_log), ("its console", self._console)):
-            with contextlib.suppress(OSError):
-                if lines := _essence(path.read_text(errors="replace")):
+        for title, file in (("QEMU", self._qemu_log), ("its console", self._console)):
+            with contextlib.suppress(OSError, ValueError):  # not there yet, or closed
+                text = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+                if lines := _essence(text.decode(errors="replace")):
                     words += "\n".join((f"\n{title} said last:", *lines))
         memory = self.settings.memory
         return words or f"\nwithout a word; is VM_MEMORY={memory} too little, or is it loaded?"
+
+
+def _file_without_name() -> BinaryIO:
+    return os.fdopen(os.memfd_create("binderd-vm"), "w+b")
 
 
 def _essence(text: str) -> list[str]:

@@ -17,7 +17,6 @@ from vm.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from vm.kernel import Kernel
 
@@ -58,21 +57,24 @@ class Settings:
 
 
 def command_line(
-    settings: Settings, kernel: Kernel, initramfs: Path, console: Path, channel: int
+    settings: Settings, kernel: Kernel, initramfs: int, console: int, channel: int
 ) -> list[str]:
     """Return QEMU's arguments.
 
+    The last three are descriptors that QEMU must inherit: files without a name, so that none is
+    left behind, however this ends.
+
     Args:
-        console: file for what the kernel says.
-        channel: descriptor of our socket, which QEMU must inherit.
+        console: takes what the kernel says.
+        channel: QEMU's end of our socket.
     """
     arguments = ["qemu-system-x86_64", "-no-user-config", "-nodefaults", "-display", "none"]
     arguments += ["-no-reboot", "-name", "binderd-vm", "-machine", "q35"]
     arguments += ["-accel", settings.accelerator, "-cpu", PROCESSOR]
     arguments += ["-smp", settings.processors, "-m", settings.memory]
-    arguments += ["-kernel", str(kernel.image), "-initrd", str(initramfs)]
+    arguments += ["-kernel", str(kernel.image), "-initrd", f"/proc/self/fd/{initramfs}"]
     arguments += ["-append", KERNEL_ARGUMENTS]
-    arguments += ["-chardev", f"file,id=console,path={_escape(console)}", "-serial"]
+    arguments += ["-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial"]
     arguments += ["chardev:console", "-device", "virtio-serial-pci"]
     arguments += ["-chardev", f"socket,id=channel,fd={channel}"]
     arguments += ["-device", f"virtserialport,chardev=channel,name={frames.PORT}"]
@@ -83,9 +85,6 @@ def command_line(
 
 
 def _shared_folder(tag: str, path: str, access: str) -> list[str]:
-    backend = f"local,id={tag},path={_escape(path)},security_model=none,multidevs=remap,{access}"
+    path = path.replace(",", ",,")
+    backend = f"local,id={tag},path={path},security_model=none,multidevs=remap,{access}"
     return ["-fsdev", backend, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
-
-
-def _escape(path: Path | str) -> str:
-    return str(path).replace(",", ",,")

@@ -107,7 +107,9 @@ class Translation:
             if record is None or len(found) < record.size:
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
             translated = _TRANSLATORS[kind](self, index, found)
-            arena.write(buffer.offset + start, translated + found[record.size : holes[index][1]])
+            # The hole may be smaller than the object; compiled, a slice must not run backwards.
+            rest = found[record.size : max(record.size, holes[index][1])]
+            arena.write(buffer.offset + start, translated + rest)
             end = start + record.size
         if fault is not None:
             raise BinderFailure(BR_FAILED_REPLY, -EFAULT if fault.start < end else -fault.errno)
