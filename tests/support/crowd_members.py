@@ -47,7 +47,7 @@ class Hand:
 
     @property
     def busy(self) -> bool:
-        return not self.pending is self.polling is self.freezing is None
+        return any(each is not None for each in (self.pending, self.polling, self.freezing))
 
     @property
     def may_call(self) -> bool:

@@ -180,6 +180,9 @@ class FakeArena:
     def touched(self) -> None:
         self.times_touched += 1
 
+    def allocated_bytes(self) -> int:
+        return len(self.octets)
+
 
 class FakeClient:
     """The outside half of one open file; implements ``Client``.
