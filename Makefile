@@ -23,7 +23,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo run test test-vm vm check bench clean packages vm-packages fuse
+.PHONY: help setup compile demo run test test-vm vm parity check bench clean packages vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -59,6 +59,9 @@ test-vm: vm-packages packages $(STAMP) ## tests on a kernel with its own binder 
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
+
+parity: $(STAMP) ## make docs/PARITY.md from the results that the latest tests have left
+	$(BIN)/python tests/parity.py --write $(ARGS)
 
 check: packages $(STAMP) ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .

@@ -12,7 +12,8 @@ packages=(
     python3 python3-venv make
     python3-dev                     # <Python.h>, for the compiled request path
     gcc libc6-dev linux-libc-dev    # C clients; <linux/android/binder.h>, <linux/fuse.h>
-    dbus libsystemd-dev pkg-config  # what the benchmark compares with
+    libfuse3-dev pkg-config         # pyfuse3 is compiled when it is installed
+    dbus libsystemd-dev             # what the benchmark compares with
     mount util-linux                # mount, setpriv, unshare
     systemd                         # systemd-analyze verifies our units
 )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from binderd.fuse.directory import DEVICES_MAX, FIXED_NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,15 +22,21 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
 
 _DESCRIPTION: Final = """\
-Serves Android's binder devices from user space: a directory with one file per device,
-which programs open, mmap and ioctl as they would /dev/binder."""
+Serves Android's binder devices from user space: a directory like the kernel's binderfs with
+one file per device, which programs open, mmap and ioctl as they would /dev/binder."""
 
 _EPILOG: Final = """\
 examples:
   binderd                                    /dev/binderfs/{binder,hwbinder,vndbinder}
   binderd --mount /tmp/b --device binder     only /tmp/b/binder, to try something out
-  mount --bind /dev/binderfs /somewhere/else  the same devices in another place: bind the
+  mount --rbind /dev/binderfs /somewhere/else
+                                             the same devices in another place: bind the
                                              directory, never a single file of it
+  umount --recursive /dev/binderfs           ends it, too
+
+Beside the devices there is what the kernel's binderfs has: binder-control, through which root
+adds devices (they can be renamed and removed), features/, and binder_logs/ in the driver's
+text formats.
 
 It runs in the foreground, as root, and says on stderr when it is ready (and to the service
 manager through $NOTIFY_SOCKET). SIGTERM, SIGINT and SIGHUP unmount and end it. SIGUSR1 writes
@@ -47,6 +55,7 @@ class Settings:
     mount: str = DEFAULT_MOUNT  # the directory
     devices: tuple[str, ...] = DEFAULT_DEVICES  # one binder context each
     log_level: str = "info"
+    devices_max: int = DEVICES_MAX  # how many there may be, those that are added later included
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -69,7 +78,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         parser.error(str(error))
     if not chosen.mount:
         parser.error("--mount needs a directory")
-    return Settings(chosen.mount, devices, chosen.log_level)
+    if not len(devices) <= chosen.max_devices <= DEVICES_MAX:
+        parser.error(
+            f"--max-devices {chosen.max_devices}: must be from {len(devices)}, the devices "
+            f"to start with, to {DEVICES_MAX}"
+        )
+    return Settings(chosen.mount, devices, chosen.log_level, chosen.max_devices)
 
 
 def _make_parser() -> _Parser:
@@ -93,6 +107,14 @@ def _make_parser() -> _Parser:
         action="append",
         help="a device to serve, each with a context manager of its own; may be repeated "
         f"(default: {', '.join(DEFAULT_DEVICES)})",
+    )
+    parser.add_argument(
+        "--max-devices",
+        metavar="N",
+        type=int,
+        default=DEVICES_MAX,
+        help="how many devices there may be at once, those that are added through binder-control "
+        "included; binderfs' mount option max= (default: %(default)s)",
     )
     parser.add_argument(
         "--transport",
@@ -128,6 +150,8 @@ def check_device_names(names: Sequence[str]) -> None:
             raise ValueError(f"--device: a name of {size} bytes is longer than {_NAME_SIZE_MAX}")
         if name in seen:
             raise ValueError(f"--device {name}: named twice")
+        if name.encode() in FIXED_NAMES:
+            raise ValueError(f"--device {name}: binderfs itself has that name")
         seen[name] = None
 
 

@@ -13,6 +13,7 @@ import logging
 import resource
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -22,10 +23,14 @@ import trio
 from binderd.channel.fuse_mount import FuseMount, MountError
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
+from binderd.channel.submounts import Submounts
 from binderd.device.binder_device import BinderDevice
 from binderd.engine.engine import Engine
+from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
+from binderd.introspect.fs import LogFiles, serve
+from binderd.introspect.tree import PLACES, LogTree
 from binderd.memory.client import FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import TICK_SECONDS, Upkeep
@@ -34,7 +39,7 @@ from binderwire.describe import describe_reply, describe_request
 from binderwire.fuse_abi import OPCODES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Callable
 
     from binderd.config import Settings
     from binderd.engine.process import Process
@@ -101,15 +106,21 @@ class Service:
         outgoing: list[bytes] = []
         self._settings = settings
         self._mount = mount
-        self._engine = Engine()
+        self._engine = Engine(clock=time.monotonic_ns)
         self._watch = ThreadWatch()
         self._upkeep_due = trio.Event()
         self._upkeep = Upkeep(self._wake_upkeep, self._unmapped)
         self._opener = FileOpener(
             mount.device, mount.register, mount.unregister, self._upkeep, self._watch
         )
-        tree = Tree(settings.devices, int(time.time()))
-        self._device = BinderDevice(self._engine, tree, self._opener, outgoing, self._start_timer)
+        now = int(time.time())
+        directory = Directory(settings.devices, settings.devices_max, self._engine.forget_context)
+        tree = Tree(directory, now)
+        self._device = BinderDevice(
+            self._engine, tree, directory, self._opener, outgoing, self._start_timer
+        )
+        logs = LogTree(self._engine, resource.getpagesize())
+        self._logs = LogFiles(logs, now, self._complain)
         session = Session(tree, self._device, outgoing, self._negotiated, self._handler_failed)
         self._channel = KernelFd(mount.fd, READ_BUFFER_SIZE)
         trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
@@ -118,6 +129,7 @@ class Service:
         self._nursery: trio.Nursery | None = None  # while it runs
         self._timers: dict[int, trio.CancelScope] = {}  # those that run
         self._complaints = Complaints()
+        self._is_agreed = trio.Event()  # have the kernel and we agreed on the protocol?
         self.refusal: str | None = None  # why can this kernel not do it?
 
     async def run(self, signals: AsyncIterable[int]) -> None:
@@ -129,6 +141,7 @@ class Service:
                 nursery.start_soon(self._heed_signals, signals)
                 nursery.start_soon(self._heed_threads)
                 nursery.start_soon(self._do_upkeep)
+                nursery.start_soon(self._show_inside)
                 await self._pump.run()
                 _log.warning("%s was unmounted by somebody else: nothing left to do", self._where)
                 self._end.cancel()
@@ -173,6 +186,36 @@ class Service:
                     self._complain("looking after receive buffers", error)
                 self._pump.flush()
 
+    async def _show_inside(self) -> None:
+        """Show features and binder_logs, and say that we are ready.
+
+        The devices do not need them: where they cannot be shown we say so and go on.
+        """
+        await self._is_agreed.wait()
+        places = Submounts(self._mount.path, PLACES)
+        try:
+            await _in_thread(places.mount)
+        except OSError as error:
+            places.close()
+            self._be_ready(f"without features and binder_logs: {error}")
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, places.fd, self._logs)
+            try:
+                await _in_thread(places.spread)
+            except OSError as error:
+                nursery.cancel_scope.cancel()
+                self._be_ready(f"without features and binder_logs: {error}")
+            else:
+                self._be_ready()
+        _log.warning("features and binder_logs are not shown any more")
+
+    def _be_ready(self, restriction: str = "") -> None:
+        _log.info("ready: %s", self._where)
+        if restriction:
+            _log.warning("%s", restriction)
+        notify("READY=1", f"STATUS=Serving {self._where}")
+
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(milliseconds / 1000)
@@ -207,8 +250,7 @@ class Service:
             self.refusal = refusal
             self._end.cancel()
             return
-        _log.info("ready: %s", self._where)
-        notify("READY=1", f"STATUS=Serving {self._where}")
+        self._is_agreed.set()
 
     def _handler_failed(self, opcode: int, error: Exception) -> None:
         self._complain(OPCODES.get(opcode, f"opcode {opcode}"), error)
@@ -239,6 +281,31 @@ class Service:
             "pages": allocated // resource.getpagesize(),
         }
         return json.dumps(counts)
+
+
+async def _in_thread(step: Callable[[], None]) -> None:
+    """Take a step that blocks until the loop has served it.
+
+    The thread is gone when the step is done: trio keeps those of its own for ten seconds, and a
+    process with two threads pays more for each system call. When we are told to end it is left
+    alone: the step fails once the channel is closed.
+    """
+    done = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    failures: list[OSError] = []
+
+    def run() -> None:
+        try:
+            step()
+        except OSError as error:
+            failures.append(error)
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(done.set)
+
+    threading.Thread(target=run, daemon=True).start()
+    await done.wait()
+    if failures:
+        raise failures[0]
 
 
 class Complaints:

@@ -32,6 +32,8 @@ _BODIES: dict[int, Record] = {
     fuse.FUSE_FORGET: fuse.fuse_forget_in,
     fuse.FUSE_BATCH_FORGET: fuse.fuse_batch_forget_in,
     fuse.FUSE_SETATTR: fuse.fuse_setattr_in,
+    fuse.FUSE_RENAME: fuse.fuse_rename_in,
+    fuse.FUSE_RENAME2: fuse.fuse_rename2_in,
     fuse.CUSE_INIT: fuse.cuse_init_in,
 }
 

@@ -241,8 +241,28 @@ fuse_forget_in = Record("fuse_forget_in", Struct("nlookup" / u64))
 fuse_forget_one = Record("fuse_forget_one", Struct("nodeid" / u64, "nlookup" / u64))
 fuse_batch_forget_in = Record("fuse_batch_forget_in", Struct("count" / u32, "dummy" / u32))
 fuse_setattr_in = Record(
-    "fuse_setattr_in", Struct("valid" / u32, "padding" / u32, "fh" / u64, "size" / u64, pad(64))
+    "fuse_setattr_in",
+    Struct(
+        "valid" / u32,
+        "padding" / u32,
+        "fh" / u64,
+        "size" / u64,
+        "lock_owner" / u64,
+        "atime" / u64,
+        "mtime" / u64,
+        "ctime" / u64,
+        "atimensec" / u32,
+        "mtimensec" / u32,
+        "ctimensec" / u32,
+        "mode" / u32,
+        "unused4" / u32,
+        "uid" / u32,
+        "gid" / u32,
+        "unused5" / u32,
+    ),
 )
+fuse_rename_in = Record("fuse_rename_in", Struct("newdir" / u64))
+fuse_rename2_in = Record("fuse_rename2_in", Struct("newdir" / u64, "flags" / u32, "padding" / u32))
 fuse_kstatfs = Record(
     "fuse_kstatfs",
     Struct(

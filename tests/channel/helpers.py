@@ -185,7 +185,7 @@ class Daemon:
 def is_stale(directory: Path) -> bool:
     """Is there a mount that nobody serves?"""
     try:
-        directory.stat()
+        os.listdir(directory)
     except FileNotFoundError:
         return False
     except OSError:
@@ -204,6 +204,12 @@ def running(directory: Path, *arguments: str, **keywords: dict[str, str]) -> Ite
         daemon.clean_up()
 
 
+def _path_with_us() -> str:
+    """Where clients look for modules: here first, then where we do."""
+    inherited = os.environ.get("PYTHONPATH")
+    return os.pathsep.join(filter(None, [str(Path(__file__).parent), inherited]))
+
+
 class ClientProcess:
     """A client program: ``rawclient`` with some lines of its own."""
 
@@ -213,7 +219,7 @@ class ClientProcess:
             [sys.executable, "-c", f"from rawclient import *\nDIR = {str(directory)!r}\n{code}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            env={**os.environ, "PYTHONPATH": _path_with_us()},
         )
 
     def line(self) -> str:

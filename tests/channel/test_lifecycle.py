@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = needs_fuse
 
+FIXED = ["binder-control", "features", "binder_logs"]
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
@@ -47,7 +49,7 @@ def test_a_daemon_comes_and_goes(place: Path, tmp_path: Path) -> None:
         entry = mount_at(str(place))
         assert entry is not None
         assert entry.fstype == FSTYPE
-        assert sorted(os.listdir(place)) == ["binder", "hwbinder", "vndbinder"]
+        assert sorted(os.listdir(place)) == sorted(["binder", "hwbinder", "vndbinder", *FIXED])
         assert not any(daemon.counts().values())
         assert daemon.end() == 0
         assert manager.recv(999) == b"STOPPING=1"
@@ -59,7 +61,7 @@ def test_a_daemon_comes_and_goes(place: Path, tmp_path: Path) -> None:
 def test_a_directory_that_was_there_stays(place: Path, number: int) -> None:
     place.mkdir()
     with running(place, "--device", "one") as daemon:
-        assert os.listdir(place) == ["one"]
+        assert os.listdir(place) == [*FIXED, "one"]
         assert daemon.end(number) == 0
     assert list(place.iterdir()) == []
 
@@ -119,6 +121,9 @@ def test_of_several_at_once_one_wins(place: Path) -> None:
 
 def test_an_unmount_by_somebody_else_is_the_end(place: Path) -> None:
     with running(place) as daemon:
+        for name in ("features", "binder_logs"):  # as umount --recursive does
+            syscalls.unmount(str(place / name), 0)
+        daemon.expect("not shown any more")
         syscalls.unmount(str(place), 0)
         daemon.expect("unmounted by somebody else")
         assert daemon.process.wait(SECONDS_MAX) == 0

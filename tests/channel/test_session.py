@@ -10,138 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binderd.device.binder_device import BinderDevice
 from binderd.engine.errors import KernelErrno
-from binderd.fuse.session import NO_PASSTHROUGH, READ_BUFFER_SIZE, Session
-from binderd.fuse.tree import DEVICE_SIZE, Tree
+from binderd.fuse.session import NO_PASSTHROUGH, READ_BUFFER_SIZE
+from binderd.fuse.tree import DEVICE_SIZE
 from binderwire import fuse_abi as abi
 from binderwire.binder_abi import BINDER_SET_MAX_THREADS, BINDER_VERSION, BINDER_WRITE_READ
-from channel.helpers import Done, FakeEngine, FakeProcess, request
+from channel.helpers import Done, FakeProcess, request
+from channel.session_world import (
+    DEVICES,
+    ROOT,
+    World,
+    init_request,
+    ioctl_request,
+    open_request,
+    poll_request,
+)
 
 if TYPE_CHECKING:
     from binderwire.codec import Record
 
-DEVICES = ("binder", "hwbinder")
-ROOT = abi.FUSE_ROOT_ID
 LINUX_6_18_FLAGS = 0x73FFFFFB | abi.FUSE_INIT_EXT
-
-
-class FakeClient:
-    """The outside half of an open file."""
-
-    arena = None
-
-    def __init__(self, pid: int, backing_id: int) -> None:
-        self.pid = pid
-        self.backing_id = backing_id
-        self.process: FakeProcess | None = None
-        self.is_closed = False
-
-    def memory(self, tid: int) -> None:
-        raise NotImplementedError
-
-    def adopt(self, process: FakeProcess) -> None:
-        self.process = process
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-class FakeOpener:
-    def __init__(self) -> None:
-        self.clients: list[FakeClient] = []
-        self.fails: OSError | None = None
-
-    def open(self, tid: int, nodeid: int) -> FakeClient:
-        if self.fails is not None:
-            raise self.fails
-        self.clients.append(FakeClient(tid, 70 + len(self.clients)))
-        return self.clients[-1]
-
-
-class World:
-    """A session, its device and everything around them."""
-
-    def __init__(self) -> None:
-        self.engine = FakeEngine()
-        self.opener = FakeOpener()
-        self.tree = Tree(DEVICES)
-        self.outgoing: list[bytes] = []
-        self.negotiated: list[str | None] = []
-        self.reported: list[tuple[int, Exception]] = []
-        self.timers: list[tuple[int, int]] = []
-        self.device = BinderDevice(
-            self.engine,
-            self.tree,
-            self.opener,
-            self.outgoing,
-            lambda number, milliseconds: self.timers.append((number, milliseconds)),
-        )
-        self.session = Session(
-            self.tree,
-            self.device,
-            self.outgoing,
-            self.negotiated.append,
-            lambda opcode, error: self.reported.append((opcode, error)),
-        )
-        self.buffer = bytearray(READ_BUFFER_SIZE)
-
-    def send(self, frame: bytes) -> list[tuple[int, int, bytes]]:
-        """Handle one frame; return (unique, error, body) of each frame that goes out."""
-        self.buffer[:] = b"\xaa" * READ_BUFFER_SIZE  # what is behind the frame must not matter
-        self.buffer[: len(frame)] = frame
-        self.session.receive(self.buffer, len(frame))
-        replies = []
-        for reply in self.outgoing:
-            length, error, unique = abi.fuse_out_header.unpack_from(reply)
-            assert length == len(reply)
-            replies.append((unique, error, reply[abi.fuse_out_header.size :]))
-        self.outgoing.clear()
-        return replies
-
-    def answer(self, frame: bytes) -> tuple[int, bytes]:
-        """Handle a frame with exactly one reply; return its error and body."""
-        [(unique, error, body)] = self.send(frame)
-        assert unique == abi.fuse_in_header.read(frame).unique
-        return error, body
-
-    def lookup(self, name: bytes = b"binder") -> int:
-        error, body = self.answer(request(abi.FUSE_LOOKUP, name + b"\0", nodeid=ROOT))
-        assert error == 0
-        return abi.fuse_entry_out.read(body).nodeid
-
-    def open(self, name: bytes = b"binder", flags: int = 2) -> int:
-        nodeid = self.lookup(name)
-        error, body = self.answer(open_request(nodeid, flags))
-        assert error == 0
-        return abi.fuse_open_out.read(body).fh
-
-
-def open_request(nodeid: int, flags: int = 2, tid: int = 9) -> bytes:
-    return request(abi.FUSE_OPEN, abi.fuse_open_in.pack(flags, 0), nodeid=nodeid, tid=tid)
-
-
-def ioctl_request(
-    handle: int, command: int, argument: bytes, out_size: int, unique: int = 2, tid: int = 9
-) -> bytes:
-    body = abi.fuse_ioctl_in.pack(handle, 0, command, 0xABC, len(argument), out_size)
-    return request(abi.FUSE_IOCTL, body + argument, unique=unique, uid=1000, tid=tid)
-
-
-def poll_request(handle: int, kernel_handle: int, *, schedule: bool) -> bytes:
-    flags = abi.FUSE_POLL_SCHEDULE_NOTIFY if schedule else 0
-    return request(abi.FUSE_POLL, abi.fuse_poll_in.pack(handle, kernel_handle, flags, 0xFFFF))
-
-
-def init_request(flags: int, *, major: int = 7, minor: int = 45) -> bytes:
-    body = abi.fuse_init_in.build(
-        major=major,
-        minor=minor,
-        max_readahead=131072,
-        flags=flags & 0xFFFFFFFF,
-        flags2=flags >> 32,
-    )
-    return request(abi.FUSE_INIT, body, nodeid=0, tid=0)
 
 
 @pytest.fixture
@@ -188,7 +76,7 @@ def test_init_steps_down_from_a_newer_major(world: World) -> None:
 def test_each_lookup_gives_a_new_inode_that_is_valid_for_no_time(world: World) -> None:
     _, body = world.answer(request(abi.FUSE_LOOKUP, b"binder\0"))
     entry = abi.fuse_entry_out.read(body)
-    assert (entry.entry_valid, entry.attr_valid, entry.entry_valid_nsec) == (0, 0, 0)
+    assert (entry.entry_valid, entry.entry_valid_nsec) == (0, 0)
     assert (entry.nodeid, entry.size, entry.mode) == (entry.ino, DEVICE_SIZE, 0o100666)
     assert world.lookup() != entry.nodeid
     assert len(world.tree) == 2
@@ -242,20 +130,7 @@ def test_readdir_goes_on_where_it_stopped(world: World) -> None:
             names.append(listing[start : start + entry.namelen].decode())
             offset = entry.off
             at = start + entry.namelen + -entry.namelen % 8
-    assert names == [".", "..", *DEVICES]
-
-
-def test_truncating_is_ignored_and_changing_the_mode_refused(world: World) -> None:
-    nodeid = world.lookup()
-
-    def setattr_with(valid: int) -> tuple[int, bytes]:
-        body = abi.fuse_setattr_in.build(valid=valid)
-        return world.answer(request(abi.FUSE_SETATTR, body, nodeid=nodeid))
-
-    error, body = setattr_with(abi.FATTR_SIZE)
-    assert (error, abi.fuse_attr_out.read(body).size) == (0, DEVICE_SIZE)
-    for refused in (abi.FATTR_MODE, abi.FATTR_UID, abi.FATTR_GID | abi.FATTR_SIZE):
-        assert setattr_with(refused) == (-errno.EPERM, b"")
+    assert names == [".", "..", "binder-control", "features", "binder_logs", *DEVICES]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +140,7 @@ def test_truncating_is_ignored_and_changing_the_mode_refused(world: World) -> No
         (abi.FUSE_WRITE, errno.EINVAL),
         (abi.FUSE_CREATE, errno.EACCES),
         (abi.FUSE_MKDIR, errno.EPERM),
-        (abi.FUSE_UNLINK, errno.EPERM),
+        (abi.FUSE_UNLINK, errno.ENOENT),
         (22, errno.ENOSYS),  # FUSE_GETXATTR, which is not in the table
         (0, errno.ENOSYS),
         (0xFFFFFFFF, errno.ENOSYS),
@@ -441,6 +316,8 @@ def _bodies() -> list[tuple[int, Record | None]]:
         (abi.FUSE_FLUSH, abi.fuse_flush_in),
         (abi.FUSE_RELEASE, abi.fuse_release_in),
         (abi.FUSE_SETATTR, abi.fuse_setattr_in),
+        (abi.FUSE_RENAME, abi.fuse_rename_in),
+        (abi.FUSE_RENAME2, abi.fuse_rename2_in),
         (abi.FUSE_READDIR, abi.fuse_read_in),
         (abi.FUSE_FORGET, abi.fuse_forget_in),
         (abi.FUSE_BATCH_FORGET, abi.fuse_batch_forget_in),

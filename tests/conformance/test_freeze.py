@@ -372,6 +372,19 @@ def test_what_happened_during_a_freeze_in_vain_is_remembered(world: World) -> No
     assert started.parked
 
 
+@statements("F2", "I7", "BINDER_THREAD_EXIT")
+def test_a_thread_that_leaves_is_no_longer_in_the_way(world: World) -> None:
+    """The driver notices only when the time is up, which makes no difference to the result."""
+    scene = manager_and_client(world)
+    started = scene.client.start(bc.call(0))
+    get_call(scene.server)
+    waiting = freezer(world).start_freeze(scene.manager.pid, timeout_ms=20 * SHORT)
+    scene.server.exit()
+    assert_br(started.result(), BR_NOOP, BR_TRANSACTION_COMPLETE, BR_DEAD_REPLY)
+    assert waiting.wait()[0] == 0
+    assert is_frozen(scene)
+
+
 @statements("F2")
 def test_a_signal_ends_a_freeze_without_effect(world: World) -> None:
     scene = manager_and_client(world)

@@ -75,11 +75,11 @@ def test_own_nodes_can_be_listed_in_order(world: World) -> None:
     scene = manager_and_client(world)
     for ptr, cookie in ((0x2000, 2), (LARGEST, 3), (0x1000, 1)):
         give(scene, ptr, cookie)
-    found, told = [], node_after(scene.client, 0)
-    while told != NONE:
-        found.append(told)
-        told = node_after(scene.client, told.ptr)
-    assert found == [Told(0x1000, 1, 1, 1), Told(0x2000, 2, 1, 1), Told(LARGEST, 3, 1, 1)]
+    found = [NONE]
+    for _ in range(4):
+        found.append(node_after(scene.client, found[-1].ptr))
+    nodes = [Told(0x1000, 1, 1, 1), Told(0x2000, 2, 1, 1), Told(LARGEST, 3, 1, 1)]
+    assert found == [NONE, *nodes, NONE]
     assert node_after(scene.client, 0xFFF).ptr == 0x1000
     assert node_after(scene.client, 0x1001).ptr == 0x2000
 

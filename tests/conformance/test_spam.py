@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from errno import EINTR
 from typing import TYPE_CHECKING
 
 from binderwire.binder_abi import (
@@ -15,7 +16,7 @@ from binderwire.binder_abi import (
 )
 from support import bc
 from support.playbook import MAPPING_SIZE, statements
-from support.scenes import freezer, get_call, manager_and_client, take
+from support.scenes import LONG, freezer, get_call, manager_and_client, take
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ HALF = MAPPING_SIZE // 2  # bytes that one-way calls may take
 # With as much in use, less than a tenth of the area is left for one-way calls.
 LOW = HALF - MAPPING_SIZE // 10 + 8 & ~7
 QUARTER = MAPPING_SIZE // 4  # bytes that one process may hold of it
+TENTHS = 16 << 10  # bytes; the tenth part of an area that can be divided by 10
 BUFFERS = 50  # that one process may hold of it
 
 
@@ -78,11 +80,13 @@ def test_who_holds_more_than_a_quarter_is_told_once(world: World) -> None:
 
 @statements("B4")
 def test_a_tenth_of_the_area_is_enough_for_peace(world: World) -> None:
-    scene = watched(world)
-    enough = HALF - -(-MAPPING_SIZE // 10) & ~7
-    assert suspects(scene.client, enough - 8) == []
-    assert suspects(scene.client) == []
-    assert suspects(scene.client, count=2) == [1]
+    manager = world.open(size=TENTHS * 10)
+    manager.become_manager()
+    client = world.open().seasoned()
+    detect(client.proc)
+    assert suspects(client, TENTHS * 4 - 8) == []
+    assert suspects(client) == [], "a tenth is left"
+    assert suspects(client, count=2) == [1]
 
 
 @statements("B4")
@@ -174,7 +178,10 @@ def test_the_frozen_are_not_spammed(world: World) -> None:
     scene = watched(world)
     fill(world, LOW)
     assert suspects(scene.client, count=BUFFERS + 1) == []
-    waiting = freezer(world).start_freeze(scene.manager.pid, timeout_ms=60_000)
+    hand = freezer(world)
+    waiting = hand.start_freeze(scene.manager.pid, timeout_ms=LONG)
     assert waiting.parked
     outcome = scene.client.write_read(bc.oneway(0))
     assert_br(outcome, BR_NOOP, BR_TRANSACTION_PENDING_FROZEN)
+    hand.signal()
+    assert waiting.wait()[0] == EINTR

@@ -60,7 +60,13 @@ class Attacker:
     def part(self) -> bytes:
         """Return something that a payload may contain, seldom nonsense."""
         random = self.random
-        kind = random.randrange(8)
+        kind = random.randrange(11)
+        if kind == 8:
+            return self.pointer()
+        if kind == 9:
+            return bc.fd_array(random.choice([0, 1, self.number()]), parent=self.number())
+        if kind == 10:
+            return bc.fd(random.choice([self.proc.new_file(), self.number() & 0xFFFF_FFFF]))
         if kind < 3:
             return bc.handle(self.known[0])
         if kind < 6:
@@ -68,6 +74,15 @@ class Attacker:
         if kind < 7:
             return self.octets(random.choice([0, 4, 24, 40]))
         return bc.handle(self.number() & 0xFFFF_FFFF)
+
+    def pointer(self) -> bytes:
+        random = self.random
+        return bc.ptr(
+            random.choice([self.proc.put(bytes(32)), self.number()]),
+            random.choice([0, 8, 32, self.number()]),
+            parent=random.choice([None, 0, 0, 1, self.number()]),
+            parent_offset=random.choice([0, 8, self.number()]),
+        )
 
     def payload(self) -> bc.Payload:
         random = self.random
@@ -88,8 +103,10 @@ class Attacker:
                 parcel.fields[name] = self.number() & (0xFFFF_FFFF if name == "flags" else ~0)
             if word in (abi.BC_REPLY, abi.BC_REPLY_SG):
                 parcel = bc.reply(self.payload())
-            octets = parcel.place(self.proc.put)
-            return word.to_bytes(4, "little") + octets[4:].ljust(record.size, b"\0")
+            octets = parcel.place(self.proc.put)[4:]
+            if record is abi.binder_transaction_data_sg:
+                octets += random.choice([0, 64, 64, self.number()]).to_bytes(8, "little")
+            return word.to_bytes(4, "little") + octets
         if record is None:
             return message(abi.COMMANDS, word)
         values = {

@@ -14,6 +14,7 @@ import pytest
 
 from binderd.device.binder_device import BinderDevice
 from binderd.engine.engine import Engine
+from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
 from binderwire import binder_abi as abi
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
 
 CASES = 120
+DEVICES_MAX = 5
 FRAMES = 300  # in each case
 HEAP = 0x5000_0000_0000
 MAPPING = 0x7000_0000_0000
@@ -103,8 +105,11 @@ class Kernel:
         self.opener = Opener(self.memory)
         self.outgoing: list[bytes] = []
         self.engine = Engine()
-        tree = Tree(["binder", "hwbinder"])
-        device = BinderDevice(self.engine, tree, self.opener, self.outgoing, self.start_timer)
+        directory = Directory(["binder", "hwbinder"], DEVICES_MAX, self.engine.forget_context)
+        tree = Tree(directory)
+        device = BinderDevice(
+            self.engine, tree, directory, self.opener, self.outgoing, self.start_timer
+        )
         self.session = Session(tree, device, self.outgoing, lambda _: None, self.bug)
         self.frame = bytearray(READ_BUFFER_SIZE)
         self.unique = 0

@@ -36,6 +36,10 @@ class Clients(RuleBasedStateMachine):
     def talk(self, data: st.DataObject, event: str) -> None:
         self._do(data, event)
 
+    @rule(data=st.data(), event=st.sampled_from(["freeze", "nag", "follow", "wait", "wonder"]))
+    def disturb(self, data: st.DataObject, event: str) -> None:
+        self._do(data, event)
+
     @rule(data=st.data(), event=st.sampled_from(["serve", "poll", "interrupt"]))
     def wait(self, data: st.DataObject, event: str) -> None:
         self._do(data, event)

@@ -12,33 +12,45 @@ that are not theirs, so what they receive is not looked at closely.
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from errno import EAGAIN, EINTR, EINVAL
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from binderd.engine.node import Node
 from binderwire.binder_abi import (
     BC_REPLY,
-    BINDER_SET_CONTEXT_MGR,
+    BC_REPLY_SG,
+    BINDER_BUFFER_FLAG_HAS_PARENT,
+    BINDER_ENABLE_ONEWAY_SPAM_DETECTION,
+    BINDER_SET_CONTEXT_MGR_EXT,
+    BINDER_TYPE_PTR,
     BR_ACQUIRE,
     BR_DEAD_BINDER,
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
+    BR_FROZEN_BINDER,
+    BR_FROZEN_REPLY,
     BR_INCREFS,
+    BR_ONEWAY_SPAM_SUSPECT,
     BR_REPLY,
     BR_TRANSACTION,
     BR_TRANSACTION_COMPLETE,
+    BR_TRANSACTION_PENDING_FROZEN,
     COMMANDS,
+    FLAT_BINDER_FLAG_ACCEPTS_FDS,
+    TF_ACCEPT_FDS,
+    TF_CLEAR_BUF,
     TF_ONE_WAY,
+    TF_UPDATE_TXN,
+    flat_binder_object,
 )
 from support import bc
-from support.engine_world import EngineWorld
+from support.crowd_members import Hand, Member, RecordedWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderd.engine.process import Process
-    from support.engine_world import EngineProc, EngineThread
-    from support.playbook import Outcome, Pending, PendingRead
+    from support.playbook import Outcome
     from support.transcript import Received
 
 MEMBERS_MAX = 6
@@ -46,7 +58,12 @@ HANDS_MAX = 4
 SIZES = (512, 1024, 8192, 65536)  # bytes of receive area: small, so that they fill up
 READ_SIZES = (0, 79, 80, 140, 256, 256, 256, 4096)
 POINTERS = (0x1000, 0x2000, 0x3000)
-ERRORS = (BR_DEAD_REPLY, BR_FAILED_REPLY)
+ERRORS = (BR_DEAD_REPLY, BR_FAILED_REPLY, BR_FROZEN_REPLY)
+SENT = (BR_TRANSACTION_COMPLETE, BR_TRANSACTION_PENDING_FROZEN, BR_ONEWAY_SPAM_SUSPECT)
+REPLIES = (BC_REPLY, BC_REPLY_SG)
+FLAGS = (0, 0, 0, TF_CLEAR_BUF, TF_ACCEPT_FDS, TF_UPDATE_TXN)
+WITH_PIECES = 3  # one payload of so many has pieces of memory
+PIECE = b"a piece of memory with a letter in it..."  # whose first bytes are the letter's number
 
 
 # A node, or (owner, ptr) of one that may not exist yet; None: not known when it was written.
@@ -58,65 +75,8 @@ class Letter(NamedTuple):
 
     code: int
     target: Meaning  # of the called node; None also for a reply
-    objects: list[Meaning]  # of each object in it
-
-
-class RecordedWorld(EngineWorld):
-    """An engine world that remembers all that clients got to see, as one digest."""
-
-    def __init__(self) -> None:
-        self.digest = hashlib.sha256()
-        super().__init__()
-
-    def drain(self) -> None:
-        for completion in self.engine.outbox:
-            self.digest.update(repr(tuple(completion)).encode())
-        super().drain()
-
-
-class Hand:
-    """A thread of a member and what it has going on."""
-
-    def __init__(self, member: Member, thread: EngineThread) -> None:
-        self.member = member
-        self.thread = thread
-        self.pending: PendingRead | None = None
-        self.polling: Pending | None = None
-        self.commands: list[bc.Command] = []  # of the pending request
-        self.serving = 0  # calls that wait for our reply
-        self.acks_due = 0  # calls, oneways and replies that were taken
-        self.calls = 0  # calls among them
-        self.answers = 0  # completions, replies and errors that came back
-
-    @property
-    def busy(self) -> bool:
-        return self.pending is not None or self.polling is not None
-
-    @property
-    def may_call(self) -> bool:
-        """Whether no call of the thread waits for its reply (Q6)."""
-        thread = self.member.process.threads.get(self.thread.tid)
-        return thread is None or thread.stack is None or thread.stack.target_thread is thread
-
-
-class Member:
-    """An open file and what its client knows."""
-
-    def __init__(self, proc: EngineProc, *, mapped: bool, rogue: bool) -> None:
-        self.proc = proc
-        self.mapped = mapped
-        self.rogue = rogue
-        self.hands: list[Hand] = []
-        self.buffers: list[int] = []  # delivered and not freed
-        self.handles: list[int] = [0]  # seen at some time
-        self.owned: list[int] = []  # handles once for each time that we acquired them
-        self.news: list[bc.Command] = []  # acknowledgements to send
-        self.dead: list[int] = []  # cookies of deaths that we were told of
-        self.children: list[EngineProc] = []
-
-    @property
-    def process(self) -> Process:
-        return self.proc.file.process
+    objects: list[Meaning]  # of each flat object in it
+    pieces: int  # of memory beside it, each but the first with a pointer to it in the first
 
 
 class Crowd:
@@ -132,7 +92,8 @@ class Crowd:
         self.members: list[Member] = []
         self.letters: dict[int, Letter] = {}
         self.arrived: set[int] = set()
-        self.arrivals: dict[str, int] = dict.fromkeys(("calls", "replies", "errors", "deaths"), 0)
+        kinds = ("calls", "replies", "errors", "deaths", "pieces", "freezes", "reports", "pending")
+        self.arrivals = dict.fromkeys(kinds, 0)
 
     # What can happen
 
@@ -200,6 +161,57 @@ class Crowd:
             hand.commands = [bc.increfs(number), bc.request_death(number, self.pick(3))]
             hand.pending = hand.thread.start(*hand.commands, read=0)
 
+    def follow(self) -> None:
+        """A thread asks to be told of freezes."""
+        hand = self._idle_hand()
+        if hand is not None:
+            known = sorted(hand.member.process.handles.refs) or [0]
+            number = known[self.pick(len(known))]
+            hand.commands = [bc.request_freeze_notice(number, self.pick(3))]
+            hand.pending = hand.thread.start(*hand.commands, read=0)
+
+    def freeze(self) -> None:
+        """A thread freezes a member, perhaps its own, or thaws it, or looks how it is."""
+        hand, member = self._idle_hand(), self._member()
+        if hand is None or member is None:
+            return
+        frozen = [other for other in self.members if other.process.is_frozen]
+        if frozen and self.pick(8) < 3:
+            hand.thread.thaw(frozen[self.pick(len(frozen))].proc.pid)
+        elif self.pick(3):
+            timeout_ms = self.pick(2) * self.pick(100)
+            hand.freezing = hand.thread.start_freeze(member.proc.pid, timeout_ms=timeout_ms)
+        else:
+            assert hand.thread.frozen_info(member.proc.pid)[0] < 4
+
+    def nag(self) -> None:
+        """A thread sends one-way calls to the frozen, if it knows any."""
+        hand = self._idle_hand()
+        if hand is None:
+            return
+        process = hand.member.process
+        refs, manager = process.handles.refs, process.context.manager
+        nodes = {handle: refs[handle].node for handle in self._strong_handles(hand.member)}
+        if manager is not None:
+            nodes[0] = manager
+        cold = [h for h, node in nodes.items() if node.process and node.process.is_frozen]
+        if cold:
+            flags = TF_ONE_WAY | TF_UPDATE_TXN
+            hand.commands = [self._call_to(hand, handle, flags) for handle in cold[:2]]
+            hand.pending = hand.thread.start(*hand.commands)
+
+    def wait(self) -> None:
+        """Time passes until a freeze has waited long enough."""
+        if self.world.timers:
+            self.world.let_time_pass()
+
+    def wonder(self) -> None:
+        """A thread asks for what it can be told, or wants to know of spam."""
+        hand = self._idle_hand()
+        if hand is not None:
+            hand.thread.extended_error()
+            hand.thread.ioctl(BINDER_ENABLE_ONEWAY_SPAM_DETECTION, bytes((self.pick(2), 0, 0, 0)))
+
     def poll(self) -> None:
         """A thread polls until there is something."""
         hand = self._idle_hand()
@@ -208,7 +220,8 @@ class Crowd:
 
     def interrupt(self) -> None:
         """A signal reaches a thread, blocked or not."""
-        busy = [hand for member in self.members for hand in member.hands if hand.pending]
+        hands = [hand for member in self.members for hand in member.hands]
+        busy = [hand for hand in hands if hand.pending or hand.freezing]
         if busy:
             busy[self.pick(len(busy))].thread.signal()
 
@@ -246,13 +259,13 @@ class Crowd:
             self._kill(self.members.pop(self.pick(len(self.members))))
 
     EVENTS = (join, hire, hire, act, act, call, call, call, keep, watch, serve, serve, serve)
-    UNUSUAL = (poll, interrupt, interrupt, leave, fork)
+    UNUSUAL = (poll, interrupt, interrupt, leave, fork, freeze, freeze, nag, follow, wait, wonder)
     RARE = (unmap, die)
 
     def step(self) -> None:
         """Let something happen, then see to all that came of it."""
         kind = self.pick(32)
-        events = self.RARE if kind == 0 else self.UNUSUAL if kind < 6 else self.EVENTS
+        events = self.RARE if kind == 0 else self.UNUSUAL if kind < 9 else self.EVENTS
         events[self.pick(len(events))](self)
         self.settle()
 
@@ -265,6 +278,11 @@ class Crowd:
                     self._ended(hand, pending.result())
                 if hand.polling is not None and not hand.polling.parked:
                     hand.polling = None
+                if hand.freezing is not None and not hand.freezing.parked:
+                    errno = hand.freezing.wait()[0]
+                    assert errno in (0, EAGAIN, EINTR, EINVAL)
+                    self.arrivals["freezes"] += errno == 0
+                    hand.freezing = None
         self.world.check()
 
     def end(self) -> None:
@@ -291,7 +309,8 @@ class Crowd:
         """Start a thread; the first thing that it does is to try to become context manager."""
         hand = Hand(member, member.proc.thread())
         member.hands.append(hand)
-        hand.thread.ioctl(BINDER_SET_CONTEXT_MGR, bytes(4))
+        node = flat_binder_object.build(flags=FLAT_BINDER_FLAG_ACCEPTS_FDS)
+        hand.thread.ioctl(BINDER_SET_CONTEXT_MGR_EXT, node)
         return hand
 
     def _kill(self, member: Member) -> None:
@@ -315,6 +334,8 @@ class Crowd:
             lambda: bc.request_death(self._any_handle(member), pick(3)),
             lambda: bc.clear_death(self._any_handle(member), pick(3)),
             lambda: bc.dead_binder_done(self._take(member.dead, 99)),
+            lambda: bc.clear_freeze_notice(self._any_handle(member), pick(3)),
+            lambda: bc.freeze_notice_done(self._take(member.frozen, 99)),
             lambda: (bc.enter_looper(), bc.register_looper())[pick(2)],
         ]
         return makers[pick(len(makers))]()
@@ -339,8 +360,8 @@ class Crowd:
             return (bc.release(handle), bc.decrefs(handle))[self.pick(2)]
         return bc.release(self._take(member.owned, 999))
 
-    def _letter(self, hand: Hand, target: Meaning) -> tuple[bc.Payload, int]:
-        """Write a letter; return its payload and its code."""
+    def _letter(self, hand: Hand, target: Meaning) -> tuple[bc.Payload, int, int]:
+        """Write a letter; return its payload, its code and the room that its pieces need."""
         number, code = len(self.letters), self.pick(1000)
         parts, meanings = [number.to_bytes(8, "little")], []
         for _ in range(self.pick(4)):
@@ -348,15 +369,40 @@ class Crowd:
             parts.append(octets)
             if any(octets):
                 meanings.append(meaning)
+        pieces, room = [], 0
+        if self.pick(WITH_PIECES) == 0:
+            pieces = self._pieces(hand.member, number, index=len(meanings))
+            room = len(pieces) * len(PIECE)
+        parts += pieces
+        if self.pick(32) == 0:
+            parts.append(bc.fd(self._file(hand.member)))
         parts.append(bytes((0, 0, 4, 40, 400)[self.pick(5)]))
-        self.letters[number] = Letter(code, target, meanings)
-        return bc.payload(*parts), code
+        self.letters[number] = Letter(code, target, meanings, len(pieces))
+        return bc.payload(*parts), code, room
+
+    def _pieces(self, member: Member, number: int, index: int) -> list[bytes]:
+        """Return pointer objects of which the first, the ``index``th object, is the root."""
+        address = member.proc.put(number.to_bytes(8, "little") + PIECE[8:])
+        root = bc.ptr(address, len(PIECE))
+        offsets = [8, 16, 24][: self.pick(4)]
+        if self.pick(16) == 0:
+            offsets *= 2  # going back is refused
+        children = [bc.ptr(address, len(PIECE), parent=index, parent_offset=at) for at in offsets]
+        return [root, *children]
+
+    def _file(self, member: Member) -> int:
+        """Return a descriptor, mostly of an open file."""
+        fd = member.proc.new_file()
+        if self.pick(4) == 0:
+            member.proc.close_file(fd)
+        return fd
 
     def _object(self, member: Member) -> tuple[bytes, Meaning]:
         kind, process = self.pick(4), member.process
         if kind < 2:
             ptr = POINTERS[self.pick(len(POINTERS))]
-            return (bc.binder, bc.weak_binder)[kind](ptr, cookie=ptr), (process, ptr)
+            flags = FLAT_BINDER_FLAG_ACCEPTS_FDS if ptr == POINTERS[0] else 0
+            return (bc.binder, bc.weak_binder)[kind](ptr, ptr, flags), (process, ptr)
         handle = self._any_handle(member)
         ref = process.handles.refs.get(handle)
         if ref is None and self.pick(4):
@@ -367,21 +413,30 @@ class Crowd:
         return octets, None if ref is None else ref.node
 
     def _call(self, hand: Hand, flags: int) -> bc.Command:
-        process = hand.member.process
         strong = self._strong_handles(hand.member)
         if strong and self.pick(16):
             handle = strong[self.pick(len(strong))]
         else:
             handle = self._any_handle(hand.member)
+        return self._call_to(hand, handle, flags)
+
+    def _call_to(self, hand: Hand, handle: int, flags: int) -> bc.Command:
+        process = hand.member.process
         ref = process.handles.refs.get(handle)
         node = None if ref is None else ref.node
         target = process.context.manager if handle == 0 else node
-        content, code = self._letter(hand, target)
+        content, code, room = self._letter(hand, target)
+        flags |= FLAGS[self.pick(len(FLAGS))]
+        if room:
+            return bc.call_sg(handle, content, buffers_size=room, code=code, flags=flags)
         return bc.call(handle, content, code=code, flags=flags)
 
     def _reply(self, hand: Hand) -> bc.Command:
-        content, code = self._letter(hand, None)
-        return bc.reply(content, code=code)
+        content, code, room = self._letter(hand, None)
+        flags = FLAGS[self.pick(len(FLAGS))]
+        if room:
+            return bc.reply_sg(content, buffers_size=room, code=code, flags=flags)
+        return bc.reply(content, code=code, flags=flags)
 
     # What comes back
 
@@ -402,13 +457,14 @@ class Crowd:
             if isinstance(command, bc.Parcel):
                 one_way = command.fields.get("flags", 0) & TF_ONE_WAY
                 hand.acks_due += 1
-                hand.calls += word != BC_REPLY and not one_way
-                hand.serving -= word == BC_REPLY and hand.serving > 0
+                hand.calls += word not in REPLIES and not one_way
+                hand.serving -= word in REPLIES and hand.serving > 0
         hand.commands = []
 
     def _received(self, hand: Hand, item: Received) -> None:
         member = hand.member
-        hand.answers += item.word in (BR_TRANSACTION_COMPLETE, BR_REPLY, *ERRORS)
+        hand.answers += item.word in (BR_REPLY, *SENT, *ERRORS)
+        self.arrivals["pending"] += item.word == BR_TRANSACTION_PENDING_FROZEN
         self.arrivals["errors"] += item.word in ERRORS
         if item.word in (BR_INCREFS, BR_ACQUIRE):
             done = bc.increfs_done if item.word == BR_INCREFS else bc.acquire_done
@@ -417,6 +473,9 @@ class Crowd:
         elif item.word == BR_DEAD_BINDER:
             member.dead.append(item.value)
             self.arrivals["deaths"] += 1
+        elif item.word == BR_FROZEN_BINDER:
+            member.frozen.append(item.cookie)
+            self.arrivals["reports"] += 1
         elif item.word in (BR_TRANSACTION, BR_REPLY):
             member.buffers.append(item.buffer)
             if item.word == BR_TRANSACTION and not item.flags & TF_ONE_WAY:
@@ -436,6 +495,9 @@ class Crowd:
         else:
             self.arrivals["replies"] += 1
             assert letter.target is None
+        pieces = [record for record in item.records if record.type == BINDER_TYPE_PTR]
+        assert len(pieces) == letter.pieces
+        self._check_pieces(member, number, pieces)
         received = item.objects
         assert len(received) == len(letter.objects)
         for (kind, value, _, _), meaning in zip(received, letter.objects, strict=True):
@@ -443,6 +505,17 @@ class Crowd:
                 member.handles.append(value)
             if not member.rogue and meaning is not None:
                 self._check_object(member, kind, value, meaning)
+
+    def _check_pieces(self, member: Member, number: int, pieces: list[Any]) -> None:
+        """Assert that the pieces hold what they should, and the root points to the others."""
+        self.arrivals["pieces"] += len(pieces)
+        fixed = {piece.parent_offset: piece.buffer for piece in pieces[1:]}
+        for piece in pieces:
+            expected = bytearray(number.to_bytes(8, "little") + PIECE[8:])
+            if not piece.flags & BINDER_BUFFER_FLAG_HAS_PARENT:
+                for offset, address in fixed.items():
+                    expected[offset : offset + 8] = address.to_bytes(8, "little")
+            assert member.proc.peek(piece.buffer, piece.length) == expected
 
     def _check_object(self, member: Member, kind: str, value: int, meaning: Meaning) -> None:
         """Assert that an object means to the receiver what it meant to the sender."""

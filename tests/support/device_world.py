@@ -7,6 +7,7 @@ everything that was asked before (``Driver.barrier``), and it still sleeps the s
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from errno import EIO
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
+from binderwire.binder_abi import IOCTLS
 from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
 from support.puppet import HEAP_SIZE, PROT_READ, PROT_WRITE
 from support.puppeteer import GLANCE, PATIENCE, Puppet
@@ -30,6 +32,7 @@ class Driver(ABC):
 
     name: str
     is_kernel: bool
+    control: Path | None = None  # the file that devices are made with, beside them
 
     @abstractmethod
     def new_device(self, name: str) -> Path:
@@ -89,7 +92,25 @@ class DeviceWorld(World):
             self._guest_zygote = self._zygote.fork(users=(GUEST_UID, GUEST_USERS))
         return self._guest_zygote
 
+    def control(self, request: int, argument: bytes) -> tuple[int, bytes] | None:
+        if self.driver.control is None:
+            return None
+        row = IOCTLS.get(request)
+        self.seen.add(row.name if row else "unknown ioctl")
+        back = bytearray(argument)
+        fd = os.open(self.driver.control, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, request, back)
+        except OSError as error:
+            return error.errno or 0, bytes(back)
+        finally:
+            os.close(fd)
+        return 0, bytes(back)
+
     def path(self, device: str) -> str:
+        if device.startswith("made"):
+            assert self.driver.control is not None
+            return str(self.driver.control.with_name(device))
         if device not in self._devices:
             self._devices[device] = self.driver.new_device(device)
         return str(self._devices[device])
@@ -302,6 +323,9 @@ class DeviceProc(Proc):
 
     def close_file(self, fd: int) -> None:
         self.program.puppet.ask("close", fd=fd)
+
+    def run_out_of_files(self) -> None:
+        self.program.puppet.ask("run_out_of_files")
 
     def become(self, uid: int) -> None:
         self.program.puppet.ask("become", uid=uid)

@@ -385,6 +385,9 @@ class EngineProc(Proc):
     def close_file(self, fd: int) -> None:
         self.program.memory.close_file(fd)
 
+    def run_out_of_files(self) -> None:
+        """Nothing to do as long as no receiver gets any."""
+
     def become(self, uid: int) -> None:
         self.program.uid = uid
 

@@ -45,6 +45,7 @@ class FuseDaemon(Driver):
 
     def __init__(self, directory: Path) -> None:
         self._mount = directory / "mount"
+        self.control = self._mount / "binder-control"
         self.log = directory / "log"
         self._numbers = itertools.count()
         names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from binderd.engine.death import Death
+from binderd.engine.freeze import FreezeNotice
 from binderd.engine.node import Node
 from binderd.engine.transaction import Transaction
 
@@ -41,6 +42,7 @@ def check(
             for node in process.nodes.values():
                 _check_news(node)
     _check_waiting(engine, alive)
+    _check_freezes(engine, alive)
     _check_counts(engine, alive)
 
 
@@ -195,7 +197,9 @@ def _check_area(process: Process) -> None:
         one_way += buffer.size if (buffer.one_way_from is not None) else 0
         if buffer.transaction is not None:
             assert buffer.transaction.buffer is buffer
+        assert not (buffer.files and buffer.allow_user_free), "files that were never handed over"
     assert area.free_one_way == area.size // 2 - one_way
+    assert area._one_way_shares == _shares(area)
     position = 0
     for offset, size in sorted(pieces):
         assert offset == position, "buffers and free ranges overlap or leave a gap"
@@ -205,7 +209,39 @@ def _check_area(process: Process) -> None:
     assert not any(offset + size in free_starts for offset, size in area.free_ranges())
 
 
+def _shares(area: BufferArea) -> dict[int, tuple[int, int]]:
+    """Return how many one-way buffers each sender holds, and their bytes."""
+    shares: dict[int, tuple[int, int]] = {}
+    for buffer in area.buffers.values():
+        if buffer.one_way_from is not None:
+            count, size = shares.get(buffer.one_way_from, (0, 0))
+            shares[buffer.one_way_from] = (count + 1, size + buffer.size)
+    return shares
+
+
 # All together
+
+
+def _check_freezes(engine: Engine, alive: list[Process]) -> None:
+    """A freeze is waited for as long as it must be; a report is in one place at a time."""
+    assert not engine.drained
+    for ticket, freezing in engine._freezings.items():
+        process = freezing.processes[0]
+        assert (freezing.ticket, freezing.timer > 0) == (ticket, True)
+        assert process.outstanding or not process.is_frozen, "a freeze sleeps on"
+    notices = [ref.freeze for ref in refs_of(alive) if ref.freeze is not None]
+    assert not any(notice.cleared for notice in notices)
+    notices += [w for w in works_of(alive) if isinstance(w, FreezeNotice) and w.cleared]
+    delivered = [
+        notice
+        for process in alive
+        for group in process.delivered_freezes.values()
+        for notice in group
+    ]
+    assert all(notice.sent and notice.queue is None for notice in delivered)
+    assert all(notice in delivered for notice in notices if notice.sent)
+    assert not any(notice.resend and not notice.sent for notice in notices)
+    assert engine.counts()["freezes"] == len({id(notice) for notice in notices + delivered})
 
 
 def _check_waiting(engine: Engine, alive: list[Process]) -> None:
@@ -230,7 +266,9 @@ def _check_counts(engine: Engine, alive: list[Process]) -> None:
     works = list(works_of(alive))
     calls = [call for thread in threads_of(alive) for call in stack_of(thread)]
     calls += [work for work in works if isinstance(work, Transaction)]
-    live_calls = {outer.debug_id for call in calls for outer in chain_of(call)}
+    live = {outer.debug_id: outer for call in calls for outer in chain_of(call)}
+    for process in alive:
+        assert process.outstanding == sum(c.target_process is process for c in live.values())
     deaths = {id(ref.death) for ref in refs if ref.death is not None}
     deaths |= {id(work) for work in works if isinstance(work, Death)}
     for process in alive:
@@ -241,6 +279,6 @@ def _check_counts(engine: Engine, alive: list[Process]) -> None:
     assert counts["nodes"] == sum(len(process.nodes) for process in alive) + len(dead)
     assert counts["refs"] == len(refs)
     assert counts["buffers"] == sum(len(buffers_of(process)) for process in alive)
-    assert counts["transactions"] == len(live_calls)
+    assert counts["transactions"] == len(live)
     assert counts["deaths"] == len(deaths)
     assert counts["parked"] == len(engine.parked)

@@ -278,6 +278,10 @@ class Proc(ABC):
         """Close what ``new_file`` returned."""
 
     @abstractmethod
+    def run_out_of_files(self) -> None:
+        """See to it that the process can have no further descriptor."""
+
+    @abstractmethod
     def become(self, uid: int) -> None:
         """Change the user of the process' first thread, which stands for the process."""
 
@@ -375,6 +379,10 @@ class World(ABC):
         Raises:
             PermissionError: it cannot have that ``nice_limit`` here.
         """
+
+    def control(self, request: int, argument: bytes) -> tuple[int, bytes] | None:
+        """Call ioctl on the file that devices are made with; None where there is none."""
+        return None
 
     @abstractmethod
     def assert_empty(self) -> None:

@@ -237,6 +237,15 @@ class Puppet:
             os.setpriority(os.PRIO_PROCESS, request["thread"], request["nice"])
         self.answer(request, errno=0, nice=os.getpriority(os.PRIO_PROCESS, request["thread"]))
 
+    def op_run_out_of_files(self, request: dict[str, Any], _: bytes) -> None:
+        """Make the lowest free number the first that is not allowed."""
+        lowest = os.dup(self._control.fileno())
+        os.close(lowest)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        )
+        self.answer(request, errno=0)
+
     def op_become(self, request: dict[str, Any], _: bytes) -> None:
         os.setresuid(request["uid"], request["uid"], request["uid"])
         self.answer(request, errno=0)

@@ -137,7 +137,8 @@ class Received:
     @property
     def objects(self) -> list[tuple[str, int, int, int]]:
         """The flat objects of the payload as (kind, value, cookie, flags)."""
-        return [(KINDS[o.type], o.binder, o.cookie, o.flags) for o in self.records]
+        flat = [record for record in self.records if record.type in KINDS]
+        return [(KINDS[o.type], o.binder, o.cookie, o.flags) for o in flat]
 
     @property
     def records(self) -> list[Any]:

@@ -88,7 +88,7 @@ class FuseMount:
             MountError: it is served by another daemon, holds files, is another mount, or the system
                 does not let us; nothing has changed.
         """
-        fd = _open_device()
+        fd = open_device()
         try:
             claim = _Claim.of(directory)
         except BaseException:
@@ -96,8 +96,7 @@ class FuseMount:
             raise
         try:
             _look(claim.path)
-            options = f"fd={fd},rootmode={_ROOT_MODE},user_id=0,group_id=0,allow_other"
-            entry = _mount(claim.path, options)
+            entry = _mount(claim.path, mount_options(fd))
         except BaseException:
             claim.give_up()
             os.close(fd)
@@ -141,7 +140,21 @@ class FuseMount:
         return not is_hidden
 
 
-def _open_device() -> int:
+def mount_options(fd: int) -> str:
+    """Return the options of a file system that ``fd`` serves, for everybody.
+
+    The kernel checks permissions by itself, with the modes and owners that we show.
+    """
+    owner = "user_id=0,group_id=0"  # of the mount
+    return f"fd={fd},rootmode={_ROOT_MODE},{owner},allow_other,default_permissions"
+
+
+def open_device() -> int:
+    """Open /dev/fuse: a new, unmounted connection.
+
+    Raises:
+        MountError: there is none, or we may not.
+    """
     try:
         return os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

@@ -11,12 +11,15 @@ import os
 from typing import Final
 
 # <sys/mount.h>, <linux/mount.h>
+MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
 MNT_DETACH: Final = 2
 _OPEN_TREE_CLONE: Final = 1
-_SYS_OPEN_TREE: Final = 428  # the same number on every architecture
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 4  # the source is the descriptor itself
+_SYS_OPEN_TREE: Final = 428  # the same numbers on every architecture
+_SYS_MOVE_MOUNT: Final = 429
 _AT_FDCWD: Final = -100
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -28,7 +31,6 @@ _libc.mount.argtypes = [
     ctypes.c_char_p,
 ]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
-_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_long]
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -47,11 +49,20 @@ def open_below_mounts(directory: str) -> int:
     """Return a descriptor of ``directory`` in which nothing is mounted.
 
     It is a private copy of the mount that ``directory`` lies on, without the mounts on top of it:
-    names opened relative to it lead to what those mounts hide.
+    names opened relative to it lead to what those mounts hide. ``move_mount`` gives the copy a
+    place of its own.
     """
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
-    result = _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(directory), flags)
-    return _check(result, directory)
+    path = ctypes.c_char_p(os.fsencode(directory))
+    arguments = [ctypes.c_long(_SYS_OPEN_TREE), ctypes.c_long(_AT_FDCWD), path]
+    return _check(_libc.syscall(*arguments, ctypes.c_long(flags)), directory)
+
+
+def move_mount(fd: int, target: str) -> None:
+    """Mount at ``target`` what ``open_below_mounts`` has returned; see move_mount(2)."""
+    source = [ctypes.c_long(_SYS_MOVE_MOUNT), ctypes.c_long(fd), ctypes.c_char_p(b"")]
+    path = [ctypes.c_long(_AT_FDCWD), ctypes.c_char_p(os.fsencode(target))]
+    _check(_libc.syscall(*source, *path, ctypes.c_long(_MOVE_MOUNT_F_EMPTY_PATH)), target)
 
 
 def _check(result: int, path: str) -> int:

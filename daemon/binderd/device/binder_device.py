@@ -16,6 +16,7 @@ from __future__ import annotations
 from errno import EACCES, EBADF, EINVAL, EIO, EMFILE, ENFILE, ENOENT, ENOTTY, ESTALE
 from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.device.control import POLL_EVENTS, control_ioctl
 from binderd.engine.errors import KernelErrno
 from binderd.engine.ports import Client
 from binderd.fuse.frames import (
@@ -26,8 +27,10 @@ from binderd.fuse.frames import (
     ioctl_result,
     poll_wakeup,
 )
+from binderd.fuse.tree import CONTROL_ID
 from binderwire.fuse_abi import (
     FOPEN_DIRECT_IO,
+    FOPEN_NONSEEKABLE,
     FOPEN_PASSTHROUGH,
     FUSE_POLL_SCHEDULE_NOTIFY,
     O_NONBLOCK,
@@ -46,11 +49,15 @@ if TYPE_CHECKING:
 
     from binderd.engine.engine import Engine
     from binderd.engine.process import Process
+    from binderd.fuse.directory import Directory
     from binderd.fuse.tree import Tree
 
 # PASSTHROUGH gives the client's mmap the memfd's pages; DIRECT_IO beside it keeps read(2) and
 # write(2) away from them: those come to us and are refused, as the driver refuses them.
 _OPEN_FLAGS: Final = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
+
+_CONTROL_HANDLE: Final = 1  # of every open file of binder-control
+_CONTROL_FLAGS: Final = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE
 
 _ARGUMENT: Final = BODY + fuse_ioctl_in.size  # where an ioctl's argument starts in its frame
 _REPLY_SIZE: Final = ioctl_reply.size
@@ -101,7 +108,8 @@ class BinderDevice:
 
     Args:
         engine: the driver.
-        tree: the directory, for the inode that is being opened.
+        tree: for the inode that is being opened.
+        directory: the devices, for binder-control.
         opener: makes the outside half of a new open file.
         outgoing: where frames for the kernel are put; the session has the same list.
         start_timer: called with a number and milliseconds; ``expire`` takes the number later. With
@@ -110,6 +118,7 @@ class BinderDevice:
 
     __slots__ = (
         "_by_process",
+        "_directory",
         "_engine",
         "_files",
         "_next_handle",
@@ -127,6 +136,7 @@ class BinderDevice:
         self,
         engine: Engine,
         tree: Tree,
+        directory: Directory,
         opener: Opener,
         outgoing: list[bytes],
         start_timer: Callable[[int, int], None],
@@ -138,8 +148,9 @@ class BinderDevice:
         self._timers = engine.timers
         self._start_timer = start_timer
         self._tree = tree
+        self._directory = directory
         self._opener = opener
-        self._next_handle = 1
+        self._next_handle = _CONTROL_HANDLE + 1
         self._files: dict[int, OpenFile] = {}
         self._by_process: dict[Process, OpenFile] = {}
         # ticket -> room in the reply, in bytes, for requests whose argument has an unusual size
@@ -157,7 +168,11 @@ class BinderDevice:
         """FUSE_OPEN (binder_open)."""
         node = self._tree.node(nodeid)
         if node is None:
+            if nodeid == CONTROL_ID:
+                return fuse_open_out.pack(_CONTROL_HANDLE, _CONTROL_FLAGS, 0)
             return ENOENT
+        if not node.device.is_listed:
+            return ENOENT  # unlinked since it was looked up
         if node.is_open:
             # The pages of this inode belong to another open file. ESTALE has the kernel look
             # the name up once more, which gives a fresh inode.
@@ -176,7 +191,7 @@ class BinderDevice:
             return ENFILE if error.errno == EMFILE else error.errno or EIO
         try:
             process = self._engine.open(
-                node.name, client.pid, client, nonblocking=bool(flags & O_NONBLOCK)
+                node.device.context, client.pid, client, nonblocking=bool(flags & O_NONBLOCK)
             )
         except KernelErrno as error:
             client.close()
@@ -185,7 +200,7 @@ class BinderDevice:
             client.close()
             raise
         client.adopt(process)
-        node.is_open = True
+        self._tree.opened(nodeid)
         handle = self._next_handle
         self._next_handle += 1
         self._files[handle] = self._by_process[process] = OpenFile(nodeid, client, process)
@@ -197,12 +212,16 @@ class BinderDevice:
         """FUSE_IOCTL (binder_ioctl): the one request that matters for speed."""
         handle, _, request, _, in_size, out_size, argument = _unpack_ioctl(frame, BODY)
         file = self._files.get(handle)
-        if file is None:
-            return ENOTTY  # the directory; the driver's files are all in the table
-        if not tid:
-            return EACCES  # as in open
         if _ARGUMENT + in_size > size:
             return EINVAL
+        if file is None:
+            if handle != _CONTROL_HANDLE:
+                return ENOTTY  # a directory; the driver's files are all in the table
+            argument = bytes(frame[_ARGUMENT : _ARGUMENT + in_size])
+            self._control_ioctl(unique, request, argument, out_size)
+            return None
+        if not tid:
+            return EACCES  # as in open
         if in_size != USUAL_ARGUMENT_SIZE or out_size != USUAL_ARGUMENT_SIZE:
             self._reply_sizes[unique] = out_size
             argument = bytes(frame[_ARGUMENT : _ARGUMENT + in_size])
@@ -221,7 +240,7 @@ class BinderDevice:
         handle, kernel_handle, flags, _ = _unpack_poll(frame, BODY)
         file = self._files.get(handle)
         if file is None:
-            return EBADF
+            return fuse_poll_out.pack(POLL_EVENTS, 0) if handle == _CONTROL_HANDLE else EBADF
         if not tid:
             return EACCES  # as in open
         wake = bool(flags & FUSE_POLL_SCHEDULE_NOTIFY)
@@ -238,9 +257,10 @@ class BinderDevice:
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
         """FUSE_FLUSH (binder_flush): one descriptor of the file was closed."""
-        file = self._files.get(fuse_flush_in.unpack_from(frame, BODY)[0])
+        handle = fuse_flush_in.unpack_from(frame, BODY)[0]
+        file = self._files.get(handle)
         if file is None:
-            return EBADF
+            return b"" if handle == _CONTROL_HANDLE else EBADF
         self._engine.flush(file.process)
         self.drain()
         return b""
@@ -249,9 +269,10 @@ class BinderDevice:
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
         """FUSE_RELEASE (binder_release): the last descriptor of the file is gone."""
-        file = self._files.pop(fuse_release_in.unpack_from(frame, BODY)[0], None)
+        handle = fuse_release_in.unpack_from(frame, BODY)[0]
+        file = self._files.pop(handle, None)
         if file is None:
-            return EBADF
+            return b"" if handle == _CONTROL_HANDLE else EBADF
         del self._by_process[file.process]
         self._tree.closed(file.nodeid)
         try:
@@ -272,6 +293,10 @@ class BinderDevice:
         self._engine.interrupt(fuse_interrupt_in.unpack_from(frame, BODY)[0])
         self.drain()
         return None
+
+    def _control_ioctl(self, unique: int, request: int, argument: bytes, out_size: int) -> None:
+        result, payload = control_ioctl(self._directory, request, argument)
+        self.outgoing.append(ioctl_result(unique, result, payload[:out_size]))
 
     # What the outside noticed by itself
 

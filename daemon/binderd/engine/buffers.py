@@ -102,6 +102,7 @@ class Buffer:
         "clear",
         "context_size",
         "data_size",
+        "debug_id",
         "extra_size",
         "files",
         "held",
@@ -119,6 +120,7 @@ class Buffer:
         self.offset = offset  # bytes from the start of the mapping
         self.size = size  # bytes accounted, a multiple of 8
         self.data_size, self.offsets_size, self.extra_size, self.context_size = sizes
+        self.debug_id = 0  # of its transaction
         self.one_way_from: int | None = None  # whose one-way call is it? None: no one-way call
         self.spam_suspect = False  # does that sender hold too much of the one-way half? (B4)
         self.clear = False  # zero the memory when it is freed? (B6)
@@ -163,6 +165,7 @@ class BufferArea:
         "_ranges",
         "_spam_reported",
         "buffers",
+        "end_max",
         "free_one_way",
         "size",
     )
@@ -175,6 +178,7 @@ class BufferArea:
         self._spam_reported = False  # once, until there is space again (B4)
         self.size = mapping.size
         self.free_one_way = mapping.size // 2  # bytes that one-way calls may still take
+        self.end_max = 0  # how far buffers have reached so far, in bytes from the start
         self.buffers: dict[int, Buffer] = {}  # by address
 
     def allocate(self, sizes: Sizes, one_way_from: int | None) -> Buffer:
@@ -201,6 +205,8 @@ class BufferArea:
         offset = self._ranges.allocate(size)
         if offset is None:
             raise BinderFailure(BR_FAILED_REPLY, -ENOSPC)
+        if offset + size > self.end_max:
+            self.end_max = offset + size
         buffer = Buffer(self._address + offset, offset, size, sizes)
         self.buffers[buffer.address] = buffer
         if one_way_from is not None:

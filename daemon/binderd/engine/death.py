@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from binderd.engine import views
 from binderd.engine.work import Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_CLEAR_DEATH_NOTIFICATION_DONE,
@@ -37,6 +38,7 @@ class Death(Work):
             False  # is BR_CLEAR_DEATH_NOTIFICATION_DONE all that is left to say?
         )
         process.engine.stats.deaths += 1
+        process.engine.stats.deaths_made += 1
 
     def announce(self) -> None:
         """The node's owner is dead; any thread of the process may read it."""
@@ -46,10 +48,12 @@ class Death(Work):
     def deliver(self, thread: Thread, out: bytearray) -> bool:
         """BR_DEAD_BINDER ends the read: a client may react with transactions (R4)."""
         if self.only_acknowledge:
+            self._process.count_return(BR_CLEAR_DEATH_NOTIFICATION_DONE)
             out += pack_word(BR_CLEAR_DEATH_NOTIFICATION_DONE)
             out += binder_uintptr_t.pack(self.cookie)
             self._process.engine.stats.deaths -= 1
             return False
+        self._process.count_return(BR_DEAD_BINDER)
         out += pack_word(BR_DEAD_BINDER)
         out += binder_uintptr_t.pack(self.cookie)
         self.delivered = True
@@ -79,6 +83,11 @@ class Death(Work):
         """Withdrawn unread: only what no ref owns is counted out here."""
         if self.cleared:
             self._process.engine.stats.deaths -= 1
+
+    def kind(self) -> int:
+        if self.only_acknowledge:
+            return views.CLEAR_DEATH_NOTIFICATION
+        return views.DEAD_BINDER_AND_CLEAR if self.cleared else views.DEAD_BINDER
 
     def _acknowledge(self, thread: Thread) -> None:
         self.only_acknowledge = True

@@ -6,8 +6,8 @@ or when a later call gives a blocked read something to return; the transport dra
 ``poll_wakes`` after every call and keeps their order. It also starts a timer for each entry of
 ``timers``, or stops it, and calls ``expire`` when one has run out.
 
-The engine does no I/O, knows no clock and starts nothing.  Debug ids come from a counter of the
-instance, so that two engines with the same inputs produce the same bytes.
+The engine does no I/O, decides nothing by a clock and starts nothing.  Debug ids come from a
+counter of the instance, so that two engines with the same inputs produce the same bytes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from binderd.engine.errors import KernelErrno
 from binderd.engine.freeze import Freezing
 from binderd.engine.ioctls import IOCTLS
 from binderd.engine.limits import Limits
+from binderd.engine.log import TransactionLog
 from binderd.engine.process import Process
 from binderd.engine.stats import Stats
 from binderd.engine.thread import POLL, WAITING, Thread, WriteRead
 from binderwire.binder_abi import BINDER_WRITE_READ, binder_write_read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderd.engine.ports import Client
 
 POLLIN: Final = 1
@@ -43,6 +46,8 @@ class Engine:
 
     Args:
         limits: how much a client can make the engine keep.
+        clock: returns nanoseconds since any fixed moment. Only introspection shows what it says;
+            nothing is decided by it.
     """
 
     __slots__ = (
@@ -50,8 +55,11 @@ class Engine:
         "_freezings",
         "_last_id",
         "_last_timer",
+        "clock",
         "drained",
+        "failed_log",
         "limits",
+        "log",
         "outbox",
         "parked",
         "poll_wakes",
@@ -61,9 +69,12 @@ class Engine:
         "timers",
     )
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, clock: Callable[[], int] = lambda: 0) -> None:
         self.limits = limits or Limits()
+        self.clock = clock
         self.stats = Stats()
+        self.log = TransactionLog()  # the latest transactions
+        self.failed_log = TransactionLog()  # the latest that failed
         self.outbox: list[Completion] = []
         self.poll_wakes: list[Process] = []
         self.parked: dict[int, Thread] = {}  # blocked reads by ticket
@@ -192,6 +203,10 @@ class Engine:
     def unmapped(self, process: Process) -> None:
         """The opener's pages are no longer mapped; senders get BR_DEAD_REPLY from now on (B8)."""
         process.unmap()
+
+    def forget_context(self, context: str) -> None:
+        """A device is gone; whoever opens one of that name from now on gets a new context."""
+        self._contexts.pop(context, None)
 
     def release(self, process: Process) -> None:
         """The file's last reference is gone (binder_release)."""

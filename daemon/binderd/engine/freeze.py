@@ -16,6 +16,7 @@ from __future__ import annotations
 from errno import EAGAIN, EINVAL
 from typing import TYPE_CHECKING
 
+from binderd.engine import views
 from binderd.engine.errors import KernelErrno
 from binderd.engine.work import Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
@@ -105,6 +106,7 @@ class FreezeNotice(Work):
         self.resend = False  # is there more to say once it is?
         self.cleared = False  # is BR_CLEAR_FREEZE_NOTIFICATION_DONE what is left to say?
         process.engine.stats.freezes += 1
+        process.engine.stats.freezes_made += 1
 
     def announce(self) -> None:
         """Put the report into the process' queue."""
@@ -124,10 +126,12 @@ class FreezeNotice(Work):
     def deliver(self, thread: Thread, out: bytearray) -> bool:
         """BR_FROZEN_BINDER ends the read: a client may react with transactions (R4)."""
         if self.cleared:
+            self._process.count_return(BR_CLEAR_FREEZE_NOTIFICATION_DONE)
             out += pack_word(BR_CLEAR_FREEZE_NOTIFICATION_DONE)
             out += binder_uintptr_t.pack(self.cookie)
             self._process.engine.stats.freezes -= 1
             return False
+        self._process.count_return(BR_FROZEN_BINDER)
         out += pack_word(BR_FROZEN_BINDER)
         out += binder_frozen_state_info.pack(self.cookie, self.is_frozen, 0)
         self.sent = True
@@ -160,6 +164,9 @@ class FreezeNotice(Work):
         """Withdrawn unread: only what no ref owns is counted out here."""
         if self.cleared:
             self._process.engine.stats.freezes -= 1
+
+    def kind(self) -> int:
+        return views.CLEAR_FREEZE_NOTIFICATION if self.cleared else views.FROZEN_BINDER
 
     def _undeliver(self) -> None:
         self.sent = False

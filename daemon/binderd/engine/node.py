@@ -11,7 +11,9 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import TYPE_CHECKING
 
+from binderd.engine import views
 from binderd.engine.errors import BinderFailure
+from binderd.engine.views import WorkView
 from binderd.engine.work import Work, WorkQueue, cancel_all, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_ACQUIRE,
@@ -80,6 +82,7 @@ class Node(Work):
         self.one_way_todo: WorkQueue = WorkQueue()
         self._stats = process.engine.stats
         self._stats.nodes += 1
+        self._stats.nodes_made += 1
 
     def is_manager(self) -> bool:
         """Whether this is the context manager's node right now."""
@@ -199,8 +202,15 @@ class Node(Work):
             words.append(BR_DECREFS)
         self.has_strong, self.has_weak = strong, weak
         for word in words:
+            thread.process.count_return(word)
             out += pack_word(word)
             out += binder_ptr_cookie.pack(self.ptr, self.cookie)
         if not weak:
             self.free()
         return False
+
+    def kind(self) -> int:
+        return views.NODE
+
+    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+        return WorkView(views.NODE, self.debug_id, self.ptr, self.cookie)

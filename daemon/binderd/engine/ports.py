@@ -36,6 +36,9 @@ class ReceiverArena(Protocol):
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Put the daemon's own bytes at ``offset`` (bytes from the start of the mapping)."""
 
+    def allocated_bytes(self) -> int:
+        """Return how much memory the pages take."""
+
     def touched(self) -> None:
         """Say that buffers were freed, so that pages may be given back when things are quiet."""
 

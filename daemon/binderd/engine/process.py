@@ -13,6 +13,7 @@ from binderd.engine.buffers import Buffer, BufferArea, Sizes
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.node import Node
 from binderd.engine.ref import HandleTable
+from binderd.engine.stats import NUMBER_MASK, Words
 from binderd.engine.thread import Thread
 from binderd.engine.work import WorkQueue, cancel_all, enqueue
 from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY
@@ -62,6 +63,7 @@ class Process:
         "threads",
         "todo",
         "waiting",
+        "words",
     )
 
     def __init__(
@@ -92,7 +94,9 @@ class Process:
         self.requested_threads = 0  # BR_SPAWN_LOOPER sent, BC_REGISTER_LOOPER not seen yet
         self.started_threads = 0  # loopers started on our request; never goes down (R11)
         self.poll_armed = False  # must a poller of the file be told of the next work?
+        self.words = Words()
         engine.stats.processes += 1
+        engine.stats.processes_made += 1
         engine.processes[self] = None
 
     # Threads
@@ -129,6 +133,10 @@ class Process:
         for thread in self.threads.values():
             thread.need_return = True
             thread.wake()
+
+    def count_return(self, word: int) -> None:
+        """Count a BR_ word that some thread is being told (binder_stat_br)."""
+        self.words.returns[word & NUMBER_MASK].count += 1
 
     # Nodes
 
@@ -217,6 +225,11 @@ class Process:
         buffer = self._area.buffers.get(address) if self._area is not None else None
         return buffer if buffer is not None and buffer.allow_user_free else None
 
+    @property
+    def area(self) -> BufferArea | None:
+        """The receive area; None before the first delivery and after the end."""
+        return self._area
+
     def free_ranges(self) -> Iterator[tuple[int, int]]:
         """Yield the free parts of the receive area as (offset, size) in bytes."""
         return self._area.free_ranges() if self._area is not None else iter(())
@@ -277,4 +290,5 @@ class Process:
             self.engine.stats.buffers -= len(self._area.buffers)
             self._area = None
         assert not (self.threads or self.waiting or self.todo or self.handles.refs)
+        self.engine.stats.words.add(self.words)
         self.engine.stats.processes -= 1

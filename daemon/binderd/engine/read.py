@@ -118,6 +118,7 @@ def _hand_over(thread: Thread, request: WriteRead, out: bytearray, last: Work | 
         return
     request.read_consumed = start + len(out)
     if spawn:
+        thread.process.count_return(BR_SPAWN_LOOPER)
         thread.process.requested_threads += 1
         if start and not thread.memory.write(request.read_buffer, _SPAWN_LOOPER):
             _finish(thread, request, -EFAULT)

@@ -38,6 +38,7 @@ class Ref:
         self.freeze: FreezeNotice | None = None  # who is told when it is frozen?
         node.refs[process] = self
         process.engine.stats.refs += 1
+        process.engine.stats.refs_made += 1
 
     def increment(self, *, strong: bool, thread: Thread | None) -> None:
         """Count one more (binder_inc_ref).

@@ -1,35 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live objects of an engine, counted where they come and go (binder_stats_created/_deleted)."""
+"""What is counted: live objects, objects ever made, commands and returns.
+
+Objects are counted where they come and go (binder_stats_created/_deleted).
+
+Words are counted for the process whose thread writes or reads them; the sum of all processes is
+made by whoever asks, and what a process has counted is kept when it goes. Every call pays for some
+eight words, so each has a counter object of its own: compiled, adding to an attribute allocates
+nothing, while adding to an element of a list of integers does.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
+from binderwire.binder_abi import COMMANDS, RETURNS
+
+NUMBER_MASK: Final = 0xFF  # of a word: its number, by which it is counted (_IOC_NR)
+
+COMMANDS_COUNT: Final = 1 + max(word & NUMBER_MASK for word in COMMANDS)
+RETURNS_COUNT: Final = 1 + max(word & NUMBER_MASK for word in RETURNS)
+
+
+class Counter:
+    """How often something has happened."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Words:
+    """How often each BC_ and BR_ word was seen, by its number."""
+
+    __slots__ = ("commands", "returns")
+
+    def __init__(self) -> None:
+        self.commands = [Counter() for _ in range(COMMANDS_COUNT)]
+        self.returns = [Counter() for _ in range(RETURNS_COUNT)]
+
+    def add(self, other: Words) -> None:
+        """Count what ``other`` has counted, too."""
+        for ours, theirs in zip(self.commands, other.commands, strict=True):
+            ours.count += theirs.count
+        for ours, theirs in zip(self.returns, other.returns, strict=True):
+            ours.count += theirs.count
+
 
 class Stats:
-    """How many of each kind exist right now; all zero once the last client has gone."""
+    """How many of each kind exist right now; all zero once the last client has gone.
+
+    The counts with ``_made`` never go down.
+    """
 
     __slots__ = (
         "buffers",
         "deaths",
+        "deaths_made",
         "freezes",
+        "freezes_made",
         "nodes",
+        "nodes_made",
         "processes",
+        "processes_made",
         "refs",
+        "refs_made",
         "threads",
+        "threads_made",
         "transactions",
+        "transactions_made",
+        "words",
     )
 
     def __init__(self) -> None:
-        self.processes = 0
-        self.threads = 0
-        self.nodes = 0
-        self.refs = 0
-        self.deaths = 0
-        self.freezes = 0
-        self.transactions = 0
+        self.processes = self.processes_made = 0
+        self.threads = self.threads_made = 0
+        self.nodes = self.nodes_made = 0
+        self.refs = self.refs_made = 0
+        self.deaths = self.deaths_made = 0
+        self.freezes = self.freezes_made = 0
+        self.transactions = self.transactions_made = 0
         self.buffers = 0
+        self.words = Words()  # of processes that have gone
 
     def as_dict(self) -> dict[str, int]:
-        """Return the counts by name."""
+        """Return the counts of live objects by name."""
         return {
             "buffers": self.buffers,
             "deaths": self.deaths,

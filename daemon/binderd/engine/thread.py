@@ -109,6 +109,7 @@ class Thread:
         self.extended_error: tuple[int, int, int] = (0, BR_OK, 0)
         self._nice: int | None = None  # known for the current ioctl, during which it cannot change
         process.engine.stats.threads += 1
+        process.engine.stats.threads_made += 1
 
     def is_looper(self) -> bool:
         """Whether the thread said that it serves calls."""
@@ -142,7 +143,11 @@ class Thread:
     # Priority (I3)
 
     def forget_nice(self) -> None:
-        """The thread has been in user space: what was known of its nice value is old."""
+        """The thread has been in user space: what was known of its nice value is old.
+
+        Differs: the driver also notices what somebody else makes of it while the thread is blocked.
+        Asking again for each call would cost every call a system call.
+        """
         self._nice = None
 
     def nice(self) -> int:

@@ -17,8 +17,11 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL, EOPNOTSUPP, EPROTO
 from typing import TYPE_CHECKING, Final
 
+from binderd.engine import views
 from binderd.engine.errors import BinderFailure
+from binderd.engine.log import CALL, ONE_WAY, REPLY, note
 from binderd.engine.translate import Translation
+from binderd.engine.views import TransactionView, WorkView
 from binderd.engine.work import Notice, SpamNotice, Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_DEAD_REPLY,
@@ -66,6 +69,8 @@ class Transaction(Work):
         "sender_euid",
         "sender_parent",
         "sender_pid",
+        "sender_tid",
+        "started_ns",
         "target_parent",
         "target_process",
         "target_thread",
@@ -84,6 +89,8 @@ class Transaction(Work):
         is_opener = thread.pid == thread.process.pid
         self.sender_euid = thread.uid if is_opener else thread.process.client.user()
         self.sender_pid = thread.pid  # who did send it; to compare only
+        self.sender_tid = thread.tid
+        self.started_ns = 0  # when its call was sent, by the engine's clock
         self.nice = 0  # of the sender of a call
         self.saved_nice = 0  # of the receiving thread, before it took the call
         self.target_process: Process | None = target
@@ -92,8 +99,10 @@ class Transaction(Work):
         self.target_parent: Transaction | None = None
         self.buffer: Buffer | None = buffer  # None once the receiver freed it
         buffer.transaction = self
+        buffer.debug_id = debug_id
         self._stats = target.engine.stats
         self._stats.transactions += 1
+        self._stats.transactions_made += 1
 
     # What the receiver sees
 
@@ -102,7 +111,7 @@ class Transaction(Work):
         buffer, client = self.buffer, thread.process.client
         assert buffer is not None
         if buffer.files:
-            return self._refuse_files(out)
+            return self._refuse_files(thread, out)
         node, sender = buffer.target_node, self.sender
         pid, euid = 0 if sender is None else sender.process.pid, self.sender_euid
         if client.is_foreign:  # I1
@@ -110,7 +119,12 @@ class Transaction(Work):
             euid = client.uid_of(euid)
         if node is not None:
             self._lend_nice(thread, node)
-        out += _REPLY if node is None else _CALL[bool(buffer.context_size)]
+        if node is None:
+            out += _REPLY
+            thread.process.count_return(BR_REPLY)
+        else:
+            out += _CALL[bool(buffer.context_size)]
+            thread.process.count_return(BR_TRANSACTION)
         out += _pack(
             0 if node is None else node.ptr,
             0 if node is None else node.cookie,
@@ -136,7 +150,7 @@ class Transaction(Work):
         else:
             self._fail(BR_FAILED_REPLY)  # binder_cleanup_transaction
 
-    def _refuse_files(self, out: bytearray) -> bool:
+    def _refuse_files(self, thread: Thread, out: bytearray) -> bool:
         """The files of this payload cannot be given to the reader (O8).
 
         Who waits for a reply learns it here, who called learns it as a failed call, and the reader
@@ -146,6 +160,7 @@ class Transaction(Work):
         is_reply = self.buffer.target_node is None
         self._fail(BR_FAILED_REPLY)
         if is_reply:
+            thread.process.count_return(BR_FAILED_REPLY)
             out += pack_word(BR_FAILED_REPLY)
         return is_reply
 
@@ -189,6 +204,40 @@ class Transaction(Work):
             self.send_failed_reply(word)
         else:
             self.free()
+
+    # What introspection sees
+
+    def kind(self) -> int:
+        return views.TRANSACTION
+
+    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+        return WorkView(views.TRANSACTION, call=self.as_seen_by(process, thread, now))
+
+    def as_seen_by(self, process: Process, thread: Thread | None, now: int) -> TransactionView:
+        """Return what ``process`` has of it, in a queue or stack of ``thread`` or in its own."""
+        buffer, target = self.buffer, self.target_process
+        is_reply = buffer is not None and buffer.target_node is None
+        tid = 0 if self.target_thread is None else self.target_thread.tid
+        if self.queue is not None and thread is not None and (is_reply or thread.stack is not None):
+            tid = thread.tid  # it was sent to this very thread
+        place = None
+        if buffer is not None:
+            node_id = 0 if buffer.target_node is None else buffer.target_node.debug_id
+            place = (node_id, buffer.data_size, buffer.offsets_size, buffer.offset)
+        return TransactionView(
+            self.debug_id,
+            self.sender_pid,
+            self.sender_tid,
+            0 if target is None else target.pid,
+            tid,
+            self.code,
+            self.flags,
+            self.nice,
+            not is_reply and not self.flags & TF_ONE_WAY,
+            (now - self.started_ns) // 1_000_000,
+            target is process,
+            place,
+        )
 
     # Its end
 
@@ -266,32 +315,24 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     """
     target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
     one_way = bool(flags & TF_ONE_WAY)
-    process = thread.process
-    debug_id = process.engine.next_id()
+    handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
+    debug_id = thread.process.engine.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
+    found = (0, 0, 0)
     try:
-        node, receiver = _find_target(process, target & _HANDLE_MASK)
+        node, receiver = _find_target(thread.process, handle)
+        found = (0, 0, node.debug_id)
         target_thread = None if one_way else _find_nested(thread, receiver)
-        context = _security_context(process, node) if node.wants_security_context else b""
-        buffer = receiver.allocate(
-            (data_size, offsets_size, extra_size, len(context)), thread.pid if one_way else None
-        )
-        node.local_strong += 1
-        buffer.target_node = node
-        if context:
-            arena_offset = buffer.offset + buffer.context_address - buffer.address
-            receiver.client.arena.write(arena_offset, context)
-        buffer.clear = bool(flags & TF_CLEAR_BUF)
-        _fill(thread, receiver, buffer, address, offsets, accepts_fds=node.accepts_fds)
-        if receiver.is_frozen and not one_way:
-            receiver.received_sync = True
-            receiver.discard_buffer(buffer)
-            raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+        found = (receiver.pid, 0 if target_thread is None else target_thread.tid, node.debug_id)
+        buffer = _fill_call(thread, node, receiver, sizes, flags, (address, offsets))
     except BinderFailure as failure:
         thread.extended_error = (debug_id, failure.reply, failure.param)
+        note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, failure)
         thread.fail(failure.reply)
         return
+    note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, None)
     call = Transaction(thread, debug_id, code, flags, buffer, receiver)
+    call.started_ns = receiver.engine.clock()
     if one_way:
         _queue_one_way(thread, call, node, receiver)
         return
@@ -303,20 +344,57 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     _queue(call, receiver, target_thread)
 
 
+def _fill_call(
+    thread: Thread,
+    node: Node,
+    receiver: Process,
+    sizes: tuple[int, int, int],
+    flags: int,
+    addresses: tuple[int, int],
+) -> Buffer:
+    """Return the receiver's buffer with the payload of a call in it.
+
+    Args:
+        sizes: of data, offsets and the room for pieces of memory, in bytes.
+        addresses: of data and offsets, in the sender.
+    """
+    one_way = bool(flags & TF_ONE_WAY)
+    context = _security_context(thread.process, node) if node.wants_security_context else b""
+    buffer = receiver.allocate(
+        (sizes[0], sizes[1], sizes[2], len(context)), thread.pid if one_way else None
+    )
+    node.local_strong += 1
+    buffer.target_node = node
+    if context:
+        arena_offset = buffer.offset + buffer.context_address - buffer.address
+        receiver.client.arena.write(arena_offset, context)
+    buffer.clear = bool(flags & TF_CLEAR_BUF)
+    _fill(thread, receiver, buffer, addresses[0], addresses[1], accepts_fds=node.accepts_fds)
+    if receiver.is_frozen and not one_way:
+        receiver.received_sync = True
+        receiver.discard_buffer(buffer)
+        raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+    return buffer
+
+
 def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> None:
     """Answer the innermost call that this thread has read.
 
     The call is over even if the reply fails: then the caller gets the error and the replier a plain
     BR_TRANSACTION_COMPLETE (E4, E5). Only with nothing to reply to does the replier get an error.
     """
+    target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
+    handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
     call = thread.stack
     debug_id = thread.process.engine.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
+    found = (0, 0, 0)
     if call is None or call.target_thread is not thread:
-        thread.extended_error = (debug_id, BR_FAILED_REPLY, -EPROTO)
+        failed = BinderFailure(BR_FAILED_REPLY, -EPROTO)
+        thread.extended_error = (debug_id, failed.reply, failed.param)
+        note(thread, debug_id, REPLY, found, handle, sizes, failed)
         thread.fail(BR_FAILED_REPLY)
         return
-    _, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
     thread.stack = call.target_parent
     thread.set_nice(call.saved_nice)
     caller = call.sender
@@ -325,6 +403,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
             raise BinderFailure(BR_DEAD_REPLY, 0)
         assert caller.stack is call, "a caller waits for its innermost call only"
         receiver = caller.process
+        found = (receiver.pid, caller.tid, 0)
         buffer = receiver.allocate((data_size, offsets_size, extra_size, 0), None)
         buffer.clear = bool(flags & TF_CLEAR_BUF)
         accepts_fds = bool(call.flags & TF_ACCEPT_FDS)
@@ -332,11 +411,14 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
     except BinderFailure as failure:
         if caller is not None and caller.extended_error[1] == BR_OK:  # E4
             caller.extended_error = (debug_id, failure.reply, failure.param)
+        note(thread, debug_id, REPLY, found, handle, sizes, failure)
         thread.fail(BR_TRANSACTION_COMPLETE)
         call.send_failed_reply(failure.reply)
         return
+    note(thread, debug_id, REPLY, found, handle, sizes, None)
     thread.enqueue(Notice(BR_TRANSACTION_COMPLETE))
     reply = Transaction(thread, debug_id, code, flags, buffer, receiver)
+    reply.started_ns = call.started_ns
     caller.stack = call.sender_parent
     call.sender = None
     call.free()

@@ -11,9 +11,12 @@ from collections import OrderedDict
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from binderwire.binder_abi import BR_OK, BR_ONEWAY_SPAM_SUSPECT
+from binderd.engine import views
+from binderd.engine.views import WorkView
+from binderwire.binder_abi import BR_OK, BR_ONEWAY_SPAM_SUSPECT, BR_TRANSACTION_PENDING_FROZEN
 
 if TYPE_CHECKING:
+    from binderd.engine.process import Process
     from binderd.engine.thread import Thread
 
 # An ordered set: work is taken from the front, and out of the middle when it is withdrawn.
@@ -39,6 +42,20 @@ class Work:
 
     def cancel(self) -> None:
         """Nobody will read this any more: its thread or process is going."""
+
+    def kind(self) -> int:
+        """Return which of the kinds in ``views.py`` it is."""
+        raise NotImplementedError
+
+    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+        """Return what introspection shows of it.
+
+        Args:
+            process: in whose queue it is.
+            thread: in whose queue it is; None: the process' own or that of one of its nodes.
+            now: by the engine's clock.
+        """
+        return WorkView(self.kind())
 
 
 def enqueue(queue: WorkQueue, work: Work) -> None:
@@ -72,8 +89,14 @@ class Notice(Work):
         self.word = word
 
     def deliver(self, thread: Thread, out: bytearray) -> bool:
+        thread.process.count_return(self.word)
         out += pack_word(self.word)
         return False
+
+    def kind(self) -> int:
+        if self.word == BR_TRANSACTION_PENDING_FROZEN:
+            return views.TRANSACTION_PENDING
+        return views.TRANSACTION_COMPLETE
 
 
 class ErrorSlot(Work):
@@ -86,9 +109,16 @@ class ErrorSlot(Work):
         self.word: int = BR_OK
 
     def deliver(self, thread: Thread, out: bytearray) -> bool:
+        thread.process.count_return(self.word)
         out += pack_word(self.word)
         self.word = BR_OK
         return False
+
+    def kind(self) -> int:
+        return views.RETURN_ERROR
+
+    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+        return WorkView(views.RETURN_ERROR, self.word)
 
 
 class SpamNotice(Notice):
@@ -97,6 +127,10 @@ class SpamNotice(Notice):
     __slots__ = ()
 
     def deliver(self, thread: Thread, out: bytearray) -> bool:
-        wants = thread.process.detects_spam
-        out += pack_word(BR_ONEWAY_SPAM_SUSPECT if wants else self.word)
+        word = BR_ONEWAY_SPAM_SUSPECT if thread.process.detects_spam else self.word
+        thread.process.count_return(word)
+        out += pack_word(word)
         return False
+
+    def kind(self) -> int:
+        return views.TRANSACTION_SPAM_SUSPECT

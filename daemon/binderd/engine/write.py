@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.death import clear_death, death_done, request_death
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.freeze import clear_notice, notice_done, request_notice
+from binderd.engine.stats import COMMANDS_COUNT, NUMBER_MASK
 from binderd.engine.thread import ENTERED, EXITED, INVALID, REGISTERED, Thread, WriteRead
 from binderd.engine.transaction import send_call, send_call_sg, send_reply, send_reply_sg
 from binderwire.binder_abi import (
@@ -71,7 +72,7 @@ def run(thread: Thread, request: WriteRead) -> int:
     stop = min(request.write_size, position + thread.process.engine.limits.write_bytes_per_ioctl)
     start = data_end = position
     data = b""
-    error = thread.return_error
+    error, counters = thread.return_error, thread.process.words.commands
     while position < stop and error.word == BR_OK:  # Q10
         if position >= data_end:
             size = min(stop - position, _WINDOW)
@@ -80,7 +81,11 @@ def run(thread: Thread, request: WriteRead) -> int:
         offset = position - start + _WORD
         if offset > len(data):
             return -EFAULT
-        row = _HANDLERS.get(_unpack_word(data, offset - _WORD)[0])
+        word: int = _unpack_word(data, offset - _WORD)[0]
+        number = word & NUMBER_MASK
+        if number < COMMANDS_COUNT:  # what only looks like a command counts, too, as in the driver
+            counters[number].count += 1
+        row = _HANDLERS.get(word)
         if row is None:
             return -EINVAL
         size, handler = row

@@ -183,6 +183,9 @@ class Session:
             abi.FUSE_GETATTR: _row(tree.getattr),
             abi.FUSE_SETATTR: _row(tree.setattr, abi.fuse_setattr_in),
             abi.FUSE_ACCESS: _row(tree.access),
+            abi.FUSE_UNLINK: _row(tree.unlink),
+            abi.FUSE_RENAME: _row(tree.rename, abi.fuse_rename_in),
+            abi.FUSE_RENAME2: _row(tree.rename2, abi.fuse_rename2_in),
             abi.FUSE_OPENDIR: _row(tree.opendir, abi.fuse_open_in),
             abi.FUSE_READDIR: _row(tree.readdir, abi.fuse_read_in),
             abi.FUSE_RELEASEDIR: _row(tree.releasedir),
@@ -215,10 +218,7 @@ _NAME_CHANGES: Final = (
     abi.FUSE_SYMLINK,
     abi.FUSE_MKNOD,
     abi.FUSE_MKDIR,
-    abi.FUSE_UNLINK,
     abi.FUSE_RMDIR,
-    abi.FUSE_RENAME,
-    abi.FUSE_RENAME2,
     abi.FUSE_LINK,
 )
 

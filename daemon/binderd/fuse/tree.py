@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file system that clients see: one directory with the device names in it.
+"""The file system that clients see: the devices, binder-control, two directories.
 
 Every LOOKUP of a device gives out a *new* inode number. All opens of one inode must share one
 backing file, so this is what gives every open file pages of its own. It works because an entry
 is never valid for longer than the lookup that made it: the kernel asks again before each open,
-is told another number, and drops the old entry.
+is told another number, and drops the old entry. Everything else has a number for good.
+
+The two directories are empty here: they are where another file system is shown. They must keep
+their numbers, or the kernel would take away what is mounted on them.
+
+Who may do what is checked by the kernel, which has our modes and owners (``default_permissions``).
 
 A handler returns the body of the reply (bytes), an errno (int) or None where no reply is due.
 Nothing here may know what an ioctl is.
@@ -12,9 +17,16 @@ Nothing here may know what an ioctl is.
 
 from __future__ import annotations
 
-from errno import ENOENT, ENOTDIR, EPERM
+from errno import EBUSY, EISDIR, ENOENT, ENOTDIR, EPERM, EXDEV
 from typing import TYPE_CHECKING, Final
 
+from binderd.fuse.directory import (
+    CONTROL_MODE,
+    CONTROL_NAME,
+    PLACE_NAMES,
+    Attributes,
+    Device,
+)
 from binderd.fuse.frames import BODY
 from binderwire.fuse_abi import (
     FATTR_GID,
@@ -30,73 +42,86 @@ from binderwire.fuse_abi import (
     fuse_kstatfs,
     fuse_open_out,
     fuse_read_in,
+    fuse_rename2_in,
+    fuse_rename_in,
     fuse_setattr_in,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from binderd.fuse.directory import Directory
+
+CONTROL_ID: Final = FUSE_ROOT_ID + 1
+_PLACES: Final = {name: CONTROL_ID + 1 + index for index, name in enumerate(PLACE_NAMES)}
+_FIRST_NUMBER: Final = CONTROL_ID + 1 + len(_PLACES)
 
 # A regular file must look as large as what is mapped of it: some clients check st_size first.
 DEVICE_SIZE: Final = 4 << 20  # bytes; the driver's own cap on a mapping
 
 _S_IFDIR: Final = 0o040000
 _S_IFREG: Final = 0o100000
+_PERMISSIONS: Final = 0o7777
 _DT_DIR: Final = 4
 _DT_REG: Final = 8
-# Differs: binderfs creates its nodes 0600 and leaves it to user space to open them up. Here
-# chmod is refused, because an inode lives no longer than one open, so the mode is what Android
-# sets: 0666.
-_DEVICE_MODE: Final = _S_IFREG | 0o666
-_ROOT_MODE: Final = _S_IFDIR | 0o755
+_DIRECTORY_MODE: Final = _S_IFDIR | 0o755
 _BLOCK_SIZE: Final = 4096  # bytes
 _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
+# How long the kernel may believe what never changes behind its back.
+_FOREVER: Final = 1 << 24  # seconds
+# Every path leads through the root, so it must not be asked for each time; but a stat of it should
+# soon say that nobody serves it any more. And an open looks at the attributes that the lookup
+# before it has brought.
+_A_WHILE: Final = 1  # seconds
 
 _unpack_forget_one = fuse_forget_one.unpack_from
 
 
 class Node:
-    """One inode that the kernel was told of."""
+    """One inode of a device that the kernel was told of."""
 
-    __slots__ = ("is_open", "lookups", "name")
+    __slots__ = ("device", "is_open", "lookups")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, device: Device) -> None:
+        self.device = device
         self.lookups = 1  # how many LOOKUP replies has the kernel not taken back yet?
         self.is_open = False  # is there an open file that owns this inode's pages?
 
 
 class Tree:
-    """The root directory and the inodes of the devices in it.
+    """The root directory and the inodes in it.
 
     Args:
-        names: the devices, in the order in which the directory lists them.
+        directory: the devices.
         seconds: the time that all files show, in seconds since the epoch.
     """
 
-    __slots__ = ("_indices", "_listing", "_next_number", "_nodes", "_seconds")
+    __slots__ = ("_control", "_directory", "_next_number", "_nodes", "_seconds")
 
-    def __init__(self, names: Sequence[str], seconds: int = 0) -> None:
-        self._indices = {name.encode(): name for name in names}
+    def __init__(self, directory: Directory, seconds: int = 0) -> None:
+        self._directory = directory
+        self._control = Attributes(CONTROL_MODE)
         self._seconds = seconds
         self._nodes: dict[int, Node] = {}
-        self._listing = [(FUSE_ROOT_ID, _DT_DIR, b"."), (FUSE_ROOT_ID, _DT_DIR, b"..")]
-        self._next_number = FUSE_ROOT_ID + 1
-        for name in self._indices:
-            self._listing.append((self._next_number, _DT_REG, name))
-            self._next_number += 1
+        self._next_number = _FIRST_NUMBER
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def node(self, nodeid: int) -> Node | None:
-        """Return the device inode of that number, None if it is unknown or the directory."""
+        """Return the device inode of that number, None if it is unknown or no device's."""
         return self._nodes.get(nodeid)
+
+    def opened(self, nodeid: int) -> None:
+        """An open file owns the inode's pages now."""
+        node = self._nodes[nodeid]
+        node.is_open = True
+        self._directory.opened(node.device)
 
     def closed(self, nodeid: int) -> None:
         """The open file that owned the inode's pages is gone."""
         node = self._nodes.get(nodeid)
-        if node is not None:
+        if node is not None and node.is_open:
             node.is_open = False
+            self._directory.closed(node.device)
             self._forget(nodeid, 0)
 
     # Requests
@@ -104,16 +129,21 @@ class Tree:
     def lookup(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_LOOKUP: a new inode for a device name."""
+        """FUSE_LOOKUP: a new inode for a device, the usual one for anything else."""
         if nodeid != FUSE_ROOT_ID:
-            return ENOTDIR
-        name = self._indices.get(bytes(frame[BODY : frame.find(0, BODY, size)]))
-        if name is None:
+            return ENOENT if nodeid in _PLACES.values() else ENOTDIR
+        name = _name_at(frame, BODY, size)
+        number = CONTROL_ID if name == CONTROL_NAME else _PLACES.get(name, 0)
+        if number:
+            attributes = self._attributes(number)
+            return fuse_entry_out.pack(number, 0, _FOREVER, _FOREVER, 0, 0, *attributes)
+        device = self._directory.find(name)
+        if device is None:
             return ENOENT
         number = self._next_number
         self._next_number += 1
-        self._nodes[number] = Node(name)
-        return fuse_entry_out.pack(number, 0, 0, 0, 0, 0, *self._attributes(number))
+        self._nodes[number] = Node(device)
+        return fuse_entry_out.pack(number, 0, 0, _A_WHILE, 0, 0, *self._attributes(number))
 
     def forget(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -138,42 +168,89 @@ class Tree:
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
         """FUSE_GETATTR."""
-        if nodeid != FUSE_ROOT_ID and nodeid not in self._nodes:
+        is_device = nodeid in self._nodes
+        if not (is_device or nodeid == CONTROL_ID or _is_directory(nodeid)):
             return ENOENT
-        return fuse_attr_out.pack(0, 0, 0, *self._attributes(nodeid))
+        valid = 0 if is_device else _FOREVER  # a device may be changed through another inode
+        if nodeid == FUSE_ROOT_ID:
+            valid = _A_WHILE
+        return fuse_attr_out.pack(valid, 0, 0, *self._attributes(nodeid))
 
     def setattr(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_SETATTR: truncating and touching are accepted without effect, as on a device."""
-        valid = fuse_setattr_in.unpack_from(frame, BODY)[0]
-        if valid & (FATTR_MODE | FATTR_UID | FATTR_GID):
-            return EPERM
+        """FUSE_SETATTR: chmod and chown; truncating and touching have no effect, as on a device.
+
+        Differs: the directories stay as they are (EPERM).
+        """
+        fields = fuse_setattr_in.read(frame, BODY)
+        if fields.valid & (FATTR_MODE | FATTR_UID | FATTR_GID):
+            node = self._nodes.get(nodeid)
+            attributes = self._control if node is None else node.device
+            if node is None and nodeid != CONTROL_ID:
+                return EPERM
+            if fields.valid & FATTR_MODE:
+                attributes.mode = fields.mode & _PERMISSIONS
+            if fields.valid & FATTR_UID:
+                attributes.uid = fields.uid
+            if fields.valid & FATTR_GID:
+                attributes.gid = fields.gid
         return self.getattr(unique, nodeid, uid, tid, frame, size)
 
     def access(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_ACCESS: everybody may; who can do what is decided by the engine."""
+        """FUSE_ACCESS: not asked by a kernel that checks by itself."""
         return b""
+
+    def unlink(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_UNLINK: a device's name goes, its open files work on (binderfs_unlink)."""
+        name = _name_at(frame, BODY, size)
+        if nodeid != FUSE_ROOT_ID:
+            return ENOENT
+        if name == CONTROL_NAME:
+            return EPERM
+        if name in _PLACES:
+            return EISDIR
+        return self._directory.remove(name) or b""
+
+    def rename(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_RENAME (binderfs_rename)."""
+        (target,) = fuse_rename_in.unpack_from(frame, BODY)
+        return self._rename(nodeid, target, 0, frame, BODY + fuse_rename_in.size, size)
+
+    def rename2(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_RENAME2: the same with the flags of renameat2."""
+        target, flags, _ = fuse_rename2_in.unpack_from(frame, BODY)
+        return self._rename(nodeid, target, flags, frame, BODY + fuse_rename2_in.size, size)
 
     def opendir(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_OPENDIR: the directory has no state, so its handle is 0."""
-        return fuse_open_out.pack(0, 0, 0) if nodeid == FUSE_ROOT_ID else ENOTDIR
+        """FUSE_OPENDIR: a directory has no state, so its handle is 0."""
+        return fuse_open_out.pack(0, 0, 0) if _is_directory(nodeid) else ENOTDIR
 
     def readdir(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_READDIR: as many entries as fit; an entry's ``off`` is the index of the next one."""
-        if nodeid != FUSE_ROOT_ID:
+        """FUSE_READDIR: as many entries as fit; an entry's ``off`` is its position.
+
+        Positions of devices never change, so that nothing is lost or told twice where names come
+        and go between two requests.
+        """
+        if not _is_directory(nodeid):
             return ENOTDIR
         _, offset, room, *_ = fuse_read_in.unpack_from(frame, BODY)
         body = b""
-        for index, (number, kind, name) in enumerate(self._listing[offset:], offset + 1):
+        for position, number, kind, name in self._listing(nodeid, offset):
             padding = b"\0" * (-len(name) % 8)
-            entry = fuse_dirent.pack(number, index, len(name), kind) + name + padding
+            entry = fuse_dirent.pack(number, position, len(name), kind) + name + padding
             if len(body) + len(entry) > room:
                 break
             body += entry
@@ -190,7 +267,10 @@ class Tree:
     ) -> bytes | int | None:
         """FUSE_STATFS: a file system without blocks."""
         return fuse_kstatfs.build(
-            files=len(self._listing), bsize=_BLOCK_SIZE, frsize=_BLOCK_SIZE, namelen=_NAME_SIZE_MAX
+            files=len(self._directory) + len(_FIXED_LISTING),
+            bsize=_BLOCK_SIZE,
+            frsize=_BLOCK_SIZE,
+            namelen=_NAME_SIZE_MAX,
         )
 
     # Helpers
@@ -203,10 +283,63 @@ class Tree:
         if node.lookups <= 0 and not node.is_open:
             del self._nodes[nodeid]
 
+    def _rename(
+        self, source: int, target: int, flags: int, frame: bytearray, start: int, size: int
+    ) -> bytes | int:
+        old = _name_at(frame, start, size)
+        new = _name_at(frame, start + len(old) + 1, size)
+        if source != FUSE_ROOT_ID or target != FUSE_ROOT_ID:
+            return EXDEV
+        if CONTROL_NAME in {old, new}:
+            return EPERM
+        if old in _PLACES or new in _PLACES:
+            return EBUSY  # Differs: they are where something is mounted
+        return self._directory.rename(old, new, flags) or b""
+
+    def _listing(self, nodeid: int, position: int) -> list[tuple[int, int, int, bytes]]:
+        """Return (position, inode number, type, name) of what is behind ``position``."""
+        if nodeid != FUSE_ROOT_ID:
+            dots = [(1, nodeid, _DT_DIR, b"."), (2, FUSE_ROOT_ID, _DT_DIR, b"..")]
+            return dots[position:]
+        fixed = len(_FIXED_LISTING)
+        listing = _FIXED_LISTING[position:]
+        for device in self._directory.listed_after(max(position - fixed, 0)):
+            number = _LISTED_DEVICE | device.minor
+            listing.append((device.position + fixed, number, _DT_REG, device.name))
+        return listing
+
     def _attributes(self, nodeid: int) -> tuple[int, ...]:
         """Return the fields of ``struct fuse_attr``."""
-        now = self._seconds
-        if nodeid == FUSE_ROOT_ID:
-            return (nodeid, 0, 0, now, now, now, 0, 0, 0, _ROOT_MODE, 2, 0, 0, 0, _BLOCK_SIZE, 0)
-        times = (now, now, now, 0, 0, 0)
-        return (nodeid, DEVICE_SIZE, 0, *times, _DEVICE_MODE, 1, 0, 0, 0, _BLOCK_SIZE, 0)
+        times = (self._seconds, self._seconds, self._seconds, 0, 0, 0)
+        if _is_directory(nodeid):
+            links = 2 + len(_PLACES) if nodeid == FUSE_ROOT_ID else 2
+            return (nodeid, 0, 0, *times, _DIRECTORY_MODE, links, 0, 0, 0, _BLOCK_SIZE, 0)
+        node = self._nodes.get(nodeid)
+        if node is None:
+            shown, file_size, links = self._control, 0, 1
+        else:
+            shown, file_size, links = node.device, DEVICE_SIZE, int(node.device.is_listed)
+        owner = (shown.uid, shown.gid)
+        mode = _S_IFREG | shown.mode
+        return (nodeid, file_size, 0, *times, mode, links, *owner, 0, _BLOCK_SIZE, 0)
+
+
+# Inode numbers in listings: a device has none before it is looked up, but must not show 0.
+_LISTED_DEVICE: Final = 1 << 48
+
+_FIXED_LISTING: Final = [
+    (1, FUSE_ROOT_ID, _DT_DIR, b"."),
+    (2, FUSE_ROOT_ID, _DT_DIR, b".."),
+    (3, CONTROL_ID, _DT_REG, CONTROL_NAME),
+    *((4 + index, _PLACES[name], _DT_DIR, name) for index, name in enumerate(PLACE_NAMES)),
+]
+
+
+def _is_directory(nodeid: int) -> bool:
+    return nodeid == FUSE_ROOT_ID or CONTROL_ID < nodeid < _FIRST_NUMBER
+
+
+def _name_at(frame: bytearray, start: int, size: int) -> bytes:
+    """Return the name that starts there and ends with a NUL; without one, an empty name."""
+    end = frame.find(0, start, size)
+    return bytes(frame[start:end]) if end >= 0 else b""

@@ -57,6 +57,7 @@ class FileClient:
 
     __slots__ = (
         "_opener",
+        "_security_context",
         "_seen_pids",
         "_spaces",
         "_threads",
@@ -77,6 +78,7 @@ class FileClient:
         self.pid = pid
         self.nice = nice_of(tid)
         self.is_foreign = is_foreign(pid)
+        self._security_context = security_context(tid)
         self._user = user_of(pid)
         self._seen_pids: dict[int, int] = {}  # our process id of a sender -> this client's
         self.arena = self.pages = arena  # the port, and what it is
@@ -107,8 +109,8 @@ class FileClient:
         return self._user
 
     def security_context(self) -> bytes | None:
-        """Return the opener's security context with its NUL, None where no LSM gives one."""
-        return security_context(self.pid)
+        """Return what the opener had, with its NUL, None where no LSM gives one."""
+        return self._security_context
 
     def memory(self, tid: int) -> ProcessMemory:
         """Return the memory of ``tid``, which must have a request open.

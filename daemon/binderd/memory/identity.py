@@ -3,6 +3,9 @@
 
 A number that one process gives another must be one that the other knows: a sender's process id in
 the reader's pid namespace, its user in the reader's user namespace (I1).
+
+Differs: the driver takes the namespaces of the thread that reads. Ours are those that the process
+had when it opened the file.
 """
 
 from __future__ import annotations
@@ -67,10 +70,13 @@ def uid_as_seen_by(reader: int, uid: int) -> int:
     return NO_ID
 
 
-def security_context(pid: int) -> bytes | None:
-    """Return the security context of a process with its NUL, None where no LSM gives one (I2)."""
+def security_context(tid: int) -> bytes | None:
+    """Return the security context of a thread with its NUL, None where no LSM gives one (I2).
+
+    Differs: where AppArmor gives it, the driver gets none, and fails the call.
+    """
     try:
-        with open(f"/proc/{pid}/attr/current", "rb") as file:
+        with open(f"/proc/{tid}/attr/current", "rb") as file:
             context = file.read().rstrip(b"\n\0")
     except OSError:
         return None

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Showing directories of a second FUSE file system inside the first.
+
+Both are served by this very process, and every path that leads through one of them is a request to
+it. So the two steps block until both are being served: a thread must take them, while the loop goes
+on. A file system cannot be mounted in several places by its own server, but its directories can be
+copied (``open_tree``) and moved; its first place is one of the final ones and is gone by then.
+
+Unmounting the first file system lazily, as ``fuse_mount.py`` does, takes what is shown in it along,
+and so does the next daemon's with what a dead one has left. Nothing here may know what is shown.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from binderd.channel import syscalls
+from binderd.channel.fuse_mount import FSTYPE, SOURCE, mount_options, open_device
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Nobody changes anything in there: the kernel refuses it without asking us.
+_FLAGS: Final = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+
+
+class Submounts:
+    """A second file system's channel, and its places in the first.
+
+    Args:
+        root: where the first file system is mounted.
+        names: directories, of the same names in both.
+
+    Raises:
+        MountError: /dev/fuse cannot be opened.
+    """
+
+    __slots__ = ("_names", "_root", "fd")
+
+    def __init__(self, root: str, names: Sequence[str]) -> None:
+        self._root = root
+        self._names = names
+        self.fd = open_device()  # whoever serves it closes it
+        # A request may be taken back between the moment when it can be read and the read, which
+        # would then wait for the next one, and everybody else with it.
+        os.set_blocking(self.fd, False)
+
+    def mount(self) -> None:
+        """Mount the second file system; its requests can be read from then on.
+
+        Blocks until the first one is served.
+
+        Raises:
+            OSError: it cannot be mounted.
+        """
+        place = self._place(self._names[0])
+        syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
+
+    def spread(self) -> None:
+        """Show its directories, each in its place, and nothing else of it.
+
+        Blocks until both file systems are served.
+
+        Raises:
+            OSError: it cannot be done; nothing of it is shown then.
+        """
+        whole = self._place(self._names[0])
+        with ExitStack() as stack:
+            copies = []
+            try:
+                for name in self._names:
+                    copies.append(syscalls.open_below_mounts(f"{whole}/{name}"))
+                    stack.callback(os.close, copies[-1])
+            finally:
+                syscalls.unmount(whole, syscalls.MNT_DETACH)
+            for name, copy in zip(self._names, copies, strict=True):
+                syscalls.move_mount(copy, self._place(name))
+
+    def close(self) -> None:
+        """Close the channel; only for whoever has found nobody to serve it."""
+        os.close(self.fd)
+
+    def _place(self, name: str) -> str:
+        return f"{self._root}/{name}"

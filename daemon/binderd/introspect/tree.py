@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directories and files that show what is going on: names, numbers, and where text comes from.
+
+    features/oneway_spam_detection, extended_error, freeze_notification
+    binder_logs/state, stats, transactions, transaction_log, failed_transaction_log
+    binder_logs/proc/PID
+
+An inode's number says what it is, so there is nothing to remember of what was looked up. Nothing
+here may know how a file system is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from binderd.engine.snapshot import pids_of, take_state, take_statistics
+from binderd.introspect import text
+
+if TYPE_CHECKING:
+    from binderd.engine.engine import Engine
+
+# Each takes its view of the engine when it is called, and makes the text when that is asked for.
+Source = Callable[[], Iterator[str]]
+
+ROOT: Final = 1
+FEATURES: Final = 2
+LOGS: Final = 3
+PROCESSES: Final = 4
+_FIRST_FILE: Final = 16
+_FIRST_PROCESS: Final = 1 << 32  # plus the process id
+
+# Directories that are shown in the devices' own directory.
+PLACES: Final = ("features", "binder_logs")
+
+_FEATURES: Final = ("oneway_spam_detection", "extended_error", "freeze_notification")
+
+
+class Entry(NamedTuple):
+    """A name in a directory."""
+
+    name: str
+    inode: int
+    is_directory: bool
+
+
+class LogTree:
+    """The tree of one engine.
+
+    Args:
+        page_size: bytes.
+    """
+
+    __slots__ = ("_directories", "_engine", "_sources")
+
+    def __init__(self, engine: Engine, page_size: int) -> None:
+        self._engine = engine
+        logs: dict[str, Source] = {
+            "state": lambda: text.state(take_state(engine)),
+            "stats": lambda: text.stats(take_statistics(engine, page_size)),
+            "transactions": lambda: text.transactions(take_state(engine, only_busy=True)),
+            "transaction_log": lambda: text.transaction_log(engine.log.entries()),
+            "failed_transaction_log": lambda: text.transaction_log(engine.failed_log.entries()),
+        }
+        features: dict[str, Source] = {name: lambda: text.feature(True) for name in _FEATURES}
+        files = [*features.items(), *logs.items()]
+        self._sources = {_FIRST_FILE + number: source for number, (_, source) in enumerate(files)}
+        entries = [Entry(name, _FIRST_FILE + n, False) for n, (name, _) in enumerate(files)]
+        self._directories = {
+            ROOT: [Entry("features", FEATURES, True), Entry("binder_logs", LOGS, True)],
+            FEATURES: entries[: len(features)],
+            LOGS: [*entries[len(features) :], Entry("proc", PROCESSES, True)],
+        }
+
+    def entries(self, directory: int) -> list[Entry] | None:
+        """Return what is in a directory, None if the number is none's."""
+        if directory == PROCESSES:
+            pids = pids_of(self._engine)
+            return [Entry(str(pid), _FIRST_PROCESS + pid, False) for pid in pids]
+        return self._directories.get(directory)
+
+    def find(self, directory: int, name: str) -> Entry | None:
+        """Return the entry of that name, None if there is none."""
+        for entry in self.entries(directory) or ():
+            if entry.name == name:
+                return entry
+        return None
+
+    def is_directory(self, inode: int) -> bool:
+        """Return whether the number is a directory's."""
+        return inode == PROCESSES or inode in self._directories
+
+    def is_lasting(self, inode: int) -> bool:
+        """Return whether the inode is always there; a process' file goes with the process."""
+        return inode < _FIRST_PROCESS
+
+    def read(self, inode: int) -> Iterator[str] | None:
+        """Return a file's text, piece by piece, as it is at this moment; None if there is none.
+
+        The view is taken before this returns, the text is made while it is consumed.
+        """
+        source = self._sources.get(inode)
+        if source is not None:
+            return source()
+        view = take_state(self._engine, pid=inode - _FIRST_PROCESS)
+        return text.process_state(view) if view.processes else None

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A FUSE session with its device and a trivial engine, and the frames that go into it."""
+
+from __future__ import annotations
+
+from binderd.device.binder_device import BinderDevice
+from binderd.fuse.directory import Directory
+from binderd.fuse.session import READ_BUFFER_SIZE, Session
+from binderd.fuse.tree import Tree
+from binderwire import fuse_abi as abi
+from channel.helpers import FakeEngine, FakeProcess, request
+
+DEVICES = ("binder", "hwbinder")
+DEVICES_MAX = 4
+ROOT = abi.FUSE_ROOT_ID
+
+
+class FakeClient:
+    """The outside half of an open file."""
+
+    arena = None
+
+    def __init__(self, pid: int, backing_id: int) -> None:
+        self.pid = pid
+        self.backing_id = backing_id
+        self.process: FakeProcess | None = None
+        self.is_closed = False
+
+    def memory(self, tid: int) -> None:
+        raise NotImplementedError
+
+    def adopt(self, process: FakeProcess) -> None:
+        self.process = process
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeOpener:
+    def __init__(self) -> None:
+        self.clients: list[FakeClient] = []
+        self.fails: OSError | None = None
+
+    def open(self, tid: int, nodeid: int) -> FakeClient:
+        if self.fails is not None:
+            raise self.fails
+        self.clients.append(FakeClient(tid, 70 + len(self.clients)))
+        return self.clients[-1]
+
+
+class World:
+    """A session, its device and everything around them."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        self.opener = FakeOpener()
+        self.gone: list[str] = []
+        self.directory = Directory(DEVICES, DEVICES_MAX, self.gone.append)
+        self.tree = Tree(self.directory)
+        self.outgoing: list[bytes] = []
+        self.negotiated: list[str | None] = []
+        self.reported: list[tuple[int, Exception]] = []
+        self.timers: list[tuple[int, int]] = []
+        self.device = BinderDevice(
+            self.engine,
+            self.tree,
+            self.directory,
+            self.opener,
+            self.outgoing,
+            lambda number, milliseconds: self.timers.append((number, milliseconds)),
+        )
+        self.session = Session(
+            self.tree,
+            self.device,
+            self.outgoing,
+            self.negotiated.append,
+            lambda opcode, error: self.reported.append((opcode, error)),
+        )
+        self.buffer = bytearray(READ_BUFFER_SIZE)
+
+    def send(self, frame: bytes) -> list[tuple[int, int, bytes]]:
+        """Handle one frame; return (unique, error, body) of each frame that goes out."""
+        self.buffer[:] = b"\xaa" * READ_BUFFER_SIZE  # what is behind the frame must not matter
+        self.buffer[: len(frame)] = frame
+        self.session.receive(self.buffer, len(frame))
+        replies = []
+        for reply in self.outgoing:
+            length, error, unique = abi.fuse_out_header.unpack_from(reply)
+            assert length == len(reply)
+            replies.append((unique, error, reply[abi.fuse_out_header.size :]))
+        self.outgoing.clear()
+        return replies
+
+    def answer(self, frame: bytes) -> tuple[int, bytes]:
+        """Handle a frame with exactly one reply; return its error and body."""
+        [(unique, error, body)] = self.send(frame)
+        assert unique == abi.fuse_in_header.read(frame).unique
+        return error, body
+
+    def lookup(self, name: bytes = b"binder") -> int:
+        error, body = self.answer(request(abi.FUSE_LOOKUP, name + b"\0", nodeid=ROOT))
+        assert error == 0
+        return abi.fuse_entry_out.read(body).nodeid
+
+    def open(self, name: bytes = b"binder", flags: int = 2) -> int:
+        nodeid = self.lookup(name)
+        error, body = self.answer(open_request(nodeid, flags))
+        assert error == 0
+        return abi.fuse_open_out.read(body).fh
+
+
+def open_request(nodeid: int, flags: int = 2, tid: int = 9) -> bytes:
+    return request(abi.FUSE_OPEN, abi.fuse_open_in.pack(flags, 0), nodeid=nodeid, tid=tid)
+
+
+def ioctl_request(
+    handle: int, command: int, argument: bytes, out_size: int, unique: int = 2, tid: int = 9
+) -> bytes:
+    body = abi.fuse_ioctl_in.pack(handle, 0, command, 0xABC, len(argument), out_size)
+    return request(abi.FUSE_IOCTL, body + argument, unique=unique, uid=1000, tid=tid)
+
+
+def poll_request(handle: int, kernel_handle: int, *, schedule: bool) -> bytes:
+    flags = abi.FUSE_POLL_SCHEDULE_NOTIFY if schedule else 0
+    return request(abi.FUSE_POLL, abi.fuse_poll_in.pack(handle, kernel_handle, flags, 0xFFFF))
+
+
+def init_request(flags: int, *, major: int = 7, minor: int = 45) -> bytes:
+    body = abi.fuse_init_in.build(
+        major=major,
+        minor=minor,
+        max_readahead=131072,
+        flags=flags & 0xFFFFFFFF,
+        flags2=flags >> 32,
+    )
+    return request(abi.FUSE_INIT, body, nodeid=0, tid=0)
