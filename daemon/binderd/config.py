@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 DEFAULT_MOUNT: Final = "/dev/binderfs"
 DEFAULT_DEVICES: Final = ("binder", "hwbinder", "vndbinder")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+STALL_LIMIT: Final = 15.0  # seconds that an access to a client's memory may take
+_STALL_LIMIT_MIN: Final = 1.0  # less would hit clients whose pages come from a busy disk
+_STALL_LIMIT_MAX: Final = 86400.0
 _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
 
 _DESCRIPTION: Final = """\
@@ -56,6 +59,7 @@ class Settings:
     devices: tuple[str, ...] = DEFAULT_DEVICES  # one binder context each
     log_level: str = "info"
     devices_max: int = DEVICES_MAX  # how many there may be, those that are added later included
+    stall_limit: float = STALL_LIMIT  # seconds; 0: none
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -83,7 +87,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             f"--max-devices {chosen.max_devices}: must be from {len(devices)}, the devices "
             f"to start with, to {DEVICES_MAX}"
         )
-    return Settings(chosen.mount, devices, chosen.log_level, chosen.max_devices)
+    if chosen.stall_limit and not _STALL_LIMIT_MIN <= chosen.stall_limit <= _STALL_LIMIT_MAX:
+        parser.error(
+            f"--stall-limit {chosen.stall_limit:g}: must be from {_STALL_LIMIT_MIN:g} to "
+            f"{_STALL_LIMIT_MAX:g} seconds, or 0 for none"
+        )
+    return Settings(chosen.mount, devices, chosen.log_level, chosen.max_devices, chosen.stall_limit)
 
 
 def _make_parser() -> _Parser:
@@ -121,6 +130,14 @@ def _make_parser() -> _Parser:
         choices=("auto", "fuse", "cuse"),
         default="auto",
         help="how the devices reach programs; auto takes the best that there is (default: auto)",
+    )
+    parser.add_argument(
+        "--stall-limit",
+        metavar="SECONDS",
+        type=float,
+        default=STALL_LIMIT,
+        help="kill a client whose memory does not answer for so long (pages of a file system or "
+        "a userfaultfd of its own), which keeps everybody waiting; 0: never (default: %(default)g)",
     )
     parser.add_argument(
         "--log-level",

@@ -15,12 +15,13 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd.channel.fuse_mount import FuseMount, MountError
+from binderd import watchdog
+from binderd.channel.fuse_mount import FSTYPE, FuseMount, MountError
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
@@ -69,7 +70,9 @@ def main(settings: Settings) -> int:
     try:
         _check_capabilities()
         _raise_descriptor_limit()
-        trio.run(_serve, settings, restrict_keyboard_interrupt_to_checkpoints=True)
+        limit = settings.stall_limit
+        with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
+            trio.run(_serve, settings, restrict_keyboard_interrupt_to_checkpoints=True)
     except (StartError, MountError) as error:
         print(f"binderd: {error}", file=sys.stderr)
         return 1
