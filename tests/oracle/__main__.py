@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from oracle import script
 from oracle.compare import Difference, Played, difference, shrink
-from oracle.driver_player import DriverError, DriverPlayer
+from oracle.driver_player import PROGRAM, DriverError, DriverPlayer
 from oracle.generator import Generator
 from vm.errors import MachineError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 AHEAD: Final = 40  # scripts that are on their way
 PROGRESS_SECONDS: Final = 10.0
-DIFFERENCES_MAX: Final = 5  # then it stops
 MACHINE_STATUS: Final = 125
 
 
@@ -46,9 +45,10 @@ def make_case(seed: int) -> Case:
 class Run:
     """Some scripts and what came of them."""
 
-    def __init__(self, driver: DriverPlayer, *, shrinking: bool) -> None:
+    def __init__(self, driver: DriverPlayer, differences_max: int, *, shrinking: bool) -> None:
         self._driver = driver
         self._shrinking = shrinking
+        self._differences_max = differences_max
         self.scripts = self.steps = self.compared = 0
         self.differences: list[tuple[Case, Difference]] = []
 
@@ -63,7 +63,7 @@ class Run:
             if time.monotonic() - told > PROGRESS_SECONDS:
                 told = time.monotonic()
                 say(f"{self.scripts} scripts in {told - started:.0f} s: {self.summary()}")
-            if len(self.differences) >= DIFFERENCES_MAX:
+            if len(self.differences) >= self._differences_max:
                 break
         while waiting:
             self._take(waiting.popleft())
@@ -78,7 +78,7 @@ class Run:
         self.steps += len(case.played.script)
         self.compared += len(results)
         found = difference(case.played, results)
-        if found is not None and len(self.differences) < DIFFERENCES_MAX:
+        if found is not None and len(self.differences) < self._differences_max:
             self.differences.append((case, found))
 
     def report(self) -> None:
@@ -97,6 +97,9 @@ class Run:
             steps, found = smallest or (steps, found)  # noqa: PLW2901
             say(script.text(steps))
             say(str(found))
+            place = PROGRAM.with_name(f"{case.seed}.script")
+            place.write_text("".join(f"{step!r}\n" for step in steps))
+            say(f"kept in {place}")
 
     def summary(self) -> str:
         return f"{self.steps} steps, {self.compared} results, {len(self.differences)} differences"
@@ -110,12 +113,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="oracle", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=int, default=300, help="how many scripts")
     parser.add_argument("--seed", type=int, default=1, help="of the first; the next has the next")
+    parser.add_argument("--differences", type=int, default=5, help="how many before it stops")
     parser.add_argument("--no-shrinking", action="store_true")
     arguments = parser.parse_args()
     try:
         with DriverPlayer() as driver:
             say(f"machine ready after {driver.boot_seconds:.1f} s")
-            run = Run(driver, shrinking=not arguments.no_shrinking)
+            run = Run(driver, arguments.differences, shrinking=not arguments.no_shrinking)
             run.play(arguments.seed, arguments.cases)
             run.report()
             return 1 if run.differences else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from binderwire import binder_abi as abi
 from binderwire.describe import describe_returns
 from oracle import script
 from oracle.engine_player import Player
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     Oracle = Callable[[Sequence[bytes]], list[Result]]
 
+_DRIVER_SUSPECTS = abi.BR_ONEWAY_SPAM_SUSPECT.to_bytes(4, "little")
+_WE_DO_NOT = abi.BR_TRANSACTION_COMPLETE.to_bytes(4, "little")
 ATTEMPTS_MAX = 3000  # scripts tried to make one smaller
 
 
@@ -59,9 +62,29 @@ def difference(played: Played, results: list[Result]) -> Difference | None:
     for index, expected in enumerate(played.expected):
         found = results[index] if index < len(results) else None
         if found != expected:
+            if _is_excused(expected, found):
+                return None
             step = next(step for step, end in enumerate(played.ends) if end > index)
             return Difference(step, expected, found)
     return None
+
+
+def _is_excused(expected: Result, found: Result | None) -> bool:
+    """Whether a difference is one that README lists; then nothing behind it can be compared.
+
+    When the driver looks for spam, the buffer under way may count already, if who had its memory
+    before was the same sender.
+    """
+    if not isinstance(expected, tuple) or not isinstance(found, tuple):
+        return False
+    if not any(_DRIVER_SUSPECTS in each.stream for each in found):
+        return False
+    ours = [each._replace(stream=each.stream.replace(_WE_DO_NOT, b"")) for each in expected]
+    theirs = [
+        each._replace(stream=each.stream.replace(_WE_DO_NOT, b"").replace(_DRIVER_SUSPECTS, b""))
+        for each in found
+    ]
+    return ours == theirs
 
 
 def shrink(steps: Script, oracle: Oracle) -> tuple[Script, Difference] | None:

@@ -10,6 +10,7 @@ from errno import EFAULT
 from typing import TYPE_CHECKING, Any, Final
 
 from binderd.engine.engine import Engine
+from binderd.engine.thread import POLL
 from binderd.engine.transaction import Transaction
 from binderwire import binder_abi as abi
 from oracle import program, script
@@ -115,6 +116,7 @@ class Player:
         self.operations: list[bytes] = []
         self.expected: list[Result] = []
         self.ended_early: str | None = None
+        self._left_to_chance = False  # what this step leads to, as it turned out
         self._ended: list[tuple[Ended, File | None]] = []  # since the latest report
         self._last_ticket = 0
         self._checking = checking
@@ -132,9 +134,14 @@ class Player:
 
     def play(self, step: Step) -> bool:
         """Play a step; False if it was passed over."""
+        before = len(self.operations), len(self.expected)
         if self.ended_early is not None or not self._play[type(step)](step):
             return False
         self._report()
+        if self._left_to_chance:
+            self.ended_early = "threads are let go while their process is still being released"
+            del self.operations[before[0] :], self.expected[before[1] :]
+            return False
         if self._checking:
             self._check()
         return True
@@ -333,8 +340,19 @@ class Player:
         """A descriptor, a mapping and a call under way each hold the file."""
         if not (file.is_open or file.is_mapped or file.calls or file.released):
             file.released = True
+            self._left_to_chance |= self._releases_slowly(file)
             self.engine.release(file.process)
             self._drain()
+
+    def _releases_slowly(self, file: File) -> bool:
+        """Whether others run in the middle of the release.
+
+        The driver waits a moment for each thread that has used poll. Whoever it has let go by then
+        sees the references of the process still in place.
+        """
+        threads = [thread for _, thread in sorted(file.process.threads.items())]
+        polled = [index for index, thread in enumerate(threads) if thread.looper & POLL]
+        return any(thread.stack or thread.todo for thread in threads[: max(polled, default=0)])
 
     def _end(self, actor: Actor) -> None:
         if not actor.alive:

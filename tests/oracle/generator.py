@@ -7,6 +7,7 @@ What it makes is plain data and does not refer back to the engine.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,7 @@ class Generator:
 
     def __init__(self, seed: int, *, checking: bool = False) -> None:
         self.random = Random(seed)
+        self.calm = self._chance(50)  # does everybody mostly do what makes sense?
         self.player = Player(checking=checking)
         self.script: list[Step] = []
         self.ends: list[int] = []  # how many results there were after each step
@@ -81,6 +83,10 @@ class Generator:
     def _chance(self, percent: float) -> bool:
         return self.random.random() * 100 < percent
 
+    def _mishap(self, percent: float) -> bool:
+        """Whether to do what does not make sense."""
+        return self._chance(percent / 6 if self.calm else percent)
+
     # What most scripts begin with
 
     def _opening(self) -> None:
@@ -96,8 +102,8 @@ class Generator:
             self._add(Ioctl(1, 0, abi.BINDER_SET_MAX_THREADS, self._u32(self.random.randrange(3))))
 
     def _open(self, process: int, file: int) -> Open:
-        size = 0 if self._chance(2) else self.random.choice(SIZES)
-        device = self.random.choice(DEVICES)
+        size = 0 if self._mishap(2) else self.random.choice(SIZES)
+        device = self.random.choice(DEVICES) if self._mishap(100) else 1
         return Open(process, file, device, size, nonblocking=self._chance(12))
 
     def _become_manager(self, thread: int, file: int) -> Ioctl:
@@ -160,7 +166,7 @@ class Generator:
 
     def _ioctl(self, thread: int, file: File) -> Ioctl:
         random, number = self.random, file.number
-        if self._chance(3):
+        if self._mishap(5):
             return Ioctl(thread, number, random.choice(list(abi.IOCTLS)[1:]), None)
         kind = random.randrange(13)
         if kind == 0:
@@ -205,20 +211,23 @@ class Generator:
     def _write_read(self, thread: int, file: File) -> WriteRead:
         random = self.random
         count = random.choice([0, 0, 1, 1, 1, 1, 2, 2, 3, 5])
-        payloads = Payloads(random, thread, file)
+        payloads = Payloads(random, thread, file, 1 / 6 if self.calm else 1.0)
         commands = [self._command(thread, file, payloads) for _ in range(count)]
         step = WriteRead(
             thread,
             file.number,
             tuple(commands),
-            read_size=0 if self._chance(12 if count else 2) else random.choice(READ_SIZES),
+            read_size=self._read_size(will_write=count > 0),
         )
-        return self._odd(step) if self._chance(6) else step
+        return self._odd(step) if self._mishap(6) else step
+
+    def _read_size(self, *, will_write: bool) -> int:
+        if self._chance(12 if will_write else 2):
+            return 0
+        return self.random.choice(READ_SIZES) if self._mishap(100) else 256
 
     def _odd(self, step: WriteRead) -> WriteRead:
         """Return the step with one thing about its buffers out of the ordinary."""
-        from dataclasses import replace
-
         random = self.random
         heap_end = script.heap(script.process_of(step.thread)) + script.HEAP_SIZE
         kind = random.randrange(6)
@@ -239,9 +248,9 @@ class Generator:
     def _handle(self, file: File) -> int:
         random = self.random
         known = list(file.process.handles.refs)
-        if self._chance(4):
+        if self._mishap(6):
             return random.choice([5, 7, 0xFFFFFFFF, 1 << 31])
-        if known and self._chance(70):
+        if known and not self._mishap(30):
             return random.choice(known)
         return 0 if self._chance(75) else random.choice([1, 1, 2, 3])
 
@@ -251,7 +260,7 @@ class Generator:
         manager = file.process.context.manager
         if manager is not None and manager.process is not file.process:
             targets += [0, 0]
-        if targets and self._chance(90):
+        if targets and not self._mishap(15):
             return self.random.choice(targets)
         return self._handle(file)
 
@@ -279,8 +288,8 @@ class Generator:
             self._death: 8 if file.process.handles.refs else 0.3,
             self._freeze: 6 if file.process.handles.refs else 0.3,
             self._looper: 3,
-            self._acknowledge_wrongly: 1,
-            self._odd_word: 1,
+            self._acknowledge_wrongly: 0.2 if self.calm else 1,
+            self._odd_word: 0.2 if self.calm else 1,
         }
         (make,) = random.choices(list(choices), list(choices.values()))
         return make(file, payloads)
@@ -332,8 +341,8 @@ class Generator:
 
     def _registration(self, file: File, word: int) -> Command:
         known = list(file.process.handles.refs)
-        handle = self.random.choice(known) if known and self._chance(92) else self._handle(file)
-        cookie = self.random.choice(COOKIES) if self._chance(25) else handle + 0x50
+        handle = self.random.choice(known) if known and not self._mishap(8) else self._handle(file)
+        cookie = self.random.choice(COOKIES) if self._mishap(25) else handle + 0x50
         return Command(message(abi.COMMANDS, word, handle=handle, cookie=cookie))
 
     def _looper(self, _: File, __: Payloads) -> Command:

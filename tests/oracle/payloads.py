@@ -29,10 +29,15 @@ FILLER: Final = 0xA7
 
 
 class Payloads:
-    """The payloads of one write; they lie behind one another in the thread's part of the heap."""
+    """The payloads of one write; they lie behind one another in the thread's part of the heap.
 
-    def __init__(self, random: Random, thread: int, file: File) -> None:
+    Args:
+        mishaps: how likely what makes no sense is, compared with what this file says.
+    """
+
+    def __init__(self, random: Random, thread: int, file: File, mishaps: float) -> None:
         self.random = random
+        self.mishaps = mishaps
         self.file = file
         self.room = script.payloads(thread)
         self.end = self.room + script.PAYLOADS_SIZE
@@ -48,7 +53,7 @@ class Payloads:
         table = b"".join(offset.to_bytes(8, "little") for offset in offsets)
         flags = random.choice(CALL_FLAGS) & ~1 | one_way
         fields = {
-            "target": target | (1 << 40 if self._chance(2) else 0),
+            "target": target | (1 << 40 if self._mishap(2) else 0),
             "cookie": random.choice([0, 0, 5]),
             "code": random.choice([0, 1, 1, 7, random.getrandbits(32)]),
             "flags": flags,
@@ -58,7 +63,7 @@ class Payloads:
             "buffer": self._put(data),
             "offsets": self._put(table),
         }
-        if self._chance(7):
+        if self._mishap(7):
             self._spoil(fields)
         if scatter:
             word = abi.BC_TRANSACTION_SG if word == abi.BC_TRANSACTION else abi.BC_REPLY_SG
@@ -67,6 +72,9 @@ class Payloads:
 
     def _chance(self, percent: float) -> bool:
         return self.random.random() * 100 < percent
+
+    def _mishap(self, percent: float) -> bool:
+        return self._chance(percent * self.mishaps)
 
     def _put(self, octets: bytes) -> int:
         """Return the address of the bytes in the heap; if they do not fit, one where they are not."""
@@ -103,9 +111,9 @@ class Payloads:
             data += self._object(index, scatter=scatter)
         if self._chance(15):
             data += bytes([FILLER]) * random.randrange(9)
-        if offsets and self._chance(2):
+        if offsets and self._mishap(2):
             data[random.randrange(offsets[0], len(data))] = random.randrange(256)
-        if offsets and self._chance(8):
+        if offsets and self._mishap(8):
             self._spoil_offsets(offsets, len(data))
         return bytes(data), offsets
 
@@ -130,12 +138,12 @@ class Payloads:
         kind = random.random() * 100
         if kind < 45 or (kind < 82 and not self.file.process.handles.refs):
             ptr = random.choice(POINTERS)
-            cookie = 0 if self._chance(3) else ptr
+            cookie = 0 if self._mishap(3) else ptr
             make = bc.weak_binder if self._chance(20) else bc.binder
             return make(ptr, cookie, random.choice(NODE_FLAGS))
         if kind < 88:
             make = bc.weak_handle if self._chance(20) else bc.handle
-            number = self._handle() | (1 << 32 if self._chance(3) else 0)
+            number = self._handle() | (1 << 32 if self._mishap(3) else 0)
             return make(number, cookie=random.choice([0, 9]), flags=random.getrandbits(9))
         if kind < 92:
             return bc.fd(random.choice(OFFERED_FDS), cookie=random.choice([0, 9]), flags=3)
@@ -147,7 +155,7 @@ class Payloads:
 
     def _handle(self) -> int:
         known = list(self.file.process.handles.refs)
-        if known and self._chance(90):
+        if known and not self._mishap(12):
             return self.random.choice(known)
         return self.random.choice([0, 0, 1, 2, 3, 9] if self._chance(30) else [0])
 
@@ -156,9 +164,9 @@ class Payloads:
         length = random.choice([0, 8, 16, 16, 24, 32, 64, 13, 100])
         octets = bytes([FILLER - index & 0xFF]) * length
         address = self._put(octets)
-        if self._chance(4):
+        if self._mishap(4):
             address = random.choice([script.SPARE_ADDRESS, self.heap_end - 8, 1 << 63])
-        if self._chance(4):
+        if self._mishap(4):
             length = random.choice([length + 8, (1 << 64) - 8, 1 << 40, length + 1])
         parent, offset = None, 0
         if self.pieces and self._chance(60):
@@ -169,7 +177,7 @@ class Payloads:
     def _parent(self) -> tuple[int, int]:
         random = self.random
         parent = random.choice(self.pieces)[0]
-        if self._chance(8):
+        if self._mishap(8):
             parent = random.choice([0, 1, 2, 7, (1 << 64) - 1])
         return parent, random.choice([0, 0, 8, 8, 16, 24, 4, 2, 1 << 40, (1 << 64) - 8])
 
@@ -182,6 +190,6 @@ class Payloads:
     def _buffers_size(self) -> int:
         random = self.random
         size = sum(length + 7 & ~7 for _, _, length in self.pieces if length < 1 << 30)
-        if self._chance(10):
+        if self._mishap(10):
             return random.choice([0, 8, size + 4, max(0, size - 8), 1 << 40, (1 << 64) - 8])
         return size + random.choice([0, 0, 8, 64])

@@ -6,6 +6,7 @@ Each operation but FILL has one result, in the same order.
 
 from __future__ import annotations
 
+from errno import EINVAL, EOPNOTSUPP
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -110,8 +111,11 @@ def normal(request: int, argument: bytes) -> bytes:
     """Return an argument without what is free to differ: debug ids, but for whether there is one.
 
     Everything else is the same on both sides to begin with: addresses, process ids.
+
+    Without a security context (I2) the driver passes on what its security module says: none of it
+    in the kernel is EOPNOTSUPP, AppArmor says EINVAL.
     """
     if request != abi.BINDER_GET_EXTENDED_ERROR or len(argument) != _extended_error.size:
         return argument
-    number, *rest = _extended_error.unpack_from(argument)
-    return _extended_error.pack(bool(number), *rest)
+    number, command, param = _extended_error.unpack_from(argument)
+    return _extended_error.pack(bool(number), command, -EINVAL if param == -EOPNOTSUPP else param)
