@@ -19,8 +19,6 @@ from oracle.generator import Generator
 from vm.errors import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from oracle.program import Result
 
 AHEAD: Final = 40  # scripts that are on their way
@@ -84,9 +82,9 @@ class Run:
     def report(self) -> None:
         """Tell of each difference, made as small as possible."""
 
-        def oracle(operations: Sequence[bytes]) -> list[Result]:
-            self._driver.send(operations)
-            return self._driver.receive(operations)
+        def oracle(played: Played) -> list[Result]:
+            self._driver.send(played.operations)
+            return self._driver.receive(played.operations)
 
         for case, found in self.differences:
             say(f"\n=== seed {case.seed} differs (again: make fuzz-vm CASES=1 SEED={case.seed})")
@@ -94,7 +92,7 @@ class Run:
             smallest = shrink(steps, oracle) if self._shrinking else None
             if self._shrinking and smallest is None:
                 say("but not a second time: something is left to chance")
-            steps, found = smallest or (steps, found)  # noqa: PLW2901
+            steps, found = smallest or (steps, found)
             say(script.text(steps))
             say(str(found))
             place = PROGRAM.with_name(f"{case.seed}.script")

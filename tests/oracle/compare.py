@@ -9,15 +9,14 @@ from binderwire import binder_abi as abi
 from binderwire.describe import describe_returns
 from oracle import script
 from oracle.engine_player import Player
-from oracle.program import Ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from oracle.program import Result
+    from oracle.program import Ended, Result
     from oracle.script import Script
 
-    Oracle = Callable[[Sequence[bytes]], list[Result]]
+    Oracle = Callable[["Played"], list[Result]]
 
 _DRIVER_SUSPECTS = abi.BR_ONEWAY_SPAM_SUSPECT.to_bytes(4, "little")
 _WE_DO_NOT = abi.BR_TRANSACTION_COMPLETE.to_bytes(4, "little")
@@ -102,7 +101,7 @@ def shrink(steps: Script, oracle: Oracle) -> tuple[Script, Difference] | None:
         nonlocal attempts
         attempts += 1
         played = play(candidate)
-        found = difference(played, oracle(played.operations))
+        found = difference(played, oracle(played))
         return None if found is None else (played.script[: found.step + 1], found)
 
     best = differs(steps)
@@ -146,4 +145,3 @@ def _shown(result: Result) -> str:
 def _shown_ended(ended: Ended) -> str:
     told = f"{ended.argument.hex()} read: {describe_returns(ended.stream)}"
     return f"thread {ended.thread} errno {ended.errno} nice {ended.nice} {told}"
-

@@ -21,10 +21,12 @@ SOURCE: Final = Path(__file__).with_name("player.c")
 PROGRAM: Final = REPOSITORY / "build" / "oracle" / "player"
 OPTIONS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static")
 PATIENCE: Final = 60.0  # seconds for a script; its result may wait for those before it
-# Threads that may use all of the processor, ids that only grow, a driver that is silent and quick.
-PREPARE: Final = (
-    "echo -1 >/proc/sys/kernel/sched_rt_runtime_us && echo 4194304 >/proc/sys/kernel/pid_max"
-    " && echo 0 >/sys/module/binder_linux/parameters/debug_mask && echo 1 >/sys/kernel/rcu_expedited"
+# Threads may use all of the processor, ids only grow, the driver is silent and quick.
+SETTINGS: Final = (
+    "echo -1 >/proc/sys/kernel/sched_rt_runtime_us",
+    "echo 4194304 >/proc/sys/kernel/pid_max",
+    "echo 0 >/sys/module/binder_linux/parameters/debug_mask",
+    "echo 1 >/sys/kernel/rcu_expedited",
 )
 
 
@@ -54,7 +56,7 @@ class DriverPlayer:
         kernel.obtain()
         self._machine = Machine()
         self.boot_seconds = self._machine.boot_seconds
-        self._worker = self._machine.start(f"{PREPARE} && exec {PROGRAM}")
+        self._worker = self._machine.start(" && ".join([*SETTINGS, f"exec {PROGRAM}"]))
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,9 @@ from __future__ import annotations
 from errno import EFAULT
 from typing import TYPE_CHECKING, Any, Final
 
+from binderd.engine.buffers import BufferArea, RangeAllocator
 from binderd.engine.engine import Engine
+from binderd.engine.limits import Limits
 from binderd.engine.thread import POLL
 from binderd.engine.transaction import Transaction
 from binderwire import binder_abi as abi
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from binderd.engine.completion import Completion
     from binderd.engine.process import Process
     from oracle.program import Result
-    from oracle.script import Script, Step
+    from oracle.script import Step
 
 _NICE_MAX: Final = 19
 _PATTERN: Final = 0xEE
@@ -64,6 +66,25 @@ class Actor:
         self.fakes = [ActorThread(self.memory, self.pid, 0) for _ in range(script.THREADS)]
 
 
+class Ranges(RangeAllocator):
+    """Free ranges; tells when several are equally small, and it is open which the driver takes.
+
+    The driver keeps them in a tree whose shape decides.  No client can rely on an address.
+    """
+
+    __slots__ = ("_give_up",)
+
+    def __init__(self, capacity: int, give_up: Callable[[str], None]) -> None:
+        super().__init__(capacity)
+        self._give_up = give_up
+
+    def allocate(self, size: int) -> int | None:
+        sizes = sorted(free for _, free in self.free_ranges() if free >= size)
+        if sizes[:1] == sizes[1:2] != []:
+            self._give_up("several free ranges are equally small")
+        return super().allocate(size)
+
+
 class File:
     """An open file, and what its process has learned through it."""
 
@@ -83,6 +104,11 @@ class File:
         self.process: Process = player.engine.open(
             f"binder{step.device}", self.owner.pid, client, nonblocking=step.nonblocking
         )
+        mapping = arena.locate()
+        if mapping is not None:
+            self.process.mapping = mapping
+            area = self.process._area = BufferArea(mapping, Limits().buffers_per_process)
+            area._ranges = Ranges(mapping.size, player.give_up)
         self.buffers: list[int] = []
         self.news: list[bytes] = []  # commands that acknowledge what was read
 
@@ -116,7 +142,7 @@ class Player:
         self.operations: list[bytes] = []
         self.expected: list[Result] = []
         self.ended_early: str | None = None
-        self._left_to_chance = False  # what this step leads to, as it turned out
+        self._gives_up: str | None = None  # because of the present step
         self._ended: list[tuple[Ended, File | None]] = []  # since the latest report
         self._last_ticket = 0
         self._checking = checking
@@ -138,8 +164,8 @@ class Player:
         if self.ended_early is not None or not self._play[type(step)](step):
             return False
         self._report()
-        if self._left_to_chance:
-            self.ended_early = "threads are let go while their process is still being released"
+        if self._gives_up is not None:
+            self.ended_early = self._gives_up
             del self.operations[before[0] :], self.expected[before[1] :]
             return False
         if self._checking:
@@ -152,6 +178,10 @@ class Player:
             self._end(actor)
         assert not any(self.engine.counts().values()), self.engine.counts()
         assert not self.calls
+
+    def give_up(self, reason: str) -> None:
+        """From the present step on, results cannot be compared."""
+        self._gives_up = reason
 
     # Steps
 
@@ -235,7 +265,7 @@ class Player:
         self.operations.append(program.ioctl(step.thread, step.file, step.request, step.argument))
         self._call(step.thread, file, step.request, step.argument)
         if lost and step.request == abi.BINDER_THREAD_EXIT:
-            self.ended_early = "the driver keeps the buffer of a call that its thread never read"
+            self.give_up("the driver keeps the buffer of a call that its thread never read")
         return True
 
     def _write_read(self, step: WriteRead) -> bool:
@@ -340,7 +370,8 @@ class Player:
         """A descriptor, a mapping and a call under way each hold the file."""
         if not (file.is_open or file.is_mapped or file.calls or file.released):
             file.released = True
-            self._left_to_chance |= self._releases_slowly(file)
+            if self._releases_slowly(file):
+                self.give_up("threads are let go while their process is still being released")
             self.engine.release(file.process)
             self._drain()
 

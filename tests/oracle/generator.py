@@ -109,7 +109,9 @@ class Generator:
     def _become_manager(self, thread: int, file: int) -> Ioctl:
         if self._chance(60):
             return Ioctl(thread, file, abi.BINDER_SET_CONTEXT_MGR, bytes(4))
-        flags = self.random.choice([0, 0x100, 0x100, 0x1100, 0x105, 0x1FF])
+        flags = self.random.choice([0, 0, 0x100, 0x100, 0x105, 0x1FF])
+        if self._mishap(12):
+            flags |= abi.FLAT_BINDER_FLAG_TXN_SECURITY_CTX
         ptr = self.random.choice([0, 0x1000])
         octets = abi.flat_binder_object.pack(abi.BINDER_TYPE_BINDER, flags, ptr, ptr)
         return Ioctl(thread, file, abi.BINDER_SET_CONTEXT_MGR_EXT, octets)
@@ -126,28 +128,28 @@ class Generator:
             return Close(random.choice(files).number)
         if kind < 3.2 and files:
             return Unmap(random.choice(files).number)
-        if kind < 4.4:
+        if kind < 4 + len(self.script) / 20:
             return Kill(random.randrange(script.PROCESSES))
         idle = self._idle()
-        if kind < 8 or not idle:
+        if kind < 9 or not idle:
             asleep = list(player.busy)
             if asleep and not self._chance(5):
                 return Signal(random.choice(asleep))
             return Signal(random.randrange(script.PROCESSES * script.THREADS))
         thread, file = random.choice(idle)
-        if kind < 11:
+        if kind < 11.5:
             return Poll(thread, file.number)
         if kind < 20:
             return self._ioctl(thread, file)
         return self._write_read(*self._prefer_busy(idle))
 
     def _idle(self) -> list[tuple[int, File]]:
-        player, idle = self.player, []
-        for file in player.files.values():
+        """Return each thread that does not sleep, with each file that it can use."""
+        idle: list[tuple[int, File]] = []
+        for file in self.player.files.values():
             first = file.owner.number * script.THREADS
-            for thread in range(first, first + script.THREADS):
-                if player.usable(thread, file.number):
-                    idle.append((thread, file))
+            threads = range(first, first + script.THREADS)
+            idle += [(t, file) for t in threads if self.player.usable(t, file.number)]
         return idle
 
     def _prefer_busy(self, idle: list[tuple[int, File]]) -> tuple[int, File]:
@@ -155,9 +157,8 @@ class Generator:
         involved = []
         for thread, file in idle:
             known = self._known(thread, file)
-            if known is not None and (known.stack is not None or known.todo):
-                involved.append((thread, file))
-            elif file.process.todo:
+            has_own = known is not None and (known.stack is not None or known.todo)
+            if has_own or file.process.todo:
                 involved.append((thread, file))
         return self.random.choice(involved if involved and self._chance(55) else idle)
 
@@ -212,7 +213,11 @@ class Generator:
         random = self.random
         count = random.choice([0, 0, 1, 1, 1, 1, 2, 2, 3, 5])
         payloads = Payloads(random, thread, file, 1 / 6 if self.calm else 1.0)
-        commands = [self._command(thread, file, payloads) for _ in range(count)]
+        commands = []
+        for _ in range(count):
+            commands.append(self._command(thread, file, payloads))
+            if is_call(commands[-1]) and not self._mishap(60):
+                break  # nothing that it says would be done before the answer is there
         step = WriteRead(
             thread,
             file.number,
@@ -280,12 +285,12 @@ class Generator:
         waits = stack is not None and not answers
         choices = {
             self._reply: 40 if answers else 0.6,
-            self._call: (2 if waits else 6 if answers else 18) * likely,
+            self._call: (1 if waits else 7 if answers else 18) * likely,
             self._one_way: 11 * likely,
             self._free: 14 if file.buffers else 1,
             self._acknowledge: 12 if file.news else 0,
             self._count: 10,
-            self._death: 8 if file.process.handles.refs else 0.3,
+            self._death: 11 if file.process.handles.refs else 0.3,
             self._freeze: 6 if file.process.handles.refs else 0.3,
             self._looper: 3,
             self._acknowledge_wrongly: 0.2 if self.calm else 1,
@@ -353,3 +358,12 @@ class Generator:
         random = self.random
         word = random.choice([*ODD_WORDS, random.getrandbits(32)])
         return Command(word.to_bytes(4, "little") + bytes(random.choice([0, 4, 8])))
+
+
+def is_call(command: Command) -> bool:
+    """Whether it is a transaction or a reply, behind which a client mostly waits."""
+    word = int.from_bytes(command.octets[:4], "little")
+    if word in (abi.BC_REPLY, abi.BC_REPLY_SG):
+        return True
+    is_transaction = word in (abi.BC_TRANSACTION, abi.BC_TRANSACTION_SG)
+    return is_transaction and not command.octets[24] & abi.TF_ONE_WAY

@@ -23,7 +23,7 @@ OFFERED_FDS: Final = (9999, 0xFFFFFFFF)
 
 POINTERS: Final = (0x1000, 0x1000, 0x2000, 0x3000)
 SIZES: Final = (0, 0, 4, 8, 8, 12, 100, 900, 2000, 1)
-NODE_FLAGS: Final = (0, 0, 0, 0x100, 0x100, 0x7F, 0x10A, 0x114, 0x1000)
+NODE_FLAGS: Final = (0, 0, 0, 0, 0, 0, 0x100, 0x100, 0x100, 0x7F, 0x10A, 0x114, 0x1000)
 CALL_FLAGS: Final = (0, 0, 0, 0, 0x10, 0x20, 0x40, 0x08, 0x04, 0x60, 0x30, 0xFFFFFFFE)
 FILLER: Final = 0xA7
 
@@ -77,7 +77,7 @@ class Payloads:
         return self._chance(percent * self.mishaps)
 
     def _put(self, octets: bytes) -> int:
-        """Return the address of the bytes in the heap; if they do not fit, one where they are not."""
+        """Return the address of the bytes; if they do not fit in, one where they are not."""
         address = self.room
         if address + len(octets) > self.end:
             return address - address % 8
@@ -103,7 +103,8 @@ class Payloads:
         size = random.choice(SIZES)
         data = bytearray([FILLER + 1]) * size
         offsets = []
-        for index in range(random.choice([0, 0, 1, 1, 1, 2, 3, 4] if not scatter else [1, 2, 3, 5])):
+        counts = [1, 2, 3, 5] if scatter else [0, 0, 1, 1, 1, 2, 3, 4]
+        for index in range(random.choice(counts)):
             data += bytes(-len(data) % 4)
             if self._chance(20):
                 data += bytes([FILLER]) * 4 * random.randrange(5)

@@ -203,7 +203,8 @@ def _smaller_commands(command: Command) -> Iterator[Command]:
     if word not in (abi.BC_TRANSACTION, abi.BC_REPLY) or len(command.octets) < 68:
         return
     fields = abi.binder_transaction_data.read(command.octets, 4)
-    for change in ({"offsets_size": 0}, {"offsets_size": 0, "data_size": 0}, {"flags": 1}):
-        if (changed := fields._replace(**change)) != fields and "flags" not in change:
+    for change in ({"offsets_size": 0}, {"offsets_size": 0, "data_size": 0}):
+        changed = fields._replace(**change)
+        if changed != fields:
             octets = command.octets[:4] + abi.binder_transaction_data.pack(*changed)
             yield replace(command, octets=octets)
