@@ -17,7 +17,7 @@ from binderd.engine.transaction import Transaction
 from binderwire import binder_abi as abi
 from oracle import program, script
 from oracle.program import Ended
-from oracle.script import Close, Ioctl, Kill, Open, Poll, Signal, Unmap, WriteRead
+from oracle.script import Close, Ioctl, Kill, Open, Poll, Renice, Signal, Unmap, WriteRead
 from support.fakes import FakeArena, FakeClient, FakeMemory, FakeThread
 from support.invariants import check
 
@@ -153,6 +153,7 @@ class Player:
             Unmap: self._unmap,
             Kill: self._kill,
             Signal: self._signal,
+            Renice: self._renice,
             Poll: self._poll,
             Ioctl: self._ioctl,
             WriteRead: self._write_read,
@@ -235,6 +236,14 @@ class Player:
         if ticket is not None:
             self.engine.interrupt(ticket)
             self._drain()
+        return True
+
+    def _renice(self, step: Renice) -> bool:
+        actor = self.actors[script.process_of(step.thread)]
+        if not actor.alive or step.thread in self.busy:
+            return False
+        self.operations.append(program.renice(step.thread, step.nice))
+        actor.fakes[step.thread % script.THREADS].set_nice(step.nice)
         return True
 
     def usable(self, thread: int, number: int) -> File | None:

@@ -23,12 +23,14 @@ from oracle.script import (
     Kill,
     Open,
     Poll,
+    Renice,
     Signal,
     Unmap,
     WriteRead,
 )
 
 if TYPE_CHECKING:
+    from binderd.engine.process import Process
     from binderd.engine.thread import Thread
     from oracle.engine_player import File
     from oracle.script import Script, Step
@@ -63,6 +65,7 @@ class Generator:
     def __init__(self, seed: int, *, checking: bool = False) -> None:
         self.random = Random(seed)
         self.calm = self._chance(50)  # does everybody mostly do what makes sense?
+        self.caller: Process | None = None  # whom the thread at work is answering
         self.player = Player(checking=checking)
         self.script: list[Step] = []
         self.ends: list[int] = []  # how many results there were after each step
@@ -137,7 +140,9 @@ class Generator:
                 return Signal(random.choice(asleep))
             return Signal(random.randrange(script.PROCESSES * script.THREADS))
         thread, file = random.choice(idle)
-        if kind < 11.5:
+        if kind < 10:
+            return Renice(thread, random.choice([-20, -5, 0, 10, 19]))
+        if kind < 12:
             return Poll(thread, file.number)
         if kind < 20:
             return self._ioctl(thread, file)
@@ -260,8 +265,12 @@ class Generator:
         return 0 if self._chance(75) else random.choice([1, 1, 2, 3])
 
     def _target(self, file: File) -> int:
-        """Return whom to call: mostly somebody who can be called."""
-        targets = [number for number, ref in file.process.handles.refs.items() if ref.strong]
+        """Return whom to call: mostly somebody who can be called, often back into a caller."""
+        strong = {number: ref for number, ref in file.process.handles.refs.items() if ref.strong}
+        back = [number for number, ref in strong.items() if ref.node.process is self.caller]
+        if self.caller is not None and back and self._chance(60):
+            return self.random.choice(back)
+        targets = list(strong)
         manager = file.process.context.manager
         if manager is not None and manager.process is not file.process:
             targets += [0, 0]
@@ -281,11 +290,14 @@ class Generator:
         known = self._known(thread, file)
         stack = known.stack if known is not None else None
         answers = stack is not None and stack.target_thread is known
+        self.caller = None
+        if stack is not None and answers and stack.sender is not None:
+            self.caller = stack.sender.process
         likely = 1.0 if self._can_call(file) else 0.1
         waits = stack is not None and not answers
         choices = {
             self._reply: 40 if answers else 0.6,
-            self._call: (1 if waits else 7 if answers else 18) * likely,
+            self._call: (1 if waits else 16 if answers else 18) * likely,
             self._one_way: 11 * likely,
             self._free: 14 if file.buffers else 1,
             self._acknowledge: 12 if file.news else 0,

@@ -39,7 +39,7 @@
 /* The same as in program.py. */
 enum { PROCESSES = 3, THREADS = 3, FILES = 6, ARGUMENT_MAX = 64, STREAM_MAX = 2048 };
 enum { HEAP_SIZE = 64 << 10, PATTERN = 0xEE, FIRST_PID = 20001 };
-enum { OPEN = 1, CLOSE, UNMAP, KILL, IOCTL, POLL, SIGNAL, PEEK, FILL };
+enum { OPEN = 1, CLOSE, UNMAP, KILL, IOCTL, POLL, SIGNAL, PEEK, FILL, RENICE };
 enum { NO_POINTER = 1, READS = 2 };
 #define HEAP(process) (((uint64_t)(process) + 1) << 32)
 #define MAPPING(file) (((uint64_t)(file) + 16) << 32)
@@ -367,6 +367,14 @@ static void play_call(int operation)
         sched_yield(); /* only a read sleeps for long; BINDER_THREAD_EXIT may, for a moment */
 }
 
+static void play_renice(void)
+{
+    struct slot *slot = slot_of((int)take(1));
+
+    slot->nice = (int)take(1) - 20;
+    setpriority(PRIO_PROCESS, (id_t)slot->tid, slot->nice);
+}
+
 static void play_fill(void)
 {
     uint64_t address = take(8), size = take(2);
@@ -423,6 +431,10 @@ static void play(const uint8_t *end)
             break;
         case SIGNAL:
             send_signal((int)take(1));
+            report();
+            break;
+        case RENICE:
+            play_renice();
             report();
             break;
         case PEEK:

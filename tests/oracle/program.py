@@ -15,7 +15,7 @@ from binderwire import binder_abi as abi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OPEN, CLOSE, UNMAP, KILL, IOCTL, POLL, SIGNAL, PEEK, FILL = range(1, 10)
+OPEN, CLOSE, UNMAP, KILL, IOCTL, POLL, SIGNAL, PEEK, FILL, RENICE = range(1, 11)
 NO_POINTER: Final = 1  # flag of IOCTL
 READS: Final = 2  # it is a BINDER_WRITE_READ: the read buffer is part of the result
 
@@ -45,6 +45,10 @@ def open_file(process: int, file: int, device: int, size: int, *, nonblocking: b
 def plain(operation: int, number: int) -> bytes:
     """CLOSE, UNMAP, KILL, SIGNAL."""
     return bytes([operation, number])
+
+
+def renice(thread: int, nice: int) -> bytes:
+    return bytes([RENICE, thread, nice + 20])
 
 
 def poll(thread: int, file: int) -> bytes:

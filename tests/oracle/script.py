@@ -123,6 +123,14 @@ class Signal:
 
 
 @dataclass(frozen=True)
+class Renice:
+    """A thread that does not sleep changes its nice value."""
+
+    thread: int
+    nice: int
+
+
+@dataclass(frozen=True)
 class Poll:
     thread: int
     file: int
@@ -173,7 +181,7 @@ class WriteRead:
         return "".join([text, *(f"\n        {command}" for command in self.commands)])
 
 
-Step = Open | Close | Unmap | Kill | Signal | Poll | Ioctl | WriteRead
+Step = Open | Close | Unmap | Kill | Signal | Renice | Poll | Ioctl | WriteRead
 Script = tuple[Step, ...]
 
 
