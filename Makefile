@@ -23,7 +23,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo run test test-vm vm parity check bench clean packages vm-packages fuse
+.PHONY: help setup compile demo run test test-vm fuzz-vm vm parity check bench clean packages vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -56,6 +56,11 @@ test-vm: export PART ?= tests/vm
 test-vm: vm-packages packages $(STAMP) ## tests on a kernel with its own binder driver, in QEMU
 	$(if $(filter-out tests/vm,$(PART)),,BINDERD_VM=host $(PYTEST) tests/vm)
 	$(VM) run "$(BIN)/python -m pytest $$PART"
+
+fuzz-vm: export CASES ?= 300
+fuzz-vm: export SEED ?= 1
+fuzz-vm: vm-packages packages $(STAMP) ## CASES=300 random scripts, from SEED=1 on, here and there
+	PYTHONPATH=tests $(BIN)/python -m oracle --cases "$$CASES" --seed "$$SEED" $(ARGS)
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
