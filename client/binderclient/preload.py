@@ -135,6 +135,7 @@ def _gains_privileges(path: Path, status: os.stat_result) -> bool:
 _ELF_MAGIC: Final = b"\x7fELF"
 _ELF64: Final = 2
 _PT_INTERP: Final = 3
+_OFFSET_MAX: Final = 1 << 40  # what can be sought
 # Where the table of program headers of a 64-bit or a 32-bit file is: its offset, the size of an
 # entry, how many; and in an entry: type, offset, size in the file.
 _HEADERS: Final = {_ELF64: struct.Struct("=32xQ14xHH"), 1: struct.Struct("=28xI10xHH")}
@@ -150,16 +151,18 @@ def elf_loader(file: BinaryIO) -> str | None:
     """
     file.seek(0)
     identity = file.read(64)
-    if not identity.startswith(_ELF_MAGIC) or identity[4] not in _HEADERS:
+    if len(identity) < 64 or not identity.startswith(_ELF_MAGIC) or identity[4] not in _HEADERS:
         raise OSError("no ELF file")
     if (identity[5] == 1) != (sys.byteorder == "little"):
         raise OSError("an ELF file of another byte order")
     header, entry = _HEADERS[identity[4]], _ENTRIES[identity[4]]
     table, entry_size, count = header.unpack_from(identity)
+    if table > _OFFSET_MAX:
+        raise OSError("no ELF file")
     for number in range(count):
         file.seek(table + number * entry_size)
         kind, offset, size = entry.unpack(file.read(entry.size))
-        if kind == _PT_INTERP:
+        if kind == _PT_INTERP and offset <= _OFFSET_MAX:
             file.seek(offset)
             return os.fsdecode(file.read(min(size, 4096)).rstrip(b"\0"))
     return None

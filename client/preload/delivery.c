@@ -21,6 +21,12 @@ struct incoming {
 	int32_t numbers[FEW];
 };
 
+// Rarely needed, and not malloc's: we may be inside it.
+static void *memory_for(size_t size)
+{
+	return next_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
 static void close_numbers(const int32_t *numbers, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++)
@@ -79,8 +85,7 @@ static void open_delivery(struct delivery *delivery, uint64_t id, uint64_t room)
 		return;
 	void *memory = MAP_FAILED;
 	if (room <= ROOM_MAX)
-		memory = next_mmap(NULL, room * sizeof delivery->numbers[0], PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		memory = memory_for(room * sizeof delivery->numbers[0]);
 	if (memory == MAP_FAILED) {
 		delivery->has_failed = true;
 		return;
@@ -140,7 +145,7 @@ static bool take_numbers(int socket, size_t size)
 	long received;
 
 	if (size > sizeof few)
-		all = next_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		all = memory_for(size);
 	if (all == MAP_FAILED) {
 		all = &few;
 		size = sizeof few;

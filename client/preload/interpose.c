@@ -89,6 +89,16 @@ static int without_argument(int fd, unsigned long request, void *argument)
 	return result;
 }
 
+// For a bad pointer the driver has this error here, where FUSE has EFAULT for all.
+static int with_argument(int fd, unsigned long request, void *argument)
+{
+	int result = next_ioctl(fd, request, argument);
+
+	if (result < 0 && errno == EFAULT)
+		errno = is_on_fuse(fd) ? EINVAL : EFAULT;
+	return result;
+}
+
 static int thread_exit(int fd, void *argument)
 {
 	int result = without_argument(fd, BINDER_THREAD_EXIT, argument);
@@ -133,6 +143,10 @@ EXPORT int ioctl(int fd, int request, ...)
 		return write_read(fd, argument);
 	case BINDER_SET_CONTEXT_MGR:
 		return without_argument(fd, request, argument);
+	case BINDER_SET_MAX_THREADS:
+	case BINDER_SET_CONTEXT_MGR_EXT:
+	case BINDER_VERSION:
+		return with_argument(fd, request, argument);
 	case BINDER_THREAD_EXIT:
 		return thread_exit(fd, argument);
 	case BINDERD_ATTACH:

@@ -38,12 +38,13 @@ class FuseDaemon(Driver):
 
     Args:
         directory: empty; for the mount point and the log.
+        arguments: more of the daemon's command line.
     """
 
     name = "fuse"
     is_kernel = False
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *arguments: str) -> None:
         self._mount = directory / "mount"
         self.control = self._mount / "binder-control"
         self.log = directory / "log"
@@ -51,6 +52,7 @@ class FuseDaemon(Driver):
         names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
         command = [sys.executable, "-m", "binderd", "--mount", str(self._mount)]
         command += [word for name in names for word in ("--device", name)]
+        command += arguments
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness,
             self.log.open("w") as log,
