@@ -12,13 +12,10 @@
 // then fails with EACCES, as it does with the driver, which knows no private copies.
 void *map_area(void *address, size_t size, int protection, int flags, int fd)
 {
-	struct file_id id;
 	void *mapped;
-	int memory, error;
+	int memory = attach_for_area(fd);
+	int error;
 
-	if (!identify(fd, &id))
-		return MAP_FAILED;
-	memory = attach_for_area(fd, &id);
 	if (memory < 0) {
 		errno = -memory;
 		return MAP_FAILED;

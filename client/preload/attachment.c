@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // attachment.c - which open files are binderd's, and the socket of each (docs/EXTENSION.md).
 //
-// An entry is made when a file is first used, and checked each time after that: the program may
-// close anything at any time, our socket included, without our being told. A socket is ours if it
-// still has the inode that it had, and in use if the daemon still has the other end, which it lets
-// go of when the file is closed.
+// An entry is made when a file is first used, and checked after that: the program may close
+// anything at any time, our socket included. A socket is ours if it still has the inode that it
+// had, and in use if the daemon still has the other end, which it lets go of when the file is
+// closed.
+//
+// The checks take three system calls. A thread makes them again when the program has closed
+// something since (closing.c), and at each tick of the kernel's clock, for what it closes unseen.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "preload.h"
@@ -24,23 +28,18 @@ enum { TOP = 1024, TOP_PART = 16 };
 static struct attachment table[FILES_MAX];
 static _Atomic unsigned table_count; // entries behind these have never been used
 static struct delivery deliveries[FILES_MAX];
+static _Atomic unsigned changes; // how often numbers may have changed their meaning
 
-bool identify(int fd, struct file_id *id)
-{
-	struct stat status;
+// What a thread has checked last, and when.
+struct check {
+	bool is_done;
+	int fd;
+	unsigned changes;
+	struct timespec tick;
+};
 
-	if (fstat(fd, &status) < 0)
-		return false;
-	id->is_shared = S_ISCHR(status.st_mode);
-	id->device = id->is_shared ? status.st_rdev : status.st_dev;
-	id->inode = status.st_ino;
-	return true;
-}
-
-bool same_file(const struct file_id *a, const struct file_id *b)
-{
-	return a->device == b->device && a->inode == b->inode && a->is_shared == b->is_shared;
-}
+static __thread struct check last __attribute__((tls_model("initial-exec")));
+static __thread unsigned checks __attribute__((tls_model("initial-exec")));
 
 bool ask(int fd, struct binderd_info *info)
 {
@@ -57,8 +56,8 @@ static bool has_number(const struct attachment *attachment, int fd)
 
 static bool has_id(const struct attachment *attachment, const struct file_id *id)
 {
-	return attachment->kind != NOBODY && attachment->device == id->device &&
-	       attachment->inode == id->inode;
+	return attachment->kind != NOBODY && attachment->inode == id->inode &&
+	       attachment->major == id->major && attachment->minor == id->minor;
 }
 
 static struct attachment *table_end(void)
@@ -78,10 +77,8 @@ static struct attachment *find(int fd, const struct file_id *id)
 static bool holds_socket(const struct attachment *attachment)
 {
 	int socket = attachment->socket;
-	struct stat status;
 
-	return socket >= 0 && fstat(socket, &status) == 0 && S_ISSOCK(status.st_mode) &&
-	       status.st_ino == attachment->socket_inode;
+	return socket >= 0 && socket_inode(socket) == attachment->socket_inode;
 }
 
 static bool is_alive(const struct attachment *attachment)
@@ -199,7 +196,8 @@ static struct attachment *add(int fd, const struct file_id *id)
 	if (entry == NULL)
 		return NULL;
 	entry->kind = NOBODY;
-	entry->device = id->device;
+	entry->major = id->major;
+	entry->minor = id->minor;
 	entry->inode = id->inode;
 	entry->socket = -1;
 	forget_numbers(entry);
@@ -256,14 +254,10 @@ static int attach(int fd, uint32_t flags)
 // Puts a new socket into an entry; what is still in the old one is taken first.
 static void adopt(struct attachment *entry, int fd, int socket)
 {
-	struct stat status;
-
-	if (fstat(socket, &status) < 0)
-		return;
 	if (holds_socket(entry))
 		take_all(entry, fd);
 	drop_socket(entry);
-	entry->socket_inode = status.st_ino;
+	entry->socket_inode = socket_inode(socket);
 	entry->socket = socket;
 }
 
@@ -286,7 +280,7 @@ static void attach_files(struct attachment *entry, int fd, const struct file_id 
 // From here on the functions that take the lock.
 
 // Returns the entry of an open file, with a socket if it is binderd's; NULL if there is none.
-struct attachment *attachment_of(int fd, const struct file_id *id)
+static struct attachment *attachment_of(int fd, const struct file_id *id)
 {
 	struct attachment *found = find(fd, id);
 	guard saved;
@@ -301,11 +295,61 @@ struct attachment *attachment_of(int fd, const struct file_id *id)
 	return found;
 }
 
-// Returns a descriptor of the receive area, or -errno.
-int attach_for_area(int fd, const struct file_id *id)
+static bool is_checked(const struct check *now)
 {
-	guard saved = guard_enter();
-	struct attachment *entry = find_or_add(fd, id);
+	return last.is_done && last.fd == now->fd && last.changes == now->changes &&
+	       last.tick.tv_nsec == now->tick.tv_nsec && last.tick.tv_sec == now->tick.tv_sec;
+}
+
+// A signal handler may do the same meanwhile; then neither counts.
+static void remember_check(const struct check *now)
+{
+	unsigned before = ++checks;
+
+	atomic_signal_fence(memory_order_seq_cst);
+	last = *now;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (checks != before)
+		last.is_done = false;
+}
+
+// Sees to it that descriptors can arrive through a file, if it is binderd's.
+void attach_if_needed(int fd)
+{
+	struct check now = { .is_done = true, .fd = fd, .changes = changes };
+	struct attachment *found;
+	struct file_id id;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now.tick);
+	if (is_checked(&now) || !identify(fd, &id))
+		return;
+	found = attachment_of(fd, &id);
+	if (found == NULL) // perhaps next time
+		return;
+	if (found->kind != FOREIGN)
+		thread_used(fd, &id);
+	if (found->kind != ATTACHED || found->socket >= 0)
+		remember_check(&now);
+}
+
+// Says that descriptors were closed or replaced, or are another process'; also that the thread has
+// said BINDER_THREAD_EXIT.
+void numbers_change(void)
+{
+	if (table_count > 0)
+		changes++;
+}
+
+// Returns a descriptor of the receive area, or -errno.
+int attach_for_area(int fd)
+{
+	struct file_id id;
+	guard saved;
+
+	if (!identify(fd, &id))
+		return -errno;
+	saved = guard_enter();
+	struct attachment *entry = find_or_add(fd, &id);
 	bool with_files = entry != NULL && entry->kind == ATTACHED;
 	// Both at once, because a socket replaces the one before it.
 	int socket = attach(fd, BINDERD_ATTACH_AREA | (with_files ? BINDERD_ATTACH_FILES : 0));
@@ -322,26 +366,42 @@ int attach_for_area(int fd, const struct file_id *id)
 	return memory;
 }
 
-void attached_by_program(int fd, const struct file_id *id)
+void attached_by_program(int fd)
 {
-	guard saved = guard_enter();
-	struct attachment *entry = find_or_add(fd, id);
+	struct attachment *entry;
+	struct file_id id;
+	guard saved;
 
+	if (!identify(fd, &id))
+		return;
+	saved = guard_enter();
+	entry = find_or_add(fd, &id);
 	if (entry != NULL && entry->kind != FOREIGN) {
 		drop_socket(entry);
 		entry->kind = PLAIN;
 	}
+	numbers_change();
 	guard_leave(saved);
 }
 
-void take_messages(int fd, const struct file_id *id)
+// Takes what waits in the socket of a file; false if the file has none of ours.
+bool take_messages(int fd)
 {
-	guard saved = guard_enter();
-	struct attachment *entry = find(fd, id);
+	struct attachment *entry;
+	struct file_id id;
+	bool is_ours;
+	guard saved;
 
-	if (entry != NULL && entry->kind == ATTACHED && holds_socket(entry))
+	if (!identify(fd, &id))
+		return false;
+	saved = guard_enter();
+	entry = find(fd, &id);
+	is_ours = entry != NULL && entry->kind == ATTACHED;
+	if (is_ours && holds_socket(entry))
 		take_all(entry, fd);
+	last.is_done = false; // the socket may be gone
 	guard_leave(saved);
+	return is_ours;
 }
 
 // For a child, which has a copy of everything and needs a socket of its own. The lock is held.
@@ -352,4 +412,5 @@ void attachments_forget(void)
 			drop_socket(each);
 		each->kind = NOBODY;
 	}
+	numbers_change();
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // interpose.c - the functions that programs call instead of the C library's.
 
+#define _GNU_SOURCE // RTLD_NEXT, mmap64
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/magic.h>
@@ -51,23 +53,20 @@ static bool is_on_fuse(int fd)
 static int write_read(int fd, void *argument)
 {
 	int error = errno;
-	struct file_id id;
 
-	if (!identify(fd, &id))
-		return next_ioctl(fd, BINDER_WRITE_READ, argument);
 	for (;;) {
-		struct attachment *attachment = attachment_of(fd, &id);
-		int kind = attachment != NULL ? attachment->kind : NOBODY;
 		int result;
 
-		if (kind == PLAIN || kind == ATTACHED)
-			thread_used(fd, &id);
+		attach_if_needed(fd);
 		result = next_ioctl(fd, BINDER_WRITE_READ, argument);
 		if (result >= 0)
 			errno = error;
-		if (result >= 0 || errno != BINDERD_ERRNO || kind != ATTACHED)
+		if (result >= 0 || errno != BINDERD_ERRNO)
 			return result;
-		take_messages(fd, &id);
+		if (!take_messages(fd)) { // they are for somebody else
+			errno = BINDERD_ERRNO;
+			return result;
+		}
 	}
 }
 
@@ -103,10 +102,9 @@ static int thread_exit(int fd, void *argument)
 {
 	int result = without_argument(fd, BINDER_THREAD_EXIT, argument);
 	int error = errno;
-	struct file_id id;
 
-	if (result >= 0 && identify(fd, &id))
-		thread_exited(fd, &id);
+	if (result >= 0)
+		thread_exited(fd);
 	errno = error;
 	return result;
 }
@@ -117,10 +115,9 @@ static int attach_itself(int fd, void *argument)
 	int result = next_ioctl(fd, BINDERD_ATTACH, argument);
 	const struct binderd_attach *attach = argument;
 	int error = errno;
-	struct file_id id;
 
-	if (result >= 0 && attach->flags & BINDERD_ATTACH_FILES && identify(fd, &id))
-		attached_by_program(fd, &id);
+	if (result >= 0 && attach->flags & BINDERD_ATTACH_FILES)
+		attached_by_program(fd);
 	errno = error;
 	return result;
 }

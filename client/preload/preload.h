@@ -2,16 +2,18 @@
 // preload.h - what the parts of libbinderd-preload.so know of each other.
 //
 //   interpose.c   the functions that programs call instead of the C library's
+//   closing.c     notices what programs close
 //   attachment.c  which open files are binderd's, and the socket of each
 //   delivery.c    takes descriptors out of a socket
 //   area.c        maps a receive area
 //   thread.c      reports threads that end
+//   status.c      tells descriptors apart
 //   guard.c       one lock, for all that is rare
 //
 // The library lives in programs that know nothing of it. So it keeps no memory of malloc's, calls
 // nothing that pthread_cancel could interrupt, takes its lock with all signals blocked, and leaves
-// errno alone unless it fails. A program that uses no binder pays a comparison per ioctl and a
-// statfs per mapped file.
+// errno alone unless it fails. A program that uses no binder pays a comparison per ioctl and per
+// close, and a statfs per mapped file.
 
 #ifndef PRELOAD_H
 #define PRELOAD_H
@@ -20,7 +22,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "binderd.h"
@@ -36,8 +37,8 @@ enum {
 // What tells one open file from another. Each open of a FUSE device has an inode of its own; those
 // of a character device share one, so there the descriptor's number counts as well.
 struct file_id {
-	dev_t device;
-	ino_t inode;
+	uint32_t major, minor; // of the device that it is on or, if inodes are shared, that it is
+	uint64_t inode;
 	bool is_shared;
 };
 
@@ -63,11 +64,11 @@ enum kind {
 // then takes the lock looks again.
 struct attachment {
 	_Atomic int kind;
-	_Atomic dev_t device;
-	_Atomic ino_t inode;
+	_Atomic uint32_t major, minor;
+	_Atomic uint64_t inode;
 	_Atomic int numbers[NUMBERS_MAX]; // the file's descriptors, if inodes are shared; else -1
 	_Atomic int socket; // our end, -1: none
-	_Atomic ino_t socket_inode; // the program may have closed it, and reused the number
+	_Atomic uint64_t socket_inode; // the program may have closed it, and reused the number
 	struct delivery *delivery; // of this entry, for good; only with the lock
 };
 
@@ -84,14 +85,18 @@ void close_raw(int fd);
 int next_ioctl(int fd, unsigned long request, void *argument);
 void *next_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
 
-// attachment.c
+// status.c
 bool identify(int fd, struct file_id *id);
 bool same_file(const struct file_id *a, const struct file_id *b);
+uint64_t socket_inode(int fd);
+
+// attachment.c
 bool ask(int fd, struct binderd_info *info);
-struct attachment *attachment_of(int fd, const struct file_id *id);
-int attach_for_area(int fd, const struct file_id *id);
-void attached_by_program(int fd, const struct file_id *id);
-void take_messages(int fd, const struct file_id *id);
+void attach_if_needed(int fd);
+int attach_for_area(int fd);
+void attached_by_program(int fd);
+bool take_messages(int fd);
+void numbers_change(void);
 bool is_our_socket(int fd);
 void attachments_forget(void);
 
@@ -107,7 +112,7 @@ void *map_area(void *address, size_t size, int protection, int flags, int fd);
 // thread.c
 void thread_start(void);
 void thread_used(int fd, const struct file_id *id);
-void thread_exited(int fd, const struct file_id *id);
+void thread_exited(int fd);
 void thread_forget(void);
 
 #endif

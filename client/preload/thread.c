@@ -61,10 +61,15 @@ void thread_used(int fd, const struct file_id *id)
 }
 
 // Notes that it has said BINDER_THREAD_EXIT itself.
-void thread_exited(int fd, const struct file_id *id)
+void thread_exited(int fd)
 {
+	struct file_id id;
+
+	if (used_count == 0 || !identify(fd, &id))
+		return;
+	numbers_change(); // or it would not be noted again
 	for (unsigned i = 0; i < used_count; i++)
-		if (is_entry(&used[i], fd, id)) {
+		if (is_entry(&used[i], fd, &id)) {
 			used[i] = used[--used_count];
 			return;
 		}

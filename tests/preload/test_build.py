@@ -19,7 +19,7 @@ from preload import toolbox
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXPORTED = {"ioctl", "mmap", "mmap64"}
+EXPORTED = {"ioctl", "mmap", "mmap64", "close", "dup2", "dup3", "close_range", "closefrom"}
 # What the request path could be slowed down or interrupted by: memory, locks, cancellation points.
 UNWANTED = re.compile(
     r"^(malloc|calloc|realloc|free|pthread_mutex.*|recv.*|send.*|close|read|write|p?poll)$"
