@@ -26,7 +26,7 @@ BACKENDS: Final = (*OURS, "kernel") if has_driver() else OURS
 
 
 class Stage:
-    """A device that nobody has used, and how programs are started on it.
+    """A device without a context manager, and how programs are started on it.
 
     Attributes:
         name: "fuse", "bare" (FUSE without passthrough), "kernel".
@@ -36,7 +36,7 @@ class Stage:
 
     def __init__(self, name: str, driver: Driver, programs: dict[str, Path]) -> None:
         self.name = name
-        self.path = driver.new_device("fresh")
+        self.path = driver.new_device("binder")
         self.programs = programs
         self._running: list[toolbox.Background] = []
 
