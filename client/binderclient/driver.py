@@ -15,9 +15,11 @@ import ctypes
 import errno
 import mmap
 import os
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from binderclient.errors import DeviceError, ProtocolError
+from binderclient.extension import lacks_mmap, map_area
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_GET_EXTENDED_ERROR,
@@ -87,8 +89,20 @@ class Driver:
             raise DeviceError(errno.EPROTO, f"binder protocol {found} instead of 8", self.path)
 
     def _map(self, size: int) -> mmap.mmap:
+        """Map the device, or where the kernel has no mmap for it what the daemon hands over.
+
+        A FUSE file without passthrough can be mapped, but shows nothing: so those are asked first.
+        """
         try:
-            return mmap.mmap(self.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            is_regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
+            if is_regular and lacks_mmap(self.control):
+                return map_area(self.control, size)
+            try:
+                return mmap.mmap(self.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            except OSError as error:
+                if error.errno != errno.ENODEV:  # what CUSE answers
+                    raise
+                return map_area(self.control, size)
         except OSError as error:
             message = f"cannot map {size} bytes of it"
             raise DeviceError(error.errno or 0, message, self.path) from None

@@ -60,6 +60,7 @@ class Settings:
     log_level: str = "info"
     devices_max: int = DEVICES_MAX  # how many there may be, those that are added later included
     stall_limit: float = STALL_LIMIT  # seconds; 0: none
+    passthrough: bool = True  # let mmap of a FUSE file show the receive area, if the kernel can
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -92,7 +93,14 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             f"--stall-limit {chosen.stall_limit:g}: must be from {_STALL_LIMIT_MIN:g} to "
             f"{_STALL_LIMIT_MAX:g} seconds, or 0 for none"
         )
-    return Settings(chosen.mount, devices, chosen.log_level, chosen.max_devices, chosen.stall_limit)
+    return Settings(
+        chosen.mount,
+        devices,
+        chosen.log_level,
+        chosen.max_devices,
+        chosen.stall_limit,
+        chosen.passthrough == "auto",
+    )
 
 
 def _make_parser() -> _Parser:
@@ -130,6 +138,13 @@ def _make_parser() -> _Parser:
         choices=("auto", "fuse", "cuse"),
         default="auto",
         help="how the devices reach programs; auto takes the best that there is (default: auto)",
+    )
+    parser.add_argument(
+        "--passthrough",
+        choices=("auto", "off"),
+        default="auto",
+        help="off: do as on a kernel whose FUSE cannot map the receive area, so that clients have "
+        "to ask for it (default: auto)",
     )
     parser.add_argument(
         "--stall-limit",

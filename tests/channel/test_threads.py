@@ -67,7 +67,7 @@ def backing() -> Backing:
 @pytest.fixture
 def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
     upkeep = Upkeep(lambda: None, lambda process: None)
-    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch)
+    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch, 2)
 
 
 def open_client(opener: FileOpener) -> FileClient:

@@ -24,6 +24,7 @@ class Limits(NamedTuple):
     refs_per_process: int = 65536  # BR_FAILED_REPLY to whoever sends this process one more
     buffers_per_process: int = 16384  # BR_FAILED_REPLY to the sender, as when space runs out
     objects_per_transaction: int = 8192  # BR_FAILED_REPLY; see write_bytes_per_ioctl
+    attachments_per_process: int = 16  # ENOSPC from BINDERD_ATTACH; two descriptors of ours each
     files_per_transaction: int = 1024  # BR_FAILED_REPLY; held by the daemon until delivery
     # One ioctl is one turn of the daemon, so one client must not make it arbitrarily long: a longer
     # write buffer is consumed up to here and write_consumed says so.

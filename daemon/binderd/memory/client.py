@@ -7,8 +7,10 @@ space per process that uses the file, a watch on each thread.
 
 from __future__ import annotations
 
+from errno import EINVAL, EMFILE, ENFILE, ENOSPC
 from typing import TYPE_CHECKING, Final
 
+from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.identity import (
     NO_ID,
     is_foreign,
@@ -18,9 +20,10 @@ from binderd.memory.identity import (
     uid_as_seen_by,
     user_of,
 )
-from binderd.memory.memfd_arena import MemfdArena
+from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.proc import FileId, belongs_to, process_of
 from binderd.memory.process_memory import AddressSpace, ProcessMemory
+from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,11 +54,12 @@ class FileClient:
         pid: the opener's process id.
         tid: the thread that opened it.
         arena: its pages.
-        backing_id: what the kernel calls those pages.
+        backing_id: what the kernel calls those pages, 0 if it does not know them.
         opener: who made this, and takes it back.
     """
 
     __slots__ = (
+        "_attachments",
         "_opener",
         "_security_context",
         "_seen_pids",
@@ -84,6 +88,7 @@ class FileClient:
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
         self._opener = opener
+        self._attachments: dict[int, Attachment] = {}  # by process id
         self._spaces: dict[int, AddressSpace] = {}  # by process id
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
 
@@ -135,6 +140,58 @@ class FileClient:
             entry.space.close()
             self._spaces.pop(entry.space.pid, None)
 
+    # The extension's socket
+
+    def attach(self, tid: int, fd: int, flags: int) -> int:
+        """Take the socket that a thread names, and send what is due at once (BINDERD_ATTACH).
+
+        Args:
+            tid: the thread, which must have a request open.
+            fd: the socket's number in its process.
+            flags: BINDERD_ATTACH_...
+
+        Returns:
+            0 or the errno: see docs/EXTENSION.md.
+        """
+        pid = self._process_of(tid)
+        if flags & BINDERD_ATTACH_AREA and pid != self.pid:
+            return EINVAL
+        attachment = attachment_of(tid, fd, flags)
+        if isinstance(attachment, int):
+            return attachment
+        errno = self._send_area(attachment) if flags & BINDERD_ATTACH_AREA else 0
+        if not errno and pid not in self._attachments:
+            errno = ENOSPC if len(self._attachments) >= self._opener.attachments_max else 0
+        if errno:
+            attachment.close()
+            return errno
+        self.detach(pid)
+        if flags & BINDERD_ATTACH_FILES:
+            attachment.pidfd = self._opener.watch.watch_process(self, pid)
+            self._attachments[pid] = attachment
+        else:
+            attachment.close()
+        return 0
+
+    def attachment(self, pid: int) -> Attachment | None:
+        """Return the socket through which the process ``pid`` wants its descriptors, if any."""
+        return self._attachments.get(pid)
+
+    def detach(self, pid: int) -> None:
+        """Let go of the socket of a process."""
+        attachment = self._attachments.pop(pid, None)
+        if attachment is not None:
+            self._opener.watch.forget(attachment.pidfd)
+            attachment.close()
+
+    def _send_area(self, attachment: Attachment) -> int:
+        try:
+            fd = self.pages.shared_fd()
+        except OSError as error:
+            # EMFILE is about our table of descriptors; to the client it would mean its own.
+            return ENFILE if error.errno == EMFILE else error.errno or EINVAL
+        return attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
+
     def adopt(self, process: Process) -> None:
         """Say which engine process the file has become."""
         self.pages.process = process
@@ -143,20 +200,27 @@ class FileClient:
         """Give everything back: descriptors, pages, the backing id."""
         for tid in list(self._threads):
             self.forget_thread(tid)
+        for pid in list(self._attachments):
+            self.detach(pid)
         self._opener.take_back(self)
 
     def _space_of(self, tid: int) -> AddressSpace:
         for pid, space in self._spaces.items():
             if belongs_to(tid, pid):
                 return space
-        try:
-            pid = process_of(tid)
-        except OSError:
-            pid = tid
+        pid = self._process_of(tid)
         space = AddressSpace(pid)
         space.open(tid)
         self._spaces[pid] = space
         return space
+
+    def _process_of(self, tid: int) -> int:
+        if belongs_to(tid, self.pid):
+            return self.pid
+        try:
+            return process_of(tid)
+        except OSError:
+            return tid
 
 
 class FileOpener:
@@ -168,9 +232,19 @@ class FileOpener:
         unregister: takes a backing id back.
         upkeep: looks after the arenas.
         watch: looks after the threads.
+        attachments_max: how many processes may attach a socket to one open file.
     """
 
-    __slots__ = ("_clients", "_device", "_register", "_unregister", "_upkeep", "watch")
+    __slots__ = (
+        "_clients",
+        "_device",
+        "_register",
+        "_unregister",
+        "_upkeep",
+        "attachments_max",
+        "has_passthrough",
+        "watch",
+    )
 
     def __init__(
         self,
@@ -179,24 +253,29 @@ class FileOpener:
         unregister: Callable[[int], None],
         upkeep: Upkeep,
         watch: ThreadWatch,
+        attachments_max: int,
     ) -> None:
         self._device = device
         self._register = register
         self._unregister = unregister
         self._upkeep = upkeep
         self.watch = watch
+        self.attachments_max = attachments_max
+        self.has_passthrough = True  # does the kernel take backing files?
         self._clients: dict[FileClient, None] = {}
 
     def open(self, tid: int, nodeid: int) -> FileClient:
-        """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``.
+        """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
 
         Raises:
             OSError: the thread cannot be found, or memory or descriptors are used up.
         """
         pid = process_of(tid)
-        arena = MemfdArena(pid, FileId(*self._device, nodeid), self._upkeep)
+        has_mmap = self.has_passthrough and nodeid != 0
+        file = FileId(*self._device, nodeid) if has_mmap else None
+        arena = MemfdArena(pid, file, self._upkeep)
         try:
-            backing_id = self._register(arena.fd)
+            backing_id = self._register(arena.fd) if has_mmap else 0
         except BaseException:
             arena.close()
             raise
@@ -207,13 +286,17 @@ class FileOpener:
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""
         if self._clients.pop(client, self) is None:
-            self._unregister(client.backing_id)
+            if client.backing_id:
+                self._unregister(client.backing_id)
             client.pages.close()
 
     def reap(self) -> list[tuple[Process, int]]:
         """Return threads that have ended, as (process, thread id), and keep nothing for them."""
         gone = []
-        for client, tid in self.watch.ended():
+        for client, tid, is_process in self.watch.ended():
+            if is_process:
+                client.detach(tid)
+                continue
             client.forget_thread(tid)
             if client.pages.process is not None:
                 gone.append((client.pages.process, tid))
