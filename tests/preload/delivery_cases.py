@@ -269,8 +269,8 @@ def case_many_threads() -> None:
     def work() -> None:
         buffer = ctypes.create_string_buffer(48)
         for _ in range(300):
-            if process.ioctl(device, BINDER_WRITE_READ, buffer):
-                failures.append(ctypes.get_errno())
+            failed = process.ioctl(device, BINDER_WRITE_READ, buffer)
+            failures.extend([ctypes.get_errno()] * -failed)
 
     variable("busy").value = 2000
     threads = [threading.Thread(target=work) for _ in range(6)]

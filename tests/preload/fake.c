@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // fake.c - preloaded behind the library: a daemon within the process, that does what it is told.
 //
-// Its only device is /dev/null. It does what the protocol of docs/EXTENSION.md allows, also what the
-// real daemon does rarely or never; test_delivery.py is the program that it lives in.
+// Its only device is /dev/null. It does what the protocol of docs/EXTENSION.md allows, also what
+// the real daemon does rarely or never; delivery_cases.py is the program that it lives in.
 
 #define _GNU_SOURCE
 
