@@ -7,8 +7,10 @@ space per process that uses the file, a watch on each thread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.engine.ports import REFUSED, STOPPING
+from binderd.memory.files import Disposal, TakenFile
 from binderd.memory.identity import (
     NO_ID,
     is_foreign,
@@ -23,15 +25,42 @@ from binderd.memory.proc import FileId, belongs_to, process_of
 from binderd.memory.process_memory import AddressSpace, ProcessMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.ports import Client, ReceiverArena
+    from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
     from binderd.memory.thread_watch import ThreadWatch
     from binderd.memory.upkeep import Upkeep
 
 
 _SEEN_PIDS_MAX: Final = 256
+
+
+class Installer(Disposal, Protocol):
+    """Puts files into processes that know nothing of us."""
+
+    def begin(
+        self,
+        number: int,
+        tid: int,
+        files: Sequence[int],
+        closes: Sequence[int],
+        room: tuple[int, int],
+    ) -> bool:
+        """Begin to stop a thread and give its process files; False if that cannot be.
+
+        Args:
+            number: what it is called from now on.
+            files: descriptors of ours, which remain ours.
+            closes: descriptors in that process, to be closed first.
+            room: the unused part of the thread's read buffer: address, bytes.
+        """
+
+    def cancel(self, number: int) -> None:
+        """Nobody wants it any more."""
+
+    def is_own(self, tid: int) -> bool:
+        """Whether a thread is our own, or of who does this for us."""
 
 
 class _ThreadEntry:
@@ -122,7 +151,19 @@ class FileClient:
         space.threads += 1
         pidfd = self._opener.watch.watch(self, tid)
         self._threads[tid] = _ThreadEntry(pidfd, space)
-        return ProcessMemory(tid, space)
+        return ProcessMemory(tid, space, self._opener.installer)
+
+    def install(
+        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
+    ) -> int:
+        """Begin to give files to the process of ``tid``; see ``Client.install``."""
+        fds = [file.fd for file in files if isinstance(file, TakenFile)]
+        begun = self._opener.installer.begin(number, tid, fds, closes, room)
+        return STOPPING if begun else REFUSED
+
+    def cancel_install(self, number: int) -> None:
+        """Nobody wants the files any more."""
+        self._opener.installer.cancel(number)
 
     def forget_thread(self, tid: int) -> None:
         """The thread object of ``tid`` is gone: keep nothing for it."""
@@ -168,9 +209,18 @@ class FileOpener:
         unregister: takes a backing id back.
         upkeep: looks after the arenas.
         watch: looks after the threads.
+        installer: puts files into clients, and closes files.
     """
 
-    __slots__ = ("_clients", "_device", "_register", "_unregister", "_upkeep", "watch")
+    __slots__ = (
+        "_clients",
+        "_device",
+        "_register",
+        "_unregister",
+        "_upkeep",
+        "installer",
+        "watch",
+    )
 
     def __init__(
         self,
@@ -179,7 +229,9 @@ class FileOpener:
         unregister: Callable[[int], None],
         upkeep: Upkeep,
         watch: ThreadWatch,
+        installer: Installer,
     ) -> None:
+        self.installer = installer
         self._device = device
         self._register = register
         self._unregister = unregister
@@ -203,6 +255,10 @@ class FileOpener:
         client = FileClient(pid, tid, arena, backing_id, self)
         self._clients[client] = None
         return client
+
+    def is_own(self, tid: int) -> bool:
+        """Return whether a thread is our own, or of who acts for us."""
+        return self.installer.is_own(tid)
 
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""
