@@ -87,9 +87,8 @@ class KernelFd:
         if self._fd < 0:
             return False
         ready = self._poll.poll(_LINGER_MS)
-        heed = self._heed
-        if heed is not None and any(fd == self._companion for fd, _ in ready):
-            heed()
+        if ready and (len(ready) > 1 or ready[0][0] != self._fd) and self._heed is not None:
+            self._heed()
         return bool(ready)
 
     async def wait(self) -> None:
