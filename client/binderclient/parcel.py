@@ -11,6 +11,7 @@ This file must not touch memory or know who owns it: ``contents`` does.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -317,15 +318,21 @@ class Parcel(Contents):
 
         What nobody reads is closed with the parcel. The file is the sender's, not a copy: they
         share its position, for example.
+
+        Raises:
+            ParcelError: there is none, or it was read before.
         """
-        return ReceivedFile(self.read_file_descriptor())
+        descriptor = self.read_file_descriptor()
+        return ReceivedFile(descriptor if self._owner is not None else os.dup(descriptor))
 
     def read_file_descriptor(self) -> int:
-        """Read an open file's descriptor, which the caller must close from now on."""
+        """Like ``read_file``, but the bare descriptor: the caller must close it."""
         position = self._position
         kind, _flags, descriptor, _cookie = self._object_at(position, binder_fd_object)
         if kind != BINDER_TYPE_FD or position not in self._objects:
             raise ParcelError(f"no file descriptor at {position}")
+        if self._owner is not None and self._objects[position] is not None:
+            raise ParcelError(f"the file at {position} was read before")
         self._objects[position] = descriptor
         self._skip(position, binder_fd_object.size)
         return int(descriptor)

@@ -61,6 +61,7 @@ class Settings:
     devices_max: int = DEVICES_MAX  # how many there may be, those that are added later included
     stall_limit: float = STALL_LIMIT  # seconds; 0: none
     injects: bool = True  # may clients be stopped to give them descriptors?
+    passthrough: bool = True  # let mmap of a FUSE file show the receive area, if the kernel can
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -100,6 +101,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         chosen.max_devices,
         chosen.stall_limit,
         chosen.descriptors == "inject",
+        chosen.passthrough == "auto",
     )
 
 
@@ -138,6 +140,13 @@ def _make_parser() -> _Parser:
         choices=("auto", "fuse", "cuse"),
         default="auto",
         help="how the devices reach programs; auto takes the best that there is (default: auto)",
+    )
+    parser.add_argument(
+        "--passthrough",
+        choices=("auto", "off"),
+        default="auto",
+        help="off: do as on a kernel whose FUSE cannot map the receive area, so that clients have "
+        "to ask for it (default: auto)",
     )
     parser.add_argument(
         "--stall-limit",

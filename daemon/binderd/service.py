@@ -125,18 +125,26 @@ class Service:
             self._upkeep,
             self._watch,
             self._injector,
+            self._engine.limits.attachments_per_process,
         )
         now = int(time.time())
         directory = Directory(settings.devices, settings.devices_max, self._engine.forget_context)
-        tree = Tree(directory, now)
+        self._tree = Tree(directory, now)
         self._device = BinderDevice(
-            self._engine, tree, directory, self._opener, outgoing, self._start_timer
+            self._engine, self._tree, directory, self._opener, outgoing, self._start_timer
         )
         logs = LogTree(self._engine, resource.getpagesize())
         self._logs = LogFiles(logs, now, self._complain)
-        session = Session(tree, self._device, outgoing, self._negotiated, self._handler_failed)
+        self._session = Session(
+            self._tree,
+            self._device,
+            outgoing,
+            self._negotiated,
+            self._handler_failed,
+            has_passthrough=settings.passthrough,
+        )
         trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
-        self._pump = Pump(self._channel, session, self._reply_failed, trace)
+        self._pump = Pump(self._channel, self._session, self._reply_failed, trace)
         self._end = trio.CancelScope()
         self._nursery: trio.Nursery | None = None  # while it runs
         self._timers: dict[int, trio.CancelScope] = {}  # those that run
@@ -301,6 +309,9 @@ class Service:
             self.refusal = refusal
             self._end.cancel()
             return
+        if not self._session.has_passthrough:
+            self._opener.has_passthrough = False
+            self._tree.device_size = 0
         self._is_agreed.set()
 
     def _handler_failed(self, opcode: int, error: Exception) -> None:

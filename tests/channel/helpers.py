@@ -267,7 +267,9 @@ def run_client(directory: Path, code: str) -> list[str]:
 
 
 class NoInstaller:
-    """Where no file is to be installed or disposed of; implements ``Installer``."""
+    """Where no file is to be installed; implements ``Installer``."""
+
+    injects = False
 
     def begin(self, *arguments: object) -> bool:
         raise AssertionError("no file is there to be installed")

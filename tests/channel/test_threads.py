@@ -68,7 +68,7 @@ def backing() -> Backing:
 def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
     upkeep = Upkeep(lambda: None, lambda process: None)
     installer = NoInstaller()
-    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch, installer)
+    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch, installer, 2)
 
 
 def open_client(opener: FileOpener) -> FileClient:

@@ -24,6 +24,7 @@ class Limits(NamedTuple):
     refs_per_process: int = 65536  # BR_FAILED_REPLY to whoever sends this process one more
     buffers_per_process: int = 16384  # BR_FAILED_REPLY to the sender, as when space runs out
     objects_per_transaction: int = 8192  # BR_FAILED_REPLY; see write_bytes_per_ioctl
+    attachments_per_process: int = 16  # ENOSPC from BINDERD_ATTACH; two descriptors of ours each
     # Files on their way, which the daemon has open meanwhile; BR_FAILED_REPLY. Each open file of a
     # device has the same number as sender and as receiver, so that nobody uses up all of them.
     files_per_transaction: int = 1024

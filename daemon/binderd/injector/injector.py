@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.closer import Closer
 from binderd.injector import messages
+from binderd.injector.architecture import own_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ class Injector:
     ) -> None:
         self._reports = reports
         self._moved = moved
-        self._injects = injects
+        self.injects = injects and own_architecture() is not None
         self._closer = Closer()
         self._jobs: dict[int, None] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +93,7 @@ class Injector:
             closes: descriptors in the thread's process that are to be closed first.
             room: the unused part of its read buffer: address, bytes.
         """
-        if not self._injects or len(closes) > _CLOSES_MAX or not self._is_running():
+        if not self.injects or len(closes) > _CLOSES_MAX or not self._is_running():
             return False
         head = messages.head.pack(messages.BEGIN, number)
         job = messages.job.pack(tid, len(files), *room)

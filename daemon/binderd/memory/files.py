@@ -11,8 +11,11 @@ import ctypes
 import fcntl
 import os
 import stat
+from errno import EINVAL
 from struct import Struct
 from typing import Final, Protocol
+
+from binderd.memory.proc import process_of
 
 _PIDFD_THREAD: Final = os.O_EXCL
 
@@ -100,7 +103,7 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
     if not 0 <= fd < 1 << 31:
         return None
     try:
-        pidfd = os.pidfd_open(tid, _PIDFD_THREAD)
+        pidfd = _open_pidfd(tid)
     except OSError:
         return None
     try:
@@ -113,3 +116,17 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
         os.close(taken)
         return None
     return TakenFile(taken, disposal)
+
+
+def _open_pidfd(tid: int) -> int:
+    """Return a pidfd that leads to the descriptors of thread ``tid``.
+
+    Differs: before Linux 6.9 there are pidfds of processes only, so a thread that has a table of
+    descriptors of its own (without CLONE_FILES) is taken for its process' first one.
+    """
+    try:
+        return os.pidfd_open(tid, _PIDFD_THREAD)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+    return os.pidfd_open(process_of(tid))
