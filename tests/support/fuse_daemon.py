@@ -21,7 +21,17 @@ from support.puppeteer import GLANCE, PATIENCE
 
 DEVICES_COUNT: Final = 1000
 BARRIER: Final = "barrier"
-KINDS: Final = ("processes", "threads", "nodes", "refs", "deaths", "transactions", "buffers")
+KINDS: Final = (
+    "processes",
+    "threads",
+    "nodes",
+    "refs",
+    "deaths",
+    "transactions",
+    "buffers",
+    "files",
+    "installations",
+)
 
 
 def missing_capability() -> str | None:
