@@ -125,7 +125,7 @@ class FreezeNotice(Work):
             self.resend = True
         self.is_frozen = frozen
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         """BR_FROZEN_BINDER ends the read: a client may react with transactions (R4)."""
         if self.cleared:
             self._process.count_return(BR_CLEAR_FREEZE_NOTIFICATION_DONE)

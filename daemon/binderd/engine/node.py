@@ -192,7 +192,7 @@ class Node(Work):
 
     # News for the owner
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         """Tell the owner what changed: BR_INCREFS, BR_ACQUIRE, BR_RELEASE, BR_DECREFS (N5)."""
         strong = bool(self.internal_strong or self.local_strong)
         weak = strong or bool(self.refs or self.local_weak)

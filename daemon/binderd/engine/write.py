@@ -103,6 +103,9 @@ def run(thread: Thread, request: WriteRead) -> int:
 def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:
     buffer = thread.process.delivered_buffer(binder_uintptr_t.unpack_from(data, offset)[0])
     if buffer is not None:  # E7
+        if buffer.array_numbers:
+            thread.closes += buffer.array_numbers
+            thread.need_return = True  # R7
         thread.process.free_buffer(buffer)
 
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""binderd's own extension of the ABI: the only formats here that are nobody else's.
+
+It is for clients that know that they talk to binderd: they get their receive area where the kernel
+has no mmap for the device, and descriptors without being stopped for it. docs/EXTENSION.md tells
+how the pieces are used. Linux's own driver answers these ioctls with EINVAL, as it does all that it
+does not know, so asking is safe.
+"""
+
+from __future__ import annotations
+
+from errno import EREMOTEIO
+from typing import Final
+
+from binderwire.binder_abi import Message
+from binderwire.codec import Record, Struct, pad, s32, u32, u64
+from binderwire.ioc import IOC_READ, IOC_WRITE, ioc
+
+BINDERD_VERSION: Final = 1
+
+# The ioctls
+
+binderd_info = Record(
+    "binderd_info",
+    Struct("version" / u32, "flags" / u32, "area_size" / u64),  # area_size: bytes, at most
+)
+binderd_attach = Record("binderd_attach", Struct("socket" / s32, "flags" / u32))
+binderd_installed = Record(
+    "binderd_installed",
+    Struct("id" / u64, "error" / s32, "count" / u32, "numbers" / u64),  # numbers: of s32[count]
+)
+
+# binderd_info.flags
+BINDERD_HAS_MMAP: Final = 0x01  # mmap of the device shows the receive area
+BINDERD_INJECTS: Final = 0x02  # who does not attach gets descriptors as well, by ptrace
+
+# binderd_attach.flags
+BINDERD_ATTACH_AREA: Final = 0x01  # send the receive area, now
+BINDERD_ATTACH_FILES: Final = 0x02  # send descriptors, from now on
+
+IOCTLS: Final[dict[int, Message]] = {}
+
+
+def _ioctl(direction: int, number: int, name: str, payload: Record) -> int:
+    word = ioc(direction, "b", number, payload.size)
+    IOCTLS[word] = Message(name, word, payload)
+    return word
+
+
+BINDERD_GET_INFO: Final = _ioctl(IOC_READ, 0xB0, "BINDERD_GET_INFO", binderd_info)
+BINDERD_ATTACH: Final = _ioctl(IOC_WRITE, 0xB1, "BINDERD_ATTACH", binderd_attach)
+BINDERD_INSTALLED: Final = _ioctl(IOC_WRITE, 0xB2, "BINDERD_INSTALLED", binderd_installed)
+
+# What BINDER_WRITE_READ fails with when there are messages to take before it is issued again. Only
+# who has attached with BINDERD_ATTACH_FILES ever sees it; the driver has no use for it.
+BINDERD_ERRNO: Final = EREMOTEIO
+
+# Messages through the socket, from the daemon
+
+binderd_message = Record(
+    "binderd_message",
+    Struct("kind" / u32, "count" / u32, "value" / u64, "left" / u32, pad(4)),
+)
+
+# binderd_message.kind
+BINDERD_AREA: Final = 1  # one descriptor to map; value: bytes, at most
+BINDERD_FILES: Final = 2  # count descriptors; value: their id; left: how many are still to come
+BINDERD_CLOSE: Final = 3  # close these: s32[count] behind the message
+
+# As many descriptors as the kernel takes in one message (SCM_MAX_FD).
+BINDERD_FILES_MAX: Final = 253
