@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from binderd.engine.buffers import BufferArea, RangeAllocator
 from binderd.engine.engine import Engine
 from binderd.engine.limits import Limits
+from binderd.engine.ports import STOPPING
 from binderd.engine.thread import POLL
 from binderd.engine.transaction import Transaction
 from binderwire import binder_abi as abi
 from oracle import program, script
+from oracle.installs import Install
 from oracle.program import Ended
 from oracle.script import Close, Ioctl, Kill, Open, Poll, Renice, Signal, Unmap, WriteRead
 from support.fakes import FakeArena, FakeClient, FakeMemory, FakeThread
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
     from oracle.program import Result
     from oracle.script import Step
+    from support.fakes import FakeFile
 
+TID_FIRST: Final = 30000
 _NICE_MAX: Final = 19
 _PATTERN: Final = 0xEE
 _PAYLOADS: Final = (abi.BR_TRANSACTION, abi.BR_REPLY, abi.BR_TRANSACTION_SEC_CTX)
@@ -100,7 +104,13 @@ class File:
         if step.size:
             arena.map(step.size)
         self.arena = arena
-        client = FakeClient(self.owner, arena, lambda tid: self.owner.fakes[tid % script.THREADS])  # type: ignore[arg-type]
+        fakes = self.owner.fakes
+        client = FakeClient(
+            self.owner,  # type: ignore[arg-type]
+            arena,
+            lambda tid: fakes[tid % script.THREADS],
+            lambda tid, number, files, closes, _: player.install(tid, number, files, closes),
+        )
         self.process: Process = player.engine.open(
             f"binder{step.device}", self.owner.pid, client, nonblocking=step.nonblocking
         )
@@ -116,8 +126,11 @@ class File:
 class Call:
     """An ioctl under way."""
 
-    def __init__(self, thread: int, file: File, request: int, argument: bytes | None) -> None:
+    def __init__(
+        self, thread: int, ticket: int, file: File, request: int, argument: bytes | None
+    ) -> None:
         self.thread = thread
+        self.ticket = ticket
         self.file = file
         self.request = request
         self.argument = argument or b""
@@ -143,6 +156,7 @@ class Player:
         self.expected: list[Result] = []
         self.ended_early: str | None = None
         self._gives_up: str | None = None  # because of the present step
+        self._installs: list[Install] = []
         self._ended: list[tuple[Ended, File | None]] = []  # since the latest report
         self._last_ticket = 0
         self._checking = checking
@@ -323,7 +337,7 @@ class Player:
         self.operations.append(program.fill(address, octets))
 
     def tid(self, thread: int) -> int:
-        return 30000 + thread
+        return TID_FIRST + thread
 
     def _nice(self, thread: int) -> int:
         return self.actors[script.process_of(thread)].fakes[thread % script.THREADS].nice()
@@ -331,13 +345,21 @@ class Player:
     def _call(self, thread: int, file: File, request: int, argument: bytes | None) -> None:
         self._last_ticket += 1
         ticket = self._last_ticket
-        call = Call(thread, file, request, argument)
+        call = Call(thread, ticket, file, request, argument)
         self.calls[ticket] = file.calls[thread] = call
         self.busy[thread] = ticket
         self.engine.ioctl(file.process, self.tid(thread), 0, request, argument or b"", ticket)
         self._drain()
 
+    def install(self, tid: int, number: int, files: list[FakeFile], closes: list[int]) -> int:
+        """Begin to install files; goes on when the engine's call is through."""
+        call = self.calls[self.busy[tid % TID_FIRST]]
+        self._installs.append(Install(call, number, files, closes))
+        return STOPPING
+
     def _drain(self) -> None:
+        while self._installs:
+            self._installs.pop(0).carry_out(self)
         completions, self.engine.outbox[:] = list(self.engine.outbox), []
         assert not self.engine.timers, "no freeze of a script waits"
         self.engine.poll_wakes.clear()
