@@ -48,20 +48,21 @@ class FuseDaemon(Driver):
 
     Args:
         directory: empty; for the mount point and the log.
-        options: of the daemon.
+        arguments: more of the daemon's command line.
     """
 
     name = "fuse"
     is_kernel = False
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *arguments: str) -> None:
         self._mount = directory / "mount"
         self.control = self._mount / "binder-control"
         self.log = directory / "log"
         self._numbers = itertools.count()
         names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
-        command = [sys.executable, "-m", "binderd", "--mount", str(self._mount), *options]
+        command = [sys.executable, "-m", "binderd", "--mount", str(self._mount)]
         command += [word for name in names for word in ("--device", name)]
+        command += arguments
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness,
             self.log.open("w") as log,
