@@ -18,6 +18,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
+from binderclient import deliveries
 from binderclient.errors import DeviceError, ProtocolError
 from binderclient.extension import lacks_mmap, map_area
 from binderwire.binder_abi import (
@@ -30,6 +31,7 @@ from binderwire.binder_abi import (
     binder_extended_error,
     binder_write_read,
 )
+from binderwire.extension_abi import BINDERD_ERRNO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +68,7 @@ class Driver:
         except BaseException:
             os.close(self.fd)
             raise
+        self._deliveries = deliveries.attach(self.control)
         self._base = _address_of(self._mapping)
         self._pages = memoryview(self._mapping)
 
@@ -151,6 +154,11 @@ class Driver:
         _id, _command, param = binder_extended_error.unpack_from(answer)
         return max(0, -int(param))
 
+    def take_deliveries(self) -> None:
+        """Take the descriptors that the driver wants installed before a read goes on."""
+        if self._deliveries is not None:
+            self._deliveries.take()
+
     # Received memory
 
     def view(self, address: int, size: int) -> memoryview:
@@ -186,6 +194,8 @@ class Driver:
         number, self.fd = self.fd, -1
         with contextlib.suppress(OSError):  # a driver that is gone; the file is closed anyway
             os.close(number)
+        if self._deliveries is not None:
+            self._deliveries.close()
         with contextlib.suppress(BufferError):
             self._pages.release()
             self._mapping.close()
@@ -223,11 +233,14 @@ class WriteRead:
 
         After a signal the same record goes in again: the driver has noted in it what it consumed,
         and repeats nothing (behaviours R9).  ``go_on`` is asked before that; EINTR is returned if
-        it says no.  An exception from a signal handler passes through.
+        it says no.  An exception from a signal handler passes through.  It also goes in again after
+        descriptors were taken that binderd has sent.
         """
         while _ioctl(driver.fd, BINDER_WRITE_READ, self._record_address) < 0:
             number = ctypes.get_errno()
-            if number != errno.EINTR or not go_on():
+            if number == BINDERD_ERRNO:
+                driver.take_deliveries()
+            elif number != errno.EINTR or not go_on():
                 return number
         return 0
 

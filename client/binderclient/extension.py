@@ -7,11 +7,12 @@ Rules of this file: it is only for devices that are binderd's, and it keeps noth
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import mmap
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderwire.extension_abi import (
     BINDERD_AREA,
@@ -26,7 +27,7 @@ from binderwire.extension_abi import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     # An ioctl of the device: its number and its argument.
     Control = Callable[[int, bytearray], None]
@@ -58,24 +59,36 @@ def map_area(control: Control, size: int) -> mmap.mmap:
         with theirs:
             request = binderd_attach.pack(theirs.fileno(), BINDERD_ATTACH_AREA)
             control(BINDERD_ATTACH, bytearray(request))
-        kind, _, value, descriptors = receive(ours)
+        message = receive(ours)
+    descriptors = [] if message is None else message.descriptors
     try:
-        if kind != BINDERD_AREA or len(descriptors) != 1:
-            raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
-        size = min(size, value)
+        if message is None or message.kind != BINDERD_AREA or len(descriptors) != 1:
+            number = errno.EMFILE if message is not None and message.is_cut else errno.EPROTO
+            raise OSError(number, os.strerror(number))
+        size = min(size, message.value)
         area = mmap.mmap(descriptors[0], size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     finally:
-        for number in descriptors:
-            os.close(number)
+        close_all(descriptors)
     area.madvise(mmap.MADV_DONTFORK)  # a child has no receive area (behaviours B8)
     return area
 
 
-def receive(end: socket.socket) -> tuple[int, bytes, int, list[int]]:
-    """Return kind, body, value and descriptors of the message that waits in the socket.
+class Message(NamedTuple):
+    """What came through the socket."""
+
+    kind: int
+    value: int
+    left: int  # how many descriptors are still to follow
+    body: bytes
+    descriptors: list[int]
+    is_cut: bool  # did not all descriptors come? Then there are none here
+
+
+def receive(end: socket.socket) -> Message | None:
+    """Return the message that waits in the socket, None if there will be no more.
 
     Raises:
-        OSError: EAGAIN, there is none; EMFILE, there is no room for its descriptors, and none came.
+        OSError: EAGAIN, there is none.
     """
     room = socket.CMSG_SPACE(BINDERD_FILES_MAX * _FD_SIZE)
     flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
@@ -84,11 +97,19 @@ def receive(end: socket.socket) -> tuple[int, bytes, int, list[int]]:
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(data[: len(data) - len(data) % _FD_SIZE])
-    if result & socket.MSG_CTRUNC:
-        for number in descriptors:
-            os.close(number)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if len(octets) < binderd_message.size:
-        raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
-    message = binderd_message.read(octets)
-    return message.kind, octets[binderd_message.size :], message.value, list(descriptors)
+        close_all(descriptors)
+        return None
+    message, body = binderd_message.read(octets), octets[binderd_message.size :]
+    is_cut = bool(result & socket.MSG_CTRUNC) or (not body and len(descriptors) != message.count)
+    if is_cut:
+        close_all(descriptors)
+        descriptors = array.array("i")
+    return Message(message.kind, message.value, message.left, body, list(descriptors), is_cut)
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close descriptors; it does not matter whether they are open."""
+    for number in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(number)

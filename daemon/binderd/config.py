@@ -60,6 +60,7 @@ class Settings:
     log_level: str = "info"
     devices_max: int = DEVICES_MAX  # how many there may be, those that are added later included
     stall_limit: float = STALL_LIMIT  # seconds; 0: none
+    injects: bool = True  # may clients be stopped to give them descriptors?
     passthrough: bool = True  # let mmap of a FUSE file show the receive area, if the kernel can
 
 
@@ -99,6 +100,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         chosen.log_level,
         chosen.max_devices,
         chosen.stall_limit,
+        chosen.descriptors == "inject",
         chosen.passthrough == "auto",
     )
 
@@ -153,6 +155,13 @@ def _make_parser() -> _Parser:
         default=STALL_LIMIT,
         help="kill a client whose memory does not answer for so long (pages of a file system or "
         "a userfaultfd of its own), which keeps everybody waiting; 0: never (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--descriptors",
+        choices=("inject", "attach-only"),
+        default="inject",
+        help="how clients receive file descriptors: by being stopped with ptrace for a moment "
+        "unless they attach (docs/EXTENSION.md), or only if they attach (default: %(default)s)",
     )
     parser.add_argument(
         "--log-level",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,6 +40,8 @@ def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
 
 BY_NAME = ("BINDER_", "BC_", "BR_")  # statements that are about something that can be seen
 BACKENDS = ("engine", "fuse", "kernel") if has_driver() else ("engine", "fuse")
+if "BINDERD_BACKENDS" in os.environ:  # only some of them, for example "kernel"
+    BACKENDS = tuple(os.environ["BINDERD_BACKENDS"].split())
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from binderd.engine.engine import Engine
     from binderd.engine.process import Process
@@ -90,6 +90,9 @@ class Opener(Protocol):
         Raises:
             OSError: the file cannot be opened; its errno goes to the client.
         """
+
+    def is_own(self, tid: int) -> bool:
+        """Return whether a thread is our own, or of who acts for us."""
 
 
 class OpenFile:
@@ -267,8 +270,11 @@ class BinderDevice:
         file = self._files.get(handle)
         if file is None:
             return b"" if handle == _CONTROL_HANDLE else EBADF
-        self._engine.flush(file.process)
-        self.drain()
+        # A device file on its way to another process is open here as well (O10); that is no
+        # descriptor that anybody has closed.
+        if not self._opener.is_own(tid):
+            self._engine.flush(file.process)
+            self.drain()
         return b""
 
     def release(
@@ -317,6 +323,16 @@ class BinderDevice:
         if process in self._by_process:
             self._engine.unmapped(process)
             self.drain()
+
+    def stopped(self, number: int) -> None:
+        """See ``Engine.stopped``."""
+        self._engine.stopped(number)
+        self.drain()
+
+    def installed(self, number: int, numbers: Sequence[int] | None) -> None:
+        """See ``Engine.installed``."""
+        self._engine.installed(number, numbers)
+        self.drain()
 
     def expire(self, timer: int) -> None:
         """A timer has run out."""

@@ -17,6 +17,7 @@ from binderwire.extension_abi import (
     BINDERD_ATTACH_FILES,
     BINDERD_GET_INFO,
     BINDERD_HAS_MMAP,
+    BINDERD_INJECTS,
     BINDERD_VERSION,
     binderd_attach,
     binderd_info,
@@ -33,12 +34,18 @@ class ExtensionClient(Protocol):
 
     backing_id: int  # what the kernel calls its pages, 0 if the client cannot map the device
 
+    @property
+    def injects(self) -> bool:
+        """Whether who does not attach gets descriptors as well, by ptrace."""
+
     def attach(self, tid: int, fd: int, flags: int) -> int:
         """Take the socket ``fd`` of thread ``tid``, whose request is open; return 0 or an errno."""
 
 
 def _get_info(client: ExtensionClient, tid: int, argument: bytes) -> tuple[int, bytes]:
     flags = BINDERD_HAS_MMAP if client.backing_id else 0
+    if client.injects:
+        flags |= BINDERD_INJECTS
     return 0, binderd_info.pack(BINDERD_VERSION, flags, MAPPING_SIZE_MAX)
 
 

@@ -5,7 +5,7 @@ The client made the pair and named one end (BINDERD_ATTACH, docs/EXTENSION.md); 
 end out of its table. The client still shares it, so no setting of it can be relied on: each send
 says for itself that it neither waits nor raises a signal.
 
-Nothing here may know what is sent.
+Nothing here may know why something is sent.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ import os
 import socket
 from array import array
 from errno import EAGAIN, EBADF, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, ENOTSOCK, EPIPE, ETOOMANYREFS
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from binderd.memory.files import take_file
-from binderwire.extension_abi import binderd_message
+from binderwire.extension_abi import (
+    BINDERD_CLOSE,
+    BINDERD_FILES,
+    BINDERD_FILES_MAX,
+    binderd_message,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from binderd.memory.files import Disposal
 
 # It might work later; for whoever waits for nothing it is all the same.
 _NO_ROOM: Final = frozenset({EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM, ETOOMANYREFS})
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _NUMBER_SIZE: Final = 4  # bytes of an s32
+_pack_number: Final = Struct("=i").pack
 
 
 class Attachment:
@@ -34,12 +43,14 @@ class Attachment:
     Args:
         end: owned from now on.
         flags: BINDERD_ATTACH_..., what it is for.
+        disposal: closes it in the end: there may be anything in what the client has sent us.
     """
 
-    __slots__ = ("_end", "flags", "pidfd")
+    __slots__ = ("_disposal", "_end", "flags", "pidfd")
 
-    def __init__(self, end: socket.socket, flags: int) -> None:
+    def __init__(self, end: socket.socket, flags: int, disposal: Disposal) -> None:
         self._end = end
+        self._disposal = disposal
         self.flags = flags
         self.pidfd = -1  # the watch on the process, what ``ThreadWatch.forget`` takes
 
@@ -67,12 +78,37 @@ class Attachment:
             return EAGAIN if error.errno in _NO_ROOM else EPIPE
         return 0
 
+    def send_files(self, number: int, fds: Sequence[int]) -> bool:
+        """Send the files of an installation, in as many messages as it takes.
+
+        Returns:
+            False if they were not all sent. What was is of no use without the rest: the client has
+            to be told by the end of the socket.
+        """
+        for start in range(0, len(fds), BINDERD_FILES_MAX):
+            part = fds[start : start + BINDERD_FILES_MAX]
+            left = len(fds) - start - len(part)
+            if self.send(BINDERD_FILES, number, left, part):
+                return False
+        return True
+
+    def send_closes(self, numbers: Sequence[int]) -> bool:
+        """Tell the client to close descriptors of its own; False if that cannot all be said."""
+        for start in range(0, len(numbers), BINDERD_FILES_MAX):
+            part = numbers[start : start + BINDERD_FILES_MAX]
+            body = b"".join([_pack_number(one) for one in part])
+            if self.send(BINDERD_CLOSE, 0, len(numbers) - start - len(part), body=body):
+                return False
+        return True
+
     def close(self) -> None:
         """Let go of the socket; what is in it stays for the client."""
-        self._end.close()
+        fd = self._end.detach()
+        if fd >= 0:
+            self._disposal.dispose(fd, flushes=False)
 
 
-def attachment_of(tid: int, fd: int, flags: int) -> Attachment | int:
+def attachment_of(tid: int, fd: int, flags: int, disposal: Disposal) -> Attachment | int:
     """Return the attachment over the socket that thread ``tid`` has under ``fd``.
 
     Both ends must be without a name, as those of a pair are: a client must not get us to talk to a
@@ -89,7 +125,7 @@ def attachment_of(tid: int, fd: int, flags: int) -> Attachment | int:
             return ENOTSOCK
     except OSError:
         return EBADF
-    taken = take_file(tid, fd)
+    taken = take_file(tid, fd, disposal)
     if taken is None:
         return EBADF
     try:
@@ -103,6 +139,6 @@ def attachment_of(tid: int, fd: int, flags: int) -> Attachment | int:
         if end.getsockname() or end.getpeername():
             raise OSError(EINVAL, os.strerror(EINVAL))
     except OSError as error:
-        end.close()
+        disposal.dispose(end.detach(), flushes=False)
         return EINVAL if error.errno is None else error.errno
-    return Attachment(end, flags)
+    return Attachment(end, flags, disposal)

@@ -8,9 +8,11 @@ space per process that uses the file, a watch on each thread.
 from __future__ import annotations
 
 from errno import EINVAL, EMFILE, ENFILE, ENOSPC
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.engine.ports import REFUSED, SENT, STOPPING
 from binderd.memory.attachment import Attachment, attachment_of
+from binderd.memory.files import Disposal, TakenFile
 from binderd.memory.identity import (
     NO_ID,
     is_foreign,
@@ -26,15 +28,44 @@ from binderd.memory.process_memory import AddressSpace, ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.ports import Client, ReceiverArena
+    from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
     from binderd.memory.thread_watch import ThreadWatch
     from binderd.memory.upkeep import Upkeep
 
 
 _SEEN_PIDS_MAX: Final = 256
+
+
+class Installer(Disposal, Protocol):
+    """Puts files into processes that know nothing of us."""
+
+    injects: bool  # or does it refuse?
+
+    def begin(
+        self,
+        number: int,
+        tid: int,
+        files: Sequence[int],
+        closes: Sequence[int],
+        room: tuple[int, int],
+    ) -> bool:
+        """Begin to stop a thread and give its process files; False if that cannot be.
+
+        Args:
+            number: what it is called from now on.
+            files: descriptors of ours, which remain ours.
+            closes: descriptors in that process, to be closed first.
+            room: the unused part of the thread's read buffer: address, bytes.
+        """
+
+    def cancel(self, number: int) -> None:
+        """Nobody wants it any more."""
+
+    def is_own(self, tid: int) -> bool:
+        """Whether a thread is our own, or of who does this for us."""
 
 
 class _ThreadEntry:
@@ -127,7 +158,26 @@ class FileClient:
         space.threads += 1
         pidfd = self._opener.watch.watch(self, tid)
         self._threads[tid] = _ThreadEntry(pidfd, space)
-        return ProcessMemory(tid, space)
+        return ProcessMemory(tid, space, self._opener.installer)
+
+    def install(
+        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
+    ) -> int:
+        """Begin to give files to the process of ``tid``; see ``Client.install``."""
+        fds = [file.fd for file in files if isinstance(file, TakenFile)]
+        pid = self._threads[tid].space.pid
+        attachment = self._attachments.get(pid)
+        if attachment is not None:
+            sent = attachment.send_closes(closes) and attachment.send_files(number, fds)
+            if not sent:
+                self.detach(pid)
+            return SENT if sent else REFUSED
+        begun = self._opener.installer.begin(number, tid, fds, closes, room)
+        return STOPPING if begun else REFUSED
+
+    def cancel_install(self, number: int) -> None:
+        """Nobody wants the files any more."""
+        self._opener.installer.cancel(number)
 
     def forget_thread(self, tid: int) -> None:
         """The thread object of ``tid`` is gone: keep nothing for it."""
@@ -141,6 +191,11 @@ class FileClient:
             self._spaces.pop(entry.space.pid, None)
 
     # The extension's socket
+
+    @property
+    def injects(self) -> bool:
+        """Whether who does not attach gets descriptors as well."""
+        return self._opener.installer.injects
 
     def attach(self, tid: int, fd: int, flags: int) -> int:
         """Take the socket that a thread names, and send what is due at once (BINDERD_ATTACH).
@@ -156,7 +211,7 @@ class FileClient:
         pid = self._process_of(tid)
         if flags & BINDERD_ATTACH_AREA and pid != self.pid:
             return EINVAL
-        attachment = attachment_of(tid, fd, flags)
+        attachment = attachment_of(tid, fd, flags, self._opener.installer)
         if isinstance(attachment, int):
             return attachment
         errno = self._send_area(attachment) if flags & BINDERD_ATTACH_AREA else 0
@@ -172,10 +227,6 @@ class FileClient:
         else:
             attachment.close()
         return 0
-
-    def attachment(self, pid: int) -> Attachment | None:
-        """Return the socket through which the process ``pid`` wants its descriptors, if any."""
-        return self._attachments.get(pid)
 
     def detach(self, pid: int) -> None:
         """Let go of the socket of a process."""
@@ -232,6 +283,7 @@ class FileOpener:
         unregister: takes a backing id back.
         upkeep: looks after the arenas.
         watch: looks after the threads.
+        installer: puts files into clients, and closes files.
         attachments_max: how many processes may attach a socket to one open file.
     """
 
@@ -243,6 +295,7 @@ class FileOpener:
         "_upkeep",
         "attachments_max",
         "has_passthrough",
+        "installer",
         "watch",
     )
 
@@ -253,8 +306,10 @@ class FileOpener:
         unregister: Callable[[int], None],
         upkeep: Upkeep,
         watch: ThreadWatch,
+        installer: Installer,
         attachments_max: int,
     ) -> None:
+        self.installer = installer
         self._device = device
         self._register = register
         self._unregister = unregister
@@ -282,6 +337,10 @@ class FileOpener:
         client = FileClient(pid, tid, arena, backing_id, self)
         self._clients[client] = None
         return client
+
+    def is_own(self, tid: int) -> bool:
+        """Return whether a thread is our own, or of who acts for us."""
+        return self.installer.is_own(tid)
 
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""
