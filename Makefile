@@ -8,6 +8,8 @@ STAMP := $(VENV)/.setup-done
 # The daemon with its request path compiled (setup.py); what starts a daemon puts it first.
 COMPILED := build/compiled
 COMPILED_STAMP := $(COMPILED)/.done
+# The library for programs that cannot be changed, where 'binderctl run' finds it.
+PRELOAD := client/binderclient/libbinderd-preload.so
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
@@ -23,7 +25,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile demo run test test-vm vm parity check bench clean packages vm-packages fuse
+.PHONY: help setup compile preload demo run test test-vm fuzz-vm vm parity check bench clean packages \
+	vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -39,6 +42,8 @@ setup: packages $(STAMP) ## install what is missing: Debian packages, then Pytho
 
 compile: packages $(STAMP) $(COMPILED_STAMP) ## compile the daemon's request path (others call it)
 
+preload: packages $(STAMP) $(PRELOAD) ## compile the library of 'binderctl run' (others call it)
+
 demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work in a minute (root, /dev/fuse)
 	$(FAST) $(DEMO) $(ARGS)
 
@@ -46,7 +51,7 @@ run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it unti
 	$(FAST) $(RUN) $(ARGS)
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
-test: check $(COMPILED_STAMP) ## 'make check', then all tests (those that mount: root, /dev/fuse)
+test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
 	$(PYTEST) $(ARGS)
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
@@ -58,7 +63,7 @@ test: check $(COMPILED_STAMP) ## 'make check', then all tests (those that mount:
 VM_PART := tests/introspect/test_life.py tests/vm tests/conformance
 VM_FOLDER := $(abspath build/vm)
 VM_PARITY := $(VM_FOLDER)/parity-results.json
-test-vm: vm-packages packages $(STAMP) ## tests on a kernel with its own binder driver, in QEMU
+test-vm: vm-packages packages $(STAMP) $(PRELOAD) ## tests on a kernel with its own binder driver, in QEMU
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
 else
@@ -68,6 +73,11 @@ else
 		BINDERD_PARITY_RESULTS=$(VM_PARITY) $(BIN)/python -m pytest $(VM_PART)"
 	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_PARITY)
 endif
+
+fuzz-vm: export CASES ?= 300
+fuzz-vm: export SEED ?= 1
+fuzz-vm: vm-packages packages $(STAMP) ## CASES=300 random scripts, from SEED=1 on, here and there
+	PYTHONPATH=tests $(BIN)/python -m oracle --cases "$$CASES" --seed "$$SEED" $(ARGS)
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
@@ -86,7 +96,7 @@ bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket,
 	$(FAST) $(BENCH) $(ARGS)
 
 clean: ## remove what these targets made: .venv, build, caches
-	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache $(PRELOAD)
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -109,6 +119,9 @@ $(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
 		> build/compile.log 2>&1 || { cat build/compile.log; exit 1; }
 	@rm -rf $(COMPILED)/binderclient
 	@touch $@
+
+$(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/include/*.h) $(STAMP)
+	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_preload --inplace
 
 fuse:
 	@tests/setup.sh fuse "make $(firstword $(MAKECMDGOALS))"

@@ -158,7 +158,6 @@ _NEVER: Final = "the driver declares it only; a scenario that reads one fails"
 
 # Statements that no scenario names, and why.
 UNPROVEN: Final[dict[str, str]] = {
-    "R7": "needs descriptors that are handed over, which is to come",
     "BR_ERROR": "only where the driver has no memory left; a scenario that reads one fails",
     "BR_ACQUIRE_RESULT": _NEVER,
     "BR_ATTEMPT_ACQUIRE": _NEVER,

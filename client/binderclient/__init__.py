@@ -21,6 +21,7 @@ from binderclient.errors import (
     ProtocolError,
     RemoteException,
 )
+from binderclient.files import ReceivedFile
 from binderclient.objects import Caller, Proxy, Service, caller, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
@@ -40,6 +41,7 @@ __all__ = [
     "ParcelError",
     "ProtocolError",
     "Proxy",
+    "ReceivedFile",
     "RemoteException",
     "Service",
     "ServiceManager",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines of ``python -m binderclient`` and ``python -m binderclient.servicemanager``.
+"""The command lines of ``binderctl`` (or ``python -m binderclient``) and of the service manager.
 
 Arguments in, text or JSON out, exit status: 0 done, 1 it could not be done (one line on stderr says
-why), 2 the arguments are wrong.
+why), 2 the arguments are wrong. ``run`` becomes another program.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import json
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from binderclient.blocking import DEFAULT_PATH, Device
 from binderclient.errors import BinderError
 from binderclient.notify import notify
 from binderclient.parcel import Parcel
+from binderclient.preload import RunError, library_path, run
 from binderclient.servicemanager import ServiceManager, ServiceManagerService
 
 if TYPE_CHECKING:
@@ -26,20 +28,42 @@ if TYPE_CHECKING:
     from binderclient.objects import Proxy
 
 _DESCRIPTION: Final = """\
-Looks around on a binder device, and calls what it finds there."""
+Looks around on a binder device, calls what it finds there, and starts programs that were written
+for Linux's own driver."""
 
 _EPILOG: Final = """\
 examples:
-  python -m binderclient.servicemanager &          services are found through this one
-  python -m binderclient list                      what is there
-  python -m binderclient wait org.example.echo     ... until it is there
-  python -m binderclient call org.example.echo 1 s16 hello i32 42
-  python -m binderclient --device /dev/binderfs/hwbinder --json list
+  python -m binderclient.servicemanager &    services are found through this one
+  %(prog)s list                      what is there
+  %(prog)s wait org.example.echo     ... until it is there
+  %(prog)s call org.example.echo 1 s16 hello i32 42
+  %(prog)s --device /dev/binderfs/hwbinder --json list
+  %(prog)s run -- ./service_manager /dev/binderfs/binder
 
 arguments of call, each a type and a value:
   i32 N  i64 N  f X  d X  bool true|false  s16 TEXT  s8 TEXT  hex BYTES  null
 Requests start with the token of the interface that the service says it has, as those of services
 generated from AIDL must; --raw leaves it out."""
+
+_RUN_DESCRIPTION: Final = """\
+Starts a program with libbinderd-preload.so: for programs that were written for Linux's own driver
+and cannot be changed. With it
+
+  - mmap of a device works where the kernel has none: on CUSE, and on FUSE before Linux 6.9
+  - ioctl(fd, BINDER_SET_CONTEXT_MGR, 0) and other arguments of 0 work on FUSE
+  - descriptors arrive without the program being stopped for it by ptrace
+  - threads that end are reported at once (BINDER_THREAD_EXIT)
+
+Files that are not binderd's, Linux's own driver included, are left alone. Programs that are
+statically linked, or that gain privileges when they start, cannot be helped: there is a warning."""
+
+_RUN_EPILOG: Final = """\
+examples:
+  %(prog)s -- ./service_manager /dev/binder
+  LD_PRELOAD=libother.so %(prog)s -- PROGRAM      both are loaded, this one first
+
+It is the same as LD_PRELOAD=LIBRARY PROGRAM ARGUMENT...; "%(prog)s --library" prints LIBRARY.
+exit status: the program's; 127 no such program, 126 it cannot be executed, 1 there is no library"""
 
 
 def _truth(text: str) -> bool:
@@ -66,12 +90,17 @@ class _UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``python -m binderclient``; returns the exit status."""
+    """Run ``binderctl``; returns the exit status."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.command is not None:
+            return _run(chosen)
         with Device(chosen.device) as device:
             result: Any = chosen.run(ServiceManager(device), chosen)
+    except RunError as error:
+        print(f"binderctl: {error}", file=sys.stderr)
+        return error.status
     except _UsageError as error:
         parser.error(str(error))
     except BinderError as error:
@@ -109,14 +138,16 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    called = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(
-        prog="python -m binderclient",
+        prog=called if called == "binderctl" else "python -m binderclient",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", metavar="PATH", default=DEFAULT_PATH, help="%(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=None)  # of run
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[..., object], text: str) -> argparse.ArgumentParser:
@@ -140,7 +171,33 @@ def _parser() -> argparse.ArgumentParser:
     calling.add_argument("--oneway", action="store_true", help="do not wait for a reply")
     calling.add_argument("code", metavar="CODE", type=lambda text: int(text, 0))
     calling.add_argument("values", metavar="TYPE VALUE", nargs="*", help="see --help of all")
+    _add_run(commands)
     return parser
+
+
+def _add_run(commands: Any) -> None:  # noqa: ANN401 - argparse does not name its type
+    running = commands.add_parser(
+        "run",
+        help="start a program that was written for Linux's own driver",
+        usage="%(prog)s [--library] [--] PROGRAM [ARGUMENT ...]",
+        description=_RUN_DESCRIPTION,
+        epilog=_RUN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    running.add_argument("--library", action="store_true", help="print where the library is")
+    # Everything from the program's name on is the program's.
+    running.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    running.set_defaults(parser=running)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    words = chosen.command[1:] if chosen.command[:1] == ["--"] else chosen.command
+    if chosen.library:
+        print(library_path())
+        return 0
+    if not words:
+        chosen.parser.error("which program?")
+    return run(words)
 
 
 # Commands: each returns what is to be printed

@@ -79,6 +79,7 @@ class Contents:
         "_address",
         "_closed",
         "_data",
+        "_files",
         "_objects",
         "_owner",
         "_position",
@@ -97,6 +98,7 @@ class Contents:
         self._position = 0
         # Offset of each object -> what it refers to; received ones are resolved when read.
         self._objects: dict[int, IBinder | int | None] = dict.fromkeys(offsets)
+        self._files: list[object] = []  # whose descriptors are in the data; they are to live
         self._owner = owner
         self._address = address
         self._views: list[memoryview] = []

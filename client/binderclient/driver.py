@@ -15,9 +15,12 @@ import ctypes
 import errno
 import mmap
 import os
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
+from binderclient import deliveries
 from binderclient.errors import DeviceError, ProtocolError
+from binderclient.extension import lacks_mmap, map_area
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_GET_EXTENDED_ERROR,
@@ -28,6 +31,7 @@ from binderwire.binder_abi import (
     binder_extended_error,
     binder_write_read,
 )
+from binderwire.extension_abi import BINDERD_ERRNO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +68,7 @@ class Driver:
         except BaseException:
             os.close(self.fd)
             raise
+        self._deliveries = deliveries.attach(self.control)
         self._base = _address_of(self._mapping)
         self._pages = memoryview(self._mapping)
 
@@ -87,8 +92,20 @@ class Driver:
             raise DeviceError(errno.EPROTO, f"binder protocol {found} instead of 8", self.path)
 
     def _map(self, size: int) -> mmap.mmap:
+        """Map the device, or where the kernel has no mmap for it what the daemon hands over.
+
+        A FUSE file without passthrough can be mapped, but shows nothing: so those are asked first.
+        """
         try:
-            return mmap.mmap(self.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            is_regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
+            if is_regular and lacks_mmap(self.control):
+                return map_area(self.control, size)
+            try:
+                return mmap.mmap(self.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            except OSError as error:
+                if error.errno != errno.ENODEV:  # what CUSE answers
+                    raise
+                return map_area(self.control, size)
         except OSError as error:
             message = f"cannot map {size} bytes of it"
             raise DeviceError(error.errno or 0, message, self.path) from None
@@ -137,6 +154,11 @@ class Driver:
         _id, _command, param = binder_extended_error.unpack_from(answer)
         return max(0, -int(param))
 
+    def take_deliveries(self) -> None:
+        """Take the descriptors that the driver wants installed before a read goes on."""
+        if self._deliveries is not None:
+            self._deliveries.take()
+
     # Received memory
 
     def view(self, address: int, size: int) -> memoryview:
@@ -172,6 +194,8 @@ class Driver:
         number, self.fd = self.fd, -1
         with contextlib.suppress(OSError):  # a driver that is gone; the file is closed anyway
             os.close(number)
+        if self._deliveries is not None:
+            self._deliveries.close()
         with contextlib.suppress(BufferError):
             self._pages.release()
             self._mapping.close()
@@ -209,11 +233,14 @@ class WriteRead:
 
         After a signal the same record goes in again: the driver has noted in it what it consumed,
         and repeats nothing (behaviours R9).  ``go_on`` is asked before that; EINTR is returned if
-        it says no.  An exception from a signal handler passes through.
+        it says no.  An exception from a signal handler passes through.  It also goes in again after
+        descriptors were taken that binderd has sent.
         """
         while _ioctl(driver.fd, BINDER_WRITE_READ, self._record_address) < 0:
             number = ctypes.get_errno()
-            if number != errno.EINTR or not go_on():
+            if number == BINDERD_ERRNO:
+                driver.take_deliveries()
+            elif number != errno.EINTR or not go_on():
                 return number
         return 0
 

@@ -11,12 +11,14 @@ This file must not touch memory or know who owns it: ``contents`` does.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING, Final
 
 from binderclient import android
 from binderclient.contents import NULL_LENGTH, Contents
 from binderclient.errors import ParcelError, RemoteException
+from binderclient.files import ReceivedFile, number_of
 from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
+    from binderclient.files import HasFileno
     from binderclient.objects import IBinder
 
 _INT32: Final = struct.Struct("=i")
@@ -295,22 +298,41 @@ class Parcel(Contents):
             self._position = position
             raise
 
-    def write_file_descriptor(self, descriptor: int) -> None:
+    def write_file(self, file: int | HasFileno) -> None:
         """Write an open file; the receiver gets a descriptor of its own for it.
 
-        The driver looks it up while the transaction is sent: keep it open until then.
+        The driver looks it up while the transaction is sent: do not close it before. An object
+        lives at least as long as the parcel.
+
+        Args:
+            file: a descriptor, or anything that has one.
         """
-        position = self._position
+        position, descriptor = self._position, number_of(file)
         flags = 0x7F | FLAT_BINDER_FLAG_ACCEPTS_FDS  # what Android puts there; nobody looks
         self._put(binder_fd_object.pack(BINDER_TYPE_FD, flags, descriptor, 0))
         self._objects[position] = descriptor
+        self._files.append(file)
+
+    def read_file(self) -> ReceivedFile:
+        """Read an open file, which is the caller's from now on.
+
+        What nobody reads is closed with the parcel. The file is the sender's, not a copy: they
+        share its position, for example.
+
+        Raises:
+            ParcelError: there is none, or it was read before.
+        """
+        descriptor = self.read_file_descriptor()
+        return ReceivedFile(descriptor if self._owner is not None else os.dup(descriptor))
 
     def read_file_descriptor(self) -> int:
-        """Read an open file's descriptor, which the caller must close from now on."""
+        """Like ``read_file``, but the bare descriptor: the caller must close it."""
         position = self._position
         kind, _flags, descriptor, _cookie = self._object_at(position, binder_fd_object)
         if kind != BINDER_TYPE_FD or position not in self._objects:
             raise ParcelError(f"no file descriptor at {position}")
+        if self._owner is not None and self._objects[position] is not None:
+            raise ParcelError(f"the file at {position} was read before")
         self._objects[position] = descriptor
         self._skip(position, binder_fd_object.size)
         return int(descriptor)

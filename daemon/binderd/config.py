@@ -60,6 +60,8 @@ class Settings:
     log_level: str = "info"
     devices_max: int = DEVICES_MAX  # how many there may be, those that are added later included
     stall_limit: float = STALL_LIMIT  # seconds; 0: none
+    injects: bool = True  # may clients be stopped to give them descriptors?
+    passthrough: bool = True  # let mmap of a FUSE file show the receive area, if the kernel can
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -92,7 +94,15 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             f"--stall-limit {chosen.stall_limit:g}: must be from {_STALL_LIMIT_MIN:g} to "
             f"{_STALL_LIMIT_MAX:g} seconds, or 0 for none"
         )
-    return Settings(chosen.mount, devices, chosen.log_level, chosen.max_devices, chosen.stall_limit)
+    return Settings(
+        chosen.mount,
+        devices,
+        chosen.log_level,
+        chosen.max_devices,
+        chosen.stall_limit,
+        chosen.descriptors == "inject",
+        chosen.passthrough == "auto",
+    )
 
 
 def _make_parser() -> _Parser:
@@ -132,12 +142,26 @@ def _make_parser() -> _Parser:
         help="how the devices reach programs; auto takes the best that there is (default: auto)",
     )
     parser.add_argument(
+        "--passthrough",
+        choices=("auto", "off"),
+        default="auto",
+        help="off: do as on a kernel whose FUSE cannot map the receive area, so that clients have "
+        "to ask for it (default: auto)",
+    )
+    parser.add_argument(
         "--stall-limit",
         metavar="SECONDS",
         type=float,
         default=STALL_LIMIT,
         help="kill a client whose memory does not answer for so long (pages of a file system or "
         "a userfaultfd of its own), which keeps everybody waiting; 0: never (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--descriptors",
+        choices=("inject", "attach-only"),
+        default="inject",
+        help="how clients receive file descriptors: by being stopped with ptrace for a moment "
+        "unless they attach (docs/EXTENSION.md), or only if they attach (default: %(default)s)",
     )
     parser.add_argument(
         "--log-level",

@@ -27,9 +27,11 @@ from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
 from binderd.device.binder_device import BinderDevice
 from binderd.engine.engine import Engine
+from binderd.engine.limits import Limits
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
+from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
 from binderd.introspect.tree import PLACES, LogTree
 from binderd.memory.client import FileOpener
@@ -40,7 +42,7 @@ from binderwire.describe import describe_reply, describe_request
 from binderwire.fuse_abi import OPCODES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
+    from collections.abc import AsyncIterable, Callable, Sequence
 
     from binderd.config import Settings
     from binderd.engine.process import Process
@@ -109,25 +111,40 @@ class Service:
         outgoing: list[bytes] = []
         self._settings = settings
         self._mount = mount
-        self._engine = Engine(clock=time.monotonic_ns)
+        self._engine = Engine(_limits(), clock=time.monotonic_ns)
         self._watch = ThreadWatch()
+        self._helper_moved = trio.Event()
         self._upkeep_due = trio.Event()
         self._upkeep = Upkeep(self._wake_upkeep, self._unmapped)
+        self._channel = KernelFd(mount.fd, READ_BUFFER_SIZE)
+        self._injector = Injector(self, self._heed_helper_at, injects=settings.injects)
         self._opener = FileOpener(
-            mount.device, mount.register, mount.unregister, self._upkeep, self._watch
+            mount.device,
+            mount.register,
+            mount.unregister,
+            self._upkeep,
+            self._watch,
+            self._injector,
+            self._engine.limits.attachments_per_process,
         )
         now = int(time.time())
         directory = Directory(settings.devices, settings.devices_max, self._engine.forget_context)
-        tree = Tree(directory, now)
+        self._tree = Tree(directory, now)
         self._device = BinderDevice(
-            self._engine, tree, directory, self._opener, outgoing, self._start_timer
+            self._engine, self._tree, directory, self._opener, outgoing, self._start_timer
         )
         logs = LogTree(self._engine, resource.getpagesize())
         self._logs = LogFiles(logs, now, self._complain)
-        session = Session(tree, self._device, outgoing, self._negotiated, self._handler_failed)
-        self._channel = KernelFd(mount.fd, READ_BUFFER_SIZE)
+        self._session = Session(
+            self._tree,
+            self._device,
+            outgoing,
+            self._negotiated,
+            self._handler_failed,
+            has_passthrough=settings.passthrough,
+        )
         trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
-        self._pump = Pump(self._channel, session, self._reply_failed, trace)
+        self._pump = Pump(self._channel, self._session, self._reply_failed, trace)
         self._end = trio.CancelScope()
         self._nursery: trio.Nursery | None = None  # while it runs
         self._timers: dict[int, trio.CancelScope] = {}  # those that run
@@ -143,6 +160,7 @@ class Service:
                 self._nursery = nursery
                 nursery.start_soon(self._heed_signals, signals)
                 nursery.start_soon(self._heed_threads)
+                nursery.start_soon(self._heed_helper)
                 nursery.start_soon(self._do_upkeep)
                 nursery.start_soon(self._show_inside)
                 await self._pump.run()
@@ -153,6 +171,7 @@ class Service:
         """Let go of the channel; whoever is still blocked in a request gets ECONNABORTED."""
         self._channel.close()
         self._watch.close()
+        self._injector.close()
 
     # Tasks
 
@@ -175,6 +194,20 @@ class Service:
                 except Exception as error:
                     self._complain("the end of a thread", error)
             self._pump.flush()
+
+    async def _heed_helper(self) -> None:
+        """Hear how installations go on; the pump does so as well while it lingers."""
+        while True:
+            fd = self._injector.fileno()
+            if fd < 0:
+                await self._helper_moved.wait()
+                self._helper_moved = trio.Event()
+                continue
+            try:
+                await trio.lowlevel.wait_readable(fd)
+            except trio.ClosedResourceError:
+                continue
+            self._hear_helper()
 
     async def _do_upkeep(self) -> None:
         """Tick while there is something to look after; no timer runs otherwise."""
@@ -242,6 +275,29 @@ class Service:
         scope = self._timers[timer] = trio.CancelScope()
         self._nursery.start_soon(self._expire, timer, milliseconds, scope)
 
+    def _heed_helper_at(self, fd: int) -> None:
+        """The helper is at the other end of this descriptor now; -1: no longer of the last one."""
+        self._channel.accompany(fd, self._hear_helper)
+        if fd < 0:
+            trio.lowlevel.notify_closing(self._injector.fileno())
+        else:
+            self._helper_moved.set()
+
+    def _hear_helper(self) -> None:
+        try:
+            self._injector.receive()
+        except Exception as error:
+            self._complain("an installation", error)
+        self._pump.flush()
+
+    def stopped(self, number: int) -> None:
+        """The injector says so; see ``Engine.stopped``."""
+        self._device.stopped(number)
+
+    def installed(self, number: int, numbers: Sequence[int] | None) -> None:
+        """The injector says so; see ``Engine.installed``."""
+        self._device.installed(number, numbers)
+
     def _wake_upkeep(self) -> None:
         self._upkeep_due.set()
 
@@ -253,6 +309,9 @@ class Service:
             self.refusal = refusal
             self._end.cancel()
             return
+        if not self._session.has_passthrough:
+            self._opener.has_passthrough = False
+            self._tree.device_size = 0
         self._is_agreed.set()
 
     def _handler_failed(self, opcode: int, error: Exception) -> None:
@@ -343,6 +402,13 @@ def _check_capabilities() -> None:
             raise StartError(
                 f"needs {name} to {purpose}: start as root; a container needs --cap-add {short}"
             )
+
+
+def _limits() -> Limits:
+    """Return the engine's limits; files on their way may take a quarter of our descriptors."""
+    limits = Limits()
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limits._replace(files=min(limits.files, soft // 4))
 
 
 def _raise_descriptor_limit() -> None:

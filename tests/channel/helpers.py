@@ -264,3 +264,21 @@ def run_client(directory: Path, code: str) -> list[str]:
         said, _ = process.process.communicate(timeout=SECONDS_MAX)
         assert process.process.returncode == 0
         return said.decode().splitlines()
+
+
+class NoInstaller:
+    """Where no file is to be installed; implements ``Installer``."""
+
+    injects = False
+
+    def begin(self, *arguments: object) -> bool:
+        raise AssertionError("no file is there to be installed")
+
+    def cancel(self, number: int) -> None:
+        raise AssertionError("nothing is being installed")
+
+    def is_own(self, tid: int) -> bool:
+        return tid == os.getpid()
+
+    def dispose(self, fd: int, *, flushes: bool) -> None:
+        os.close(fd)

@@ -47,6 +47,9 @@ class FakeOpener:
         self.clients.append(FakeClient(tid, 70 + len(self.clients)))
         return self.clients[-1]
 
+    def is_own(self, tid: int) -> bool:
+        return False
+
 
 class World:
     """A session, its device and everything around them."""

@@ -14,7 +14,7 @@ from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.proc import FileId, belongs_to, process_of
 from binderd.memory.process_memory import AddressSpace, ProcessMemory
 from binderd.memory.upkeep import Upkeep
-from channel.helpers import ClientProcess
+from channel.helpers import ClientProcess, NoInstaller
 from channel.rawclient import anonymous, peek, poke, protect, unmap
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def arena() -> Iterator[MemfdArena]:
 def memory_of(tid: int) -> ProcessMemory:
     space = AddressSpace(tid)
     assert space.open(tid)
-    return ProcessMemory(tid, space)
+    return ProcessMemory(tid, space, NoInstaller())
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_large_pieces(memory: ProcessMemory) -> None:
 
 def test_without_a_descriptor_it_still_works(place: int) -> None:
     poke(place, b"text")
-    memory = ProcessMemory(os.getpid(), AddressSpace(os.getpid()))
+    memory = ProcessMemory(os.getpid(), AddressSpace(os.getpid()), NoInstaller())
     for _ in range(3):
         assert memory.read(place, 4) == b"text"
         assert memory.write(place, b"text")

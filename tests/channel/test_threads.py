@@ -13,7 +13,7 @@ import pytest
 from binderd.memory.client import FileClient, FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import Upkeep
-from channel.helpers import FakeProcess
+from channel.helpers import FakeProcess, NoInstaller
 from channel.rawclient import PAGE, anonymous, poke, unmap
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def backing() -> Backing:
 @pytest.fixture
 def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
     upkeep = Upkeep(lambda: None, lambda process: None)
-    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch)
+    installer = NoInstaller()
+    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch, installer, 2)
 
 
 def open_client(opener: FileOpener) -> FileClient:

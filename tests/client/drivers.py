@@ -26,8 +26,6 @@ DEVICES_COUNT: Final = 300
 class Driver(Protocol):
     """What gives a test its device."""
 
-    carries_descriptors: bool  # or does it refuse them?
-
     def new_device(self) -> Path:
         """Return a device without a context manager."""
 
@@ -43,8 +41,6 @@ class Driver(Protocol):
 
 class KernelDriver:
     """A driver that is there already, named by $BINDER_TEST_DEVICE; Linux's own, for example."""
-
-    carries_descriptors = True
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -77,8 +73,6 @@ class MountedDaemon:
         directory: empty; for the mount and the log.
         devices_count: how many devices.
     """
-
-    carries_descriptors = False
 
     def __init__(self, directory: Path, devices_count: int = DEVICES_COUNT) -> None:
         self.mount = directory / "mount"

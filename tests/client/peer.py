@@ -25,6 +25,7 @@ DESCRIPTOR = "org.binderd.test.IPeer"
 ECHO, WHO, CALL_BACK, HOLD, DROP, SLEEP, DIE, RAISE, NOTE, JOURNAL, GIVE, SEND_FD, RETURN = range(
     1, 14
 )
+LEND, COUNT, SWAP = range(14, 17)
 
 
 class Gift(Service):
@@ -105,10 +106,28 @@ class PeerService(Service):
 
     @transaction(SEND_FD)
     def send_fd(self, data: Parcel, reply: Parcel) -> None:
-        descriptor = data.read_file_descriptor()
-        os.write(descriptor, b"written by the peer")
-        os.close(descriptor)
-        reply.write_int32(descriptor)
+        with data.read_file() as file:
+            os.write(file.fileno(), b"written by the peer")
+            reply.write_int32(file.fileno())
+
+    @transaction(LEND)
+    def lend(self, data: Parcel, reply: Parcel) -> None:
+        """Reply with so many new files, each with its number in it."""
+        for number in range(data.read_int32()):
+            file = os.fdopen(os.memfd_create("lent"), "w+b", buffering=0)
+            file.write(b"%d" % number)
+            reply.write_file(file)
+
+    @transaction(COUNT)
+    def count(self, _data: Parcel, reply: Parcel) -> None:
+        reply.write_int32(len(os.listdir("/proc/self/fd")) - 1)
+
+    @transaction(SWAP)
+    def swap(self, data: Parcel, reply: Parcel) -> None:
+        """Send back the files that came, the last one first."""
+        files = [data.read_file() for _ in range(data.read_int32())]
+        for file in reversed(files):
+            reply.write_file(file)
 
 
 def main() -> None:

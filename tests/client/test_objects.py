@@ -119,7 +119,7 @@ def test_dump_gets_the_open_file_and_its_arguments() -> None:
             self.seen = (descriptor, arguments)
 
     service, request = Dumping(), Parcel()
-    request.write_file_descriptor(7)
+    request.write_file(7)
     request.write_string16_array(["-a"])
     run(service, android.DUMP_TRANSACTION, request)
     assert service.seen == (7, ["-a"])

@@ -173,7 +173,7 @@ def test_a_strong_binder_is_a_flat_object_with_its_stability_behind_it() -> None
 
 def test_a_file_descriptor_is_an_object() -> None:
     parcel = Parcel()
-    parcel.write_file_descriptor(9)
+    parcel.write_file(9)
     data, offsets = parcel.payload(Numbers(), [])
     assert binder_fd_object.read(data)[::2] == (BINDER_TYPE_FD, 9)
     assert bytes(offsets) == bytes(8)
@@ -395,8 +395,8 @@ def test_a_forgotten_parcel_gives_its_buffer_back() -> None:
 
 def test_descriptors_that_nobody_took_come_back_with_the_buffer() -> None:
     sent = Parcel()
-    sent.write_file_descriptor(70)
-    sent.write_file_descriptor(71)
+    sent.write_file(70)
+    sent.write_file(71)
     owner = Owner()
     with delivered(sent, owner) as received:
         assert received.read_file_descriptor() == 70

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors in payloads: who may send which, and what becomes of the others (O6-O10)."""
+"""Descriptors in payloads: who may send which; what cannot be sent or installed (O6-O8).
+
+What arrives, and what is closed again, is in ``test_files.py``.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,7 @@ def test_a_descriptor_that_is_not_open(world: World, fd: int) -> None:
 @statements("O7", "E2")
 def test_a_descriptor_that_is_only_a_path(world: World) -> None:
     scene = welcoming(world)
-    assert refusal(scene, bc.fd(scene.client.proc.new_file(path_only=True))) == EBADF
+    assert refusal(scene, bc.fd(scene.client.proc.new_file("path"))) == EBADF
 
 
 @statements("O7", "E2")

@@ -14,6 +14,7 @@ import pytest
 
 from binderd.device.binder_device import BinderDevice
 from binderd.engine.engine import Engine
+from binderd.engine.ports import REFUSED
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
@@ -60,6 +61,12 @@ class FuzzedClient:
     def forget_thread(self, tid: int) -> None:
         assert tid
 
+    def install(self, tid: int, number: int, files: object, closes: object, room: object) -> int:
+        return REFUSED
+
+    def cancel_install(self, number: int) -> None:
+        raise AssertionError("none was begun")
+
     def user(self) -> int:
         return 0
 
@@ -92,6 +99,9 @@ class Opener:
         assert nodeid
         self.clients.append(FuzzedClient(len(self.clients), self.memory))
         return self.clients[-1]
+
+    def is_own(self, tid: int) -> bool:
+        return False
 
 
 class Kernel:

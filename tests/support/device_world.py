@@ -7,16 +7,27 @@ everything that was asked before (``Driver.barrier``), and it still sleeps the s
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
+import platform
 import time
 from abc import ABC, abstractmethod
-from errno import EIO
+from errno import EBADF, EIO
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from binderwire.binder_abi import IOCTLS
-from support.playbook import GUEST_UID, GUEST_USERS, MAPPING_SIZE, Pending, Proc, Thread, World
+from support.playbook import (
+    GUEST_UID,
+    GUEST_USERS,
+    MAPPING_SIZE,
+    FileState,
+    Pending,
+    Proc,
+    Thread,
+    World,
+)
 from support.puppet import HEAP_SIZE, PROT_READ, PROT_WRITE
 from support.puppeteer import GLANCE, PATIENCE, Puppet
 
@@ -25,6 +36,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RETRY_SECONDS: Final = 0.02
+_KCMP_FILE: Final = 0
+_KCMP: Final = 272 if platform.machine() == "aarch64" else 312
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _kcmp(*arguments: int) -> int:
+    """Compare what two processes have; 0: the same."""
+    return int(_libc.syscall(_KCMP, *(ctypes.c_long(value) for value in arguments)))
 
 
 class Driver(ABC):
@@ -317,9 +336,24 @@ class DeviceProc(Proc):
     ) -> DeviceProc:
         return self.program.open(device or self.device, size=size, nonblocking=False)
 
-    def new_file(self, *, path_only: bool = False) -> int:
-        flags = os.O_PATH if path_only else os.O_RDWR
-        return int(self.program.puppet.ask("open", path=os.devnull, flags=flags)["fd"])
+    def new_file(self, kind: str = "null", *, nonblocking: bool = False) -> int:
+        puppet = self.program.puppet
+        answer = puppet.ask("new_file", kind=kind, device=self.fd, nonblocking=nonblocking)
+        return int(answer["fd"])
+
+    def file_state(self, fd: int) -> FileState | None:
+        puppet = self.program.puppet
+        answer, _ = puppet.answer(puppet.send("file_state", fd=fd))
+        if answer["errno"] == EBADF:
+            return None
+        return FileState(bool(answer["close_on_exec"]), not answer["blocking"])
+
+    def has_same_file(self, fd: int, other: Proc, other_fd: int) -> bool:
+        result: int = _kcmp(self.pid, other.pid, _KCMP_FILE, fd, other_fd)
+        return result == 0
+
+    def descriptors(self) -> set[int]:
+        return {int(name) for name in os.listdir(f"/proc/{self.program.puppet.pid}/fd")}
 
     def close_file(self, fd: int) -> None:
         self.program.puppet.ask("close", fd=fd)

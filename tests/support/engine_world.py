@@ -8,17 +8,29 @@ requests a dying process interrupts, when the last close releases.
 from __future__ import annotations
 
 import itertools
-from errno import EINTR
+from errno import EINTR, EMFILE
 from typing import TYPE_CHECKING
 
 from binderd.engine.engine import Engine
+from binderd.engine.ports import SENT, STOPPING
+from binderwire.binder_abi import BINDER_WRITE_READ
+from binderwire.extension_abi import BINDERD_ERRNO, BINDERD_INSTALLED, binderd_installed
 from binderwire.ioc import ioc_size
-from support.fakes import FakeArena, FakeClient, FakeMemory, FakeThread
+from support.fakes import Description, FakeArena, FakeClient, FakeFile, FakeMemory, FakeThread
 from support.invariants import check
-from support.playbook import GUEST_UID, MAPPING_SIZE, Pending, Proc, Thread, World
+from support.playbook import (
+    GUEST_UID,
+    MAPPING_SIZE,
+    FileState,
+    Pending,
+    Proc,
+    Thread,
+    World,
+)
 
 if TYPE_CHECKING:
     from binderd.engine.completion import Completion
+    from binderd.engine.ports import Room
     from binderd.engine.process import Process
 
 HEAP_ADDRESS = 0x5000_0000_0000
@@ -43,6 +55,8 @@ class EngineWorld(World):
         self.files: list[OpenFile] = []
         self.requests: dict[int, EnginePending] = {}  # open ones, by ticket
         self.pollers: list[EnginePoll] = []
+        self.installs: list[Install] = []  # begun
+        self.is_held = False  # are they to wait?
         self._tids_seen: dict[Process, set[int]] = {}
         self._lost_threads: set[Process] = set()
         self._numbers = itertools.count(TICKET_FIRST)
@@ -70,6 +84,14 @@ class EngineWorld(World):
 
     def drain(self) -> None:
         """Hand out what the last engine call produced, as a transport does."""
+        self.hand_out()
+        self.check()
+        while self.installs and not self.is_held:
+            self.installs.pop(0).carry_out()
+            self.hand_out()
+            self.check()
+
+    def hand_out(self) -> None:
         completions, self.engine.outbox[:] = list(self.engine.outbox), []
         for completion in completions:
             self.requests.pop(completion.ticket).end(completion)
@@ -83,7 +105,6 @@ class EngineWorld(World):
         for process in wakes:
             for poller in [p for p in self.pollers if p.process is process]:
                 poller.look()
-        self.check()
 
     def let_time_pass(self) -> None:
         """Let the timer that is due first run out."""
@@ -191,7 +212,7 @@ class OpenFile:
         self.released = False
         self.calling: dict[int, Program] = {}  # threads with an open request, and whose they are
         self.arena = FakeArena(program.memory, MAPPING_ADDRESS + self.world.next_number() * SPACING)
-        client = FakeClient(program, self.arena, self._thread)
+        client = FakeClient(program, self.arena, self._thread, self._install)
         engine = self.world.engine
         self.process: Process = engine.open(device, program.pid, client, nonblocking=nonblocking)
         program.files.append(self)
@@ -200,6 +221,13 @@ class OpenFile:
     def _thread(self, tid: int) -> FakeThread:
         """Return the fake of a thread whose request is open right now."""
         return self.calling[tid].fakes[tid]
+
+    def _install(
+        self, tid: int, number: int, files: list[FakeFile], closes: list[int], room: Room
+    ) -> int:
+        install = Install(self, self.calling[tid], tid, number, files, closes, room)
+        self.world.installs.append(install)
+        return SENT if install.by_client else STOPPING
 
     def maybe_release(self) -> None:
         """Release if nobody holds the file any more; an open request holds it, too."""
@@ -210,6 +238,94 @@ class OpenFile:
             self.world.drain()
 
 
+class Install:
+    """Files on their way into a program, by turns in all the ways that there are.
+
+    Either somebody stops the thread for it and issues its request once more, before or after the
+    engine hears of the numbers; or the client does it all itself.
+    """
+
+    def __init__(
+        self,
+        file: OpenFile,
+        program: Program,
+        tid: int,
+        number: int,
+        files: list[FakeFile],
+        closes: list[int],
+        room: Room,
+    ) -> None:
+        self._file, self._program, self._tid = file, program, tid
+        self._number, self._files, self._closes, self._room = number, files, closes, room
+        # Those that came with the message: the engine may let go of its own.
+        self._descriptions = [FakeFile(one.description) for one in files]
+        self.by_client = number % 3 == 0
+        self._reports_late = number % 3 == 1
+        self._pending = next(
+            request
+            for request in file.world.requests.values()
+            if request.program is program and request._tid == tid
+        )
+        if self.by_client:
+            self._pending.interim = -BINDERD_ERRNO
+
+    def carry_out(self) -> None:
+        engine, world = self._file.world.engine, self._file.world
+        asks_again = bool(self._files) or self.by_client
+        pending = self._pending
+        if asks_again and not self.by_client:
+            pending.interim = -EINTR
+        if not self.by_client:
+            engine.stopped(self._number)
+            world.hand_out()
+        memory = self._program.memory
+        for number in self._closes:
+            memory.close_file(number)
+        if not self.by_client and self._files:
+            assert memory.write(self._room.address, b"\xa5" * self._room.size)
+        numbers = memory.receive(self._descriptions)
+        if asks_again and self._reports_late:
+            self._ask_again()
+            world.check()
+        if not self.by_client:
+            engine.installed(self._number, numbers)
+        elif self._files:
+            self._report(numbers)
+        if asks_again and not self._reports_late:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        pending = self._pending
+        assert pending.interim == 0, "the request was not answered, or not with the right errno"
+        uid, process = self._program.uid, self._file.process
+        self._file.world.engine.ioctl(
+            process, self._tid, uid, BINDER_WRITE_READ, pending.payload, pending.ticket
+        )
+
+    def _report(self, numbers: list[int] | None) -> None:
+        world = self._file.world
+        at = self._program.room(4 * len(numbers or []))
+        packed = b"".join(number.to_bytes(4, "little") for number in numbers or [])
+        assert self._program.memory.write(at, packed)
+        argument = binderd_installed.build(
+            id=self._number,
+            error=EMFILE if numbers is None else 0,
+            count=len(numbers or []),
+            numbers=at,
+        )
+        world.engine.ioctl(
+            self._file.process,
+            self._tid,
+            self._program.uid,
+            BINDERD_INSTALLED,
+            argument,
+            world.next_number(),
+        )
+        result = world.engine.outbox[0]
+        assert result.result == 0
+        del world.engine.outbox[0]
+
+
 class EnginePending(Pending):
     """An ioctl under way."""
 
@@ -217,10 +333,17 @@ class EnginePending(Pending):
         self.program = thread.program
         self._file = thread.file
         self._tid = thread.tid
-        self._ticket = ticket
+        self.ticket = ticket
+        self.interim = 0  # if it ends with this, it is to be issued again
+        self.payload = b""
         self._completion: Completion | None = None
 
     def end(self, completion: Completion) -> None:
+        if self.interim and completion.result == self.interim:
+            self.interim, self.payload = 0, completion.payload
+            self._file.world.requests[self.ticket] = self
+            return
+        self.interim = 0
         self._completion = completion
         del self._file.calling[self._tid]
         self._file.maybe_release()
@@ -379,14 +502,30 @@ class EngineProc(Proc):
     ) -> EngineProc:
         return self.program.open(device or self.file.device, size=size, nonblocking=False)
 
-    def new_file(self, *, path_only: bool = False) -> int:
-        return self.program.memory.open_file(usable=not path_only)
+    def new_file(self, kind: str = "null", *, nonblocking: bool = False) -> int:
+        description = Description(usable=kind != "path", nonblocking=nonblocking)
+        return self.program.memory.open_file(description)
+
+    def file_state(self, fd: int) -> FileState | None:
+        memory = self.program.memory
+        description = memory.descriptors.get(fd)
+        if description is None:
+            return None
+        return FileState(fd in memory.close_on_exec, description.nonblocking)
+
+    def has_same_file(self, fd: int, other: Proc, other_fd: int) -> bool:
+        assert isinstance(other, EngineProc)
+        theirs = other.program.memory.descriptors.get(other_fd)
+        return self.program.memory.descriptors.get(fd) is theirs is not None
+
+    def descriptors(self) -> set[int]:
+        return set(self.program.memory.descriptors)
 
     def close_file(self, fd: int) -> None:
         self.program.memory.close_file(fd)
 
     def run_out_of_files(self) -> None:
-        """Nothing to do as long as no receiver gets any."""
+        self.program.memory.run_out()
 
     def become(self, uid: int) -> None:
         self.program.uid = uid

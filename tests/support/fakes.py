@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from binderd.engine.ports import Mapping
+from binderd.engine.ports import REFUSED, SENT, STOPPING, Mapping, Room
 from support.playbook import GUEST_UID, GUEST_USERS, NO_UID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.ports import Client, ReceiverArena
+    from binderd.engine.ports import Client, File, ReceiverArena
     from support.engine_world import Program
 
 MAPPING_SIZE_MAX = 4 << 20
+ROOM_MIN = 76  # bytes of a read buffer that are free when a transaction is taken
 
 
 class Region:
@@ -32,10 +33,19 @@ class Region:
         self.writable = writable
 
 
+class Description:
+    """An open file, which any number of descriptors may stand for."""
+
+    def __init__(self, *, usable: bool = True, nonblocking: bool = False) -> None:
+        self.usable = usable  # no O_PATH
+        self.nonblocking = nonblocking
+
+
 class FakeFile:
     """An open file taken from a sender; implements ``File``."""
 
-    def __init__(self) -> None:
+    def __init__(self, description: Description) -> None:
+        self.description = description
         self.times_closed = 0
 
     def close(self) -> None:
@@ -47,7 +57,9 @@ class FakeMemory:
 
     def __init__(self) -> None:
         self.regions: list[Region] = []
-        self._descriptors: dict[int, bool] = {}  # and whether the file can be used (not O_PATH)
+        self.descriptors = {number: Description() for number in range(3)}
+        self.close_on_exec: set[int] = set()
+        self.number_end = 1 << 16  # RLIMIT_NOFILE
         self.taken: list[FakeFile] = []  # what the engine was given
 
     def map(self, address: int, octets: bytearray, *, writable: bool) -> None:
@@ -62,6 +74,8 @@ class FakeMemory:
         for region in self.regions:
             octets = bytearray(region.octets) if region.writable else region.octets
             child.map(region.address, octets, writable=region.writable)
+        child.descriptors = dict(self.descriptors)
+        child.close_on_exec = set(self.close_on_exec)
         return child
 
     def _pieces(self, address: int, size: int) -> Iterator[tuple[Region, int, int]]:
@@ -77,18 +91,42 @@ class FakeMemory:
             yield region, offset, piece
             address, size = address + piece, size - piece
 
-    def open_file(self, *, usable: bool) -> int:
-        fd = next(number for number in range(3, 1 << 16) if number not in self._descriptors)
-        self._descriptors[fd] = usable
+    def lowest_number(self) -> int:
+        return next(number for number in range(1 << 16) if number not in self.descriptors)
+
+    def open_file(self, description: Description) -> int:
+        fd = self.lowest_number()
+        self.descriptors[fd] = description
         return fd
 
     def close_file(self, fd: int) -> None:
-        del self._descriptors[fd]
+        self.descriptors.pop(fd, None)
+        self.close_on_exec.discard(fd)
+
+    def run_out(self) -> None:
+        """Make the lowest free number the first that is not allowed."""
+        self.number_end = self.lowest_number()
+
+    def receive(self, files: Sequence[FakeFile]) -> list[int] | None:
+        """Give each file the lowest free number; None and nothing if one can have none."""
+        numbers: list[int] = []
+        for file in files:
+            assert not file.times_closed, "a file that was let go of already"
+            number = self.lowest_number()
+            if number >= self.number_end:
+                for taken in numbers:
+                    self.close_file(taken)
+                return None
+            self.descriptors[number] = file.description
+            self.close_on_exec.add(number)
+            numbers.append(number)
+        return numbers
 
     def file(self, fd: int) -> FakeFile | None:
-        if not self._descriptors.get(fd):
+        description = self.descriptors.get(fd)
+        if description is None or not description.usable:
             return None
-        self.taken.append(FakeFile())
+        self.taken.append(FakeFile(description))
         return self.taken[-1]
 
     def read(self, address: int, size: int) -> bytes:
@@ -190,11 +228,17 @@ class FakeClient:
     Args:
         program: the opener.
         thread_of: the thread of a thread id whose request is open right now.
+        install: what ``install`` does, but for the files' type.
     """
 
     def __init__(
-        self, program: Program, arena: FakeArena, thread_of: Callable[[int], FakeThread]
+        self,
+        program: Program,
+        arena: FakeArena,
+        thread_of: Callable[[int], FakeThread],
+        install: Callable[[int, int, list[FakeFile], list[int], Room], int],
     ) -> None:
+        self._install = install
         self.arena: ReceiverArena = arena
         self.program = program
         self.nice = program.nice
@@ -223,3 +267,17 @@ class FakeClient:
 
     def memory(self, tid: int) -> FakeThread:
         return self._thread_of(tid)
+
+    def install(
+        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
+    ) -> int:
+        assert files or closes
+        assert not files or room.size >= ROOM_MIN, "less room than the driver leaves (R2)"
+        known = [file for file in files if isinstance(file, FakeFile)]
+        assert len(known) == len(files)
+        started = self._install(tid, number, known, list(closes), room)
+        assert started in {REFUSED, STOPPING, SENT}
+        return started
+
+    def cancel_install(self, number: int) -> None:
+        pass

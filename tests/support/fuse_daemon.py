@@ -21,7 +21,17 @@ from support.puppeteer import GLANCE, PATIENCE
 
 DEVICES_COUNT: Final = 1000
 BARRIER: Final = "barrier"
-KINDS: Final = ("processes", "threads", "nodes", "refs", "deaths", "transactions", "buffers")
+KINDS: Final = (
+    "processes",
+    "threads",
+    "nodes",
+    "refs",
+    "deaths",
+    "transactions",
+    "buffers",
+    "files",
+    "installations",
+)
 
 
 def missing_capability() -> str | None:
@@ -38,12 +48,13 @@ class FuseDaemon(Driver):
 
     Args:
         directory: empty; for the mount point and the log.
+        arguments: more of the daemon's command line.
     """
 
     name = "fuse"
     is_kernel = False
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *arguments: str) -> None:
         self._mount = directory / "mount"
         self.control = self._mount / "binder-control"
         self.log = directory / "log"
@@ -51,6 +62,7 @@ class FuseDaemon(Driver):
         names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
         command = [sys.executable, "-m", "binderd", "--mount", str(self._mount)]
         command += [word for name in names for word in ("--device", name)]
+        command += arguments
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness,
             self.log.open("w") as log,

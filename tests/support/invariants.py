@@ -43,6 +43,7 @@ def check(
                 _check_news(node)
     _check_waiting(engine, alive)
     _check_freezes(engine, alive)
+    _check_files(engine, alive)
     _check_counts(engine, alive)
 
 
@@ -244,6 +245,27 @@ def _check_freezes(engine: Engine, alive: list[Process]) -> None:
     assert engine.counts()["freezes"] == len({id(notice) for notice in notices + delivered})
 
 
+def _check_files(engine: Engine, alive: list[Process]) -> None:
+    """Files on their way are counted; what is installed is at the front of its reader's queue."""
+    queued = [(process, buffer) for process in alive for buffer in buffers_of(process)]
+    for process in alive:
+        assert process.files_queued == sum(len(b.files) for p, b in queued if p is process)
+        sent = sum(len(b.files) for _, b in queued if b.files_from is process)
+        assert process.files_sent == sent
+    assert engine.counts()["files"] == sum(len(buffer.files) for _, buffer in queued)
+    for number, installation in engine.installations.items():
+        assert (installation.number, installation.is_over) == (number, False)
+        if installation.count and not installation.thread.is_dead:
+            assert installation.thread.installation is installation
+    for thread in threads_of(alive):
+        assert not thread.closes
+        if thread.installation is not None:
+            front = next(iter(thread.todo))
+            assert isinstance(front, Transaction)
+            assert front.buffer is not None
+            assert len(front.buffer.files) == thread.installation.count
+
+
 def _check_waiting(engine: Engine, alive: list[Process]) -> None:
     """A read sleeps exactly as long as there is nothing for it to do."""
     assert not engine.runnable
@@ -251,6 +273,9 @@ def _check_waiting(engine: Engine, alive: list[Process]) -> None:
     assert engine.parked == parked
     for thread in parked.values():
         process = thread.process
+        if thread.must_wait():
+            assert thread not in process.waiting
+            continue
         assert not thread.process_todo, "a read sleeps on its work"
         assert not thread.need_return, "a read sleeps that must return"
         assert not process.nonblocking

@@ -72,6 +72,13 @@ class Outcome(NamedTuple):
         return f"errno {self.errno}, {self.bwr}, read: {describe_returns(self.stream)}"
 
 
+class FileState(NamedTuple):
+    """What a descriptor is like."""
+
+    close_on_exec: bool
+    nonblocking: bool  # of the open file, whatever descriptor it is set through
+
+
 class Pending(ABC):
     """An ioctl or poll that was started."""
 
@@ -270,8 +277,25 @@ class Proc(ABC):
         """Open the same device, or another, once more in the same process."""
 
     @abstractmethod
-    def new_file(self, *, path_only: bool = False) -> int:
-        """Open any file, with O_PATH or for use; return its descriptor."""
+    def new_file(self, kind: str = "null", *, nonblocking: bool = False) -> int:
+        """Open a file; return its descriptor, the lowest that is free.
+
+        Args:
+            kind: null, path (that is O_PATH), regular, pipe, socket, memory or device (the very
+                file that the process talks binder through).
+        """
+
+    @abstractmethod
+    def file_state(self, fd: int) -> FileState | None:
+        """Return what a descriptor is like, None if it is not open."""
+
+    @abstractmethod
+    def has_same_file(self, fd: int, other: Proc, other_fd: int) -> bool:
+        """Whether two descriptors stand for the same open file (description)."""
+
+    @abstractmethod
+    def descriptors(self) -> set[int]:
+        """Return all that are open."""
 
     @abstractmethod
     def close_file(self, fd: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import queue
@@ -213,6 +214,32 @@ class Puppet:
     def op_open(self, request: dict[str, Any], _: bytes) -> None:
         fd = os.open(request["path"], request["flags"] | os.O_CLOEXEC)
         self.answer(request, errno=0, fd=fd)
+
+    def op_new_file(self, request: dict[str, Any], _: bytes) -> None:
+        kind = request["kind"]
+        if kind == "pipe":
+            fd, other = os.pipe()
+            os.close(other)
+        elif kind == "socket":
+            fd, other = (end.detach() for end in socket.socketpair())
+            os.close(other)
+        elif kind == "memory":
+            fd = os.memfd_create("test")
+        elif kind == "device":
+            fd = os.dup(request["device"])
+        elif kind == "regular":
+            fd = os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
+        else:
+            flags = os.O_PATH if kind == "path" else os.O_RDWR
+            fd = os.open(os.devnull, flags)
+        if request["nonblocking"]:
+            os.set_blocking(fd, False)
+        self.answer(request, errno=0, fd=fd)
+
+    def op_file_state(self, request: dict[str, Any], _: bytes) -> None:
+        fd = request["fd"]
+        close_on_exec, blocking = fcntl.fcntl(fd, fcntl.F_GETFD), os.get_blocking(fd)
+        self.answer(request, errno=0, close_on_exec=close_on_exec, blocking=blocking)
 
     def op_close(self, request: dict[str, Any], _: bytes) -> None:
         os.close(request["fd"])

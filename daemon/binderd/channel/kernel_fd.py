@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from binderd.channel.transfer import read_frame, write_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # How long a busy channel is waited for without trio, in milliseconds: so long may a signal, the end
 # of a thread or a timer have to wait for its turn.
@@ -27,7 +30,7 @@ class KernelFd:
         buffer_size: bytes; the largest request that gets through.
     """
 
-    __slots__ = ("_fd", "_poll", "buffer", "buffers")
+    __slots__ = ("_companion", "_fd", "_heed", "_poll", "buffer", "buffers")
 
     def __init__(self, fd: int, buffer_size: int) -> None:
         os.set_blocking(fd, False)
@@ -36,6 +39,8 @@ class KernelFd:
         self.buffers = [self.buffer]  # made once, for readv
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
+        self._companion = -1
+        self._heed: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -57,6 +62,19 @@ class KernelFd:
         """
         write_frame(self._fd, frame)
 
+    def accompany(self, fd: int, heed: Callable[[], None]) -> None:
+        """Have ``linger`` look at another descriptor as well, instead of any before.
+
+        Args:
+            fd: -1 for none.
+            heed: called when it is readable.
+        """
+        if self._companion >= 0:
+            self._poll.unregister(self._companion)
+        self._companion, self._heed = fd, heed
+        if fd >= 0:
+            self._poll.register(fd, select.POLLIN)
+
     def linger(self) -> bool:
         """Wait a moment, without trio, for the next request of a busy channel.
 
@@ -66,7 +84,12 @@ class KernelFd:
         Returns:
             Whether there is something to read.
         """
-        return self._fd >= 0 and bool(self._poll.poll(_LINGER_MS))
+        if self._fd < 0:
+            return False
+        ready = self._poll.poll(_LINGER_MS)
+        if ready and (len(ready) > 1 or ready[0][0] != self._fd) and self._heed is not None:
+            self._heed()
+        return bool(ready)
 
     async def wait(self) -> None:
         """Wait until there is something to read; always a checkpoint.

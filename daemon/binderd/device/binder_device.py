@@ -17,6 +17,7 @@ from errno import EACCES, EBADF, EINVAL, EIO, EMFILE, ENFILE, ENOENT, ENOTTY, ES
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.device.control import POLL_EVENTS, control_ioctl
+from binderd.device.extension import EXTENSION, ExtensionClient, extension_ioctl
 from binderd.engine.errors import KernelErrno
 from binderd.engine.ports import Client
 from binderd.fuse.frames import (
@@ -45,7 +46,7 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from binderd.engine.engine import Engine
     from binderd.engine.process import Process
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 # PASSTHROUGH gives the client's mmap the memfd's pages; DIRECT_IO beside it keeps read(2) and
 # write(2) away from them: those come to us and are refused, as the driver refuses them.
 _OPEN_FLAGS: Final = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
+_OPEN_FLAGS_WITHOUT_MMAP: Final = FOPEN_DIRECT_IO
 
 _CONTROL_HANDLE: Final = 1  # of every open file of binder-control
 _CONTROL_FLAGS: Final = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE
@@ -67,11 +69,10 @@ _pack_ioctl = ioctl_reply.pack
 _unpack_poll = fuse_poll_in.unpack_from
 
 
-class OpenedClient(Client, Protocol):
+class OpenedClient(Client, ExtensionClient, Protocol):
     """The outside half of one open file: what the engine gets, and what the device needs of it."""
 
     pid: int  # the opener's process id, in the daemon's pid namespace
-    backing_id: int  # what the kernel calls the arena's pages
 
     def adopt(self, process: Process) -> None:
         """Say which engine process the file has become."""
@@ -89,6 +90,9 @@ class Opener(Protocol):
         Raises:
             OSError: the file cannot be opened; its errno goes to the client.
         """
+
+    def is_own(self, tid: int) -> bool:
+        """Return whether a thread is our own, or of who acts for us."""
 
 
 class OpenFile:
@@ -204,7 +208,8 @@ class BinderDevice:
         handle = self._next_handle
         self._next_handle += 1
         self._files[handle] = self._by_process[process] = OpenFile(nodeid, client, process)
-        return fuse_open_out.pack(handle, _OPEN_FLAGS, client.backing_id)
+        open_flags = _OPEN_FLAGS if client.backing_id else _OPEN_FLAGS_WITHOUT_MMAP
+        return fuse_open_out.pack(handle, open_flags, client.backing_id)
 
     def ioctl(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -223,8 +228,12 @@ class BinderDevice:
         if not tid:
             return EACCES  # as in open
         if in_size != USUAL_ARGUMENT_SIZE or out_size != USUAL_ARGUMENT_SIZE:
-            self._reply_sizes[unique] = out_size
             argument = bytes(frame[_ARGUMENT : _ARGUMENT + in_size])
+            if request in EXTENSION:
+                result, payload = extension_ioctl(file.client, tid, request, argument)
+                self.outgoing.append(ioctl_result(unique, result, payload[:out_size]))
+                return None
+            self._reply_sizes[unique] = out_size
         try:
             self._engine.ioctl(file.process, tid, uid, request, argument, unique)
         except BaseException:
@@ -261,8 +270,11 @@ class BinderDevice:
         file = self._files.get(handle)
         if file is None:
             return b"" if handle == _CONTROL_HANDLE else EBADF
-        self._engine.flush(file.process)
-        self.drain()
+        # A device file on its way to another process is open here as well (O10); that is no
+        # descriptor that anybody has closed.
+        if not self._opener.is_own(tid):
+            self._engine.flush(file.process)
+            self.drain()
         return b""
 
     def release(
@@ -311,6 +323,16 @@ class BinderDevice:
         if process in self._by_process:
             self._engine.unmapped(process)
             self.drain()
+
+    def stopped(self, number: int) -> None:
+        """See ``Engine.stopped``."""
+        self._engine.stopped(number)
+        self.drain()
+
+    def installed(self, number: int, numbers: Sequence[int] | None) -> None:
+        """See ``Engine.installed``."""
+        self._engine.installed(number, numbers)
+        self.drain()
 
     def expire(self, timer: int) -> None:
         """A timer has run out."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from errno import EINVAL, ENOSPC
-from typing import TYPE_CHECKING
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure
 from binderwire.binder_abi import BR_FAILED_REPLY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from binderd.engine.node import Node
     from binderd.engine.ports import File, Mapping
+    from binderd.engine.process import Process
     from binderd.engine.transaction import Transaction
 
 _SIZE_MAX = (1 << 64) - 1
@@ -31,7 +33,18 @@ Held = list[tuple[bool, "int | Node"]]
 # data, offsets, extra (scatter-gather) and security context, each in bytes
 Sizes = tuple[int, int, int, int]
 
-_NO_FILES: list[tuple[int, File]] = []  # shared by all buffers without files; never appended to
+
+class Passed(NamedTuple):
+    """A file in a payload, on its way from the sender to the receiver."""
+
+    offset: int  # where in the buffer its number belongs
+    file: File
+    in_array: bool  # does freeing the buffer close it? (O9)
+
+
+_NO_FILES: list[Passed] = []  # shared by all buffers without files; never appended to
+_NO_NUMBERS: list[int] = []
+_pack_number: Final = Struct("=i").pack
 
 
 class RangeAllocator:
@@ -99,12 +112,14 @@ class Buffer:
     __slots__ = (
         "address",
         "allow_user_free",
+        "array_numbers",
         "clear",
         "context_size",
         "data_size",
         "debug_id",
         "extra_size",
         "files",
+        "files_from",
         "held",
         "offset",
         "offsets_size",
@@ -129,7 +144,9 @@ class Buffer:
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
         self.held: Held | None = None
-        self.files: list[tuple[int, File]] = _NO_FILES  # (offset in the buffer, to be installed)
+        self.files: list[Passed] = _NO_FILES  # not installed yet
+        self.files_from: Process | None = None
+        self.array_numbers: list[int] = _NO_NUMBERS  # what the arrays brought the receiver (O9)
 
     @property
     def context_address(self) -> int:
@@ -143,11 +160,36 @@ class Buffer:
         assert self.held is not None
         self.held.append((strong, target))
 
-    def drop_files(self) -> None:
-        """Close what was not installed."""
-        for _, file in self.files:
-            file.close()
-        self.files = _NO_FILES
+    def hold_file(self, passed: Passed, sender: Process) -> None:
+        """Take a file along."""
+        if not self.files:
+            self.files, self.files_from = [], sender
+        self.files.append(passed)
+
+    def fill_in(self, numbers: Sequence[int], receiver: Process) -> None:
+        """Write the receiver's numbers of the files where they belong; they are installed."""
+        arena = receiver.client.arena
+        in_arrays = []
+        for passed, number in zip(self.files, numbers, strict=True):
+            arena.write(self.offset + passed.offset, _pack_number(number))
+            if passed.in_array:
+                in_arrays.append(number)
+        if in_arrays:
+            self.array_numbers = in_arrays
+        self.drop_files(receiver)
+
+    def drop_files(self, receiver: Process) -> None:
+        """Let go of the files: they were installed, or never will be."""
+        if not self.files:
+            return
+        count, sender = len(self.files), self.files_from
+        assert sender is not None
+        sender.files_sent -= count
+        receiver.files_queued -= count
+        receiver.engine.stats.files -= count
+        for passed in self.files:
+            passed.file.close()
+        self.files, self.files_from = _NO_FILES, None
 
 
 class BufferArea:
@@ -231,7 +273,8 @@ class BufferArea:
     def _take_one_way(self, buffer: Buffer, sender: int) -> None:
         """Account a one-way buffer, and look for a sender that floods the area (B4)."""
         self.free_one_way -= buffer.size
-        # What the sender had before: the driver notes the sender of a buffer after this look.
+        # Differs: what the sender had before. The driver notes the sender of a buffer after this
+        # look, so that its present one counts if it had the same memory the last time.
         count, size = self._one_way_shares.get(sender, (0, 0))
         self._one_way_shares[sender] = (count + 1, size + buffer.size)
         if self.free_one_way >= self.size // 10:

@@ -45,7 +45,7 @@ class Death(Work):
         enqueue(self._process.todo, self)
         self._process.wake_one()
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         """BR_DEAD_BINDER ends the read: a client may react with transactions (R4)."""
         if self.only_acknowledge:
             self._process.count_return(BR_CLEAR_DEATH_NOTIFICATION_DONE)

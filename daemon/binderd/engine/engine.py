@@ -16,11 +16,12 @@ from collections import deque
 from errno import EBUSY, EFAULT, EINTR, EINVAL, ENOMEM
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine import read, write
+from binderd.engine import installation, read, write
 from binderd.engine.completion import Completion
 from binderd.engine.context import Context
 from binderd.engine.errors import KernelErrno
 from binderd.engine.freeze import Freezing
+from binderd.engine.installation import Installation
 from binderd.engine.ioctls import IOCTLS
 from binderd.engine.limits import Limits
 from binderd.engine.log import TransactionLog
@@ -28,9 +29,10 @@ from binderd.engine.process import Process
 from binderd.engine.stats import Stats
 from binderd.engine.thread import POLL, WAITING, Thread, WriteRead
 from binderwire.binder_abi import BINDER_WRITE_READ, binder_write_read
+from binderwire.extension_abi import BINDERD_ERRNO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from binderd.engine.ports import Client
 
@@ -54,10 +56,12 @@ class Engine:
         "_contexts",
         "_freezings",
         "_last_id",
+        "_last_installation",
         "_last_timer",
         "clock",
         "drained",
         "failed_log",
+        "installations",
         "limits",
         "log",
         "outbox",
@@ -84,7 +88,8 @@ class Engine:
         # (number for ``expire``, milliseconds from now, or STOP)
         self.timers: list[tuple[int, int]] = []
         self._freezings: dict[int, Freezing] = {}  # by ticket
-        self._last_timer = 0
+        self.installations: dict[int, Installation] = {}  # under way, by number
+        self._last_timer = self._last_installation = 0
         self._contexts: dict[str, Context] = {}
         self._last_id = 0
 
@@ -163,6 +168,8 @@ class Engine:
     def interrupt(self, ticket: int) -> None:
         """A signal reached the thread whose read is blocked under ``ticket`` (R9)."""
         thread = self.parked.get(ticket)
+        if thread is not None and thread.is_being_served():
+            return
         if thread is not None and thread.parked is not None:
             thread.process.waiting.pop(thread, None)
             self.complete(thread, thread.parked, -EINTR)
@@ -174,6 +181,35 @@ class Engine:
             freezing.give_up()
             self._stop_timer(freezing)
             self._end_freeze(freezing, -EINTR)
+
+    def stopped(self, number: int) -> None:
+        """The thread that an installation concerns will run no code of its own before that is done.
+
+        So its request can be answered: with EINTR and what it has read so far if it is to be issued
+        again, which whoever stopped the thread does in its name.
+        """
+        found = self.installations.get(number)
+        if found is None:
+            return
+        thread, completion = found.thread, found.completion
+        if thread.closing is found:
+            thread.closing = None  # its request sleeps, as files must be installed as well
+        if completion is not None:
+            found.completion = None
+            self.outbox.append(completion)
+        elif thread.parked is not None:
+            self.complete(thread, thread.parked, -EINTR)
+
+    def installed(self, number: int, numbers: Sequence[int] | None) -> None:
+        """An installation is over.
+
+        Args:
+            numbers: of the descriptors, in order; None: it failed and has left none behind.
+        """
+        found = self.installations.get(number)
+        if found is not None:
+            installation.end(found, numbers)
+            self._run()
 
     def expire(self, timer: int) -> None:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
@@ -218,6 +254,7 @@ class Engine:
         return {
             **self.stats.as_dict(),
             "freezing": len(self._freezings),
+            "installations": len(self.installations),
             "parked": len(self.parked),
         }
 
@@ -228,6 +265,13 @@ class Engine:
         self._last_id += 1
         return self._last_id
 
+    def new_installation(self, thread: Thread, count: int) -> Installation:
+        """Return a new installation of ``count`` files for a thread."""
+        self._last_installation += 1
+        number = self._last_installation
+        found = self.installations[number] = Installation(thread, number, count)
+        return found
+
     def complete(self, thread: Thread, request: WriteRead, result: int) -> None:
         """End a BINDER_WRITE_READ; the argument goes back even with an errno (R8, R9)."""
         if thread.parked is not None:
@@ -235,7 +279,13 @@ class Engine:
             thread.parked = None
             thread.looper &= ~WAITING
         thread.need_return = False
-        self.outbox.append(Completion(request.ticket, result, request.pack()))
+        completion = Completion(request.ticket, result, request.pack())
+        if thread.closes:
+            installation.begin_closing(thread)
+        if thread.closing is None:
+            self.outbox.append(completion)
+        else:
+            thread.closing.completion, thread.closing = completion, None
 
     def abandon(self, thread: Thread) -> None:
         """End the read of a thread that is being released; only a broken transport sees this."""
@@ -253,6 +303,9 @@ class Engine:
         request = WriteRead(ticket, _unpack_write_read(argument))
         if request.write_size:
             result = write.run(thread, request)
+            if thread.closes and installation.begin_closing(thread):
+                self._ask_again(thread, request)
+                return
             if result:
                 request.read_consumed = 0  # Q11
                 self.complete(thread, request, result)
@@ -261,6 +314,13 @@ class Engine:
             read.begin(thread, request)
         else:
             self.complete(thread, request, 0)
+
+    def _ask_again(self, thread: Thread, request: WriteRead) -> None:
+        """Have the client issue the request once more, after it has seen to its descriptors.
+
+        The next request is still the one that must come back (R7).
+        """
+        self.outbox.append(Completion(request.ticket, -BINDERD_ERRNO, request.pack()))
 
     def _other_ioctl(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
         row = IOCTLS.get(request)

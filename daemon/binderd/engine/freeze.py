@@ -87,9 +87,11 @@ def has_calls(process: Process) -> bool:
 def tell(process: Process, *, frozen: bool) -> None:
     """Report the state to whoever asked for it (binder_add_freeze_work)."""
     for ptr in sorted(process.nodes):
-        for ref in reversed(process.nodes[ptr].refs.values()):
+        node = process.nodes[ptr]
+        for ref in reversed(node.refs.values()):
             if ref.freeze is not None:
                 ref.freeze.report(frozen=frozen)
+        node.put()
 
 
 class FreezeNotice(Work):
@@ -123,7 +125,7 @@ class FreezeNotice(Work):
             self.resend = True
         self.is_frozen = frozen
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         """BR_FROZEN_BINDER ends the read: a client may react with transactions (R4)."""
         if self.cleared:
             self._process.count_return(BR_CLEAR_FREEZE_NOTIFICATION_DONE)

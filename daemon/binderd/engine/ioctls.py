@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.freeze import Freezing, has_calls, set_frozen, tell
+from binderd.engine.installation import report
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_ENABLE_ONEWAY_SPAM_DETECTION,
@@ -38,6 +39,7 @@ from binderwire.binder_abi import (
     flat_binder_object,
     u32_value,
 )
+from binderwire.extension_abi import BINDERD_INSTALLED, binderd_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,11 +202,12 @@ IOCTLS: Final[dict[int, Row]] = {
     BINDER_SET_CONTEXT_MGR: Row(_set_context_manager, 0),
     BINDER_SET_CONTEXT_MGR_EXT: Row(_set_context_manager_ext, flat_binder_object.size, EINVAL),
     BINDER_THREAD_EXIT: Row(_thread_exit, 0),
-    BINDER_VERSION: Row(_version, 0),
+    BINDER_VERSION: Row(_version, binder_version.size, EINVAL),
     BINDER_GET_NODE_DEBUG_INFO: Row(_node_debug_info, binder_node_debug_info.size),
     BINDER_GET_NODE_INFO_FOR_REF: Row(_node_info_for_ref, binder_node_info_for_ref.size),
     BINDER_FREEZE: Row(_freeze, binder_freeze_info.size),
     BINDER_GET_FROZEN_INFO: Row(_frozen_info, binder_frozen_status_info.size),
     BINDER_ENABLE_ONEWAY_SPAM_DETECTION: Row(_enable_spam_detection, u32_value.size),
     BINDER_GET_EXTENDED_ERROR: Row(_extended_error, 0),
+    BINDERD_INSTALLED: Row(report, binderd_installed.size),
 }

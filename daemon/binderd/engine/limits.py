@@ -24,7 +24,12 @@ class Limits(NamedTuple):
     refs_per_process: int = 65536  # BR_FAILED_REPLY to whoever sends this process one more
     buffers_per_process: int = 16384  # BR_FAILED_REPLY to the sender, as when space runs out
     objects_per_transaction: int = 8192  # BR_FAILED_REPLY; see write_bytes_per_ioctl
-    files_per_transaction: int = 1024  # BR_FAILED_REPLY; held by the daemon until delivery
+    attachments_per_process: int = 16  # ENOSPC from BINDERD_ATTACH; two descriptors of ours each
+    # Files on their way, which the daemon has open meanwhile; BR_FAILED_REPLY. Each open file of a
+    # device has the same number as sender and as receiver, so that nobody uses up all of them.
+    files_per_transaction: int = 1024
+    files_per_process: int = 2048
+    files: int = 16384  # of the whole daemon; fewer where it may have fewer descriptors
     # One ioctl is one turn of the daemon, so one client must not make it arbitrarily long: a longer
     # write buffer is consumed up to here and write_consumed says so.
     write_bytes_per_ioctl: int = 256 << 10

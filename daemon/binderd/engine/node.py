@@ -146,6 +146,16 @@ class Node(Work):
             return
         self._queue_news_or_free()
 
+    def put(self) -> None:
+        """Whoever looked the node up by its owner and ptr is through with it (binder_put_node).
+
+        The driver lets that look like the end of a weak reference. So if the owner has yet to
+        acknowledge what keeps the node, some thread of it is woken and finds no news: one that does
+        not want to sleep then reads a bare BR_NOOP.
+        """
+        if self.process is not None:
+            self.settle()
+
     def _queue_news_or_free(self) -> None:
         process = self.process
         if process is not None and (self.has_strong or self.has_weak):
@@ -182,7 +192,7 @@ class Node(Work):
 
     # News for the owner
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         """Tell the owner what changed: BR_INCREFS, BR_ACQUIRE, BR_RELEASE, BR_DECREFS (N5)."""
         strong = bool(self.internal_strong or self.local_strong)
         weak = strong or bool(self.refs or self.local_weak)

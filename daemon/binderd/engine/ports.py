@@ -7,10 +7,23 @@ them over byte arrays.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+# What ``Client.install`` returns.
+REFUSED: Final = 0  # it cannot be done
+STOPPING: Final = 1  # the thread will be stopped for it: ``Engine.stopped`` says when
+SENT: Final = 2  # the client was told how, and will do it itself
+
+
+class Room(NamedTuple):
+    """Bytes of a client's read buffer that nothing was put into yet."""
+
+    address: int  # of the first, in the client
+    size: int
 
 
 class Mapping(NamedTuple):
@@ -119,3 +132,28 @@ class Client(Protocol):
 
     def forget_thread(self, tid: int) -> None:
         """The thread object of ``tid`` is gone; its memory is not used any more."""
+
+    def install(
+        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
+    ) -> int:
+        """Begin to give ``files`` to the process of a thread, which has a request open.
+
+        Each gets the lowest free number, in order, close-on-exec: all of them or none.
+
+        Args:
+            number: what the installation is called from now on; never used before.
+            closes: descriptors of that process that are to be closed first, as far as they are
+                open. There may be no files, only these.
+            room: may be used meanwhile; what is there afterwards does not matter. Nothing is
+                known about it where there are no files.
+
+        Returns:
+            STOPPING: ``Engine.stopped`` follows, when the request may be answered, then
+            ``Engine.installed``; or ``Engine.installed`` alone if it fails before.
+            SENT: the request is to be answered with BINDERD_ERRNO; if there are files the client
+            reports their numbers with BINDERD_INSTALLED.
+            REFUSED: neither; nothing will follow.
+        """
+
+    def cancel_install(self, number: int) -> None:
+        """Nobody wants the files of this installation any more: undo it if that is possible."""

@@ -46,6 +46,8 @@ class Process:
         "delivered_freezes",
         "detects_spam",
         "engine",
+        "files_queued",
+        "files_sent",
         "handles",
         "is_dead",
         "is_frozen",
@@ -89,6 +91,8 @@ class Process:
         self.received_sync = False  # was a call refused while frozen?
         self.received_one_way = False  # was a one-way call queued while frozen?
         self.outstanding = 0  # transactions queued here or being answered here
+        self.files_queued = 0  # on their way to us
+        self.files_sent = 0  # by us, still on their way
         self.detects_spam = False  # does it want BR_ONEWAY_SPAM_SUSPECT?
         self.max_threads = 0
         self.requested_threads = 0  # BR_SPAWN_LOOPER sent, BC_REGISTER_LOOPER not seen yet
@@ -129,8 +133,12 @@ class Process:
             self.engine.poll_wakes.append(self)
 
     def flush(self) -> None:
-        """Some descriptor of the file was closed: every thread returns to user space (I4)."""
-        for thread in self.threads.values():
+        """Some descriptor of the file was closed: every thread returns to user space (I4).
+
+        Who is woken first, and so asks for another looper or does not (R11), is the driver's order.
+        """
+        for tid in sorted(self.threads):
+            thread = self.threads[tid]
             thread.need_return = True
             thread.wake()
 
@@ -152,6 +160,7 @@ class Process:
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             node = self.nodes[ptr] = Node(self, ptr, cookie, flags)
         elif node.cookie != cookie:
+            node.put()
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
         return node
 
@@ -198,7 +207,7 @@ class Process:
         """Release what ``buffer`` holds and give back its space."""
         assert self._area is not None
         self._release_held(buffer)
-        buffer.drop_files()
+        buffer.drop_files(self)
         if buffer.clear:
             self.client.arena.write(buffer.offset, bytes(buffer.size))
         self._area.free(buffer)
@@ -214,6 +223,7 @@ class Process:
         for strong, target in buffer.held:
             if isinstance(target, Node):
                 target.release_local(strong=strong)
+                target.put()
             else:
                 ref = self.handles.find(target, strong=strong)
                 if ref is not None:
@@ -286,7 +296,7 @@ class Process:
             for buffer in self._area.buffers.values():
                 if buffer.transaction is not None:
                     buffer.transaction.buffer = None
-                buffer.drop_files()
+                buffer.drop_files(self)
             self.engine.stats.buffers -= len(self._area.buffers)
             self._area = None
         assert not (self.threads or self.waiting or self.todo or self.handles.refs)

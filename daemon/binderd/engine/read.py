@@ -13,8 +13,8 @@ from __future__ import annotations
 from errno import EAGAIN, EFAULT
 from typing import Final
 
-from binderd.engine.thread import ENTERED, REGISTERED, WAITING, Thread, WriteRead
-from binderd.engine.work import Work, pack_word
+from binderd.engine.thread import ENTERED, REGISTERED, Thread, WriteRead
+from binderd.engine.work import UNREADY, Work, pack_word, put_back
 from binderwire.binder_abi import BR_NOOP, BR_SPAWN_LOOPER, binder_transaction_data_secctx
 
 _NOOP: Final = pack_word(BR_NOOP)
@@ -46,6 +46,9 @@ def resume(thread: Thread, request: WriteRead) -> None:
         _take_up(thread)
     else:
         process.waiting.pop(thread, None)
+    if thread.installation is not None and not thread.installation.is_over:
+        thread.sleep(request)
+        return
     while True:
         has_work = thread.process_todo or thread.need_return
         if not has_work and not (thread.for_process and process.todo):
@@ -67,10 +70,7 @@ def _take_up(thread: Thread) -> None:
 
 
 def _sleep(thread: Thread, request: WriteRead) -> None:
-    if thread.parked is None:
-        thread.parked = request
-        thread.looper |= WAITING
-        thread.process.engine.parked[request.ticket] = thread
+    thread.sleep(request)
     if thread.for_process:
         thread.process.waiting[thread] = None
 
@@ -96,10 +96,38 @@ def _collect(thread: Thread, request: WriteRead) -> bool:
         work.queue = None
         if not todo:
             thread.process_todo = False
-        if work.deliver(thread, out):
+        ending = work.deliver(thread, out)
+        if ending == UNREADY:
+            return _await_files(thread, request, out, work)
+        if ending:
             _hand_over(thread, request, out, work)
             return True
     _hand_over(thread, request, out, None)
+    return True
+
+
+def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work) -> bool:
+    """Keep ``work`` until its files are installed; what was collected before it is handed over.
+
+    Returns:
+        False if they cannot be installed, which ``work`` will say when it is taken again.
+    """
+    put_back(thread.todo, work)
+    thread.process_todo = True
+    if thread.closing is not None:
+        # This ioctl ends at once anyway (R7), and its thread can be stopped for one reason only.
+        _hand_over(thread, request, out, None)
+        return True
+    position = request.read_buffer + request.read_consumed
+    if out and not thread.memory.write(position, out):
+        thread.proven_buffer = -1
+        _finish(thread, request, -EFAULT)
+        return True
+    request.read_consumed += len(out)
+    if not work.begin_installation(thread, request):
+        return False
+    if thread.process.todo:
+        thread.process.wake_one()  # R14
     return True
 
 

@@ -57,6 +57,7 @@ class Stats:
         "buffers",
         "deaths",
         "deaths_made",
+        "files",
         "freezes",
         "freezes_made",
         "nodes",
@@ -81,6 +82,7 @@ class Stats:
         self.freezes = self.freezes_made = 0
         self.transactions = self.transactions_made = 0
         self.buffers = 0
+        self.files = 0  # on their way
         self.words = Words()  # of processes that have gone
 
     def as_dict(self) -> dict[str, int]:
@@ -88,6 +90,7 @@ class Stats:
         return {
             "buffers": self.buffers,
             "deaths": self.deaths,
+            "files": self.files,
             "freezes": self.freezes,
             "nodes": self.nodes,
             "processes": self.processes,

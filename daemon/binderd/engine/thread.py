@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from binderd.engine.installation import cancel
 from binderd.engine.work import ErrorSlot, Work, WorkQueue, cancel_all, enqueue
 from binderwire.binder_abi import BR_DEAD_REPLY, BR_OK, binder_write_read
 
 if TYPE_CHECKING:
+    from binderd.engine.installation import Installation
     from binderd.engine.ports import ClientMemory
     from binderd.engine.process import Process
     from binderd.engine.transaction import Transaction
@@ -69,8 +71,11 @@ class Thread:
 
     __slots__ = (
         "_nice",
+        "closes",
+        "closing",
         "extended_error",
         "for_process",
+        "installation",
         "is_dead",
         "looper",
         "memory",
@@ -103,6 +108,10 @@ class Thread:
         self.reply_error = ErrorSlot()  # the failure of whom we called
         self.parked: WriteRead | None = None  # the blocked read
         self.for_process = False  # may the current read take work of the process? (Q1)
+        # For the transaction at the front of todo; None: not begun, or it needs none.
+        self.installation: Installation | None = None
+        self.closes: list[int] = []  # descriptors to be closed before this ioctl ends (O9)
+        self.closing: Installation | None = None  # the current ioctl's answer waits for it
         self.proven_buffer = -1  # read buffer address that could be written to before
         self.is_dead = False
         # (id, BR_ code, negative errno) of the latest transaction (E8)
@@ -127,6 +136,21 @@ class Thread:
             self.process.engine.runnable.append(self)
         elif self.looper & POLL:
             self.process.wake_pollers()
+
+    def sleep(self, request: WriteRead) -> None:
+        """Block in a read."""
+        if self.parked is None:
+            self.parked = request
+            self.looper |= WAITING
+            self.process.engine.parked[request.ticket] = self
+
+    def must_wait(self) -> bool:
+        """Whether files have to be installed before anything can be read."""
+        return self.installation is not None and not self.installation.is_over
+
+    def is_being_served(self) -> bool:
+        """Whether a read waits for an installation that will end soon, and nothing else ends."""
+        return self.must_wait() and self.installation is not None and not self.installation.is_sent
 
     def fail(self, word: int) -> None:
         """Report our own failure to send; no further command is taken before it is read (Q10)."""
@@ -172,6 +196,8 @@ class Thread:
         del process.threads[self.tid]
         process.waiting.pop(self, None)
         process.engine.abandon(self)
+        if self.installation is not None:
+            cancel(self.installation)
         self.is_dead = True
         call = self.stack
         unanswered = call if call is not None and call.target_thread is self else None

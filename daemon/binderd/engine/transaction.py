@@ -17,12 +17,22 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL, EOPNOTSUPP, EPROTO
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine import views
+from binderd.engine import installation, views
 from binderd.engine.errors import BinderFailure
 from binderd.engine.log import CALL, ONE_WAY, REPLY, note
 from binderd.engine.translate import Translation
 from binderd.engine.views import TransactionView, WorkView
-from binderd.engine.work import Notice, SpamNotice, Work, dequeue, enqueue, pack_word
+from binderd.engine.work import (
+    LAST,
+    MORE,
+    UNREADY,
+    Notice,
+    SpamNotice,
+    Work,
+    dequeue,
+    enqueue,
+    pack_word,
+)
 from binderwire.binder_abi import (
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
@@ -45,7 +55,7 @@ if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer
     from binderd.engine.node import Node
     from binderd.engine.process import Process
-    from binderd.engine.thread import Thread
+    from binderd.engine.thread import Thread, WriteRead
 
 _unpack: Final = binder_transaction_data.unpack_from
 _pack: Final = binder_transaction_data.pack
@@ -106,12 +116,18 @@ class Transaction(Work):
 
     # What the receiver sees
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         """BR_TRANSACTION or BR_REPLY; ends the read (R4)."""
         buffer, client = self.buffer, thread.process.client
         assert buffer is not None
         if buffer.files:
-            return self._refuse_files(thread, out)
+            attempt = thread.installation
+            if attempt is None:
+                return UNREADY
+            thread.installation = None
+            if attempt.numbers is None:
+                return self._refuse_files(thread, out)
+            buffer.fill_in(attempt.numbers, thread.process)
         node, sender = buffer.target_node, self.sender
         pid, euid = 0 if sender is None else sender.process.pid, self.sender_euid
         if client.is_foreign:  # I1
@@ -139,7 +155,12 @@ class Transaction(Work):
         )
         if buffer.context_size:
             out += binder_uintptr_t.pack(buffer.context_address)  # I2
-        return True
+        return LAST
+
+    def begin_installation(self, thread: Thread, request: WriteRead) -> bool:
+        """Begin to give the reader the files of the payload (O7)."""
+        assert self.buffer is not None
+        return installation.begin(thread, request, self.buffer)
 
     def stored(self, thread: Thread, *, ok: bool) -> None:
         """The reader has it; or its read buffer could not be written to (E1)."""
@@ -150,7 +171,7 @@ class Transaction(Work):
         else:
             self._fail(BR_FAILED_REPLY)  # binder_cleanup_transaction
 
-    def _refuse_files(self, thread: Thread, out: bytearray) -> bool:
+    def _refuse_files(self, thread: Thread, out: bytearray) -> int:
         """The files of this payload cannot be given to the reader (O8).
 
         Who waits for a reply learns it here, who called learns it as a failed call, and the reader
@@ -162,7 +183,7 @@ class Transaction(Work):
         if is_reply:
             thread.process.count_return(BR_FAILED_REPLY)
             out += pack_word(BR_FAILED_REPLY)
-        return is_reply
+        return LAST if is_reply else MORE
 
     def _lend_nice(self, thread: Thread, node: Node) -> None:
         """The receiver works at the caller's nice value, bounded by the node's (I3)."""

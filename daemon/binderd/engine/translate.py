@@ -17,6 +17,7 @@ from errno import EBADF, EFAULT, EINVAL, ENOMEM, EPERM
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from binderd.engine.buffers import Passed
 from binderd.engine.errors import BinderFailure
 from binderd.engine.scatter import Pointers
 from binderwire.binder_abi import (
@@ -184,7 +185,8 @@ class Translation:
     def fd(self, index: int, found: bytes) -> bytes:
         """A file of the sender; the receiver's number for it is known when it reads (O7)."""
         kind, flags, fd, cookie = binder_fd_object.unpack_from(found)
-        self._take_file(fd, self.starts[index] + binder_fd_object.offset_of("fd"))
+        where = self.starts[index] + binder_fd_object.offset_of("fd")
+        self._take_file(fd, where, in_array=False)
         return binder_fd_object.pack(kind, flags, 0, cookie)
 
     def pointer(self, index: int, found: bytes) -> bytes:
@@ -206,22 +208,30 @@ class Translation:
             if len(numbers) != size:
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
             for position in range(0, size, _FD_SIZE):
-                self._take_file(_unpack_word(numbers, position)[0], target + position)
+                fd = _unpack_word(numbers, position)[0]
+                self._take_file(fd, target + position, in_array=True)
         return found[: binder_fd_array_object.size]
 
-    def _take_file(self, fd: int, offset: int) -> None:
+    def _take_file(self, fd: int, offset: int, *, in_array: bool) -> None:
         """Look a descriptor up in the sender, which may close it right afterwards (O7)."""
         if not self.accepts_fds:
             raise BinderFailure(BR_FAILED_REPLY, -EPERM)
-        files = self.buffer.files
-        if len(files) >= self.receiver.engine.limits.files_per_transaction:
+        sender, receiver = self.thread.process, self.receiver
+        limits, stats = receiver.engine.limits, receiver.engine.stats
+        if (
+            len(self.buffer.files) >= limits.files_per_transaction
+            or sender.files_sent >= limits.files_per_process
+            or receiver.files_queued >= limits.files_per_process
+            or stats.files >= limits.files
+        ):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         file = self.thread.memory.file(fd)
         if file is None:
             raise BinderFailure(BR_FAILED_REPLY, -EBADF)
-        if not files:
-            self.buffer.files = files = []
-        files.append((offset, file))
+        self.buffer.hold_file(Passed(offset, file, in_array), sender)
+        sender.files_sent += 1
+        receiver.files_queued += 1
+        stats.files += 1
 
 
 _TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {

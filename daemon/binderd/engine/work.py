@@ -17,12 +17,17 @@ from binderwire.binder_abi import BR_OK, BR_ONEWAY_SPAM_SUSPECT, BR_TRANSACTION_
 
 if TYPE_CHECKING:
     from binderd.engine.process import Process
-    from binderd.engine.thread import Thread
+    from binderd.engine.thread import Thread, WriteRead
 
 # An ordered set: work is taken from the front, and out of the middle when it is withdrawn.
 WorkQueue = OrderedDict["Work", None]
 
 pack_word: Final = Struct("=I").pack
+
+# What ``deliver`` returns.
+MORE: Final = 0  # the read goes on
+LAST: Final = 1  # this ends the read (R4)
+UNREADY: Final = 2  # files must be installed before; nothing was appended
 
 
 class Work:
@@ -33,8 +38,12 @@ class Work:
     def __init__(self) -> None:
         self.queue: WorkQueue | None = None  # where is it waiting?
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
-        """Append what ``thread`` must be told to ``out``; True ends the read (R4)."""
+    def deliver(self, thread: Thread, out: bytearray) -> int:
+        """Append what ``thread`` must be told to ``out``; return MORE, LAST or UNREADY."""
+        raise NotImplementedError
+
+    def begin_installation(self, thread: Thread, request: WriteRead) -> bool:
+        """Begin what ``deliver`` found missing; see ``installation.begin``."""
         raise NotImplementedError
 
     def stored(self, thread: Thread, *, ok: bool) -> None:
@@ -64,6 +73,12 @@ def enqueue(queue: WorkQueue, work: Work) -> None:
     work.queue = queue
 
 
+def put_back(queue: WorkQueue, work: Work) -> None:
+    """Put ``work`` at the front of ``queue``."""
+    enqueue(queue, work)
+    queue.move_to_end(work, last=False)
+
+
 def dequeue(work: Work) -> None:
     """Take ``work`` out of whatever queue it is in."""
     if work.queue is not None:
@@ -88,7 +103,7 @@ class Notice(Work):
         self.queue = None
         self.word = word
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         thread.process.count_return(self.word)
         out += pack_word(self.word)
         return False
@@ -108,7 +123,7 @@ class ErrorSlot(Work):
         self.queue = None
         self.word: int = BR_OK
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         thread.process.count_return(self.word)
         out += pack_word(self.word)
         self.word = BR_OK
@@ -126,7 +141,7 @@ class SpamNotice(Notice):
 
     __slots__ = ()
 
-    def deliver(self, thread: Thread, out: bytearray) -> bool:
+    def deliver(self, thread: Thread, out: bytearray) -> int:
         word = BR_ONEWAY_SPAM_SUSPECT if thread.process.detects_spam else self.word
         thread.process.count_return(word)
         out += pack_word(word)

@@ -40,11 +40,12 @@ Handler = Callable[[int, int, int, int, bytearray, int], "bytes | int | None"]
 READ_BUFFER_SIZE: Final = 32 << 10  # bytes
 _MAX_WRITE: Final = 4096  # bytes; nobody writes here, but the kernel takes no less
 
-_REQUIRED_FLAGS: Final = abi.FUSE_INIT_EXT | abi.FUSE_PASSTHROUGH
-_WANTED_FLAGS: Final = _REQUIRED_FLAGS | abi.FUSE_DIRECT_IO_ALLOW_MMAP | abi.FUSE_PARALLEL_DIROPS
-NO_PASSTHROUGH: Final = (
-    "this kernel's FUSE has no passthrough, without which a client cannot map its receive buffer: "
-    "needs Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH=y"
+_BASIC_FLAGS: Final = abi.FUSE_PARALLEL_DIROPS
+# Both or neither: what they make possible is a plain mmap that shows the receive area.
+_PASSTHROUGH_FLAGS: Final = abi.FUSE_INIT_EXT | abi.FUSE_PASSTHROUGH
+_MMAP_FLAGS: Final = _PASSTHROUGH_FLAGS | abi.FUSE_DIRECT_IO_ALLOW_MMAP
+TOO_OLD: Final = (
+    "this kernel's FUSE is of protocol {}: it must be 7, which all are since Linux 2.6.18"
 )
 
 # The kernel waits for no answer to these; one would be taken for the answer to something else.
@@ -83,9 +84,19 @@ class Session:
             device has the same list.
         negotiated: called once, when the kernel and we agree; with a reason if we cannot.
         report_bug: called with the opcode and the exception when a handler failed.
+        has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
     """
 
-    __slots__ = ("_device", "_negotiated", "_report_bug", "_rows", "bugs", "dropped", "outgoing")
+    __slots__ = (
+        "_device",
+        "_negotiated",
+        "_report_bug",
+        "_rows",
+        "bugs",
+        "dropped",
+        "has_passthrough",
+        "outgoing",
+    )
 
     def __init__(
         self,
@@ -94,10 +105,13 @@ class Session:
         outgoing: list[bytes],
         negotiated: Callable[[str | None], None],
         report_bug: Callable[[int, Exception], None],
+        *,
+        has_passthrough: bool = True,
     ) -> None:
         self.outgoing = outgoing
         self.dropped = 0  # frames without a believable header
         self.bugs = 0  # handlers that raised
+        self.has_passthrough = has_passthrough
         self._device = device
         self._negotiated = negotiated
         self._report_bug = report_bug
@@ -144,10 +158,12 @@ class Session:
         if major > abi.FUSE_KERNEL_VERSION:
             # The protocol's way to step down: name our version, the kernel then sends INIT again.
             return abi.fuse_init_out.build(major=abi.FUSE_KERNEL_VERSION)
-        if major < abi.FUSE_KERNEL_VERSION or flags & _REQUIRED_FLAGS != _REQUIRED_FLAGS:
-            self._negotiated(NO_PASSTHROUGH)
+        if major < abi.FUSE_KERNEL_VERSION:
+            self._negotiated(TOO_OLD.format(major))
             return EPROTO
-        flags &= _WANTED_FLAGS
+        if flags & _PASSTHROUGH_FLAGS != _PASSTHROUGH_FLAGS:
+            self.has_passthrough = False
+        flags &= _BASIC_FLAGS | (_MMAP_FLAGS if self.has_passthrough else 0)
         self._negotiated(None)
         return abi.fuse_init_out.build(
             major=abi.FUSE_KERNEL_VERSION,
@@ -157,7 +173,8 @@ class Session:
             flags2=flags >> 32,
             max_write=_MAX_WRITE,
             time_gran=1,
-            max_stack_depth=1,  # our backing files are memfds, which are stacked on nothing
+            # our backing files are memfds, which are stacked on nothing
+            max_stack_depth=int(self.has_passthrough),
         )
 
     def _destroy(
@@ -211,7 +228,7 @@ class Session:
         return EIO
 
 
-# major, minor, max_readahead and flags; kernels that send no more have no passthrough
+# major, minor, max_readahead and flags; kernels before 5.17 send no more
 _INIT_SIZE_MIN: Final = 16
 
 _NAME_CHANGES: Final = (

@@ -94,7 +94,7 @@ class Tree:
         seconds: the time that all files show, in seconds since the epoch.
     """
 
-    __slots__ = ("_control", "_directory", "_next_number", "_nodes", "_seconds")
+    __slots__ = ("_control", "_directory", "_next_number", "_nodes", "_seconds", "device_size")
 
     def __init__(self, directory: Directory, seconds: int = 0) -> None:
         self._directory = directory
@@ -102,6 +102,9 @@ class Tree:
         self._seconds = seconds
         self._nodes: dict[int, Node] = {}
         self._next_number = _FIRST_NUMBER
+        # Bytes. Differs: where the kernel cannot map the receive area it still lets clients map the
+        # file; as an empty one, so that whoever looks at the size sees that there is nothing.
+        self.device_size = DEVICE_SIZE
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -318,7 +321,7 @@ class Tree:
         if node is None:
             shown, file_size, links = self._control, 0, 1
         else:
-            shown, file_size, links = node.device, DEVICE_SIZE, int(node.device.is_listed)
+            shown, file_size, links = node.device, self.device_size, int(node.device.is_listed)
         owner = (shown.uid, shown.gid)
         mode = _S_IFREG | shown.mode
         return (nodeid, file_size, 0, *times, mode, links, *owner, 0, _BLOCK_SIZE, 0)

@@ -5,6 +5,8 @@ The daemon has the same pages mapped shared and writable, so what it writes is w
 reads. A client can write there, too (it may map the file shared and writable), so nothing that
 the daemon relies on may live in these pages or be read back from them.
 
+Where the kernel has no mmap for the device, the memfd itself is handed over (``shared_fd``).
+
 The file is sparse: a page exists from the first delivery into it until ``trim`` gives it back.
 When to trim is the business of ``upkeep.py``.
 """
@@ -18,7 +20,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine.ports import Mapping
-from binderd.memory.proc import FileId, find_mapping, is_mapped
+from binderd.memory.proc import FileId, file_id, find_mapping, is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
 
 # Nobody may resize the file under our mapping, or change these seals. F_SEAL_FUTURE_WRITE must
-# never be among them: it forbids giving pages back.
+# never be among them: it forbids giving pages back. What keeps a client to whom the file was handed
+# over from writing are the mode of the file and of the descriptor.
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
+_MODE: Final = 0o400
 _PAGE: Final = mmap.PAGESIZE
 _BLOCK: Final = 512  # bytes; what st_blocks counts in
 
@@ -41,7 +45,8 @@ class MemfdArena:
 
     Args:
         pid: the opener, in our pid namespace.
-        file: what the opener's /proc/PID/maps calls the file that the pages are mapped through.
+        file: what the opener's /proc/PID/maps calls the file that the pages are mapped through,
+            None if the kernel maps none for it. The memfd itself counts, too.
         upkeep: is told when there is something to look after.
 
     Raises:
@@ -51,8 +56,10 @@ class MemfdArena:
     __slots__ = (
         "_base",
         "_file",
+        "_files",
         "_pages",
         "_pid",
+        "_shared_fd",
         "address",
         "fd",
         "is_listed",
@@ -63,9 +70,8 @@ class MemfdArena:
         "upkeep",
     )
 
-    def __init__(self, pid: int, file: FileId, upkeep: Upkeep) -> None:
+    def __init__(self, pid: int, file: FileId | None, upkeep: Upkeep) -> None:
         self._pid = pid
-        self._file = file
         self._base = 0  # where in the file the client's mapping starts, in bytes
         self.size = ARENA_SIZE  # bytes from there to the end
         self.upkeep = upkeep
@@ -76,25 +82,47 @@ class MemfdArena:
         self.fd = os.memfd_create("binder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, ARENA_SIZE)
+            os.fchmod(self.fd, _MODE)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+            own = file_id(self.fd)
             self._pages = mmap.mmap(self.fd, ARENA_SIZE)
         except BaseException:
             os.close(self.fd)
             raise
+        self._shared_fd = -1
+        self._files = (own,) if file is None else (file, own)
+        self._file = own  # by which of them did ``locate`` find it?
         # Where ``copy`` writes to: the address of the byte that the engine calls offset 0.
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
 
     def locate(self) -> Mapping | None:
         """Return where the opener has the pages mapped right now, None if it has not."""
-        area = find_mapping(self._pid, self._file)
+        for file in self._files:
+            area = find_mapping(self._pid, file)
+            if area is not None:
+                break
         if area is None or area.offset >= ARENA_SIZE:
             return None
+        self._file = file
         # A client may map the file from some offset on: the first byte it sees is ours at that
         # offset.
         self.address += area.offset - self._base
         self._base = area.offset
         self.size = ARENA_SIZE - area.offset
         return Mapping(area.start, min(area.end - area.start, self.size))
+
+    def shared_fd(self) -> int:
+        """Return a descriptor through which the pages can be read and nothing else.
+
+        It stays ours, and is the same each time: a client cannot have us open files without end.
+
+        Raises:
+            OSError: there is no descriptor left.
+        """
+        if self._shared_fd < 0:
+            flags = os.O_RDONLY | os.O_CLOEXEC
+            self._shared_fd = os.open(f"/proc/self/fd/{self.fd}", flags)
+        return self._shared_fd
 
     def is_still_mapped(self) -> bool:
         """Return whether what ``locate`` found is still there."""
@@ -154,5 +182,7 @@ class MemfdArena:
         self.process = None
         self._pages.close()
         os.close(self.fd)
-        self.fd = -1
+        if self._shared_fd >= 0:
+            os.close(self._shared_fd)
+        self.fd = self._shared_fd = -1
         self.size = -1  # from here on nothing fits

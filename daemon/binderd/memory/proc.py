@@ -42,6 +42,12 @@ class Area(NamedTuple):
     offset: int  # where in the file ``start`` is, in bytes
 
 
+def file_id(fd: int) -> FileId:
+    """Return what /proc/PID/maps calls an open file."""
+    status = os.fstat(fd)
+    return FileId(os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+
+
 def process_of(tid: int) -> int:
     """Return the process id (tgid) of the thread ``tid``, both in our pid namespace.
 

@@ -21,7 +21,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
-from binderd.memory.files import TakenFile, take_file
+from binderd.memory.files import Disposal, TakenFile, take_file
 from binderd.memory.identity import nice_of, set_nice
 from binderd.memory.memfd_arena import MemfdArena
 
@@ -90,6 +90,7 @@ class ProcessMemory:
     """The memory of one thread."""
 
     __slots__ = (
+        "_disposal",
         "_read_end",
         "_read_start",
         "_space",
@@ -99,8 +100,9 @@ class ProcessMemory:
         "pid",
     )
 
-    def __init__(self, tid: int, space: AddressSpace) -> None:
+    def __init__(self, tid: int, space: AddressSpace, disposal: Disposal) -> None:
         self.pid = space.pid
+        self._disposal = disposal
         self._tid = tid
         self._space = space
         # The pages that command streams were last read from and written to: proven, see above.
@@ -172,7 +174,7 @@ class ProcessMemory:
 
     def file(self, fd: int) -> TakenFile | None:
         """Return the open file that the thread has under ``fd``, None if there is none."""
-        return take_file(self._tid, fd)
+        return take_file(self._tid, fd, self._disposal)
 
     def nice(self) -> int:
         """Return the thread's nice value."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeing client threads end.
+"""Seeing client threads, and processes, end.
 
 The driver never learns of a thread that ends without BINDER_THREAD_EXIT (I8); a daemon has to,
 because the thread's number will be somebody else's one day, and because it must not keep the
@@ -23,14 +23,15 @@ _PIDFD_THREAD: Final = os.O_EXCL
 
 
 class Watched(NamedTuple):
-    """A thread that is watched on behalf of one open file."""
+    """A thread or a process that is watched on behalf of one open file."""
 
     client: FileClient
     tid: int
+    is_process: bool
 
 
 class ThreadWatch:
-    """The threads whose end is of interest."""
+    """The threads and processes whose end is of interest."""
 
     __slots__ = ("_epoll", "_watched", "is_available", "missed")
 
@@ -62,22 +63,34 @@ class ThreadWatch:
             self.is_available = error.errno != EINVAL
             self.missed += 1
             return -1
+        return self._register(pidfd, Watched(client, tid, is_process=False))
+
+    def watch_process(self, client: FileClient, pid: int) -> int:
+        """Watch a process, of which a thread has a request open; results as ``watch``."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            self.missed += 1
+            return -1
+        return self._register(pidfd, Watched(client, pid, is_process=True))
+
+    def _register(self, pidfd: int, watched: Watched) -> int:
         try:
             self._epoll.register(pidfd, select.EPOLLIN)
         except OSError:
             os.close(pidfd)
             self.missed += 1
             return -1
-        self._watched[pidfd] = Watched(client, tid)
+        self._watched[pidfd] = watched
         return pidfd
 
     def forget(self, pidfd: int) -> None:
-        """Watch that thread no longer; -1 is ignored."""
+        """Watch that one no longer; -1 is ignored."""
         if self._watched.pop(pidfd, None) is not None:
             os.close(pidfd)  # leaves the epoll set by itself: nobody else has this open file
 
     def ended(self) -> list[Watched]:
-        """Return threads that have ended; never waits. Each must be forgotten by who watched it."""
+        """Return what has ended; never waits. Each must be forgotten by who watched it."""
         return [self._watched[pidfd] for pidfd, _ in self._epoll.poll(0) if pidfd in self._watched]
 
     def close(self) -> None:

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ReceivedFile``: an open file that came in a parcel, with an owner.
+
+Nothing here may know parcels or devices; a number is all that there is to an open file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+
+class HasFileno(Protocol):
+    """A file object, a socket: anything with a descriptor."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+class ReceivedFile:
+    """An open file of which this object has the only descriptor.
+
+    It is closed by ``close``, at the end of a ``with`` block, or with the object itself. Functions
+    that want a file take it as it is, because it has a ``fileno``.
+
+    Args:
+        descriptor: belongs to the object from now on.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """Return the descriptor, which stays this object's.
+
+        Raises:
+            ValueError: it was closed or given away.
+        """
+        if self._descriptor < 0:
+            raise ValueError("this file was closed, or given away")
+        return self._descriptor
+
+    @property
+    def closed(self) -> bool:
+        """Is there nothing left to close?"""
+        return self._descriptor < 0
+
+    def detach(self) -> int:
+        """Return the descriptor, which is the caller's to close from now on.
+
+        Raises:
+            ValueError: it was closed or given away.
+        """
+        descriptor, self._descriptor = self.fileno(), -1
+        return descriptor
+
+    def open(self, mode: str = "r", **arguments: Any) -> IO[Any]:  # noqa: ANN401 - as for open()
+        """Return a file object that owns the descriptor from now on.
+
+        Args:
+            mode, arguments: as for the built-in ``open``.
+
+        Raises:
+            ValueError: it was closed or given away, or as the built-in ``open``.
+        """
+        file = os.fdopen(self.fileno(), mode, **arguments)
+        self._descriptor = -1
+        return file
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._descriptor >= 0:
+            os.close(self.detach())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ReceivedFile {'closed' if self.closed else self._descriptor}>"
+
+
+def number_of(file: int | HasFileno) -> int:
+    """Return the descriptor of anything that has one."""
+    return file if isinstance(file, int) else file.fileno()

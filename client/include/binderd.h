@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// binderd.h - binderd's extension of the binder ABI; docs/EXTENSION.md tells how it is used.
+//
+// Made by "python -m binderwire.cheader". Linux's own driver answers these ioctls with EINVAL.
+
+#ifndef BINDERD_H
+#define BINDERD_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+struct binderd_info {
+	uint32_t version; // BINDERD_VERSION
+	uint32_t flags; // BINDERD_HAS_MMAP, BINDERD_INJECTS
+	uint64_t area_size; // the receive area has at most that many bytes
+};
+
+struct binderd_attach {
+	int32_t socket; // your descriptor of the end that the daemon takes
+	uint32_t flags; // BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
+};
+
+struct binderd_installed {
+	uint64_t id; // binderd_message.value
+	int32_t error; // 0, or EMFILE if they did not all come
+	uint32_t count; // how many numbers; 0 with an error
+	uint64_t numbers; // address of int32_t[count]
+};
+
+struct binderd_message {
+	uint32_t kind; // BINDERD_AREA, BINDERD_FILES, BINDERD_CLOSE
+	uint32_t count; // how many descriptors or numbers come with it
+	uint64_t value; // AREA: bytes, at most; FILES: the id of the delivery
+	uint32_t left; // FILES: how many descriptors are still to come
+	uint8_t reserved20[4];
+};
+
+#define BINDERD_GET_INFO _IOR('b', 0xb0, struct binderd_info)
+#define BINDERD_ATTACH _IOW('b', 0xb1, struct binderd_attach)
+#define BINDERD_INSTALLED _IOW('b', 0xb2, struct binderd_installed)
+
+#define BINDERD_VERSION 1
+
+// binderd_info.flags
+#define BINDERD_HAS_MMAP 1 // mmap of the device shows the receive area
+#define BINDERD_INJECTS 2 // who does not attach gets descriptors as well, by ptrace
+
+// binderd_attach.flags
+#define BINDERD_ATTACH_AREA 1 // send the receive area, now
+#define BINDERD_ATTACH_FILES 2 // send descriptors, from now on
+
+// binderd_message.kind
+#define BINDERD_AREA 1 // one descriptor to map
+#define BINDERD_FILES 2 // count descriptors
+#define BINDERD_CLOSE 3 // close these: int32_t[count] behind the message
+
+// As many descriptors as the kernel takes in one message.
+#define BINDERD_FILES_MAX 253
+
+// What BINDER_WRITE_READ fails with when there are messages to take before it is issued again.
+#define BINDERD_ERRNO EREMOTEIO
+
+#endif

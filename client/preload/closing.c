@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// closing.c - notices when numbers of descriptors change their meaning.
+//
+// Only that something has changed is noted, and only what programs do through the C library is
+// seen; attachment.c copes with the rest.
+
+#define _GNU_SOURCE // RTLD_NEXT, close_range
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "preload.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+// The C library's, which may lack some; unknown until our constructor has run.
+static struct {
+	int (*_Atomic close)(int fd);
+	int (*_Atomic dup2)(int fd, int number);
+	int (*_Atomic dup3)(int fd, int number, int flags);
+	int (*_Atomic close_range)(unsigned first, unsigned last, int flags);
+	void (*_Atomic closefrom)(int first);
+} behind;
+
+EXPORT int close(int fd)
+{
+	int (*function)(int) = behind.close;
+	int result = function != NULL ? function(fd) : (int)syscall(SYS_close, fd);
+
+	numbers_change();
+	return result;
+}
+
+EXPORT int dup2(int fd, int number)
+{
+	int (*function)(int, int) = behind.dup2;
+	int result;
+
+	if (function != NULL)
+		result = function(fd, number);
+	else if (fd == number) // an error for dup3
+		result = fcntl(fd, F_GETFD) < 0 ? -1 : fd;
+	else
+		result = (int)syscall(SYS_dup3, fd, number, 0);
+	numbers_change();
+	return result;
+}
+
+EXPORT int dup3(int fd, int number, int flags)
+{
+	int (*function)(int, int, int) = behind.dup3;
+	int result = function != NULL ? function(fd, number, flags)
+				      : (int)syscall(SYS_dup3, fd, number, flags);
+
+	numbers_change();
+	return result;
+}
+
+EXPORT int close_range(unsigned first, unsigned last, int flags)
+{
+	int (*function)(unsigned, unsigned, int) = behind.close_range;
+	int result = function != NULL ? function(first, last, flags)
+				      : (int)syscall(SYS_close_range, first, last, flags);
+
+	numbers_change();
+	return result;
+}
+
+EXPORT void closefrom(int first)
+{
+	void (*function)(int) = behind.closefrom;
+
+	if (function != NULL)
+		function(first);
+	else
+		syscall(SYS_close_range, first, ~0U, 0);
+	numbers_change();
+}
+
+__attribute__((constructor)) static void start(void)
+{
+	// ISO C knows no conversion from what dlsym returns.
+	*(void **)&behind.close = dlsym(RTLD_NEXT, "close");
+	*(void **)&behind.dup2 = dlsym(RTLD_NEXT, "dup2");
+	*(void **)&behind.dup3 = dlsym(RTLD_NEXT, "dup3");
+	*(void **)&behind.close_range = dlsym(RTLD_NEXT, "close_range");
+	*(void **)&behind.closefrom = dlsym(RTLD_NEXT, "closefrom");
+}

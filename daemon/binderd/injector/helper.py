@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The helper process: takes jobs from the daemon and carries them out, several at a time.
+
+A thread that a job waits for may be slow to stop, or be kept from running altogether; so the stops
+of all of them are awaited together, and each job is a generator that goes on when its thread does.
+
+The helper must not die while a thread is stopped in the middle of something: it heeds no signal and
+ends when the daemon's end of the socket is closed, after the jobs.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from errno import EPERM
+from typing import TYPE_CHECKING, Final
+
+from binderd.closer import Closer
+from binderd.injector import messages
+from binderd.injector.architecture import Architecture, own_architecture
+from binderd.injector.injection import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_WALL: Final = 0x40000000  # __WALL: also threads
+_SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
+_SIGNAL_INFO_SIZE: Final = 128
+_MESSAGE_SIZE_MAX: Final = 256 << 10  # bytes
+_SWEEP_MS: Final = 1000  # between looks for threads that have gone without a word
+_FAREWELL_SECONDS: Final = 5.0  # for the jobs when the daemon has gone
+_PR_SET_NAME: Final = 15
+_SCORE: Final = b"-900"  # of what the kernel kills for memory, we come late
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Serve the socket that is our standard input."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _libc.prctl(_PR_SET_NAME, b"binderd-inject", 0, 0, 0)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "wb") as score:
+        score.write(_SCORE)
+    Helper(socket.socket(fileno=sys.stdin.fileno()), own_architecture()).run()
+
+
+class Helper:
+    """The jobs under way.
+
+    Args:
+        channel: to the daemon.
+        machine: None: no job can be done here.
+    """
+
+    def __init__(self, channel: socket.socket, machine: Architecture | None) -> None:
+        self._channel = channel
+        self._machine = machine
+        self._closer = Closer()
+        self._gathering: dict[int, Job] = {}  # by number: files are still to come
+        self._running: dict[int, tuple[Job, Generator[None, int, None]]] = {}  # by thread
+        self._is_over = False
+        # Before any thread: they inherit it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        mask = ctypes.create_string_buffer(1024 // 8)
+        mask.raw = (1 << signal.SIGCHLD - 1).to_bytes(1024 // 8, "little")
+        self._signals = _libc.signalfd(-1, mask, _SFD_FLAGS)
+        assert self._signals >= 0
+
+    def run(self) -> None:
+        """Serve until the daemon has gone."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        deadline = 0.0
+        while not self._is_over or (self._running and time.monotonic() < deadline):
+            ready = poll.poll(_SWEEP_MS if self._running else None)
+            for fd, _ in ready:
+                if fd == self._signals:
+                    os.read(fd, _SIGNAL_INFO_SIZE)
+                    self._heed_stops()
+                elif not self._receive_all():
+                    self._is_over = True
+                    deadline = time.monotonic() + _FAREWELL_SECONDS
+                    poll.unregister(self._channel)
+            if not ready:
+                self._sweep()
+
+    # What the daemon says
+
+    def _receive_all(self) -> bool:
+        """Take in every message that is there; False if there will be no more."""
+        while True:
+            try:
+                message, ancillary, _, _ = self._channel.recvmsg(
+                    _MESSAGE_SIZE_MAX,
+                    socket.CMSG_SPACE(messages.FILES_MAX * messages.NUMBER_SIZE),
+                    socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
+                )
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not message:
+                return False
+            files = array.array("i")
+            for _, _, rights in ancillary:
+                files.frombytes(rights[: len(rights) & ~3])
+            self._take(message, files.tolist())
+
+    def _take(self, message: bytes, files: list[int]) -> None:
+        kind, number = messages.head.unpack_from(message)
+        if kind == messages.BEGIN:
+            start = messages.head.size
+            tid, count, address, room = messages.job.unpack_from(message, start)
+            closes = messages.unpack_numbers(message, start + messages.job.size)
+            if self._machine is None:
+                self._closer.close(files)
+                self._report(messages.FAILED, number, EPERM)
+                return
+            job = Job(number, tid, count, (address, room), closes, self._machine)
+            self._gathering[number] = job
+            self._add_files(job, files)
+        elif kind == messages.FILES and number in self._gathering:
+            self._add_files(self._gathering[number], files)
+        elif kind == messages.CANCEL:
+            for job, _ in self._running.values():
+                if job.number == number:
+                    job.is_cancelled = True
+        elif files:
+            self._closer.close(files)
+
+    def _add_files(self, job: Job, files: list[int]) -> None:
+        job.files += files
+        if len(job.files) >= job.count:
+            del self._gathering[job.number]
+            self._begin(job)
+
+    # Jobs
+
+    def _begin(self, job: Job) -> None:
+        try:
+            job.seize()
+        except OSError as error:
+            self._report(messages.FAILED, job.number, error.errno or EPERM)
+            self._put_away(job)
+            return
+
+        def report(error: int, numbers: list[int]) -> None:
+            self._report(messages.FAILED if error else messages.DONE, job.number, error, numbers)
+
+        steps = job.steps(report)
+        next(steps)
+        self._running[job.tid] = (job, steps)
+        self._report(messages.SEIZED, job.number, 0)
+
+    def _heed_stops(self) -> None:
+        """Let each job whose thread has stopped, or ended, go on."""
+        while True:
+            try:
+                tid, status = os.waitpid(-1, os.WNOHANG | _WALL)
+            except ChildProcessError:
+                return
+            if not tid:
+                return
+            self._go_on(tid, status)
+
+    def _go_on(self, tid: int, status: int) -> None:
+        if tid not in self._running:
+            return
+        job, steps = self._running[tid]
+        try:
+            steps.send(status)
+        except StopIteration:
+            del self._running[tid]
+            self._put_away(job)
+
+    def _sweep(self) -> None:
+        """Give up on threads that are not ours any more: the kernel need not say so (execve)."""
+        for tid in list(self._running):
+            if not _is_traced(tid):
+                self._go_on(tid, 0)
+
+    def _put_away(self, job: Job) -> None:
+        files = job.close()
+        if files:
+            self._closer.close(files)
+
+    def _report(self, kind: int, number: int, error: int, numbers: list[int] | None = None) -> None:
+        message = messages.report.pack(kind, number, error) + messages.pack_numbers(numbers or [])
+        with suppress(OSError):
+            self._channel.send(message)
+
+
+def _is_traced(tid: int) -> bool:
+    try:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"TracerPid:"):
+                    return int(line.split()[1]) == os.getpid()
+    except OSError:
+        pass
+    return False

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's end: hands jobs to the helper process, and hears what has become of them.
+
+The helper is a process of its own, not a thread: a second thread would make each system call of the
+daemon dearer. It starts with the daemon and is started again should it die. It also closes files of
+clients, which nobody who serves requests may do (``closer.py``).
+
+Nothing here waits: what the helper has to say is taken by ``receive`` when ``fileno`` is readable.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from array import array
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from binderd.closer import Closer
+from binderd.injector import messages
+from binderd.injector.architecture import own_architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_SECONDS_BETWEEN_STARTS: Final = 1.0
+_CLOSES_MAX: Final = 16384  # descriptors to close, in one message
+_SEND_BUFFER: Final = 1 << 20  # bytes
+_SO_SNDBUFFORCE: Final = 32
+
+
+class Reports(Protocol):
+    """Who wants to know how installations go on; see ``Engine``."""
+
+    def stopped(self, number: int) -> None:
+        """The thread will run no code of its own before ``installed``."""
+
+    def installed(self, number: int, numbers: Sequence[int] | None) -> None:
+        """The installation is over."""
+
+
+class Injector:
+    """The helper process and the jobs that it has.
+
+    Args:
+        reports: is told how the jobs go on, from within ``receive`` only.
+        injects: may it stop clients? If not it only closes files.
+        moved: called with the new ``fileno`` when the helper was started, and with -1 before that
+            is closed.
+    """
+
+    def __init__(
+        self, reports: Reports, moved: Callable[[int], None], *, injects: bool = True
+    ) -> None:
+        self._reports = reports
+        self._moved = moved
+        self.injects = injects and own_architecture() is not None
+        self._closer = Closer()
+        self._jobs: dict[int, None] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._started = 0.0
+        self._start()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when the helper has something to say."""
+        return self._channel.fileno() if self._channel is not None else -1
+
+    def is_own(self, tid: int) -> bool:
+        """Whether a thread is of the daemon, or of the helper."""
+        pids = [os.getpid()]
+        if self._process is not None:
+            pids.append(self._process.pid)
+        return any(os.path.exists(f"/proc/{pid}/task/{tid}") for pid in pids)
+
+    def begin(
+        self,
+        number: int,
+        tid: int,
+        files: Sequence[int],
+        closes: Sequence[int],
+        room: tuple[int, int],
+    ) -> bool:
+        """Hand a job to the helper; False if that cannot be.
+
+        Args:
+            number: its name.
+            tid: a thread that has a request open.
+            files: descriptors of ours, which remain ours.
+            closes: descriptors in the thread's process that are to be closed first.
+            room: the unused part of its read buffer: address, bytes.
+        """
+        if not self.injects or len(closes) > _CLOSES_MAX or not self._is_running():
+            return False
+        head = messages.head.pack(messages.BEGIN, number)
+        job = messages.job.pack(tid, len(files), *room)
+        numbers = messages.pack_numbers(list(closes))
+        if not self._send(head + job + numbers, files[: messages.FILES_MAX]):
+            return False
+        self._jobs[number] = None
+        head = messages.head.pack(messages.FILES, number)
+        for start in range(messages.FILES_MAX, len(files), messages.FILES_MAX):
+            if not self._send(head, files[start : start + messages.FILES_MAX]):
+                self._restart()  # half a job is worse than none
+                return False
+        return True
+
+    def cancel(self, number: int) -> None:
+        """Nobody wants what the job does."""
+        if self._jobs.pop(number, self) is None:
+            self._send(messages.head.pack(messages.CANCEL, number), ())
+
+    def dispose(self, fd: int, *, flushes: bool) -> None:
+        """Close a file of a client's, without ever waiting for what that may do.
+
+        Args:
+            flushes: is it of a file system that wants to know of each close? Then even a close that
+                is not the last may take any time.
+        """
+        handed_over = self._send(messages.head.pack(messages.DISPOSE, 0), (fd,))
+        if handed_over and not flushes:
+            os.close(fd)
+        else:
+            self._closer.close([fd])
+
+    def receive(self) -> None:
+        """Take what the helper says, and pass it on."""
+        channel = self._channel
+        while channel is not None and channel is self._channel:
+            try:
+                message = channel.recv(messages.REPORT_SIZE_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._restart()
+                return
+            kind, number, error = messages.report.unpack_from(message)
+            if number not in self._jobs:
+                continue
+            if kind == messages.SEIZED:
+                self._reports.stopped(number)
+                continue
+            del self._jobs[number]
+            numbers = messages.unpack_numbers(message, messages.report.size)
+            self._reports.installed(number, None if error else numbers)
+
+    def close(self) -> None:
+        """Let the helper go."""
+        if self._channel is not None:
+            self._moved(-1)
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(2.0)
+            self._process = None
+
+    # The helper
+
+    def _is_running(self) -> bool:
+        if self._channel is None and time.monotonic() - self._started > _SECONDS_BETWEEN_STARTS:
+            self._start()
+        return self._channel is not None
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            ours.setblocking(False)
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
+            command = [sys.executable, "-P", "-m", "binderd.injector"]
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                return
+        self._channel = ours
+        self._moved(ours.fileno())
+
+    def _restart(self) -> None:
+        """The helper is gone, and with it what it was doing."""
+        self.close()
+        jobs, self._jobs = self._jobs, {}
+        for number in jobs:
+            self._reports.installed(number, None)
+        self._is_running()
+
+    def _send(self, message: bytes, files: Sequence[int]) -> bool:
+        if self._channel is None:
+            return False
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))] if files else []
+        try:
+            self._channel.sendmsg([message], rights)
+        except OSError:
+            return False
+        return True

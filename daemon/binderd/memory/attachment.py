@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client's socket: how it gets descriptors from us without being stopped for them.
+
+The client made the pair and named one end (BINDERD_ATTACH, docs/EXTENSION.md); we have taken that
+end out of its table. The client still shares it, so no setting of it can be relied on: each send
+says for itself that it neither waits nor raises a signal.
+
+Nothing here may know why something is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from array import array
+from errno import EAGAIN, EBADF, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, ENOTSOCK, EPIPE, ETOOMANYREFS
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from binderd.memory.files import take_file
+from binderwire.extension_abi import (
+    BINDERD_CLOSE,
+    BINDERD_FILES,
+    BINDERD_FILES_MAX,
+    binderd_message,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from binderd.memory.files import Disposal
+
+# It might work later; for whoever waits for nothing it is all the same.
+_NO_ROOM: Final = frozenset({EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM, ETOOMANYREFS})
+_SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_NUMBER_SIZE: Final = 4  # bytes of an s32
+_pack_number: Final = Struct("=i").pack
+
+
+class Attachment:
+    """Our end of one client process' socket pair.
+
+    Args:
+        end: owned from now on.
+        flags: BINDERD_ATTACH_..., what it is for.
+        disposal: closes it in the end: there may be anything in what the client has sent us.
+    """
+
+    __slots__ = ("_disposal", "_end", "flags", "pidfd")
+
+    def __init__(self, end: socket.socket, flags: int, disposal: Disposal) -> None:
+        self._end = end
+        self._disposal = disposal
+        self.flags = flags
+        self.pidfd = -1  # the watch on the process, what ``ThreadWatch.forget`` takes
+
+    def send(
+        self, kind: int, value: int, left: int = 0, fds: Sequence[int] = (), body: bytes = b""
+    ) -> int:
+        """Send one message; it goes whole or not at all, and never waits.
+
+        Args:
+            kind: of ``binderd_message``.
+            value: what it says for that kind.
+            left: how many descriptors are to follow in further messages.
+            fds: descriptors that go with it, at most BINDERD_FILES_MAX; they stay ours.
+            body: numbers (s32) behind the message, for a kind without descriptors.
+
+        Returns:
+            0, EAGAIN (the socket is full) or EPIPE (nobody will ever read it).
+        """
+        message = binderd_message.pack(kind, len(fds) or len(body) // _NUMBER_SIZE, value, left)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        try:
+            # Not send_fds: it forgets the flags.
+            self._end.sendmsg([message, body], rights, _SEND_FLAGS)
+        except OSError as error:
+            return EAGAIN if error.errno in _NO_ROOM else EPIPE
+        return 0
+
+    def send_files(self, number: int, fds: Sequence[int]) -> bool:
+        """Send the files of an installation, in as many messages as it takes.
+
+        Returns:
+            False if they were not all sent. What was is of no use without the rest: the client has
+            to be told by the end of the socket.
+        """
+        for start in range(0, len(fds), BINDERD_FILES_MAX):
+            part = fds[start : start + BINDERD_FILES_MAX]
+            left = len(fds) - start - len(part)
+            if self.send(BINDERD_FILES, number, left, part):
+                return False
+        return True
+
+    def send_closes(self, numbers: Sequence[int]) -> bool:
+        """Tell the client to close descriptors of its own; False if that cannot all be said."""
+        for start in range(0, len(numbers), BINDERD_FILES_MAX):
+            part = numbers[start : start + BINDERD_FILES_MAX]
+            body = b"".join([_pack_number(one) for one in part])
+            if self.send(BINDERD_CLOSE, 0, len(numbers) - start - len(part), body=body):
+                return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the socket; what is in it stays for the client."""
+        fd = self._end.detach()
+        if fd >= 0:
+            self._disposal.dispose(fd, flushes=False)
+
+
+def attachment_of(tid: int, fd: int, flags: int, disposal: Disposal) -> Attachment | int:
+    """Return the attachment over the socket that thread ``tid`` has under ``fd``.
+
+    Both ends must be without a name, as those of a pair are: a client must not get us to talk to a
+    server that it has connected to, which could believe our credentials.
+
+    Returns:
+        An errno instead: EBADF, no such descriptor; ENOTSOCK; EINVAL, no connected SOCK_SEQPACKET
+        pair; ENOTCONN.
+    """
+    # Looked at before it is taken: closing a file of a FUSE file system, and be it the device
+    # itself, is a request to its server.
+    try:
+        if not os.readlink(f"/proc/{tid}/fd/{fd}").startswith("socket:"):
+            return ENOTSOCK
+    except OSError:
+        return EBADF
+    taken = take_file(tid, fd, disposal)
+    if taken is None:
+        return EBADF
+    try:
+        end = socket.socket(fileno=taken.fd)
+    except OSError as error:
+        taken.close()
+        return error.errno or EINVAL
+    try:
+        if (end.family, end.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            raise OSError(EINVAL, os.strerror(EINVAL))
+        if end.getsockname() or end.getpeername():
+            raise OSError(EINVAL, os.strerror(EINVAL))
+    except OSError as error:
+        disposal.dispose(end.detach(), flushes=False)
+        return EINVAL if error.errno is None else error.errno
+    return Attachment(end, flags, disposal)

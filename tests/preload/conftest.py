@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices of each kind, and programs to run on them with the library.
+
+In the virtual machine: CUSE devices, and Linux's own driver.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from preload import toolbox
+from support.fuse_daemon import FuseDaemon, missing_capability
+from support.kernel_driver import KernelDriver, has_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.device_world import Driver
+
+OURS: Final = ("fuse", "bare")
+BACKENDS: Final = (*OURS, "kernel") if has_driver() else OURS
+
+
+class Stage:
+    """A device without a context manager, and how programs are started on it.
+
+    Attributes:
+        name: "fuse", "bare" (FUSE without passthrough), "kernel".
+        path: the device's.
+        programs: name -> a compiled test program or example.
+    """
+
+    def __init__(self, name: str, driver: Driver, programs: dict[str, Path]) -> None:
+        self.name = name
+        self.path = driver.new_device("binder")
+        self.programs = programs
+        self._running: list[toolbox.Background] = []
+
+    def start(self, name: str, *arguments: object, says: str = "ready") -> toolbox.Background:
+        """Start a program with the library; it runs until it, or the test, ends."""
+        command = (self.programs[name], self.path, *arguments)
+        self._running.append(toolbox.Background(*toolbox.PRELOADED, *command, says=says))
+        return self._running[-1]
+
+    def start_command(self, *command: object) -> None:
+        """Start any command with the library; who needs it waits for it."""
+        self._running.append(toolbox.Background(*toolbox.PRELOADED, *command, says=None))
+
+    def run(self, name: str, *arguments: object, status: int = 0) -> str:
+        """Run a program with the library to its end; return what it printed."""
+        command = (self.programs[name], self.path, *arguments)
+        return toolbox.output_of(*toolbox.PRELOADED, *command, status=status)
+
+    def close(self) -> None:
+        for each in self._running:
+            each.kill()
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    return toolbox.built_library()
+
+
+@pytest.fixture(scope="session")
+def programs(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("programs")
+    own = (toolbox.HERE / f"{name}.c" for name in ("busy", "porter", "spy"))
+    sources = [*toolbox.EXAMPLES.glob("*.c"), *own]
+    programs = {}
+    for source in sources:
+        flags = ("-shared", "-fPIC", "-ldl") if source.stem == "spy" else ("-pthread",)
+        programs[source.stem] = toolbox.compiled(source, directory, *flags)
+    return programs
+
+
+def mounted(tmp_path_factory: pytest.TempPathFactory, *arguments: str) -> Iterator[FuseDaemon]:
+    reason = missing_capability()
+    if reason is not None:
+        pytest.skip(reason)
+    daemon = FuseDaemon(tmp_path_factory.mktemp("fuse"), *arguments)
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def fuse_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    yield from mounted(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def bare_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    yield from mounted(tmp_path_factory, "--passthrough", "off")
+
+
+@pytest.fixture(scope="session")
+def kernel_driver() -> KernelDriver:
+    return KernelDriver()
+
+
+def stage_on(name: str, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    driver = request.getfixturevalue(f"{name}_driver")
+    stage = Stage(name, driver, request.getfixturevalue("programs"))
+    yield stage
+    stage.close()
+    if name == "kernel":
+        driver.settle(0)  # a worker of the kernel's own sees to closed files
+    driver.assert_empty()
+
+
+@pytest.fixture(params=BACKENDS)
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Every kind of device; afterwards nothing may be left in its driver."""
+    yield from stage_on(request.param, request)
+
+
+@pytest.fixture(params=[name for name in BACKENDS if name != "kernel"])
+def our_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """The kinds of device that binderd serves."""
+    yield from stage_on(request.param, request)
+
+
+@pytest.fixture
+def spied(tmp_path: Path, programs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What programs are started from now on writes the ioctls that leave it into this file."""
+    log = tmp_path / "ioctls"
+    monkeypatch.setenv("SPY_FILE", str(log))
+    monkeypatch.setenv("LD_PRELOAD", str(programs["spy"]))
+    assert "LD_PRELOAD" in os.environ
+    return log

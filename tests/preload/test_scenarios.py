@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenarios of tests/conformance with the library, on FUSE files that cannot be mapped.
+
+What the library puts right is not excused here: the driver's behaviour is wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from errno import EINVAL, EPERM
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from preload import toolbox
+from support.device_world import DeviceWorld
+from support.puppeteer import start_zygote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.device_world import Driver
+    from support.puppeteer import Puppet
+
+MODULES: Final = ("buffers", "deaths", "descriptors", "ioctls", "mapping", "queues", "read_side")
+FUSE_S_ERRORS: Final = "the kernel reports EFAULT before we are asked"
+
+# Expects what FUSE does; the last test here is about what the library does.
+LEFT_OUT: Final = {"test_mappings_that_the_driver_refuses"}
+
+for module in MODULES:
+    for name, value in vars(importlib.import_module(f"conformance.test_{module}")).items():
+        if name.startswith("test_") and name not in LEFT_OUT:
+            globals()[f"test_{module}_{name.removeprefix('test_')}"] = value
+
+
+class PreloadedWorld(DeviceWorld):
+    """Clients that have the library."""
+
+    def differs(self, *backends: str, reason: str) -> bool:
+        return reason != FUSE_S_ERRORS and super().differs(*backends, reason=reason)
+
+
+@pytest.fixture(scope="module")
+def zygote(library: Path) -> Iterator[Puppet]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LD_PRELOAD", str(library))
+        with start_zygote() as puppet:
+            yield puppet
+
+
+@pytest.fixture
+def world(bare_driver: Driver, zygote: Puppet) -> Iterator[PreloadedWorld]:
+    backend = PreloadedWorld(bare_driver, zygote)
+    yield backend
+    backend.close()
+    backend.assert_empty()
+
+
+def test_the_clients_have_the_library(zygote: Puppet) -> None:
+    with open(f"/proc/{zygote.pid}/maps", encoding="ascii") as maps:
+        assert toolbox.BUILT.name in maps.read()
+
+
+def test_mapping_is_as_the_driver_s(world: PreloadedWorld) -> None:
+    """B8, as far as the library sees it."""
+    proc = world.open(size=None)
+    assert proc.try_mmap(writable=True) == EPERM
+    child = proc.fork()
+    assert child.try_mmap() == EINVAL
+    assert proc.try_mmap() == 0
