@@ -25,7 +25,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload demo run test test-vm vm parity check bench clean packages vm-packages fuse
+.PHONY: help setup compile preload demo run test test-vm fuzz-vm vm parity check bench clean packages \
+	vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -54,12 +55,29 @@ test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those 
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
 	$(PYTEST) $(ARGS)
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
+	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify)
 
-# PART is what pytest is given inside, and the shell's to split: PART="tests/x -k 'a or b'".
-test-vm: export PART ?= tests/vm
+# With PART, what pytest is given inside; it is the shell's to split: PART="tests/x -k 'a or b'".
+# Without: what only the real driver can tell. The test of its logs comes first, as its counts begin
+# at the boot; then all scenarios, each of which must end as docs/parity.json says.
+VM_PART := tests/introspect/test_life.py tests/vm tests/conformance
+VM_FOLDER := $(abspath build/vm)
+VM_PARITY := $(VM_FOLDER)/parity-results.json
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) ## tests on a kernel with its own binder driver, in QEMU
-	$(if $(filter-out tests/vm,$(PART)),,BINDERD_VM=host $(PYTEST) tests/vm)
+ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
+else
+	BINDERD_VM=host $(PYTEST) tests/vm
+	@rm -f $(VM_PARITY)
+	VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS=kernel \
+		BINDERD_PARITY_RESULTS=$(VM_PARITY) $(BIN)/python -m pytest $(VM_PART)"
+	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_PARITY)
+endif
+
+fuzz-vm: export CASES ?= 300
+fuzz-vm: export SEED ?= 1
+fuzz-vm: vm-packages packages $(STAMP) ## CASES=300 random scripts, from SEED=1 on, here and there
+	PYTHONPATH=tests $(BIN)/python -m oracle --cases "$$CASES" --seed "$$SEED" $(ARGS)
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)

@@ -3,10 +3,12 @@
 
     python tests/parity.py --write [RESULTS...]   after pytest: takes its results, writes both files
     python tests/parity.py --check                fails if docs/PARITY.md is not what it should be
+    python tests/parity.py --verify [RESULTS...]  fails, too, if these results say anything else
 
 The scenarios and what each of them proves are read from the tests. Where they passed is in
 docs/parity.json, so that the table can be made on a machine that cannot run them all; results of
 pytest sessions (build/parity-results.json, or the files that are named) are merged into it.
+With --verify, such results prove that what is committed is still true.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ BACKENDS: Final = {
     "cuse": "the daemon behind CUSE, with real clients",
     "kernel": "Linux's own driver, with the same clients",
 }
+# Where a result of every scenario is asked for; the others may have some, or none yet.
+COMPLETE: Final = ("engine", "fuse", "kernel")
+# How an excuse begins that holds everywhere. Others are the machine's that plays the scenario.
+LASTING: Final = "differs:"
 SECTIONS: Final = {
     "R": "Reading",
     "Q": "Queues",
@@ -176,14 +182,47 @@ def problems() -> list[str]:
     """Return what is wrong with the committed table, nothing if it is as it should be."""
     proven, results = scenarios(), read(RESULTS)
     found = []
-    known = set(results.get("engine", {}))
-    if proven.keys() - known:
-        found.append(f"no results of {', '.join(sorted(proven.keys() - known))}")
-    if known - proven.keys():
-        found.append(f"results of what is gone: {', '.join(sorted(known - proven.keys()))}")
+    for backend in BACKENDS:
+        known = set(results.get(backend, {}))
+        if backend in COMPLETE and proven.keys() - known:
+            found.append(f"{backend}: no results of {', '.join(sorted(proven.keys() - known))}")
+        if known - proven.keys():
+            gone = ", ".join(sorted(known - proven.keys()))
+            found.append(f"{backend}: results of what is gone: {gone}")
     if not TABLE.exists() or TABLE.read_text(encoding="utf-8") != render(proven, results):
         found.append(f"{TABLE.relative_to(ROOT)} is not what the tests and results make of it")
     return found
+
+
+def contradictions(files: list[Path], complete: list[str]) -> list[str]:
+    """Return where results of sessions are not what docs/parity.json says.
+
+    Args:
+        files: the results.
+        complete: backends of which these must have a result of every scenario.
+    """
+    proven, committed = scenarios(), read(RESULTS)
+    played: Results = {}
+    for file in files:
+        for backend, outcomes in read(file).items():
+            played.setdefault(backend, {}).update(outcomes)
+    found = []
+    for backend in complete:
+        missing = sorted(proven.keys() - played.get(backend, {}).keys())
+        if missing:
+            found.append(f"{backend}: not played: {', '.join(missing)}")
+    for backend, outcomes in played.items():
+        for test, outcome in outcomes.items():
+            written = committed.get(backend, {}).get(test)
+            if test in proven and written is not None and not _agree(written, outcome):
+                found.append(f"{backend}: {test}: {outcome!r}, but written is {written!r}")
+    return found
+
+
+def _agree(written: str, outcome: str) -> bool:
+    """Return whether two outcomes can both be true, on machines that differ."""
+    lasting = [one in (PASSED, FAILED) or one.startswith(LASTING) for one in (written, outcome)]
+    return written == outcome or (not all(lasting) and FAILED not in (written, outcome))
 
 
 def main() -> int:
@@ -191,13 +230,18 @@ def main() -> int:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--write", action="store_true")
     action.add_argument("--check", action="store_true")
+    action.add_argument("--verify", action="store_true")
+    parser.add_argument("--complete", action="append", default=[], choices=BACKENDS)
     parser.add_argument("results", nargs="*", type=Path)
     arguments = parser.parse_args()
+    files = arguments.results or [results_file()]
     if arguments.write:
-        results = merged(arguments.results or [results_file()])
+        results = merged(files)
         write(RESULTS, results)
         TABLE.write_text(render(scenarios(), results), encoding="utf-8")
     found = problems()
+    if arguments.verify:
+        found += contradictions(files, arguments.complete)
     for problem in found:
         print(f"parity: {problem}", file=sys.stderr)
     if found:

@@ -96,7 +96,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.usefixtures("way")
 def test_locate_finds_the_mapping(front: Front, arena: MemfdArena) -> None:
-    assert arena.locate() is None
+    assert find_mapping(ME, front.id) is None
     address = front.map(64 * PAGE)
     assert arena.locate() == Mapping(address, 64 * PAGE)
 

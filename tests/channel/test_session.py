@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binderd.engine.errors import KernelErrno
-from binderd.fuse.session import NO_PASSTHROUGH, READ_BUFFER_SIZE
+from binderd.fuse.session import READ_BUFFER_SIZE, TOO_OLD
 from binderd.fuse.tree import DEVICE_SIZE
 from binderwire import fuse_abi as abi
 from binderwire.binder_abi import BINDER_SET_MAX_THREADS, BINDER_VERSION, BINDER_WRITE_READ
@@ -57,12 +57,19 @@ def test_init_takes_passthrough(world: World) -> None:
         init_request(LINUX_6_18_FLAGS),
         init_request(abi.FUSE_PASSTHROUGH),  # without INIT_EXT the second word means nothing
         request(abi.FUSE_INIT, abi.fuse_init_in.build(major=7, minor=31)[:16], tid=0),
-        init_request(LINUX_6_18_FLAGS | abi.FUSE_PASSTHROUGH, major=6),
     ],
 )
-def test_init_refuses_a_kernel_without_passthrough(world: World, frame: bytes) -> None:
+def test_init_goes_on_without_passthrough(world: World, frame: bytes) -> None:
+    error, body = world.answer(frame)
+    reply = abi.fuse_init_out.read(body)
+    assert (error, reply.flags2, reply.max_stack_depth) == (0, 0, 0)
+    assert (world.negotiated, world.session.has_passthrough) == ([None], False)
+
+
+def test_init_refuses_an_older_protocol(world: World) -> None:
+    frame = init_request(LINUX_6_18_FLAGS | abi.FUSE_PASSTHROUGH, major=6)
     assert world.answer(frame) == (-errno.EPROTO, b"")
-    assert world.negotiated == [NO_PASSTHROUGH]
+    assert world.negotiated == [TOO_OLD.format(6)]
 
 
 def test_init_steps_down_from_a_newer_major(world: World) -> None:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from binderd.channel import syscalls
+from binderd.channel.fuse_mount import read_mounts
 from channel.helpers import SECONDS_MAX, client, needs_fuse, run_client, running
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = needs_fuse
@@ -81,9 +84,17 @@ fcntl.ioctl(device.fd, 0xC0306201, bwr)
 """
 
 
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """Where to mount; what a client that was killed has mounted beside it goes, too."""
+    yield tmp_path / "b"
+    for mount in read_mounts():
+        if mount.path.startswith(str(tmp_path)):
+            syscalls.unmount(mount.path, syscalls.MNT_DETACH)
+
+
 @pytest.mark.parametrize("hostile", [FAULTED, HANDED_ON, SERVED], ids=["own", "passed on", "fuse"])
-def test_memory_that_never_answers(tmp_path: Path, hostile: str) -> None:
-    directory = tmp_path / "b"
+def test_memory_that_never_answers(directory: Path, hostile: str) -> None:
     with running(directory, "--stall-limit", f"{LIMIT:g}") as daemon:
         with client(directory, "import fcntl, struct\n" + hostile + USE_IT) as process:
             assert process.line() == "about to"
@@ -97,9 +108,8 @@ def test_memory_that_never_answers(tmp_path: Path, hostile: str) -> None:
         assert daemon.end() == 0
 
 
-def test_slow_is_not_stalled(tmp_path: Path) -> None:
+def test_slow_is_not_stalled(directory: Path) -> None:
     """A daemon that waits for clients, for long, and not for their memory, kills nobody."""
-    directory = tmp_path / "b"
     code = "device = Device(DIR + '/binder')\nprint('here', flush=True)\ninput()\nprint('alive')"
     with (
         running(directory, "--stall-limit", f"{LIMIT:g}") as daemon,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.backends import BACKENDS
 from support.device_world import DeviceWorld
 from support.engine_world import EngineWorld
 from support.fuse_daemon import FuseDaemon, missing_capability
-from support.kernel_driver import KernelDriver, has_driver
+from support.kernel_driver import KernelDriver
 from support.puppeteer import Puppet, start_zygote
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
 
 
 BY_NAME = ("BINDER_", "BC_", "BR_")  # statements that are about something that can be seen
-BACKENDS = ("engine", "fuse", "kernel") if has_driver() else ("engine", "fuse")
 
 
 @pytest.fixture(scope="session")

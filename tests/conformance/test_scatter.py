@@ -224,6 +224,20 @@ def test_a_piece_that_cannot_be_read(world: World) -> None:
     assert refusal(scene, bc.ptr(piece, 8), bc.ptr(SPARE_ADDRESS, 8)) == EINVAL
 
 
+@statements("O3", "O4")
+def test_what_a_pointer_replaces_need_not_be_readable(world: World) -> None:
+    scene = manager_and_client(world)
+    proc = scene.client.proc
+    edge, child = proc.heap_end - 8, proc.put(b"child at")
+    proc.poke(edge, b"readable")
+    pointer = bc.ptr(child, 8, parent=0, parent_offset=8)
+    assert refusal(scene, bc.ptr(edge, 24), pointer) == EINVAL
+    call = send(scene, bc.ptr(edge, 16), pointer)
+    assert scene.manager.peek(call.extra, 8) == b"readable"
+    assert word_at(scene.manager, call.extra + 8) == call.records[1].buffer == call.extra + 16
+    assert scene.manager.peek(call.extra + 16, 8) == b"child at"
+
+
 # Each builds the objects of a payload in which some fix-up is not allowed, from a piece's address.
 FORBIDDEN: dict[str, Callable[[int], list[bytes]]] = {
     "a parent that is itself": lambda p: [bc.ptr(p, 32), bc.ptr(p, 32, parent=1)],

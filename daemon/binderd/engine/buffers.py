@@ -273,7 +273,8 @@ class BufferArea:
     def _take_one_way(self, buffer: Buffer, sender: int) -> None:
         """Account a one-way buffer, and look for a sender that floods the area (B4)."""
         self.free_one_way -= buffer.size
-        # What the sender had before: the driver notes the sender of a buffer after this look.
+        # Differs: what the sender had before. The driver notes the sender of a buffer after this
+        # look, so that its present one counts if it had the same memory the last time.
         count, size = self._one_way_shares.get(sender, (0, 0))
         self._one_way_shares[sender] = (count + 1, size + buffer.size)
         if self.free_one_way >= self.size // 10:

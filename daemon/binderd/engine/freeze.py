@@ -87,9 +87,11 @@ def has_calls(process: Process) -> bool:
 def tell(process: Process, *, frozen: bool) -> None:
     """Report the state to whoever asked for it (binder_add_freeze_work)."""
     for ptr in sorted(process.nodes):
-        for ref in reversed(process.nodes[ptr].refs.values()):
+        node = process.nodes[ptr]
+        for ref in reversed(node.refs.values()):
             if ref.freeze is not None:
                 ref.freeze.report(frozen=frozen)
+        node.put()
 
 
 class FreezeNotice(Work):

@@ -202,7 +202,7 @@ IOCTLS: Final[dict[int, Row]] = {
     BINDER_SET_CONTEXT_MGR: Row(_set_context_manager, 0),
     BINDER_SET_CONTEXT_MGR_EXT: Row(_set_context_manager_ext, flat_binder_object.size, EINVAL),
     BINDER_THREAD_EXIT: Row(_thread_exit, 0),
-    BINDER_VERSION: Row(_version, 0),
+    BINDER_VERSION: Row(_version, binder_version.size, EINVAL),
     BINDER_GET_NODE_DEBUG_INFO: Row(_node_debug_info, binder_node_debug_info.size),
     BINDER_GET_NODE_INFO_FOR_REF: Row(_node_info_for_ref, binder_node_info_for_ref.size),
     BINDER_FREEZE: Row(_freeze, binder_freeze_info.size),

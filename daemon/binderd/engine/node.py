@@ -146,6 +146,16 @@ class Node(Work):
             return
         self._queue_news_or_free()
 
+    def put(self) -> None:
+        """Whoever looked the node up by its owner and ptr is through with it (binder_put_node).
+
+        The driver lets that look like the end of a weak reference. So if the owner has yet to
+        acknowledge what keeps the node, some thread of it is woken and finds no news: one that does
+        not want to sleep then reads a bare BR_NOOP.
+        """
+        if self.process is not None:
+            self.settle()
+
     def _queue_news_or_free(self) -> None:
         process = self.process
         if process is not None and (self.has_strong or self.has_weak):

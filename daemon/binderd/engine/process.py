@@ -133,8 +133,12 @@ class Process:
             self.engine.poll_wakes.append(self)
 
     def flush(self) -> None:
-        """Some descriptor of the file was closed: every thread returns to user space (I4)."""
-        for thread in self.threads.values():
+        """Some descriptor of the file was closed: every thread returns to user space (I4).
+
+        Who is woken first, and so asks for another looper or does not (R11), is the driver's order.
+        """
+        for tid in sorted(self.threads):
+            thread = self.threads[tid]
             thread.need_return = True
             thread.wake()
 
@@ -156,6 +160,7 @@ class Process:
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             node = self.nodes[ptr] = Node(self, ptr, cookie, flags)
         elif node.cookie != cookie:
+            node.put()
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
         return node
 
@@ -218,6 +223,7 @@ class Process:
         for strong, target in buffer.held:
             if isinstance(target, Node):
                 target.release_local(strong=strong)
+                target.put()
             else:
                 ref = self.handles.find(target, strong=strong)
                 if ref is not None:

@@ -130,7 +130,8 @@ class Pointers:
             holes = [(start, len(octets)) for start, octets in piece.fixups]
             if any(start % _ALIGNMENT for start, _ in holes):
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-            if memory.scatter(piece.source, piece.length, arena, offset, holes) is None:
+            whole = memory.scatter(piece.source, piece.length, arena, offset, holes)
+            if whole is None and not _copy_around(piece, holes, memory, arena, offset):
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
             for start, octets in piece.fixups:
                 arena.write(offset + start, octets)
@@ -151,3 +152,21 @@ class Pointers:
         if offset < minimum:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
         return parent
+
+
+def _copy_around(
+    piece: Piece,
+    holes: list[tuple[int, int]],
+    memory: ClientMemory,
+    arena: ReceiverArena,
+    offset: int,
+) -> bool:
+    """Copy a piece that cannot be read as a whole; what its fix-ups replace is not needed of it."""
+    position = 0
+    for start, size in [*holes, (piece.length, 0)]:
+        count = start - position
+        source = piece.source + position
+        if count and not memory.copy(source, count, arena, offset + position):
+            return False
+        position = start + size
+    return True

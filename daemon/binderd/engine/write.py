@@ -148,17 +148,23 @@ def _decrefs(thread: Thread, data: bytes, offset: int) -> None:
 def _acquire_done(thread: Thread, data: bytes, offset: int) -> None:
     ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
     node = thread.process.nodes.get(ptr)
-    if node is not None and node.cookie == cookie and node.pending_strong:  # E7
+    if node is None:
+        return
+    if node.cookie == cookie and node.pending_strong:  # E7
         node.pending_strong = False
         node.release_local(strong=True)
+    node.put()
 
 
 def _increfs_done(thread: Thread, data: bytes, offset: int) -> None:
     ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
     node = thread.process.nodes.get(ptr)
-    if node is not None and node.cookie == cookie and node.pending_weak:  # E7
+    if node is None:
+        return
+    if node.cookie == cookie and node.pending_weak:  # E7
         node.pending_weak = False
         node.release_local(strong=False)
+    node.put()
 
 
 def _register_looper(thread: Thread, data: bytes, offset: int) -> None:
