@@ -211,6 +211,14 @@ class Engine:
             installation.end(found, numbers)
             self._run()
 
+    def attached(self, process: Process, pid: int) -> None:
+        """The process ``pid`` takes its descriptors elsewhere from now on.
+
+        It may have lost the place where they were sent to before, and could never report them.
+        """
+        installation.give_up(process, pid)
+        self._run()
+
     def expire(self, timer: int) -> None:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
         for freezing in list(self._freezings.values()):
