@@ -157,6 +157,7 @@ class Player:
         self.expected: list[Result] = []
         self.ended_early: str | None = None
         self._gives_up: str | None = None  # because of the present step
+        self._cleared: list[tuple[File, int, int]] = []  # buffers that are zeroed when they go (B6)
         self._installs: list[Install] = []
         self._ended: list[tuple[Ended, File | None]] = []  # since the latest report
         self._last_ticket = 0
@@ -329,6 +330,9 @@ class Player:
         if command.free is None or not file.buffers:
             return command.octets
         address = file.buffers[command.free % len(file.buffers)]
+        buffer = file.process.delivered_buffer(address)
+        if buffer is not None and buffer.clear:
+            self._cleared.append((file, address, buffer.size))
         return command.octets[:4] + address.to_bytes(8, "little")
 
     # What a kernel does around the driver
@@ -357,6 +361,8 @@ class Player:
     def install(self, tid: int, number: int, files: list[FakeFile], closes: list[int]) -> int:
         """Begin to install files; goes on when the engine's call is through."""
         call = self.calls[self.busy[tid % TID_FIRST]]
+        if files and self.engine.runnable:
+            self.give_up("who was woken looks for work while descriptors are being installed")
         self._installs.append(Install(call, number, files, closes))
         return STOPPING
 
@@ -446,6 +452,10 @@ class Player:
         for each, file in ended:
             if file is not None and each.errno == 0:
                 self._learn(each, file)
+        cleared, self._cleared = self._cleared, []
+        for file, address, size in cleared:
+            if file.is_mapped:
+                self._peek(file, address, size)
 
     def _learn(self, ended: Ended, file: File) -> None:
         """Take in what a client has read."""
