@@ -18,6 +18,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from binderwire.binder_abi import IOCTLS
+from binderwire.extension_abi import BINDERD_ATTACH, BINDERD_INSTALLED
 from support.playbook import (
     GUEST_UID,
     GUEST_USERS,
@@ -76,10 +77,15 @@ class Driver(ABC):
 
 
 class DeviceWorld(World):
-    """Fresh devices of one driver, and the processes that use them."""
+    """Fresh devices of one driver, and the processes that use them.
 
-    def __init__(self, driver: Driver, zygote: Puppet) -> None:
+    Args:
+        attaches: they get descriptors through the extension's socket.
+    """
+
+    def __init__(self, driver: Driver, zygote: Puppet, *, attaches: bool = False) -> None:
         super().__init__()
+        self.attaches = attaches
         self.name = driver.name
         self.is_kernel = driver.is_kernel
         self.driver = driver
@@ -176,6 +182,7 @@ class Program:
     ) -> DeviceProc:
         flags = os.O_RDWR | (os.O_NONBLOCK if nonblocking else 0)
         fd = self.puppet.ask("open", path=self.world.path(device), flags=flags)["fd"]
+        self.attach(fd)
         mapping = None
         file = OpenFile(self.world)
         self.hold(file)
@@ -186,6 +193,10 @@ class Program:
             mapping = (answer["address"], size)
             self.hold(file)
         return DeviceProc(self, device, file, fd, mapping)
+
+    def attach(self, fd: int) -> None:
+        if self.world.attaches:
+            self.puppet.ask("attach", fd=fd, attach=BINDERD_ATTACH, report=BINDERD_INSTALLED)
 
     def hold(self, file: OpenFile) -> None:
         self.files.append(file)
@@ -372,6 +383,7 @@ class DeviceProc(Proc):
     def fork(self, uid: int = 0) -> DeviceProc:
         child = Program(self.world, self.program.puppet.fork(uid), self.program.heap)
         child.hold(self.file)
+        child.attach(self.fd)
         return DeviceProc(child, self.device, self.file, self.fd, self._mapping)
 
     def try_mmap(self, size: int = MAPPING_SIZE, *, writable: bool = False) -> int:

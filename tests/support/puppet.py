@@ -12,6 +12,7 @@ that the request names; everything else runs at once, in the order of arrival.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -22,6 +23,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 from typing import Any
@@ -91,6 +93,58 @@ def fork_into_namespaces(user_first: int, user_count: int) -> int:
     return 0
 
 
+class Deliveries:
+    """The socket through which binderd sends descriptors for one open file (docs/EXTENSION.md)."""
+
+    MESSAGE = struct.Struct("=IIQI4x")  # kind, count, value, left
+    INSTALLED = struct.Struct("=QiIQ")  # id, error, count, address
+    FILES, CLOSE = 2, 3
+
+    def __init__(self, fd: int, attach: int, report: int) -> None:
+        self._fd, self._report = fd, report
+        self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
+        self._numbers: list[int] = []
+        with theirs:
+            if libc.ioctl(fd, attach, struct.pack("=iI", theirs.fileno(), 2)) < 0:
+                raise OSError(ctypes.get_errno(), "attach")
+
+    def take(self) -> None:
+        with self._lock:
+            while True:
+                try:
+                    octets, ancillary, flags, _ = self._end.recvmsg(
+                        READ_SIZE,
+                        socket.CMSG_SPACE(4 * 253),
+                        socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
+                    )
+                except BlockingIOError:
+                    return
+                kind, count, value, left = self.MESSAGE.unpack_from(octets)
+                if kind == self.CLOSE:
+                    for number in struct.unpack_from(f"={count}i", octets, self.MESSAGE.size):
+                        with contextlib.suppress(OSError):
+                            os.close(number)
+                    continue
+                for _, _, data in ancillary:
+                    self._numbers += struct.unpack(f"={len(data) // 4}i", data[: len(data) & ~3])
+                if flags & socket.MSG_CTRUNC:
+                    for number in self._numbers:
+                        os.close(number)
+                    self._numbers.clear()
+                    self._installed(value, errno.EMFILE)
+                elif not left:
+                    self._installed(value, 0)
+
+    def _installed(self, number: int, error: int) -> None:
+        count = len(self._numbers)
+        area = (ctypes.c_int32 * count)(*self._numbers)
+        self._numbers.clear()
+        argument = self.INSTALLED.pack(number, error, count, ctypes.addressof(area))
+        if libc.ioctl(self._fd, self._report, argument) < 0:
+            raise OSError(ctypes.get_errno(), "report")
+
+
 class Worker:
     """A thread that takes blocking requests one after the other."""
 
@@ -131,8 +185,13 @@ class Worker:
 
     def _ioctl(self, request: dict[str, Any], blob: bytes) -> None:
         argument = None if request["null"] else ctypes.create_string_buffer(blob, len(blob) or 1)
-        failed = libc.ioctl(request["fd"], request["request"], argument) < 0
-        number = ctypes.get_errno() if failed else 0
+        while True:
+            failed = libc.ioctl(request["fd"], request["request"], argument) < 0
+            number = ctypes.get_errno() if failed else 0
+            deliveries = self._puppet.deliveries.get(request["fd"])
+            if number != errno.EREMOTEIO or deliveries is None:
+                break
+            deliveries.take()
         back = argument.raw[: len(blob)] if argument is not None else b""
         self._puppet.answer(request, back, errno=number)
 
@@ -152,6 +211,7 @@ class Puppet:
         self._workers: dict[int, Worker] = {}
         self._received = bytearray()
         self._descriptors: list[int] = []
+        self.deliveries: dict[int, Deliveries] = {}  # by the descriptor of the device
         anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         guard_size = os.sysconf("SC_PAGE_SIZE")
         self.heap = map_memory(HEAP_SIZE + guard_size, PROT_READ | PROT_WRITE, anonymous)
@@ -214,6 +274,11 @@ class Puppet:
     def op_open(self, request: dict[str, Any], _: bytes) -> None:
         fd = os.open(request["path"], request["flags"] | os.O_CLOEXEC)
         self.answer(request, errno=0, fd=fd)
+
+    def op_attach(self, request: dict[str, Any], _: bytes) -> None:
+        fd = request["fd"]
+        self.deliveries[fd] = Deliveries(fd, request["attach"], request["report"])
+        self.answer(request, errno=0)
 
     def op_new_file(self, request: dict[str, Any], _: bytes) -> None:
         kind = request["kind"]
