@@ -184,9 +184,13 @@ class LateReceiver:
 
     def wait_for_delivery(self) -> None:
         nothing = abi.BR_NOOP.to_bytes(4, "little")  # somebody has closed a copy of our descriptor
-        with pytest.raises(OSError, match="Remote I/O"):
+
+        def read_on() -> None:
             while self._write_read(read_size=256) == nothing:
                 pass
+
+        with pytest.raises(OSError, match="Remote I/O"):
+            read_on()
 
     def take_and_answer(self) -> None:
         assert self._socket is not None
