@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.backends import BACKENDS
 from support.device_world import DeviceWorld
 from support.engine_world import EngineWorld
 from support.fuse_daemon import FuseDaemon, missing_capability
-from support.kernel_driver import KernelDriver, has_driver
+from support.kernel_driver import KernelDriver
 from support.puppeteer import Puppet, start_zygote
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
 
 
 BY_NAME = ("BINDER_", "BC_", "BR_")  # statements that are about something that can be seen
-BACKENDS = ("engine", "fuse", "kernel") if has_driver() else ("engine", "fuse")
-if "BINDERD_BACKENDS" in os.environ:  # only some of them, for example "kernel"
-    BACKENDS = tuple(os.environ["BINDERD_BACKENDS"].split())
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.backends import BACKENDS
 from support.duel import Duel
 from support.engine_world import EngineWorld
-from support.kernel_driver import has_driver
 
 if TYPE_CHECKING:
     from support.playbook import World
 
-DEVICES = ["fuse", "kernel"] if has_driver() else ["fuse"]
+DEVICES = [name for name in BACKENDS if name != "engine"]
 SEEDS = range(12)
 STEPS = 80
 

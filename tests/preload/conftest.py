@@ -46,6 +46,12 @@ class Stage:
         self._running.append(toolbox.Background(*toolbox.PRELOADED, *command, says=says))
         return self._running[-1]
 
+    def begin(self, name: str, *arguments: object) -> toolbox.Background:
+        """Start a program with the library that says nothing before its end."""
+        command = (self.programs[name], self.path, *arguments)
+        self._running.append(toolbox.Background(*toolbox.PRELOADED, *command, says=None))
+        return self._running[-1]
+
     def start_command(self, *command: object) -> None:
         """Start any command with the library; who needs it waits for it."""
         self._running.append(toolbox.Background(*toolbox.PRELOADED, *command, says=None))
@@ -93,7 +99,7 @@ def fuse_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
 
 @pytest.fixture(scope="session")
 def bare_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    yield from mounted(tmp_path_factory, "--passthrough", "off")
+    yield from mounted(tmp_path_factory, "--passthrough", "off", "--descriptors", "attach-only")
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +127,16 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 def our_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """The kinds of device that binderd serves."""
     yield from stage_on(request.param, request)
+
+
+@pytest.fixture
+def fuse_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    yield from stage_on("fuse", request)
+
+
+@pytest.fixture
+def bare_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    yield from stage_on("bare", request)
 
 
 @pytest.fixture

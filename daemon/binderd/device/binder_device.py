@@ -232,6 +232,7 @@ class BinderDevice:
             if request in EXTENSION:
                 result, payload = extension_ioctl(file.client, tid, request, argument)
                 self.outgoing.append(ioctl_result(unique, result, payload[:out_size]))
+                self.drain()
                 return None
             self._reply_sizes[unique] = out_size
         try:

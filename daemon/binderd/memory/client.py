@@ -227,6 +227,8 @@ class FileClient:
             self._attachments[pid] = attachment
         else:
             attachment.close()
+        if self.pages.process is not None:
+            self.pages.process.engine.attached(self.pages.process, pid)
         return 0
 
     def detach(self, pid: int) -> None:

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which backends the scenarios are played on, in this place.
+
+BINDERD_BACKENDS names some, for example "kernel", where not all that there are should be played.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from support.kernel_driver import has_driver
+
+_HERE: Final = ("engine", "fuse", "kernel") if has_driver() else ("engine", "fuse")
+
+BACKENDS: Final = tuple(os.environ.get("BINDERD_BACKENDS", " ".join(_HERE)).split())
