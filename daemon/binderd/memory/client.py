@@ -170,6 +170,7 @@ class FileClient:
         if attachment is not None:
             sent = attachment.send_closes(closes) and attachment.send_files(number, fds)
             if not sent:
+                attachment.end()
                 self.detach(pid)
             return SENT if sent else REFUSED
         begun = self._opener.installer.begin(number, tid, fds, closes, room)
