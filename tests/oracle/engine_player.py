@@ -20,7 +20,7 @@ from oracle import program, script
 from oracle.installs import Install
 from oracle.program import Ended
 from oracle.script import Close, Ioctl, Kill, Open, Poll, Renice, Signal, Unmap, WriteRead
-from support.fakes import FakeArena, FakeClient, FakeMemory, FakeThread
+from support.fakes import Description, FakeArena, FakeClient, FakeMemory, FakeThread
 from support.invariants import check
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class File:
     def __init__(self, player: Player, step: Open) -> None:
         self.number = step.file
         self.owner = player.actors[step.process]
+        self.fd = self.owner.memory.open_file(Description())
         self.is_open = True
         self.is_mapped = bool(step.size)
         self.released = False
@@ -193,6 +194,8 @@ class Player:
             self._end(actor)
         assert not any(self.engine.counts().values()), self.engine.counts()
         assert not self.calls
+        taken = [file for actor in self.actors for file in actor.memory.taken]
+        assert all(file.times_closed == 1 for file in taken), "a file was lost, or closed twice"
 
     def give_up(self, reason: str) -> None:
         """From the present step on, results cannot be compared."""
@@ -386,6 +389,7 @@ class Player:
 
     def _close_file(self, file: File) -> None:
         file.is_open = False
+        file.owner.memory.close_file(file.fd)
         self.engine.flush(file.process)
         self._drain()
         self._maybe_release(file)

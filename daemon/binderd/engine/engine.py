@@ -309,7 +309,9 @@ class Engine:
             raise KernelErrno(EFAULT)
         thread.forget_nice()
         request = WriteRead(ticket, _unpack_write_read(argument))
-        if request.write_size:
+        # A read that goes on is past its commands, also past those that an error has held up (Q10).
+        goes_on = thread.installation is not None and request.read_consumed > 0
+        if request.write_size and not goes_on:
             result = write.run(thread, request)
             if thread.closes and installation.begin_closing(thread):
                 self._ask_again(thread, request)
