@@ -129,14 +129,14 @@ def test_deliveries_are_lost_with_their_socket(bare_stage: Stage, files: list[Pa
     """A client that could not report attaches again: the call fails, and the next one works."""
     with LateReceiver(bare_stage.path) as receiver:
         receiver.attach()
-        caller = bare_stage.begin("porter", "ask", "r", files[0])
+        first = bare_stage.begin("porter", "ask", "r", files[0])
         receiver.wait_for_delivery()
         receiver.attach()  # without having looked into the socket
-        assert caller.rest() == "failed\n"
-        caller = bare_stage.begin("porter", "ask", "r", files[0])
+        second = bare_stage.begin("porter", "ask", "r", files[0])
         receiver.wait_for_delivery()
+        assert first.rest() == "failed\n"
         receiver.take_and_answer()
-        assert caller.rest() == "late\n"
+        assert second.rest() == "late\n"
 
 
 class LateReceiver:
@@ -184,13 +184,8 @@ class LateReceiver:
 
     def wait_for_delivery(self) -> None:
         nothing = abi.BR_NOOP.to_bytes(4, "little")  # somebody has closed a copy of our descriptor
-
-        def read_on() -> None:
-            while self._write_read(read_size=256) == nothing:
-                pass
-
         with pytest.raises(OSError, match="Remote I/O"):
-            read_on()
+            assert set(iter(lambda: self._write_read(read_size=256), b"")) == {nothing}
 
     def take_and_answer(self) -> None:
         assert self._socket is not None
