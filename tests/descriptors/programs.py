@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from channel.helpers import Daemon
 
 SOURCE: Final = Path(__file__).with_name("files.c")
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0  # seconds; a machine may be emulated
 
 
 def build(directory: Path) -> Path:

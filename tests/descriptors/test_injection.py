@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = needs_fuse
-CALLS = 40
+CALLS = 20
 WALL = 0x40000000
 
 
@@ -176,7 +176,7 @@ def test_job_control_does_not_disturb(daemon: Daemon, program: Path) -> None:
     device = daemon.directory / "one"
     with serving(program, device) as server:
         own = server.descriptors()
-        client = Running(program, "call", device, 1000, 1)
+        client = Running(program, "call", device, 300, 1)
         for _ in range(40):
             os.kill(server.pid, signal.SIGSTOP)
             time.sleep(0.003)
