@@ -241,7 +241,7 @@ class Service:
     async def _serve_door(self, pump: Pump, path: str) -> None:
         await pump.run()
         if self.refusal is None:
-            _log.warning("somebody else has ended %s: nothing left to do", path)
+            _log.warning("%s was unmounted by somebody else: nothing left to do", path)
         self._end.cancel()
 
     async def _place(self, node: CuseNode) -> None:

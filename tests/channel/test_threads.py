@@ -152,7 +152,7 @@ def test_a_failed_registration_leaves_nothing_behind(
     def refuse(fd: int) -> int:
         raise PermissionError(1, "no passthrough")
 
-    monkeypatch.setattr(opener, "_register", refuse, raising=True)
+    monkeypatch.setattr(backing, "register", refuse, raising=True)
     before = descriptors()
     with pytest.raises(PermissionError):
         opener.open(threading.get_native_id(), 5)
