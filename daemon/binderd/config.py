@@ -41,19 +41,25 @@ examples:
                                              the same devices in another place: bind the
                                              directory, never a single file of it
   umount --recursive /dev/binderfs           ends it, too
+  binderd --transport cuse                   /dev/{binder,hwbinder,vndbinder}, character devices
+  binderd --transport both --device-prefix binderd/
+                                             /dev/binderd/binder beside /dev/binderfs/binder and
+                                             so on: two doors to the same contexts
 
 Beside the devices there is what the kernel's binderfs has: binder-control, through which root
 adds devices (they can be renamed and removed), features/, and binder_logs/ in the driver's
 text formats.
 
 It runs in the foreground, as root, and says on stderr when it is ready (and to the service
-manager through $NOTIFY_SOCKET). SIGTERM, SIGINT and SIGHUP unmount and end it. SIGUSR1 writes
+manager through $NOTIFY_SOCKET). SIGTERM, SIGINT and SIGHUP take all away and end it. SIGUSR1 writes
 one line of JSON to stderr: how many processes, threads, nodes, references and buffers live, how
 many files are open, how many pages the receive buffers take.
 
-Needs Linux 6.9 or newer with /dev/fuse and CONFIG_FUSE_PASSTHROUGH, and the capabilities
-CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_OVERRIDE, which root has. In a container:
---device /dev/fuse --cap-add SYS_ADMIN --cap-add SYS_PTRACE."""
+Needs /dev/fuse on Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH, or else /dev/cuse (modprobe
+cuse), whose clients get their receive area through an extension: binderclient and programs that
+'binderctl run' starts do so by themselves. Also the capabilities CAP_SYS_ADMIN, CAP_SYS_PTRACE
+and CAP_DAC_OVERRIDE, which root has. In a container: --device /dev/fuse --cap-add SYS_ADMIN
+--cap-add SYS_PTRACE; for CUSE --device /dev/cuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,34 @@ def _make_parser() -> _Parser:
         help="how many devices there may be at once, those that are added through binder-control "
         "included; binderfs' mount option max= (default: %(default)s)",
     )
+    _add_transports(parser)
+    parser.add_argument(
+        "--stall-limit",
+        metavar="SECONDS",
+        type=float,
+        default=STALL_LIMIT,
+        help="kill a client whose memory does not answer for so long (pages of a file system or "
+        "a userfaultfd of its own), which keeps everybody waiting; 0: never (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--descriptors",
+        choices=("inject", "attach-only"),
+        default="inject",
+        help="how clients receive file descriptors: by being stopped with ptrace for a moment "
+        "unless they attach (docs/EXTENSION.md), or only if they attach (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="debug shows every request and reply (default: %(default)s)",
+    )
+    parser.add_argument("--version", action="version", version=f"binderd {_version()}")
+    return parser
+
+
+def _add_transports(parser: _Parser) -> None:
+    """Add what says how the devices reach programs, and whose they are."""
     parser.add_argument(
         "--transport",
         choices=TRANSPORTS,
@@ -180,29 +214,6 @@ def _make_parser() -> _Parser:
         help="off: do as on a kernel whose FUSE cannot map the receive area, so that clients have "
         "to ask for it (default: auto)",
     )
-    parser.add_argument(
-        "--stall-limit",
-        metavar="SECONDS",
-        type=float,
-        default=STALL_LIMIT,
-        help="kill a client whose memory does not answer for so long (pages of a file system or "
-        "a userfaultfd of its own), which keeps everybody waiting; 0: never (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--descriptors",
-        choices=("inject", "attach-only"),
-        default="inject",
-        help="how clients receive file descriptors: by being stopped with ptrace for a moment "
-        "unless they attach (docs/EXTENSION.md), or only if they attach (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=LOG_LEVELS,
-        default="info",
-        help="debug shows every request and reply (default: %(default)s)",
-    )
-    parser.add_argument("--version", action="version", version=f"binderd {_version()}")
-    return parser
 
 
 def check_device_names(names: Sequence[str]) -> None:

@@ -98,8 +98,7 @@ def open_doors(settings: Settings, transport: str) -> Doors:
         for node in nodes:
             os.close(node.fd)
         raise StartError(str(error)) from None
-    needs_passthrough = settings.transport == "auto" and settings.passthrough
-    return Doors(mount, nodes, needs_passthrough=needs_passthrough)
+    return Doors(mount, nodes, needs_passthrough=settings.transport == "auto")
 
 
 def check_capabilities() -> None:

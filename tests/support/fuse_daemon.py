@@ -123,7 +123,9 @@ class FuseDaemon(OurDaemon):
         self.control = self._mount / "binder-control"
         self._numbers = itertools.count()
         names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
-        super().__init__(directory, names, "--mount", str(self._mount), *arguments)
+        super().__init__(
+            directory, names, "--transport", "fuse", "--mount", str(self._mount), *arguments
+        )
         self._barrier = os.open(self._mount / BARRIER, os.O_RDWR | os.O_CLOEXEC)
         self.barrier()
         self._at_rest = self.counts()

@@ -81,8 +81,8 @@ class CuseNode:
         number = self._number()
         try:
             self._make(number)
+            os.chmod(self.path, access.mode)  # as long as it is ours
             os.chown(self.path, access.uid, access.gid)
-            os.chmod(self.path, access.mode)
         except OSError as error:
             raise NodeError(f"cannot set up {self.path}: {error.strerror}") from None
 
