@@ -31,7 +31,7 @@ from binderwire.binder_abi import (
     binder_extended_error,
     binder_write_read,
 )
-from binderwire.extension_abi import BINDERD_ERRNO
+from binderwire.extension_abi import BINDERD_ERRNO, BINDERD_FLUSH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +62,7 @@ class Driver:
     def __init__(self, path: str, map_size: int) -> None:
         self.path = path
         self.fd = self._open()
+        self._is_cuse = False  # a CUSE device, as far as is known
         try:
             self._check_version()
             self._mapping = self._map(map_size)
@@ -105,6 +106,7 @@ class Driver:
             except OSError as error:
                 if error.errno != errno.ENODEV:  # what CUSE answers
                     raise
+                self._is_cuse = True
                 return map_area(self.control, size)
         except OSError as error:
             message = f"cannot map {size} bytes of it"
@@ -178,10 +180,13 @@ class Driver:
         """Make every thread that waits in a read return with nothing.
 
         Closing any descriptor of the device is a flush, and that is what a flush does
-        (behaviours I4).
+        (behaviours I4). CUSE tells nobody of it, so there it takes an ioctl.
         """
         with contextlib.suppress(OSError):
-            os.close(os.dup(self.fd))
+            if self._is_cuse:
+                self.control(BINDERD_FLUSH, bytearray(1))
+            else:
+                os.close(os.dup(self.fd))
 
     def close(self) -> None:
         """Close the file and unmap its pages; idempotent.

@@ -41,13 +41,27 @@ def test_defaults_and_choices() -> None:
     chosen = parse(
         ["--mount", "/x", "--device", "a", "--device", "b", "--transport=fuse", "--log-level=debug"]
     )
-    assert chosen == Settings("/x", ("a", "b"), "debug")
+    assert chosen == Settings("/x", ("a", "b"), "debug", transport="fuse")
+    words = ["--transport=both", "--device-prefix=x/", "--mode=640", "--owner=root", "--group=7"]
+    chosen = parse(words)
+    assert (chosen.transport, chosen.device_prefix, chosen.access) == ("both", "x/", (0o640, 0, 7))
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--transport", "cuse"], "not built yet: use --transport fuse"),
+        (["--transport", "usb"], "invalid choice"),
+        (["--transport", "cuse", "--device", "a!b"], "no name for a file"),
+        (["--transport", "both", "--device", "ä"], "plain ASCII"),
+        (["--transport", "cuse", "--device-prefix", "../"], "no name for a file"),
+        (["--transport", "cuse", "--device-prefix", "/x/"], "no name for a file"),
+        (["--transport", "cuse", "--device-prefix", "x" * 260], "longer than 255"),
+        (["--mode", "888"], "octal number"),
+        (["--mode", "7777"], "octal number"),
+        (["--mode", "-1"], "octal number"),
+        (["--owner", "nobody-of-that-name"], "no such user"),
+        (["--group", "no-such-group"], "no such group"),
+        (["--owner", "4294967295"], "numbers end at"),
         (["--device", "a", "--device", "a"], "named twice"),
         (["--device", ""], "plain file name"),
         (["--device", "."], "plain file name"),

@@ -29,7 +29,7 @@ def daemon(
 ) -> Iterator[Daemon]:
     place = tmp_path_factory.mktemp("devices") / "mount"
     place.parent.chmod(0o755)
-    daemon = Daemon(place, "--passthrough", request.param)
+    daemon = Daemon(place, "--transport", "fuse", "--passthrough", request.param)
     daemon.has_mmap = request.param == "auto"
     daemon.expect("ready:")
     yield daemon

@@ -10,7 +10,7 @@ import pytest
 from support.backends import BACKENDS
 from support.device_world import DeviceWorld
 from support.engine_world import EngineWorld
-from support.fuse_daemon import FuseDaemon, missing_capability
+from support.fuse_daemon import CuseDaemon, FuseDaemon, missing_capability
 from support.kernel_driver import KernelDriver
 from support.puppeteer import Puppet, start_zygote
 
@@ -38,6 +38,13 @@ def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
     daemon.stop()
 
 
+@pytest.fixture(scope="session")
+def cuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CuseDaemon]:
+    daemon = CuseDaemon(tmp_path_factory.mktemp("cuse"))
+    yield daemon
+    daemon.stop()
+
+
 BY_NAME = ("BINDER_", "BC_", "BR_")  # statements that are about something that can be seen
 
 
@@ -54,6 +61,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     elif request.param == "kernel":
         zygote = request.getfixturevalue("zygote")
         backend = DeviceWorld(request.getfixturevalue("kernel_driver"), zygote)
+    elif request.param == "cuse":
+        zygote = request.getfixturevalue("zygote")
+        backend = DeviceWorld(request.getfixturevalue("cuse_daemon"), zygote)
     else:
         reason = missing_capability()
         if reason is not None:

@@ -198,7 +198,7 @@ def test_a_closed_file_is_dead_unless_its_mapping_holds_it(world: World) -> None
     sleeping = scene.client.proc.looper().start()
     scene.manager.close()
     reason = "a mapping does not hold the file: close is the end of it"
-    if not world.differs("engine", "fuse", reason=reason):
+    if not world.differs("engine", "fuse", "cuse", reason=reason):
         assert sleeping.parked
         scene.manager.munmap()
     assert_br(sleeping.result(), BR_NOOP, DEAD)
@@ -247,7 +247,7 @@ def test_a_thread_that_just_ends(world: World) -> None:
     get_call(scene.server)
     scene.server.end()
     reason = "a thread's end stands for BINDER_THREAD_EXIT, whose NULL argument never reaches us"
-    if not world.differs("engine", "fuse", reason=reason):
+    if not world.differs("engine", "fuse", "cuse", reason=reason):
         assert started.parked
         scene.manager.kill()
     assert_br(started.result(), BR_NOOP, BR_TRANSACTION_COMPLETE, BR_DEAD_REPLY)

@@ -88,7 +88,7 @@ def test_a_child_whose_opener_is_dead_calls_in_nobody_s_name(world: World) -> No
     opener.kill()
     child.write(bc.call(0))
     reason = "the opener's number is remembered, not looked up"
-    pid = opener.pid if world.differs("engine", "fuse", reason=reason) else 0
+    pid = opener.pid if world.differs("engine", "fuse", "cuse", reason=reason) else 0
     answer(scene.server, get_call(scene.server, sender_pid=pid, sender_euid=0))
 
 

@@ -19,9 +19,15 @@ NOT_ASKED = "the kernel maps a file's pages without asking us"
 NO_MAPPINGS = "it knows nothing of mapping"
 
 
+def is_not_asked(world: World, *backends: str) -> bool:
+    return world.differs("engine", reason=NO_MAPPINGS) or world.differs(*backends, reason=NOT_ASKED)
+
+
 @statements("B8")
 def test_nobody_may_write_to_a_receive_area(world: World) -> None:
-    if world.differs("engine", reason=NO_MAPPINGS) or world.differs("fuse", reason=NOT_ASKED):
+    if world.differs("engine", reason=NO_MAPPINGS) or world.differs(
+        "fuse", "cuse", reason=NOT_ASKED
+    ):
         return
     proc = world.open(size=None)
     assert proc.try_mmap(writable=True) == EPERM
@@ -30,7 +36,9 @@ def test_nobody_may_write_to_a_receive_area(world: World) -> None:
 
 @statements("B8")
 def test_a_file_is_mapped_once(world: World) -> None:
-    if world.differs("engine", reason=NO_MAPPINGS) or world.differs("fuse", reason=NOT_ASKED):
+    if world.differs("engine", reason=NO_MAPPINGS) or world.differs(
+        "fuse", "cuse", reason=NOT_ASKED
+    ):
         return
     scene = manager_and_client(world)
     assert scene.manager.try_mmap() == EBUSY
@@ -42,7 +50,7 @@ def test_a_file_is_mapped_once(world: World) -> None:
 
 @statements("B8", "O10")
 def test_only_the_opener_can_map(world: World) -> None:
-    if world.differs("engine", reason=NO_MAPPINGS) or world.differs("fuse", reason=NOT_ASKED):
+    if is_not_asked(world, "fuse"):
         return
     opener = world.open(size=None)
     child = opener.fork()

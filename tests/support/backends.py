@@ -11,6 +11,11 @@ from typing import Final
 
 from support.kernel_driver import has_driver
 
-_HERE: Final = ("engine", "fuse", "kernel") if has_driver() else ("engine", "fuse")
+_HERE: Final = (
+    "engine",
+    "fuse",
+    *(["cuse"] if os.path.exists("/dev/cuse") and os.geteuid() == 0 else []),
+    *(["kernel"] if has_driver() else []),
+)
 
 BACKENDS: Final = tuple(os.environ.get("BINDERD_BACKENDS", " ".join(_HERE)).split())

@@ -52,6 +52,7 @@ class Driver(ABC):
 
     name: str
     is_kernel: bool
+    hands_over_areas = False  # is the receive area mapped through the extension?
     control: Path | None = None  # the file that devices are made with, beside them
 
     @abstractmethod
@@ -89,6 +90,8 @@ class DeviceWorld(World):
         self.name = driver.name
         self.is_kernel = driver.is_kernel
         self.driver = driver
+        # The ioctl that gives a client its receive area; 0: mmap does.
+        self.area_request = BINDERD_ATTACH if driver.hands_over_areas else 0
         self._zygote = zygote
         self._guest_zygote: Puppet | None = None  # what the guests are forked from
         self._devices: dict[str, Path] = {}
@@ -187,8 +190,9 @@ class Program:
         file = OpenFile(self.world)
         self.hold(file)
         if size is not None:
+            area = self.world.area_request
             answer = self.puppet.ask(
-                "mmap", fd=fd, length=size, protection=PROT_READ, shared=shared
+                "mmap", fd=fd, length=size, protection=PROT_READ, shared=shared, area=area
             )
             mapping = (answer["address"], size)
             self.hold(file)
@@ -390,7 +394,12 @@ class DeviceProc(Proc):
         protection = PROT_READ | (PROT_WRITE if writable else 0)
         try:
             self.program.puppet.ask(
-                "mmap", fd=self.fd, length=size, protection=protection, shared=False
+                "mmap",
+                fd=self.fd,
+                length=size,
+                protection=protection,
+                shared=False,
+                area=self.world.area_request,
             )
         except OSError as error:
             return error.errno or EIO

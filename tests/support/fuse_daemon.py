@@ -13,13 +13,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from binderwire.binder_abi import BINDER_VERSION
 from support.device_world import Driver
 from support.puppeteer import GLANCE, PATIENCE
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 DEVICES_COUNT: Final = 1000
+CUSE_DEVICES_COUNT: Final = 30
+CUSE_FRESH_COUNT: Final = 12
 BARRIER: Final = "barrier"
 KINDS: Final = (
     "processes",
@@ -43,26 +48,22 @@ def missing_capability() -> str | None:
     return None
 
 
-class FuseDaemon(Driver):
-    """A running daemon with many devices, so that each test has new ones.
+class OurDaemon(Driver):
+    """A running daemon.
 
     Args:
-        directory: empty; for the mount point and the log.
+        directory: empty; for the log.
+        names: the devices to serve.
         arguments: more of the daemon's command line.
     """
 
-    name = "fuse"
     is_kernel = False
+    _at_rest: dict[str, int]
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        self._mount = directory / "mount"
-        self.control = self._mount / "binder-control"
+    def __init__(self, directory: Path, names: Sequence[str], *arguments: str) -> None:
         self.log = directory / "log"
-        self._numbers = itertools.count()
-        names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
-        command = [sys.executable, "-m", "binderd", "--mount", str(self._mount)]
+        command = [sys.executable, "-m", "binderd", *arguments]
         command += [word for name in names for word in ("--device", name)]
-        command += arguments
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness,
             self.log.open("w") as log,
@@ -76,16 +77,6 @@ class FuseDaemon(Driver):
             except TimeoutError:
                 self.stop()
                 raise AssertionError(f"the daemon is not ready: {self.log.read_text()}") from None
-        self._barrier = os.open(self._mount / BARRIER, os.O_RDWR | os.O_CLOEXEC)
-        self.barrier()
-        self._at_rest = self.counts()
-
-    def new_device(self, name: str) -> Path:  # all are fresh
-        return self._mount / f"test{next(self._numbers)}"
-
-    def barrier(self) -> None:
-        """The daemon answers requests in the order in which the kernel queued them."""
-        fcntl.ioctl(self._barrier, BINDER_VERSION, bytearray(4))
 
     def settle(self, open_files: int) -> None:
         self.barrier()  # a close is queued like any other request
@@ -114,10 +105,92 @@ class FuseDaemon(Driver):
 
     def stop(self) -> None:
         """End the daemon and check that it went well."""
-        if hasattr(self, "_barrier"):
-            os.close(self._barrier)
         self._process.terminate()
         status = self._process.wait(PATIENCE)
         text = self.log.read_text()
         assert status == 0, text
         assert "Traceback" not in text, text
+
+
+class FuseDaemon(OurDaemon):
+    """A daemon with a mount and many devices, so that each test has new ones.
+
+    Args:
+        directory: empty; for the mount point and the log.
+        arguments: more of the daemon's command line.
+    """
+
+    name = "fuse"
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self._mount = directory / "mount"
+        self.control = self._mount / "binder-control"
+        self._numbers = itertools.count()
+        names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
+        super().__init__(
+            directory, names, "--transport", "fuse", "--mount", str(self._mount), *arguments
+        )
+        self._barrier = os.open(self._mount / BARRIER, os.O_RDWR | os.O_CLOEXEC)
+        self.barrier()
+        self._at_rest = self.counts()
+
+    def new_device(self, name: str) -> Path:  # all are fresh
+        return self._mount / f"test{next(self._numbers)}"
+
+    def barrier(self) -> None:
+        """The daemon answers requests in the order in which the kernel queued them."""
+        fcntl.ioctl(self._barrier, BINDER_VERSION, bytearray(4))
+
+    def stop(self) -> None:
+        if hasattr(self, "_barrier"):
+            os.close(self._barrier)
+        super().stop()
+
+
+class CuseDaemon(OurDaemon):
+    """A daemon with character devices, which are used again by later tests, as ``KernelDriver``'s.
+
+    Args:
+        directory: empty; for the log.
+    """
+
+    name = "cuse"
+    hands_over_areas = True
+
+    def __init__(self, directory: Path) -> None:
+        prefix = f"binderd-test-{os.getpid()}/"
+        names = [f"test{number}" for number in range(CUSE_DEVICES_COUNT)]
+        super().__init__(directory, names, "--transport", "cuse", "--device-prefix", prefix)
+        devices = [Path(f"/dev/{prefix}{name}") for name in names]
+        # The order of requests holds for one device only, so each has a file for barriers.
+        self._barriers = {device: os.open(device, os.O_RDWR | os.O_CLOEXEC) for device in devices}
+        self._in_use = devices
+        self.barrier()
+        self._in_use = []
+        self._at_rest = self.counts()
+        self._fresh = devices[:CUSE_FRESH_COUNT]
+        self._of_users: dict[str, Path] = {}
+        self._devices = itertools.cycle(devices[CUSE_FRESH_COUNT:])
+
+    def new_device(self, name: str) -> Path:
+        if name.startswith("user"):
+            if name not in self._of_users:
+                self._of_users[name] = self._fresh.pop()
+            device = self._of_users[name]
+        else:
+            device = self._fresh.pop() if name.startswith("fresh") else next(self._devices)
+        self._in_use.append(device)
+        return device
+
+    def barrier(self) -> None:
+        for device in self._in_use:
+            fcntl.ioctl(self._barriers[device], BINDER_VERSION, bytearray(4))
+
+    def assert_empty(self) -> None:
+        super().assert_empty()
+        self._in_use.clear()
+
+    def stop(self) -> None:
+        for fd in getattr(self, "_barriers", {}).values():
+            os.close(fd)
+        super().stop()

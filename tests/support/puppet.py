@@ -33,6 +33,7 @@ READ_SIZE = 1 << 16
 CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x20, 0x4000
 PROT_READ, PROT_WRITE = 1, 2
+MADV_DONTFORK = 10
 MAP_FAILED = (1 << 64) - 1
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -45,6 +46,7 @@ libc.mmap.argtypes = [
     ctypes.c_int,
     ctypes.c_long,
 ]
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -91,6 +93,17 @@ def fork_into_namespaces(user_first: int, user_count: int) -> int:
     if os.fork():
         os._exit(0)  # a pid namespace begins with a child
     return 0
+
+
+def receive_area(device: int, attach: int) -> int:
+    """Return a descriptor of the receive area, which binderd hands over (docs/EXTENSION.md)."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        if libc.ioctl(device, attach, struct.pack("=iI", theirs.fileno(), 1)) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        _, [fd], _, _ = socket.recv_fds(ours, READ_SIZE, 1)
+    return fd
 
 
 class Deliveries:
@@ -316,7 +329,15 @@ class Puppet:
 
     def op_mmap(self, request: dict[str, Any], _: bytes) -> None:
         kind = MAP_SHARED if request["shared"] else MAP_PRIVATE
-        address = map_memory(request["length"], request["protection"], kind, request["fd"])
+        if not request["area"]:
+            address = map_memory(request["length"], request["protection"], kind, request["fd"])
+        else:
+            fd = receive_area(request["fd"], request["area"])
+            try:
+                address = map_memory(request["length"], request["protection"], kind, fd)
+            finally:
+                os.close(fd)
+            libc.madvise(address, request["length"], MADV_DONTFORK)
         self.answer(request, errno=0, address=address)
 
     def op_munmap(self, request: dict[str, Any], _: bytes) -> None:
