@@ -7,21 +7,26 @@ Nothing here may know how any of it is done.
 from __future__ import annotations
 
 import argparse
+import grp
+import pwd
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from binderd.fuse.directory import DEVICES_MAX, FIXED_NAMES
+from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_MOUNT: Final = "/dev/binderfs"
 DEFAULT_DEVICES: Final = ("binder", "hwbinder", "vndbinder")
+TRANSPORTS: Final = ("auto", "fuse", "cuse", "both")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 STALL_LIMIT: Final = 15.0  # seconds that an access to a client's memory may take
 _STALL_LIMIT_MIN: Final = 1.0  # less would hit clients whose pages come from a busy disk
 _STALL_LIMIT_MAX: Final = 86400.0
+_MODE_MAX: Final = 0o777
+_NO_ID: Final = (1 << 32) - 1
 _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
 
 _DESCRIPTION: Final = """\
@@ -62,6 +67,9 @@ class Settings:
     stall_limit: float = STALL_LIMIT  # seconds; 0: none
     injects: bool = True  # may clients be stopped to give them descriptors?
     passthrough: bool = True  # let mmap of a FUSE file show the receive area, if the kernel can
+    transport: str = "auto"  # one of TRANSPORTS
+    device_prefix: str = ""  # before the name of a CUSE device, below /dev
+    access: tuple[int, int, int] = (CONFIGURED_MODE, 0, 0)  # of a device: mode, user, group
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -75,11 +83,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     """
     parser = _make_parser()
     chosen = parser.parse_args(arguments)
-    if chosen.transport == "cuse":
-        parser.error("--transport cuse is not built yet: use --transport fuse")
     devices = tuple(chosen.device or DEFAULT_DEVICES)
     try:
         check_device_names(devices)
+        if chosen.transport in {"cuse", "both"}:
+            check_node_names(devices, chosen.device_prefix)
+        access = _parse_access(chosen.mode, chosen.owner, chosen.group)
     except ValueError as error:
         parser.error(str(error))
     if not chosen.mount:
@@ -102,6 +111,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         chosen.stall_limit,
         chosen.descriptors == "inject",
         chosen.passthrough == "auto",
+        chosen.transport,
+        chosen.device_prefix,
+        access,
     )
 
 
@@ -137,9 +149,29 @@ def _make_parser() -> _Parser:
     )
     parser.add_argument(
         "--transport",
-        choices=("auto", "fuse", "cuse"),
+        choices=TRANSPORTS,
         default="auto",
-        help="how the devices reach programs; auto takes the best that there is (default: auto)",
+        help="how the devices reach programs: as files in --mount, as character devices in /dev, "
+        "or both; auto: files if the kernel lets them be mapped, else devices (default: auto)",
+    )
+    parser.add_argument(
+        "--device-prefix",
+        metavar="PREFIX",
+        default="",
+        help="what the names of CUSE devices begin with, where Linux's own driver has the others; "
+        "may end in a slash: with binderd/ they are /dev/binderd/binder and so on (default: none)",
+    )
+    parser.add_argument(
+        "--mode",
+        metavar="OCTAL",
+        default=f"{CONFIGURED_MODE:04o}",
+        help="permissions of the devices (default: %(default)s, as on Android)",
+    )
+    parser.add_argument(
+        "--owner", metavar="USER", default="0", help="whose they are: a name or number (default: 0)"
+    )
+    parser.add_argument(
+        "--group", metavar="GROUP", default="0", help="a name or number (default: 0)"
     )
     parser.add_argument(
         "--passthrough",
@@ -194,6 +226,47 @@ def check_device_names(names: Sequence[str]) -> None:
         if name.encode() in FIXED_NAMES:
             raise ValueError(f"--device {name}: binderfs itself has that name")
         seen[name] = None
+
+
+def check_node_names(names: Sequence[str], prefix: str) -> None:
+    """Check names of CUSE devices, which the kernel is more particular about.
+
+    Raises:
+        ValueError: the first name that cannot be, and why.
+    """
+    for name in names:
+        path = f"{prefix}{name}"
+        if path != path.strip() or not path.isascii() or not path.isprintable():
+            raise ValueError(f"{path!r}: the name of a CUSE device is plain ASCII")
+        if "!" in path or any(part in {"", ".", ".."} for part in path.split("/")):
+            raise ValueError(f"{path!r}: no name for a file in /dev")
+        if len(path) > _NAME_SIZE_MAX:
+            raise ValueError(f"--device-prefix: {path!r} is longer than {_NAME_SIZE_MAX}")
+
+
+def _parse_access(mode: str, owner: str, group: str) -> tuple[int, int, int]:
+    """Return permission bits, user and group.
+
+    Raises:
+        ValueError: what cannot be, and why.
+    """
+    try:
+        bits = int(mode, 8)
+    except ValueError:
+        bits = -1
+    if not 0 <= bits <= _MODE_MAX:
+        raise ValueError(f"--mode {mode}: an octal number up to 0777")
+    try:
+        uid = int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise ValueError(f"--owner {owner}: there is no such user") from None
+    try:
+        gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ValueError(f"--group {group}: there is no such group") from None
+    if max(uid, gid) >= _NO_ID:
+        raise ValueError(f"--owner, --group: numbers end at {_NO_ID - 1}")
+    return bits, uid, gid
 
 
 class _Parser(argparse.ArgumentParser):

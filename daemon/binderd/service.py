@@ -16,18 +16,22 @@ import sys
 import threading
 import time
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from binderd import watchdog
-from binderd.channel.fuse_mount import FSTYPE, FuseMount, MountError
+from binderd.channel.cuse_node import Access, CuseNode, NodeError, has_cuse
+from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
 from binderd.device.binder_device import BinderDevice
+from binderd.device.cuse_device import CuseDevice
 from binderd.engine.engine import Engine
 from binderd.engine.limits import Limits
+from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
@@ -38,30 +42,30 @@ from binderd.memory.client import FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import TICK_SECONDS, Upkeep
 from binderd.notify import notify
+from binderd.start import (
+    StartError,
+    check_capabilities,
+    explain,
+    open_doors,
+    raise_descriptor_limit,
+    transports_to_try,
+)
 from binderwire.describe import describe_reply, describe_request
 from binderwire.fuse_abi import OPCODES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
 
+    from binderd.channel.fuse_mount import FuseMount
     from binderd.config import Settings
     from binderd.engine.process import Process
+    from binderd.fuse.server import Server
+    from binderd.start import Doors
 
 _log: Final = logging.getLogger("binderd")
 
 _ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
-
-# <linux/capability.h>: bit number, and what we cannot do without it
-_CAPABILITIES: Final = {
-    "CAP_SYS_ADMIN": (21, "mount"),
-    "CAP_SYS_PTRACE": (19, "reach the memory of its clients"),
-    "CAP_DAC_OVERRIDE": (1, "open the memory of other users' clients"),
-}
-
-
-class StartError(Exception):
-    """The daemon cannot start; the text says why and what to do."""
 
 
 def main(settings: Settings) -> int:
@@ -70,12 +74,12 @@ def main(settings: Settings) -> int:
         stream=sys.stderr, level=settings.log_level.upper(), format="binderd: %(message)s"
     )
     try:
-        _check_capabilities()
-        _raise_descriptor_limit()
+        check_capabilities()
+        raise_descriptor_limit()
         limit = settings.stall_limit
         with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
             trio.run(_serve, settings, restrict_keyboard_interrupt_to_checkpoints=True)
-    except (StartError, MountError) as error:
+    except StartError as error:
         print(f"binderd: {error}", file=sys.stderr)
         return 1
     return 0
@@ -84,19 +88,39 @@ def main(settings: Settings) -> int:
 async def _serve(settings: Settings) -> None:
     # Before the mount: a signal must never end us in a way that leaves it behind.
     with trio.open_signal_receiver(signal.SIGUSR1, *_ENDING_SIGNALS) as signals:
-        mount = FuseMount.at(settings.mount)
-        service = None
-        try:
-            service = Service(settings, mount)
-            await service.run(signals)
-        finally:
+        transports = transports_to_try(settings.transport)
+        for transport in transports:
+            try:
+                refusal = await _serve_through(transport, settings, signals)
+            except StartError as error:
+                if transport == transports[-1]:
+                    raise
+                refusal = str(error)
+            if refusal is None:
+                return
+            if transport == transports[-1] or not has_cuse():
+                raise StartError(explain(refusal) if settings.transport == "auto" else refusal)
+            _log.info("%s: trying CUSE", refusal)
+
+
+async def _serve_through(
+    transport: str, settings: Settings, signals: AsyncIterable[int]
+) -> str | None:
+    """Serve to the end; return why that transport does not do, None if it did."""
+    doors = open_doors(settings, transport)
+    service = None
+    try:
+        service = Service(settings, doors)
+        await service.run(signals)
+    finally:
+        if service is None or service.refusal is None:
             notify("STOPPING=1")
-            if not mount.unmount():
-                _log.warning("something is mounted over %s: unmount both by hand", mount.path)
-            if service is not None:
-                service.close()
-    if service.refusal is not None:
-        raise StartError(service.refusal)
+        complaint = doors.close()
+        if complaint:
+            _log.warning("%s", complaint)
+        if service is not None:
+            service.close()
+    return service.refusal
 
 
 class Service:
@@ -104,31 +128,35 @@ class Service:
 
     Args:
         settings: what to serve.
-        mount: where; its channel is the service's own from now on.
+        doors: where; their channels are the service's own from now on.
     """
 
-    def __init__(self, settings: Settings, mount: FuseMount) -> None:
+    def __init__(self, settings: Settings, doors: Doors) -> None:
         outgoing: list[bytes] = []
         self._settings = settings
-        self._mount = mount
+        self._mount = mount = doors.mount
+        self._nodes = doors.nodes
         self._engine = Engine(_limits(), clock=time.monotonic_ns)
         self._watch = ThreadWatch()
         self._helper_moved = trio.Event()
         self._upkeep_due = trio.Event()
         self._upkeep = Upkeep(self._wake_upkeep, self._unmapped)
-        self._channel = KernelFd(mount.fd, READ_BUFFER_SIZE)
+        self._channels: list[KernelFd] = []
         self._injector = Injector(self, self._heed_helper_at, injects=settings.injects)
         self._opener = FileOpener(
-            mount.device,
-            mount.register,
-            mount.unregister,
+            mount,
             self._upkeep,
             self._watch,
             self._injector,
             self._engine.limits.attachments_per_process,
         )
         now = int(time.time())
-        directory = Directory(settings.devices, settings.devices_max, self._engine.forget_context)
+        directory = Directory(
+            settings.devices,
+            settings.devices_max,
+            self._engine.forget_context,
+            settings.access,
+        )
         self._tree = Tree(directory, now)
         self._device = BinderDevice(
             self._engine, self._tree, directory, self._opener, outgoing, self._start_timer
@@ -142,14 +170,20 @@ class Service:
             self._negotiated,
             self._handler_failed,
             has_passthrough=settings.passthrough,
+            needs_passthrough=doors.needs_passthrough,
         )
-        trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
-        self._pump = Pump(self._channel, self._session, self._reply_failed, trace)
+        self._pump = self._make_pump(mount.fd, self._session) if mount is not None else None
+        self._node_pumps: dict[CuseNode, Pump] = {}
+        for number, (name, node) in enumerate(zip(settings.devices, self._nodes, strict=False), 1):
+            self._node_pumps[node] = self._make_node_pump(directory, name, number, node)
         self._end = trio.CancelScope()
         self._nursery: trio.Nursery | None = None  # while it runs
         self._timers: dict[int, trio.CancelScope] = {}  # those that run
         self._complaints = Complaints()
         self._is_agreed = trio.Event()  # have the kernel and we agreed on the protocol?
+        # How many doors are not open yet?
+        self._closed_doors = len(self._nodes) + (mount is not None)
+        self._restrictions: list[str] = []
         self.refusal: str | None = None  # why can this kernel not do it?
 
     async def run(self, signals: AsyncIterable[int]) -> None:
@@ -162,18 +196,63 @@ class Service:
                 nursery.start_soon(self._heed_threads)
                 nursery.start_soon(self._heed_helper)
                 nursery.start_soon(self._do_upkeep)
-                nursery.start_soon(self._show_inside)
-                await self._pump.run()
-                _log.warning("%s was unmounted by somebody else: nothing left to do", self._where)
-                self._end.cancel()
+                if self._mount is not None and self._pump is not None:
+                    nursery.start_soon(self._show_inside, self._mount)
+                    nursery.start_soon(self._serve_door, self._pump, self._mount.path)
+                for node, pump in self._node_pumps.items():
+                    nursery.start_soon(self._serve_door, pump, node.path)
 
     def close(self) -> None:
-        """Let go of the channel; whoever is still blocked in a request gets ECONNABORTED."""
-        self._channel.close()
+        """Let go of the channels; whoever is still blocked in a request gets ECONNABORTED."""
+        for channel in self._channels:
+            channel.close()
         self._watch.close()
         self._injector.close()
 
+    # Channels
+
+    def _make_pump(self, fd: int, server: Server) -> Pump:
+        channel = KernelFd(fd, READ_BUFFER_SIZE)
+        for other in self._channels:
+            channel.meet(other)
+            other.meet(channel)
+        self._channels.append(channel)
+        trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
+        return Pump(channel, server, self._reply_failed, trace)
+
+    def _make_node_pump(self, directory: Directory, name: str, number: int, node: CuseNode) -> Pump:
+        listed = directory.find(name.encode())
+        assert listed is not None
+        directory.opened(listed)  # it keeps its context as long as the node leads to it
+        device = CuseDevice(self._device, listed.context, number, self._flush)
+        settle = partial(self._node_negotiated, node)
+        session = CuseSession(node.name, device, settle, self._handler_failed)
+        pump = self._make_pump(node.fd, session)
+        device.write = pump.flush
+        return pump
+
+    def _flush(self) -> None:
+        """Write what is due on the file system's channel; CUSE devices see to theirs."""
+        if self._pump is not None:
+            self._pump.flush()
+
     # Tasks
+
+    async def _serve_door(self, pump: Pump, path: str) -> None:
+        await pump.run()
+        if self.refusal is None:
+            _log.warning("somebody else has ended %s: nothing left to do", path)
+        self._end.cancel()
+
+    async def _place(self, node: CuseNode) -> None:
+        """Give the node to whom it should belong, once the kernel has made it."""
+        await trio.lowlevel.checkpoint()  # until then the answer to CUSE_INIT has been written
+        try:
+            node.place(Access(*self._settings.access))
+        except NodeError as error:
+            self._refuse(str(error))
+        else:
+            self._door_is_open()
 
     async def _heed_signals(self, signals: AsyncIterable[int]) -> None:
         async for number in signals:
@@ -181,7 +260,7 @@ class Service:
                 with suppress(OSError):  # nobody reads it
                     print(self._counts(), file=sys.stderr, flush=True)
             else:
-                _log.info("%s: unmounting", signal.Signals(number).name)
+                _log.info("%s: ending", signal.Signals(number).name)
                 self._end.cancel()
 
     async def _heed_threads(self) -> None:
@@ -193,7 +272,7 @@ class Service:
                     self._device.thread_gone(process, tid)
                 except Exception as error:
                     self._complain("the end of a thread", error)
-            self._pump.flush()
+            self._flush()
 
     async def _heed_helper(self) -> None:
         """Hear how installations go on; the pump does so as well while it lingers."""
@@ -220,20 +299,20 @@ class Service:
                     self._upkeep.tick()
                 except Exception as error:
                     self._complain("looking after receive buffers", error)
-                self._pump.flush()
+                self._flush()
 
-    async def _show_inside(self) -> None:
-        """Show features and binder_logs, and say that we are ready.
+    async def _show_inside(self, mount: FuseMount) -> None:
+        """Show features and binder_logs; then the file system is ready.
 
         The devices do not need them: where they cannot be shown we say so and go on.
         """
         await self._is_agreed.wait()
-        places = Submounts(self._mount.path, PLACES)
+        places = Submounts(mount.path, PLACES)
         try:
             await _in_thread(places.mount)
         except OSError as error:
             places.close()
-            self._be_ready(f"without features and binder_logs: {error}")
+            self._door_is_open(f"without features and binder_logs: {error}")
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, places.fd, self._logs)
@@ -241,15 +320,21 @@ class Service:
                 await _in_thread(places.spread)
             except OSError as error:
                 nursery.cancel_scope.cancel()
-                self._be_ready(f"without features and binder_logs: {error}")
+                self._door_is_open(f"without features and binder_logs: {error}")
             else:
-                self._be_ready()
+                self._door_is_open()
         _log.warning("features and binder_logs are not shown any more")
 
-    def _be_ready(self, restriction: str = "") -> None:
-        _log.info("ready: %s", self._where)
+    def _door_is_open(self, restriction: str = "") -> None:
+        """One more is; say so when all are."""
         if restriction:
-            _log.warning("%s", restriction)
+            self._restrictions.append(restriction)
+        self._closed_doors -= 1
+        if self._closed_doors:
+            return
+        _log.info("ready: %s", self._where)
+        for line in self._restrictions:
+            _log.warning("%s", line)
         notify("READY=1", f"STATUS=Serving {self._where}")
 
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
@@ -258,7 +343,7 @@ class Service:
         if self._timers.pop(timer, None) is None:
             return  # was stopped
         self._device.expire(timer)
-        self._pump.flush()
+        self._flush()
 
     # What the parts report
 
@@ -277,7 +362,8 @@ class Service:
 
     def _heed_helper_at(self, fd: int) -> None:
         """The helper is at the other end of this descriptor now; -1: no longer of the last one."""
-        self._channel.accompany(fd, self._hear_helper)
+        for channel in self._channels:
+            channel.accompany(fd, self._hear_helper)
         if fd < 0:
             trio.lowlevel.notify_closing(self._injector.fileno())
         else:
@@ -288,7 +374,7 @@ class Service:
             self._injector.receive()
         except Exception as error:
             self._complain("an installation", error)
-        self._pump.flush()
+        self._flush()
 
     def stopped(self, number: int) -> None:
         """The injector says so; see ``Engine.stopped``."""
@@ -306,13 +392,23 @@ class Service:
 
     def _negotiated(self, refusal: str | None) -> None:
         if refusal is not None:
-            self.refusal = refusal
-            self._end.cancel()
+            self._refuse(refusal)
             return
         if not self._session.has_passthrough:
             self._opener.has_passthrough = False
             self._tree.device_size = 0
         self._is_agreed.set()
+
+    def _node_negotiated(self, node: CuseNode, refusal: str | None) -> None:
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        assert self._nursery is not None
+        self._nursery.start_soon(self._place, node)
+
+    def _refuse(self, reason: str) -> None:
+        self.refusal = reason
+        self._end.cancel()
 
     def _handler_failed(self, opcode: int, error: Exception) -> None:
         self._complain(OPCODES.get(opcode, f"opcode {opcode}"), error)
@@ -332,8 +428,12 @@ class Service:
 
     @property
     def _where(self) -> str:
+        prefixes = [f"/dev/{self._settings.device_prefix}"] if self._nodes else []
+        if self._mount is not None:
+            prefixes.insert(0, f"{self._mount.path}/")
         names = ",".join(self._settings.devices)
-        return f"{self._mount.path}/{{{names}}}" if "," in names else f"{self._mount.path}/{names}"
+        names = f"{{{names}}}" if "," in names else names
+        return " and ".join(f"{prefix}{names}" for prefix in prefixes)
 
     def _counts(self) -> str:
         allocated = sum(arena.allocated_bytes() for arena in self._opener.arenas())
@@ -392,27 +492,8 @@ def _trace(is_request: bool, frame: bytes) -> None:
     _log.debug("%s", describe_request(frame) if is_request else describe_reply(frame))
 
 
-def _check_capabilities() -> None:
-    """Say at once what would otherwise show as a client's EFAULT much later."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
-    for name, (bit, purpose) in _CAPABILITIES.items():
-        if not effective >> bit & 1:
-            short = name.removeprefix("CAP_")
-            raise StartError(
-                f"needs {name} to {purpose}: start as root; a container needs --cap-add {short}"
-            )
-
-
 def _limits() -> Limits:
     """Return the engine's limits; files on their way may take a quarter of our descriptors."""
     limits = Limits()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return limits._replace(files=min(limits.files, soft // 4))
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many descriptors as the system lets us: an open file takes two, a thread one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

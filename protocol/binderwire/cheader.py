@@ -112,7 +112,9 @@ def _gap(start: int, end: int) -> list[str]:
 def _ioctls() -> str:
     lines = []
     for word, message in abi.IOCTLS.items():
-        assert message.payload is not None
+        if message.payload is None:
+            lines.append(f"#define {message.name} _IO('b', {word & 0xFF:#04x})")
+            continue
         macro = _MACROS[ioc_direction(word)]
         lines.append(
             f"#define {message.name} {macro}('b', {word & 0xFF:#04x}, "

@@ -14,7 +14,7 @@ from typing import Final
 
 from binderwire.binder_abi import Message
 from binderwire.codec import Record, Struct, pad, s32, u32, u64
-from binderwire.ioc import IOC_READ, IOC_WRITE, ioc
+from binderwire.ioc import IOC_NONE, IOC_READ, IOC_WRITE, ioc
 
 BINDERD_VERSION: Final = 1
 
@@ -50,6 +50,11 @@ def _ioctl(direction: int, number: int, name: str, payload: Record) -> int:
 BINDERD_GET_INFO: Final = _ioctl(IOC_READ, 0xB0, "BINDERD_GET_INFO", binderd_info)
 BINDERD_ATTACH: Final = _ioctl(IOC_WRITE, 0xB1, "BINDERD_ATTACH", binderd_attach)
 BINDERD_INSTALLED: Final = _ioctl(IOC_WRITE, 0xB2, "BINDERD_INSTALLED", binderd_installed)
+
+# What the close of one descriptor of several does with the driver (behaviours I4): all threads
+# that wait in a read return with nothing. CUSE does not tell the daemon of such a close.
+BINDERD_FLUSH: Final = ioc(IOC_NONE, "b", 0xB3, 0)
+IOCTLS[BINDERD_FLUSH] = Message("BINDERD_FLUSH", BINDERD_FLUSH, None)
 
 # What BINDER_WRITE_READ fails with when there are messages to take before it is issued again. Only
 # who has attached with BINDERD_ATTACH_FILES ever sees it; the driver has no use for it.

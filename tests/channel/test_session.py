@@ -220,7 +220,7 @@ def test_ioctl_of_any_size(
     error, body = world.answer(ioctl_request(handle, command, argument, out_size))
     assert (error, body[16:]) == (0, returned)
     assert world.engine.calls[-1][4] == argument
-    assert not world.device._reply_sizes
+    assert not world.device._unusual
 
 
 def test_an_errno_takes_the_argument_along(world: World) -> None:
@@ -249,7 +249,7 @@ def test_an_argument_that_is_not_there(world: World, in_size: int) -> None:
     handle = world.open()
     body = abi.fuse_ioctl_in.pack(handle, 0, BINDER_WRITE_READ, 0, in_size, 48)
     assert world.answer(request(abi.FUSE_IOCTL, body)) == (-errno.EINVAL, b"")
-    assert not world.device._reply_sizes
+    assert not world.device._unusual
 
 
 def test_handles_that_do_not_exist(world: World) -> None:
@@ -301,7 +301,7 @@ def test_our_bug_ends_one_request_only(world: World) -> None:
     assert [(unique, error) for unique, error, _ in replies] == [(8, 0), (2, -errno.EIO)]
     assert world.session.bugs == 1
     assert [opcode for opcode, _ in world.reported] == [abi.FUSE_IOCTL]
-    assert not world.device._reply_sizes
+    assert not world.device._unusual
     assert world.answer(ioctl_request(handle, BINDER_VERSION, b"abcd", 4))[1][16:] == b"abcd"
 
 

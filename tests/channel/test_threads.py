@@ -43,6 +43,8 @@ class Worker:
 class Backing:
     """Stands for the kernel's table of backing files."""
 
+    device = (0, 1)
+
     def __init__(self) -> None:
         self.open: list[int] = []
 
@@ -50,6 +52,9 @@ class Backing:
         os.fstat(fd)
         self.open.append(len(self.open) + 1)
         return self.open[-1]
+
+    def unregister(self, backing_id: int) -> None:
+        self.open.remove(backing_id)
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def backing() -> Backing:
 def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
     upkeep = Upkeep(lambda: None, lambda process: None)
     installer = NoInstaller()
-    return FileOpener((0, 1), backing.register, backing.open.remove, upkeep, watch, installer, 2)
+    return FileOpener(backing, upkeep, watch, installer, 2)
 
 
 def open_client(opener: FileOpener) -> FileClient:

@@ -30,7 +30,7 @@ class KernelFd:
         buffer_size: bytes; the largest request that gets through.
     """
 
-    __slots__ = ("_companion", "_fd", "_heed", "_poll", "buffer", "buffers")
+    __slots__ = ("_companion", "_fd", "_has_neighbours", "_heed", "_poll", "buffer", "buffers")
 
     def __init__(self, fd: int, buffer_size: int) -> None:
         os.set_blocking(fd, False)
@@ -40,6 +40,7 @@ class KernelFd:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._companion = -1
+        self._has_neighbours = False
         self._heed: Callable[[], None] | None = None
 
     def fileno(self) -> int:
@@ -75,6 +76,15 @@ class KernelFd:
         if fd >= 0:
             self._poll.register(fd, select.POLLIN)
 
+    def meet(self, neighbour: KernelFd) -> None:
+        """Have ``linger`` give way when another channel has something to read."""
+        self._has_neighbours = True
+        self._poll.register(neighbour.fileno(), select.POLLIN)
+
+    def part(self, neighbour: KernelFd) -> None:
+        """Undo ``meet``, before the other is closed."""
+        self._poll.unregister(neighbour.fileno())
+
     def linger(self) -> bool:
         """Wait a moment, without trio, for the next request of a busy channel.
 
@@ -87,6 +97,11 @@ class KernelFd:
         if self._fd < 0:
             return False
         ready = self._poll.poll(_LINGER_MS)
+        if self._has_neighbours:
+            numbers = {fd for fd, _ in ready}
+            if self._companion in numbers and self._heed is not None:
+                self._heed()
+            return self._fd in numbers
         if ready and (len(ready) > 1 or ready[0][0] != self._fd) and self._heed is not None:
             self._heed()
         return bool(ready)

@@ -29,6 +29,7 @@ from binderd.fuse.frames import (
     poll_wakeup,
 )
 from binderd.fuse.tree import CONTROL_ID
+from binderwire.extension_abi import BINDERD_FLUSH
 from binderwire.fuse_abi import (
     FOPEN_DIRECT_IO,
     FOPEN_NONSEEKABLE,
@@ -95,15 +96,39 @@ class Opener(Protocol):
         """Return whether a thread is our own, or of who acts for us."""
 
 
+class Outlet(Protocol):
+    """A channel beside that of the file system: what is put there must be flushed."""
+
+    outgoing: list[bytes]
+
+    def flush(self) -> None:
+        """Write what was put there; never waits."""
+
+
+class Reply(Protocol):
+    """How a request ends whose argument the kernel did not bring along."""
+
+    def finish(self, result: int, payload: bytes) -> None:
+        """Write the argument back and answer; arguments as ``Completion`` has them."""
+
+
 class OpenFile:
-    """One open file of a device, from FUSE_OPEN to FUSE_RELEASE."""
+    """One open file of a device, from FUSE_OPEN to FUSE_RELEASE.
 
-    __slots__ = ("client", "kernel_handle", "nodeid", "process")
+    Args:
+        nodeid: of its inode; 0: of none, it is CUSE's.
+        outlet: the channel that it was opened through; None: that of the file system.
+    """
 
-    def __init__(self, nodeid: int, client: OpenedClient, process: Process) -> None:
+    __slots__ = ("client", "kernel_handle", "nodeid", "outlet", "process")
+
+    def __init__(
+        self, nodeid: int, client: OpenedClient, process: Process, outlet: Outlet | None
+    ) -> None:
         self.nodeid = nodeid
         self.client = client
         self.process = process
+        self.outlet = outlet
         self.kernel_handle = 0  # under which handle do its pollers wait, if any wait?
 
 
@@ -129,10 +154,10 @@ class BinderDevice:
         "_opener",
         "_outbox",
         "_poll_wakes",
-        "_reply_sizes",
         "_start_timer",
         "_timers",
         "_tree",
+        "_unusual",
         "outgoing",
     )
 
@@ -157,8 +182,9 @@ class BinderDevice:
         self._next_handle = _CONTROL_HANDLE + 1
         self._files: dict[int, OpenFile] = {}
         self._by_process: dict[Process, OpenFile] = {}
-        # ticket -> room in the reply, in bytes, for requests whose argument has an unusual size
-        self._reply_sizes: dict[int, int] = {}
+        # ticket -> how to reply, for requests whose argument has an unusual size (then it is the
+        # room in the reply, in bytes) or is not brought by the kernel
+        self._unusual: dict[int, int | Reply] = {}
 
     def __len__(self) -> int:
         """How many files are open?"""
@@ -188,28 +214,53 @@ class BinderDevice:
             # to its memory.
             return EACCES
         flags, _ = fuse_open_in.unpack_from(frame, BODY)
+        handle = self.open_file(node.device.context, nodeid, tid, flags, None)
+        if handle < 0:
+            return -handle
+        self._tree.opened(nodeid)
+        backing_id = self._files[handle].client.backing_id
+        open_flags = _OPEN_FLAGS if backing_id else _OPEN_FLAGS_WITHOUT_MMAP
+        return fuse_open_out.pack(handle, open_flags, backing_id)
+
+    def open_file(
+        self, context: str, nodeid: int, tid: int, flags: int, outlet: Outlet | None
+    ) -> int:
+        """Open a device for the thread ``tid``.
+
+        Args:
+            context: the device's.
+            nodeid: its inode, 0 if there is none.
+            flags: of open(2).
+            outlet: the channel through which it is asked for, None: that of the file system.
+
+        Returns:
+            The handle (positive) or a negative errno.
+        """
         try:
             client = self._opener.open(tid, nodeid)
         except OSError as error:
             # EMFILE is about our table of descriptors; to the client it would mean its own.
-            return ENFILE if error.errno == EMFILE else error.errno or EIO
+            return -ENFILE if error.errno == EMFILE else -(error.errno or EIO)
         try:
             process = self._engine.open(
-                node.device.context, client.pid, client, nonblocking=bool(flags & O_NONBLOCK)
+                context, client.pid, client, nonblocking=bool(flags & O_NONBLOCK)
             )
         except KernelErrno as error:
             client.close()
-            return error.errno
+            return -error.errno
         except BaseException:
             client.close()
             raise
         client.adopt(process)
-        self._tree.opened(nodeid)
         handle = self._next_handle
         self._next_handle += 1
-        self._files[handle] = self._by_process[process] = OpenFile(nodeid, client, process)
-        open_flags = _OPEN_FLAGS if client.backing_id else _OPEN_FLAGS_WITHOUT_MMAP
-        return fuse_open_out.pack(handle, open_flags, client.backing_id)
+        file = OpenFile(nodeid, client, process, outlet)
+        self._files[handle] = self._by_process[process] = file
+        return handle
+
+    def file(self, handle: int) -> OpenFile | None:
+        """Return the open file of that handle."""
+        return self._files.get(handle)
 
     def ioctl(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -230,18 +281,47 @@ class BinderDevice:
         if in_size != USUAL_ARGUMENT_SIZE or out_size != USUAL_ARGUMENT_SIZE:
             argument = bytes(frame[_ARGUMENT : _ARGUMENT + in_size])
             if request in EXTENSION:
-                result, payload = extension_ioctl(file.client, tid, request, argument)
+                result, payload = self.extension_ioctl(file, tid, request, argument)
                 self.outgoing.append(ioctl_result(unique, result, payload[:out_size]))
                 self.drain()
                 return None
-            self._reply_sizes[unique] = out_size
+            self._unusual[unique] = out_size
         try:
             self._engine.ioctl(file.process, tid, uid, request, argument, unique)
         except BaseException:
-            self._reply_sizes.pop(unique, None)
+            self._unusual.pop(unique, None)
             raise
         self.drain()
         return None
+
+    def ioctl_from(
+        self,
+        file: OpenFile,
+        tid: int,
+        uid: int,
+        request: int,
+        argument: bytes,
+        ticket: int,
+        reply: Reply,
+    ) -> None:
+        """Do an ioctl whose argument the kernel did not bring; ``reply`` ends it."""
+        self._unusual[ticket] = reply
+        try:
+            self._engine.ioctl(file.process, tid, uid, request, argument, ticket)
+        except BaseException:
+            self._unusual.pop(ticket, None)
+            raise
+        self.drain()
+
+    def extension_ioctl(
+        self, file: OpenFile, tid: int, request: int, argument: bytes
+    ) -> tuple[int, bytes]:
+        """Do an ioctl of the extension; results as ``device/extension.py`` has them."""
+        if request == BINDERD_FLUSH:
+            self._engine.flush(file.process)
+            self.drain()
+            return 0, b""
+        return extension_ioctl(file.client, tid, request, argument)
 
     def poll(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -254,14 +334,20 @@ class BinderDevice:
         if not tid:
             return EACCES  # as in open
         wake = bool(flags & FUSE_POLL_SCHEDULE_NOTIFY)
-        if wake:
+        return fuse_poll_out.pack(self.poll_file(handle, tid, kernel_handle if wake else 0), 0)
+
+    def poll_file(self, handle: int, tid: int, kernel_handle: int) -> int:
+        """Return what a poll of an open file finds.
+
+        Args:
+            kernel_handle: what to notify when it may find more; 0: nobody waits for that.
+        """
+        file = self._files[handle]
+        if kernel_handle:
             file.kernel_handle = kernel_handle
-        try:
-            events = self._engine.poll(file.process, tid, wake=wake)
-        except KernelErrno as error:
-            return error.errno
+        events = self._engine.poll(file.process, tid, wake=bool(kernel_handle))
         self.drain()
-        return fuse_poll_out.pack(events, 0)
+        return events
 
     def flush(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -283,17 +369,24 @@ class BinderDevice:
     ) -> bytes | int | None:
         """FUSE_RELEASE (binder_release): the last descriptor of the file is gone."""
         handle = fuse_release_in.unpack_from(frame, BODY)[0]
+        if handle == _CONTROL_HANDLE:
+            return b""
+        return self.release_file(handle) or b""
+
+    def release_file(self, handle: int) -> int:
+        """The last descriptor of an open file is gone; return 0 or EBADF."""
         file = self._files.pop(handle, None)
         if file is None:
-            return b"" if handle == _CONTROL_HANDLE else EBADF
+            return EBADF
         del self._by_process[file.process]
-        self._tree.closed(file.nodeid)
+        if file.nodeid:
+            self._tree.closed(file.nodeid)
         try:
             self._engine.release(file.process)
         finally:
             file.client.close()
         self.drain()
-        return b""
+        return 0
 
     def interrupt(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -303,9 +396,13 @@ class BinderDevice:
         The kernel wants the interrupted request answered, not the interruption. It always hands
         out a request before its interruption, so one that is unknown here has been answered.
         """
-        self._engine.interrupt(fuse_interrupt_in.unpack_from(frame, BODY)[0])
-        self.drain()
+        self.interrupt_ticket(fuse_interrupt_in.unpack_from(frame, BODY)[0])
         return None
+
+    def interrupt_ticket(self, ticket: int) -> None:
+        """A signal arrived for the thread whose request has that ticket."""
+        self._engine.interrupt(ticket)
+        self.drain()
 
     def _control_ioctl(self, unique: int, request: int, argument: bytes, out_size: int) -> None:
         result, payload = control_ioctl(self._directory, request, argument)
@@ -347,14 +444,17 @@ class BinderDevice:
         outbox = self._outbox
         if outbox:
             append = self.outgoing.append
-            reply_sizes = self._reply_sizes
+            unusual = self._unusual
             for ticket, result, payload in outbox:
-                if len(payload) == USUAL_ARGUMENT_SIZE and not reply_sizes:
+                if len(payload) == USUAL_ARGUMENT_SIZE and not unusual:
                     append(_pack_ioctl(_REPLY_SIZE, 0, ticket, result, 0, 0, 0, payload))
                 else:
                     # More than the client asked for would make the kernel fail the whole reply.
-                    room = reply_sizes.pop(ticket, USUAL_ARGUMENT_SIZE)
-                    append(ioctl_result(ticket, result, payload[:room]))
+                    reply = unusual.pop(ticket, USUAL_ARGUMENT_SIZE)
+                    if isinstance(reply, int):
+                        append(ioctl_result(ticket, result, payload[:reply]))
+                    else:
+                        reply.finish(result, payload)
             outbox.clear()
         if self._poll_wakes:
             self._wake_pollers()
@@ -367,6 +467,11 @@ class BinderDevice:
         for process in self._poll_wakes:
             file = self._by_process.get(process)
             if file is not None and file.kernel_handle:
-                self.outgoing.append(poll_wakeup(file.kernel_handle))
+                wakeup = poll_wakeup(file.kernel_handle)
                 file.kernel_handle = 0  # whoever still waits asks again, and says so
+                if file.outlet is None:
+                    self.outgoing.append(wakeup)
+                else:
+                    file.outlet.outgoing.append(wakeup)
+                    file.outlet.flush()
         self._poll_wakes.clear()

@@ -15,6 +15,7 @@ from binderwire.extension_abi import (
     BINDERD_ATTACH,
     BINDERD_ATTACH_AREA,
     BINDERD_ATTACH_FILES,
+    BINDERD_FLUSH,
     BINDERD_GET_INFO,
     BINDERD_HAS_MMAP,
     BINDERD_INJECTS,
@@ -58,10 +59,16 @@ def _attach(client: ExtensionClient, tid: int, argument: bytes) -> tuple[int, by
     return -client.attach(tid, socket, flags), b""
 
 
+def _nothing(client: ExtensionClient, tid: int, argument: bytes) -> tuple[int, bytes]:
+    """BINDERD_FLUSH: what there is to do is done by the device."""
+    return 0, b""
+
+
 # Whatever has no row goes to the engine.
 EXTENSION: Final[dict[int, Callable[[ExtensionClient, int, bytes], tuple[int, bytes]]]] = {
     BINDERD_GET_INFO: _get_info,
     BINDERD_ATTACH: _attach,
+    BINDERD_FLUSH: _nothing,
 }
 
 

@@ -29,6 +29,7 @@ from binderwire.binder_abi import (
     BINDER_SET_MAX_THREADS,
     BINDER_THREAD_EXIT,
     BINDER_VERSION,
+    BINDER_WRITE_READ,
     BR_OK,
     binder_extended_error,
     binder_freeze_info,
@@ -36,6 +37,7 @@ from binderwire.binder_abi import (
     binder_node_debug_info,
     binder_node_info_for_ref,
     binder_version,
+    binder_write_read,
     flat_binder_object,
     u32_value,
 )
@@ -193,7 +195,7 @@ class Row(NamedTuple):
 
     handler: Handler
     size: int  # bytes of the argument that the driver reads
-    bad_pointer: int = EFAULT  # errno if it cannot
+    bad_pointer: int = EFAULT  # errno if it cannot, or cannot write it
 
 
 # Whatever has no row is EINVAL, the two that were never implemented among them.
@@ -211,3 +213,17 @@ IOCTLS: Final[dict[int, Row]] = {
     BINDER_GET_EXTENDED_ERROR: Row(_extended_error, 0),
     BINDERD_INSTALLED: Row(report, binderd_installed.size),
 }
+
+
+def argument_of(request: int) -> tuple[int, int]:
+    """Return how large an ioctl's argument is, and the errno where it cannot be written back.
+
+    For a transport whose kernel leaves reading and writing it to us.
+
+    Returns:
+        (bytes that the driver reads, positive errno).
+    """
+    row = IOCTLS.get(request)
+    if row is None:
+        return binder_write_read.size if request == BINDER_WRITE_READ else 0, EFAULT
+    return row.size, row.bad_pointer

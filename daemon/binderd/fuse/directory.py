@@ -66,6 +66,7 @@ class Directory:
         names: those to start with.
         count_max: how many there may be at once (the mount option ``max``).
         gone: called with the context of a device that has neither a name nor an open file any more.
+        access: permission bits, user and group of those to start with.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Directory:
         names: Sequence[str],
         count_max: int = DEVICES_MAX,
         gone: Callable[[str], None] = lambda context: None,
+        access: tuple[int, int, int] = (CONFIGURED_MODE, 0, 0),
     ) -> None:
         self._by_name: dict[bytes, Device] = {}
         self._by_context: dict[str, Device] = {}  # those without a name, too
@@ -92,7 +94,9 @@ class Directory:
         self._next_minor = 1  # binder-control has 0
         self._next_position = 0
         for name in names:
-            self._create(name.encode(), self._take_minor(), CONFIGURED_MODE)
+            mode, uid, gid = access
+            device = self._create(name.encode(), self._take_minor(), mode)
+            device.uid, device.gid = uid, gid
 
     def __len__(self) -> int:
         """How many names are there?"""
@@ -178,7 +182,7 @@ class Directory:
             return EACCES
         return EEXIST if name in self._by_name or name in FIXED_NAMES else 0
 
-    def _create(self, name: bytes, minor: int, mode: int) -> None:
+    def _create(self, name: bytes, minor: int, mode: int) -> Device:
         # Differs: contexts of the driver may have equal names in its logs, after a rename or an
         # unlink; here the later one has its minor number behind the name.
         context = name.decode("utf-8", "surrogateescape")
@@ -187,6 +191,7 @@ class Directory:
         self._next_position += 1
         device = Device(name, context, minor, self._next_position, mode)
         self._by_name[name] = self._by_context[context] = device
+        return device
 
     def _drop_unused(self, device: Device) -> None:
         """Give back what a device takes that nothing leads to (binderfs_evict_inode)."""

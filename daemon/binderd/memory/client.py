@@ -28,7 +28,7 @@ from binderd.memory.process_memory import AddressSpace, ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
@@ -276,13 +276,23 @@ class FileClient:
             return tid
 
 
+class Backing(Protocol):
+    """A file system whose kernel maps what it is given."""
+
+    device: tuple[int, int]  # major and minor number, as /proc/PID/maps shows them
+
+    def register(self, fd: int) -> int:
+        """Give the kernel a descriptor as backing file; return its backing id (positive)."""
+
+    def unregister(self, backing_id: int) -> None:
+        """Take a backing id back."""
+
+
 class FileOpener:
     """Makes the outside half of open files (the port ``Opener``).
 
     Args:
-        device: major and minor number of our file system, as /proc/PID/maps shows them.
-        register: gives the kernel a descriptor as backing file and returns its backing id.
-        unregister: takes a backing id back.
+        mount: our file system, None if there is none.
         upkeep: looks after the arenas.
         watch: looks after the threads.
         installer: puts files into clients, and closes files.
@@ -291,9 +301,7 @@ class FileOpener:
 
     __slots__ = (
         "_clients",
-        "_device",
-        "_register",
-        "_unregister",
+        "_mount",
         "_upkeep",
         "attachments_max",
         "has_passthrough",
@@ -303,18 +311,14 @@ class FileOpener:
 
     def __init__(
         self,
-        device: tuple[int, int],
-        register: Callable[[int], int],
-        unregister: Callable[[int], None],
+        mount: Backing | None,
         upkeep: Upkeep,
         watch: ThreadWatch,
         installer: Installer,
         attachments_max: int,
     ) -> None:
         self.installer = installer
-        self._device = device
-        self._register = register
-        self._unregister = unregister
+        self._mount = mount
         self._upkeep = upkeep
         self.watch = watch
         self.attachments_max = attachments_max
@@ -328,11 +332,11 @@ class FileOpener:
             OSError: the thread cannot be found, or memory or descriptors are used up.
         """
         pid = process_of(tid)
-        has_mmap = self.has_passthrough and nodeid != 0
-        file = FileId(*self._device, nodeid) if has_mmap else None
+        mount = self._mount if self.has_passthrough and nodeid else None
+        file = FileId(*mount.device, nodeid) if mount is not None else None
         arena = MemfdArena(pid, file, self._upkeep)
         try:
-            backing_id = self._register(arena.fd) if has_mmap else 0
+            backing_id = mount.register(arena.fd) if mount is not None else 0
         except BaseException:
             arena.close()
             raise
@@ -347,8 +351,8 @@ class FileOpener:
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""
         if self._clients.pop(client, self) is None:
-            if client.backing_id:
-                self._unregister(client.backing_id)
+            if client.backing_id and self._mount is not None:
+                self._mount.unregister(client.backing_id)
             client.pages.close()
 
     def reap(self) -> list[tuple[Process, int]]:

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The open files of one CUSE device: where its requests meet the engine.
+
+Theory of operation. The kernel brings the address of an ioctl's argument only, so we read it from
+the memory of the thread before the engine sees the request, and write it back before the thread
+hears of the result: one round trip. A request's ``unique`` counts per channel; the channel's
+number, put in front of it, makes it the engine's ticket. The FUSE channel has the number 0.
+
+A request here may end requests of other channels, and theirs may end ours. Ours are written as they
+end; those of the file system are by ``flush_files``.
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, EBADF, EFAULT
+from typing import TYPE_CHECKING, Final
+
+from binderd.device.extension import EXTENSION
+from binderd.engine.errors import KernelErrno
+from binderd.engine.ioctls import argument_of
+from binderd.fuse.frames import BODY, ioctl_result
+from binderwire.binder_abi import BINDER_WRITE_READ
+from binderwire.fuse_abi import (
+    FOPEN_DIRECT_IO,
+    FOPEN_NONSEEKABLE,
+    FUSE_POLL_SCHEDULE_NOTIFY,
+    fuse_interrupt_in,
+    fuse_ioctl_in,
+    fuse_ioctl_out,
+    fuse_open_in,
+    fuse_open_out,
+    fuse_poll_in,
+    fuse_poll_out,
+    fuse_release_in,
+)
+from binderwire.ioc import IOC_WRITE, ioc_direction, ioc_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderd.device.binder_device import BinderDevice
+    from binderd.engine.ports import ClientMemory
+
+# Mypyc's fast integers end at 62 bits: room for 2^14 channels, and for a request every microsecond
+# for nine years.
+TICKET_SHIFT: Final = 48
+CHANNELS_MAX: Final = 1 << 14
+
+_unpack_ioctl = fuse_ioctl_in.unpack_from
+_unpack_poll = fuse_poll_in.unpack_from
+
+
+class CuseReply:
+    """The end of one ioctl: the argument is written back, then the thread may go on."""
+
+    __slots__ = ("_address", "_bad_pointer", "_device", "_memory", "_request", "_unique")
+
+    def __init__(
+        self,
+        device: CuseDevice,
+        unique: int,
+        memory: ClientMemory,
+        address: int,
+        request: int,
+        bad_pointer: int,
+    ) -> None:
+        self._device = device
+        self._unique = unique
+        self._memory = memory
+        self._address = address
+        self._request = request
+        self._bad_pointer = bad_pointer
+
+    def finish(self, result: int, payload: bytes) -> None:
+        """Answer; a BINDER_WRITE_READ goes back beside an errno, too (R8, R9)."""
+        is_due = not result or self._request == BINDER_WRITE_READ
+        if payload and is_due and not self._memory.write(self._address, payload):
+            result = -self._bad_pointer
+        self._device.outgoing.append(ioctl_result(self._unique, result, b""))
+        self._device.flush()
+
+
+class CuseDevice:
+    """One CUSE device.
+
+    Args:
+        device: all open files of all devices.
+        context: which binder context it leads to.
+        number: of its channel, from 1 on, less than CHANNELS_MAX.
+        flush_files: writes what is due on the file system's channel.
+    """
+
+    __slots__ = ("_context", "_device", "_flush_files", "_number", "outgoing", "write")
+
+    def __init__(
+        self, device: BinderDevice, context: str, number: int, flush_files: Callable[[], None]
+    ) -> None:
+        self.outgoing: list[bytes] = []
+        self.write: Callable[[], None] | None = None  # writes ``outgoing``
+        self._device = device
+        self._context = context
+        self._number = number << TICKET_SHIFT
+        self._flush_files = flush_files
+
+    def flush(self) -> None:
+        """Write what was put into ``outgoing``; never waits."""
+        if self.write is not None:
+            self.write()
+
+    def drain(self) -> None:
+        """Turn everything that has become ready into frames, and see that they go out."""
+        self._device.drain()
+        self._flush_files()
+
+    # Requests; see ``fuse/server.py`` for the arguments
+
+    def open(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_OPEN (binder_open)."""
+        if not tid:
+            return EACCES  # Differs: as with FUSE, see ``BinderDevice.open``
+        flags, _ = fuse_open_in.unpack_from(frame, BODY)
+        handle = self._device.open_file(self._context, 0, tid, flags, self)
+        if handle < 0:
+            return -handle
+        return fuse_open_out.pack(handle, FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE, 0)
+
+    def ioctl(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_IOCTL (binder_ioctl)."""
+        handle, _, request, address, _, _ = _unpack_ioctl(frame, BODY)
+        file = self._device.file(handle)
+        if file is None:
+            return EBADF
+        if not tid:
+            return EACCES
+        try:
+            memory = file.process.thread(tid).memory
+        except KernelErrno as error:
+            return error.errno
+        if request in EXTENSION:
+            incoming = ioc_size(request) if ioc_direction(request) & IOC_WRITE else 0
+            argument = memory.read(address, incoming) if incoming else b""
+            result, payload = self._device.extension_ioctl(file, tid, request, argument)
+            if payload and not memory.write(address, payload):
+                result = -EFAULT
+            self._flush_files()
+            return fuse_ioctl_out.pack(result, 0, 0, 0)
+        incoming, bad_pointer = argument_of(request)
+        argument = memory.read(address, incoming) if incoming else b""
+        reply = CuseReply(self, unique, memory, address, request, bad_pointer)
+        self._device.ioctl_from(file, tid, uid, request, argument, unique | self._number, reply)
+        self._flush_files()
+        return None
+
+    def poll(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_POLL (binder_poll)."""
+        handle, kernel_handle, flags, _ = _unpack_poll(frame, BODY)
+        if self._device.file(handle) is None:
+            return EBADF
+        if not tid:
+            return EACCES
+        wake = bool(flags & FUSE_POLL_SCHEDULE_NOTIFY)
+        events = self._device.poll_file(handle, tid, kernel_handle if wake else 0)
+        self._flush_files()
+        return fuse_poll_out.pack(events, 0)
+
+    def release(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_RELEASE (binder_release): the last descriptor of the file is gone."""
+        handle = fuse_release_in.unpack_from(frame, BODY)[0]
+        errno = self._device.release_file(handle)
+        self._flush_files()
+        return errno or b""
+
+    def interrupt(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_INTERRUPT: a signal arrived for the thread whose request this names."""
+        interrupted = fuse_interrupt_in.unpack_from(frame, BODY)[0]
+        self._device.interrupt_ticket(interrupted | self._number)
+        self._flush_files()
+        return None
