@@ -39,6 +39,7 @@ struct binderd_message {
 #define BINDERD_GET_INFO _IOR('b', 0xb0, struct binderd_info)
 #define BINDERD_ATTACH _IOW('b', 0xb1, struct binderd_attach)
 #define BINDERD_INSTALLED _IOW('b', 0xb2, struct binderd_installed)
+#define BINDERD_FLUSH _IO('b', 0xb3)
 
 #define BINDERD_VERSION 1
 

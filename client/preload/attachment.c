@@ -91,6 +91,17 @@ static bool is_alive(const struct attachment *attachment)
 		errno == EAGAIN);
 }
 
+// Whether this is a character device of binderd's, which was used here.
+bool is_device(int fd)
+{
+	struct file_id id;
+
+	for (struct attachment *each = table; each < table_end(); each++)
+		if ((each->kind == ATTACHED || each->kind == PLAIN) && has_number(each, fd))
+			return identify(fd, &id) && id.is_shared && has_id(each, &id);
+	return false;
+}
+
 bool is_our_socket(int fd)
 {
 	for (struct attachment *each = table; each < table_end(); each++)

@@ -52,6 +52,7 @@ class FuseDaemon(Driver):
     """
 
     name = "fuse"
+    devices_count = DEVICES_COUNT
     is_kernel = False
 
     def __init__(self, directory: Path, *arguments: str) -> None:
@@ -59,7 +60,7 @@ class FuseDaemon(Driver):
         self.control = self._mount / "binder-control"
         self.log = directory / "log"
         self._numbers = itertools.count()
-        names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
+        names = [BARRIER, *(f"test{number}" for number in range(self.devices_count))]
         command = [sys.executable, "-m", "binderd", "--mount", str(self._mount)]
         command += [word for name in names for word in ("--device", name)]
         command += arguments
