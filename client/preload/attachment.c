@@ -91,6 +91,26 @@ static bool is_alive(const struct attachment *attachment)
 		errno == EAGAIN);
 }
 
+static bool is_shared(const struct attachment *attachment)
+{
+	for (int i = 0; i < NUMBERS_MAX; i++)
+		if (attachment->numbers[i] >= 0)
+			return attachment->kind == ATTACHED || attachment->kind == PLAIN;
+	return false;
+}
+
+// Whether this is a character device of binderd's; of those that were used here.
+bool is_device(int fd)
+{
+	struct file_id id;
+
+	for (struct attachment *each = table; each < table_end(); each++)
+		if (is_shared(each))
+			if (identify(fd, &id) && id.is_shared && has_id(each, &id))
+				return true;
+	return false;
+}
+
 bool is_our_socket(int fd)
 {
 	for (struct attachment *each = table; each < table_end(); each++)

@@ -31,8 +31,13 @@ static struct {
 EXPORT int close(int fd)
 {
 	int (*function)(int) = behind.close;
+	int error = errno;
 	int result;
 
+	// With the driver, threads that wait in a read return when any descriptor of the file is
+	// closed. CUSE does not tell the daemon.
+	if (is_device(fd) && next_ioctl(fd, BINDERD_FLUSH, NULL) < 0)
+		errno = error;
 	if (is_our_socket(fd)) { // the program has no such descriptor
 		errno = EBADF;
 		return -1;

@@ -97,6 +97,7 @@ int attach_for_area(int fd);
 void attached_by_program(int fd);
 bool take_messages(int fd);
 void numbers_change(void);
+bool is_device(int fd);
 bool is_our_socket(int fd);
 bool our_first_socket(unsigned first, unsigned to, unsigned *number);
 void make_way(int number);

@@ -349,6 +349,19 @@ def case_it_is_lost_with_messages() -> None:
     assert variable("reports").value == 0
 
 
+def case_closes_of_a_device_are_told() -> None:
+    """I4: also of a copy that was never used; not of anything else."""
+    os.close(os.dup(device))
+    assert variable("flushed").value == 0  # nobody knows yet what it is
+    write_read()
+    os.close(os.dup(thing))
+    assert variable("flushed").value == 0
+    os.close(os.dup(device))
+    assert variable("flushed").value == 1
+    write_read()
+    assert variable("attached").value == 1
+
+
 def case_what_closes_it_through_the_library() -> None:
     """For close and its like our socket does not exist; for dup2 it makes way."""
     write_read()

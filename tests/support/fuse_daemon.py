@@ -121,12 +121,13 @@ class FuseDaemon(OurDaemon):
     """
 
     name = "fuse"
+    devices_count = DEVICES_COUNT
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self._mount = directory / "mount"
         self.control = self._mount / "binder-control"
         self._numbers = itertools.count()
-        names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
+        names = [BARRIER, *(f"test{number}" for number in range(self.devices_count))]
         super().__init__(
             directory, names, "--transport", "fuse", "--mount", str(self._mount), *arguments
         )
