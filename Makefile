@@ -74,9 +74,9 @@ else
 	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_PARITY)
 endif
 
-fuzz-vm: export CASES ?= 1000
+fuzz-vm: export CASES ?= 500
 fuzz-vm: export SEED ?= 1
-fuzz-vm: vm-packages packages $(STAMP) ## CASES=1000 random scripts, from SEED=1 on, here and there
+fuzz-vm: vm-packages packages $(STAMP) ## CASES=500 random scripts, from SEED=1 on, here and there
 	PYTHONPATH=tests $(BIN)/python -m oracle --cases "$$CASES" --seed "$$SEED" $(ARGS)
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself

@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import EFAULT
 from typing import TYPE_CHECKING, Any, Final
 
-from binderd.engine.buffers import BufferArea, RangeAllocator
+from binderd.engine.buffers import Buffer, BufferArea, RangeAllocator
 from binderd.engine.engine import Engine
 from binderd.engine.limits import Limits
 from binderd.engine.ports import STOPPING
@@ -157,7 +157,8 @@ class Player:
         self.expected: list[Result] = []
         self.ended_early: str | None = None
         self._gives_up: str | None = None  # because of the present step
-        self._cleared: list[tuple[File, int, int]] = []  # buffers that are zeroed when they go (B6)
+        # A buffer that is zeroed if the latest command frees it (B6).
+        self._cleared: tuple[File, Buffer] | None = None
         self._installs: list[Install] = []
         self._ended: list[tuple[Ended, File | None]] = []  # since the latest report
         self._last_ticket = 0
@@ -327,12 +328,12 @@ class Player:
         return True
 
     def _resolved(self, file: File, command: script.Command) -> bytes:
+        self._cleared = None
         if command.free is None or not file.buffers:
             return command.octets
         address = file.buffers[command.free % len(file.buffers)]
         buffer = file.process.delivered_buffer(address)
-        if buffer is not None and buffer.clear:
-            self._cleared.append((file, address, buffer.size))
+        self._cleared = (file, buffer) if buffer is not None and buffer.clear else None
         return command.octets[:4] + address.to_bytes(8, "little")
 
     # What a kernel does around the driver
@@ -452,10 +453,12 @@ class Player:
         for each, file in ended:
             if file is not None and each.errno == 0:
                 self._learn(each, file)
-        cleared, self._cleared = self._cleared, []
-        for file, address, size in cleared:
-            if file.is_mapped:
-                self._peek(file, address, size)
+        if self._cleared is not None:
+            file, buffer = self._cleared
+            self._cleared = None
+            is_freed = file.process.delivered_buffer(buffer.address) is not buffer
+            if file.is_mapped and is_freed:
+                self._peek(file, buffer.address, buffer.size)
 
     def _learn(self, ended: Ended, file: File) -> None:
         """Take in what a client has read."""
