@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from channel.helpers import Daemon, client, needs_fuse, run_client, running
-from descriptors.programs import PATIENCE, Running, at_rest, build, helper_of
+from channel.helpers import Daemon, client, needs_fuse, run_client
+from descriptors.programs import PATIENCE, Running, at_rest, build, daemon_at, helper_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("mount") / "m"
-    with running(directory, "--device", "one", "--device", "two") as daemon:
+    with daemon_at(directory, "--device", "one", "--device", "two") as daemon:
         before = at_rest(daemon)
         yield daemon
         assert at_rest(daemon) == before
@@ -259,7 +259,7 @@ def test_a_read_buffer_that_stops_answering(program: Path, tmp_path: Path) -> No
     """Its pages are gone, and are userfaultfd's to fill: the helper does not wait for that."""
     options = ["--device", "one", "--device", "two"]
     with (
-        running(tmp_path / "m", *options) as daemon,
+        daemon_at(tmp_path / "m", *options) as daemon,
         client(daemon.directory, HEAD + FAULTING + MANAGER + STALLING) as server,
     ):
         assert server.line() == "ready"
