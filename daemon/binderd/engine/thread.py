@@ -181,7 +181,11 @@ class Thread:
         return self._nice
 
     def set_nice(self, nice: int) -> None:
-        """Change the thread's nice value (binder_set_nice)."""
+        """Change the thread's nice value (binder_set_nice).
+
+        Differs: who has that value already keeps it, also if its limit does not allow it any more;
+        asking for the limit would cost every call a system call.
+        """
         if self.nice() != nice:
             self.memory.set_nice(nice)
             self._nice = None
