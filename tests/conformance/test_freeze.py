@@ -20,7 +20,7 @@ from binderwire.binder_abi import (
     binder_frozen_status_info,
 )
 from support import bc
-from support.playbook import MAPPING_SIZE, SPARE_ADDRESS, statements
+from support.playbook import GUEST_UID, MAPPING_SIZE, SPARE_ADDRESS, statements
 from support.scenes import (
     LONG,
     Scene,
@@ -39,6 +39,7 @@ from support.transcript import assert_br
 if TYPE_CHECKING:
     from support.playbook import World
 
+GUESTS = f"user{GUEST_UID}"  # their device
 NO_PID = 0x3FFF_FFF0
 SHORT = 80  # milliseconds
 
@@ -230,12 +231,12 @@ def test_a_process_can_freeze_itself(world: World) -> None:
 def test_a_guest_names_processes_as_it_knows_them(world: World) -> None:
     if world.differs("kernel", reason="it takes the number as the first pid namespace has it"):
         return
-    manager = world.open(guest=True)
+    manager = world.open(GUESTS, guest=True)
     if manager.own_pid == manager.pid:
         pytest.fail("a guest is in a pid namespace of its own")
     manager.become_manager()
     hand = world.open("freezer", guest=True, size=None).seasoned()
-    scene = Scene(manager.looper(), world.open().seasoned())
+    scene = Scene(manager.looper(), world.open(GUESTS).seasoned())
     assert hand.freeze(manager.pid) == EINVAL
     assert hand.freeze(manager.own_pid) == 0
     assert is_frozen(scene)
