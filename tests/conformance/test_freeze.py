@@ -230,12 +230,12 @@ def test_a_process_can_freeze_itself(world: World) -> None:
 def test_a_guest_names_processes_as_it_knows_them(world: World) -> None:
     if world.differs("kernel", reason="it takes the number as the first pid namespace has it"):
         return
-    manager = world.open(guest=True)
+    manager = world.open("fresh", guest=True)
     if manager.own_pid == manager.pid:
         pytest.fail("a guest is in a pid namespace of its own")
     manager.become_manager()
     hand = world.open("freezer", guest=True, size=None).seasoned()
-    scene = Scene(manager.looper(), world.open().seasoned())
+    scene = Scene(manager.looper(), world.open("fresh").seasoned())
     assert hand.freeze(manager.pid) == EINVAL
     assert hand.freeze(manager.own_pid) == 0
     assert is_frozen(scene)
