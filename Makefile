@@ -25,7 +25,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload demo run test test-vm fuzz-vm vm parity check bench clean packages \
+.PHONY: help setup compile preload demo run test test-vm fuzz-vm vm parity check bench bench-descriptors clean packages \
 	vm-packages fuse
 
 help: ## this text
@@ -74,9 +74,9 @@ else
 	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_PARITY)
 endif
 
-fuzz-vm: export CASES ?= 300
+fuzz-vm: export CASES ?= 500
 fuzz-vm: export SEED ?= 1
-fuzz-vm: vm-packages packages $(STAMP) ## CASES=300 random scripts, from SEED=1 on, here and there
+fuzz-vm: vm-packages packages $(STAMP) ## CASES=500 random scripts, from SEED=1 on, here and there
 	PYTHONPATH=tests $(BIN)/python -m oracle --cases "$$CASES" --seed "$$SEED" $(ARGS)
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
@@ -94,6 +94,9 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts
 
 bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
 	$(FAST) $(BENCH) $(ARGS)
+
+bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
+	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)
 
 clean: ## remove what these targets made: .venv, build, caches
 	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache $(PRELOAD)

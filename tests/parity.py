@@ -170,7 +170,11 @@ def merged(files: list[Path]) -> Results:
     proven, results = scenarios(), read(RESULTS)
     for file in files:
         for backend, outcomes in read(file).items():
-            results[backend] = {**results.get(backend, {}), **outcomes}
+            earlier = results.setdefault(backend, {})
+            for test, outcome in outcomes.items():
+                # That it could not be played here is no news of what passed elsewhere.
+                if earlier.get(test) != PASSED or _is_lasting(outcome):
+                    earlier[test] = outcome
     return {
         backend: {test: outcome for test, outcome in outcomes.items() if test in proven}
         for backend, outcomes in results.items()
@@ -221,8 +225,14 @@ def contradictions(files: list[Path], complete: list[str]) -> list[str]:
 
 def _agree(written: str, outcome: str) -> bool:
     """Return whether two outcomes can both be true, on machines that differ."""
-    lasting = [one in (PASSED, FAILED) or one.startswith(LASTING) for one in (written, outcome)]
-    return written == outcome or (not all(lasting) and FAILED not in (written, outcome))
+    if FAILED in (written, outcome):
+        return False
+    return written == outcome or not (_is_lasting(written) and _is_lasting(outcome))
+
+
+def _is_lasting(outcome: str) -> bool:
+    """Return whether an outcome is the same on all machines that can play the scenario."""
+    return outcome in (PASSED, FAILED) or outcome.startswith(LASTING)
 
 
 def main() -> int:

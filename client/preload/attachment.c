@@ -91,12 +91,49 @@ static bool is_alive(const struct attachment *attachment)
 		errno == EAGAIN);
 }
 
+static bool is_shared(const struct attachment *attachment)
+{
+	for (int i = 0; i < NUMBERS_MAX; i++)
+		if (attachment->numbers[i] >= 0)
+			return attachment->kind == ATTACHED || attachment->kind == PLAIN;
+	return false;
+}
+
+// Whether this is a character device of binderd's; of those that were used here.
+bool is_device(int fd)
+{
+	struct file_id id;
+
+	for (struct attachment *each = table; each < table_end(); each++)
+		if (is_shared(each))
+			if (identify(fd, &id) && id.is_shared && has_id(each, &id))
+				return true;
+	return false;
+}
+
 bool is_our_socket(int fd)
 {
 	for (struct attachment *each = table; each < table_end(); each++)
 		if (each->kind == ATTACHED && each->socket == fd && holds_socket(each))
 			return true;
 	return false;
+}
+
+// Finds the lowest number of a socket of ours in a range; false if there is none.
+bool our_first_socket(unsigned first, unsigned to, unsigned *number)
+{
+	bool found = false;
+
+	for (struct attachment *each = table; each < table_end(); each++) {
+		int socket = each->kind == ATTACHED ? each->socket : -1;
+
+		if (socket < 0 || (unsigned)socket < first || (unsigned)socket > to ||
+		    (found && (unsigned)socket > *number) || !holds_socket(each))
+			continue;
+		found = true;
+		*number = (unsigned)socket;
+	}
+	return found;
 }
 
 // From here on the lock is held.
@@ -251,11 +288,17 @@ static int attach(int fd, uint32_t flags)
 	return -error;
 }
 
-// Puts a new socket into an entry; what is still in the old one is taken first.
-static void adopt(struct attachment *entry, int fd, int socket)
+// Takes what is still in the socket of an entry, before it is replaced: later it would not count.
+static void empty_socket(struct attachment *entry, int fd)
 {
 	if (holds_socket(entry))
 		take_all(entry, fd);
+}
+
+// Puts a new socket into an entry.
+static void adopt(struct attachment *entry, int fd, int socket)
+{
+	empty_socket(entry, fd);
 	drop_socket(entry);
 	entry->socket_inode = socket_inode(socket);
 	entry->socket = socket;
@@ -263,8 +306,10 @@ static void adopt(struct attachment *entry, int fd, int socket)
 
 static void attach_files(struct attachment *entry, int fd, const struct file_id *id)
 {
-	int socket = attach(fd, BINDERD_ATTACH_FILES);
+	int socket;
 
+	empty_socket(entry, fd);
+	socket = attach(fd, BINDERD_ATTACH_FILES);
 	if (socket >= 0) {
 		adopt(entry, fd, socket);
 		// The other numbers may be those of a file that is closed by now.
@@ -351,6 +396,8 @@ int attach_for_area(int fd)
 	saved = guard_enter();
 	struct attachment *entry = find_or_add(fd, &id);
 	bool with_files = entry != NULL && entry->kind == ATTACHED;
+	if (with_files)
+		empty_socket(entry, fd);
 	// Both at once, because a socket replaces the one before it.
 	int socket = attach(fd, BINDERD_ATTACH_AREA | (with_files ? BINDERD_ATTACH_FILES : 0));
 	int memory = socket;
@@ -402,6 +449,25 @@ bool take_messages(int fd)
 	last.is_done = false; // the socket may be gone
 	guard_leave(saved);
 	return is_ours;
+}
+
+// The program is about to put something of its own where a socket of ours may be.
+void make_way(int number)
+{
+	guard saved;
+
+	if (!is_our_socket(number))
+		return;
+	saved = guard_enter();
+	for (struct attachment *each = table; each < table_end(); each++)
+		if (each->kind == ATTACHED && each->socket == number && holds_socket(each)) {
+			int moved = fcntl(number, F_DUPFD_CLOEXEC, number + 1);
+
+			if (moved < 0)
+				moved = fcntl(number, F_DUPFD_CLOEXEC, 0);
+			each->socket = moved;
+		}
+	guard_leave(saved);
 }
 
 // For a child, which has a copy of everything and needs a socket of its own. The lock is held.

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// closing.c - notices when numbers of descriptors change their meaning.
+// closing.c - notices when numbers of descriptors change their meaning, and keeps our sockets.
 //
-// Only that something has changed is noted, and only what programs do through the C library is
-// seen; attachment.c copes with the rest.
+// Programs close numbers that they have never seen, to be sure. A socket that is gone would only be
+// missed by a thread that comes by, and those that wait in an ioctl do not. So for the functions
+// here our sockets do not exist. Only what is done through the C library is seen; attachment.c
+// copes with the rest.
 
 #define _GNU_SOURCE // RTLD_NEXT, close_range
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,8 +31,18 @@ static struct {
 EXPORT int close(int fd)
 {
 	int (*function)(int) = behind.close;
-	int result = function != NULL ? function(fd) : (int)syscall(SYS_close, fd);
+	int error = errno;
+	int result;
 
+	// With the driver, threads that wait in a read return when any descriptor of the file is
+	// closed. CUSE does not tell the daemon.
+	if (is_device(fd) && next_ioctl(fd, BINDERD_FLUSH, NULL) < 0)
+		errno = error;
+	if (is_our_socket(fd)) { // the program has no such descriptor
+		errno = EBADF;
+		return -1;
+	}
+	result = function != NULL ? function(fd) : (int)syscall(SYS_close, fd);
 	numbers_change();
 	return result;
 }
@@ -39,6 +52,7 @@ EXPORT int dup2(int fd, int number)
 	int (*function)(int, int) = behind.dup2;
 	int result;
 
+	make_way(number);
 	if (function != NULL)
 		result = function(fd, number);
 	else if (fd == number) // an error for dup3
@@ -52,19 +66,38 @@ EXPORT int dup2(int fd, int number)
 EXPORT int dup3(int fd, int number, int flags)
 {
 	int (*function)(int, int, int) = behind.dup3;
-	int result = function != NULL ? function(fd, number, flags)
-				      : (int)syscall(SYS_dup3, fd, number, flags);
+	int result;
 
+	make_way(number);
+	result = function != NULL ? function(fd, number, flags)
+				  : (int)syscall(SYS_dup3, fd, number, flags);
 	numbers_change();
 	return result;
 }
 
-EXPORT int close_range(unsigned first, unsigned last, int flags)
+static int close_part(unsigned first, unsigned last, int flags)
 {
 	int (*function)(unsigned, unsigned, int) = behind.close_range;
-	int result = function != NULL ? function(first, last, flags)
-				      : (int)syscall(SYS_close_range, first, last, flags);
 
+	if (function != NULL)
+		return function(first, last, flags);
+	return (int)syscall(SYS_close_range, first, last, flags);
+}
+
+EXPORT int close_range(unsigned first, unsigned last, int flags)
+{
+	int result = 0;
+	unsigned socket;
+
+	if (first > last)
+		return close_part(first, last, flags);
+	while (result == 0 && our_first_socket(first, last, &socket)) {
+		if (socket > first)
+			result = close_part(first, socket - 1, flags);
+		first = socket + 1;
+	}
+	if (result == 0 && first <= last)
+		result = close_part(first, last, flags);
 	numbers_change();
 	return result;
 }
@@ -72,11 +105,18 @@ EXPORT int close_range(unsigned first, unsigned last, int flags)
 EXPORT void closefrom(int first)
 {
 	void (*function)(int) = behind.closefrom;
+	unsigned from = first > 0 ? (unsigned)first : 0;
+	unsigned socket;
 
+	while (our_first_socket(from, INT_MAX, &socket)) {
+		for (; from < socket; from++)
+			close((int)from);
+		from = socket + 1;
+	}
 	if (function != NULL)
-		function(first);
+		function((int)from);
 	else
-		syscall(SYS_close_range, first, ~0U, 0);
+		close_part(from, ~0U, 0);
 	numbers_change();
 }
 

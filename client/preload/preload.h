@@ -2,7 +2,7 @@
 // preload.h - what the parts of libbinderd-preload.so know of each other.
 //
 //   interpose.c   the functions that programs call instead of the C library's
-//   closing.c     notices what programs close
+//   closing.c     notices what programs close, and keeps our sockets
 //   attachment.c  which open files are binderd's, and the socket of each
 //   delivery.c    takes descriptors out of a socket
 //   area.c        maps a receive area
@@ -97,7 +97,10 @@ int attach_for_area(int fd);
 void attached_by_program(int fd);
 bool take_messages(int fd);
 void numbers_change(void);
+bool is_device(int fd);
 bool is_our_socket(int fd);
+bool our_first_socket(unsigned first, unsigned to, unsigned *number);
+void make_way(int number);
 void attachments_forget(void);
 
 // delivery.c

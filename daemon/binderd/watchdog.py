@@ -7,10 +7,10 @@ the daemon waiting, and everybody else with it. The driver does not have that pr
 the client's own thread that waits.
 
 Theory of operation. The request path pays nothing for this: /proc/PID/syscall shows from outside
-which call the daemon is in, and with which arguments. If it is in the same one that reaches client
-memory, and has not run since, for longer than the limit, then the client is killed. Its blocked
-thread cannot go before the daemon answers it, so whatever holds the memory back is undone as well:
-userfaultfd is unregistered, the connection of a FUSE file system aborted.
+which call the daemon, or its helper, is in, and with which arguments. If it is in the same one that
+reaches client memory, and has not run since, for longer than the limit, then the client is killed.
+Its blocked thread cannot go before the daemon answers it, so whatever holds the memory back is
+undone as well: userfaultfd is unregistered, the connection of a FUSE file system aborted.
 
 Nothing here may be imported by what serves requests, or share anything with it.
 """
@@ -100,17 +100,27 @@ def start(limit: float, own_type: str) -> int:
 
 
 def _watch(daemon: int, limit: float, own_type: str) -> NoReturn:
-    last: Access | None = None
-    since = 0.0
+    seen: dict[int, tuple[Access, float]] = {}  # since when each of them is in an access
     while True:
         time.sleep(limit / LOOKS_PER_LIMIT)
-        access = current_access(daemon)
-        now = time.monotonic()
-        if access is None or last is None or access.moment != last.moment:
-            last, since = access, now
-        elif now - since >= limit:
-            _end(daemon, access, limit, own_type)
-            last = None
+        for pid in (daemon, *_helpers(daemon)):
+            access = current_access(pid)
+            last, since = seen.pop(pid, (None, 0.0))
+            now = time.monotonic()
+            if access is None:
+                continue
+            if last is None or access.moment != last.moment:
+                seen[pid] = (access, now)
+            elif now - since < limit:
+                seen[pid] = (access, since)
+            else:
+                _end(pid, access, limit, own_type)
+
+
+def _helpers(daemon: int) -> list[int]:
+    """Return the processes that work for the daemon; they reach into clients as well."""
+    children = "".join(_lines(f"/proc/{daemon}/task/{daemon}/children")).split()
+    return [int(child) for child in children if int(child) != os.getpid()]
 
 
 def current_access(daemon: int) -> Access | None:

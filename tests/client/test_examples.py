@@ -72,6 +72,21 @@ def test_trio_service_and_clients(bench: Bench, tmp_path: Path) -> None:
         manager.end()
 
 
+def test_files_both_ways(bench: Bench, tmp_path: Path) -> None:
+    manager = ManagerProcess(bench.device, tmp_path)
+    example = EXAMPLES / "file_service.py"
+    service = subprocess.Popen([sys.executable, example, "serve", bench.device])
+    try:
+        text = tmp_path / "text"
+        text.write_text("pear\napple\nfig\n", encoding="utf-8")
+        said = run(sys.executable, example, text, bench.device)
+        assert said == "3 lines\napple\nfig\npear\n"
+    finally:
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(PATIENCE) == 0
+        manager.end()
+
+
 def test_c_server_with_c_and_python_clients(bench: Bench, tmp_path: Path) -> None:
     client, server = compiled("echo_client", tmp_path), compiled("echo_server", tmp_path)
     nobody = subprocess.run(

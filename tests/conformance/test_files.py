@@ -336,3 +336,19 @@ def test_a_file_goes_to_the_process_that_reads(world: World) -> None:
     assert [number] == expected
     assert scene.manager.has_same_file(fd, child, number)
     assert opener.descriptors() == before
+
+
+@statements("O7", "Q10")
+def test_commands_that_an_error_holds_up_are_not_taken_once_the_read_has_told_it(
+    world: World,
+) -> None:
+    scene = welcoming(world)
+    started = scene.client.start(bc.call(0, flags=TF_ACCEPT_FDS), read=0)
+    assert not started.parked
+    call = get_call(scene.server)
+    scene.client.write(bc.call(99))
+    fd = scene.manager.new_file()
+    scene.server.write(bc.free(call.buffer), bc.reply(bc.payload(bc.fd(fd))))
+    outcome = scene.client.write_read(bc.enter_looper())
+    assert_br(outcome, BR_NOOP, BR_TRANSACTION_COMPLETE, BR_FAILED_REPLY, BR_REPLY)
+    assert outcome.write_consumed == 0

@@ -7,15 +7,19 @@ import os
 import select
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from channel.helpers import running
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from channel.helpers import Daemon
 
 SOURCE: Final = Path(__file__).with_name("files.c")
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0  # seconds; a machine may be emulated
 
 
 def build(directory: Path) -> Path:
@@ -62,6 +66,14 @@ class Running:
         """Kill it and wait for its end."""
         self.process.kill()
         self.process.communicate(timeout=PATIENCE)
+
+
+@contextmanager
+def daemon_at(directory: Path, *options: str) -> Iterator[Daemon]:
+    """A daemon that is ready, and ends well."""
+    with running(directory, *options) as daemon:
+        yield daemon
+        assert daemon.end() == 0
 
 
 def descriptors(pid: int) -> list[str]:

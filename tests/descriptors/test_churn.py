@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from random import Random
 from typing import TYPE_CHECKING
 
-from channel.helpers import needs_fuse, running
-from descriptors.programs import PATIENCE, Running, at_rest, build
+from channel.helpers import needs_fuse
+from descriptors.programs import PATIENCE, Running, at_rest, build, daemon_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
     options = [word for name in names for word in ("--device", name)]
     random = Random(4)
     with (
-        running(tmp_path / "m", *options) as daemon,
+        daemon_at(tmp_path / "m", *options) as daemon,
         counters.open("r+b") as file,
         mmap.mmap(file.fileno(), COUNTERS.size) as shared,
         ExitStack() as cleaning,

@@ -7,13 +7,15 @@ answer once the liar is gone, others are served, and the daemon keeps nothing.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from channel.helpers import Daemon, client, needs_fuse, run_client, running
-from descriptors.programs import PATIENCE, Running, at_rest, build
+from channel.helpers import Daemon, client, needs_fuse, run_client
+from descriptors.programs import PATIENCE, Running, at_rest, build, daemon_at, helper_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
 
 pytestmark = needs_fuse
 
-MANAGER = """
+HEAD = """
 import array, errno, os, socket, struct
 from rawclient import *
 from extension_client import attach, fill, pair, send_fd
 from binderwire import binder_abi as abi, extension_abi as ext
-
+"""
+MANAGER = (
+    HEAD
+    + """
 device = Device(DIR + "/one")
 node = abi.flat_binder_object.build(
     type=abi.BINDER_TYPE_BINDER, flags=abi.FLAT_BINDER_FLAG_ACCEPTS_FDS
@@ -71,6 +76,7 @@ def answer(call):
 
 say("ready")
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("mount") / "m"
-    with running(directory, "--device", "one", "--device", "two") as daemon:
+    with daemon_at(directory, "--device", "one", "--device", "two") as daemon:
         before = at_rest(daemon)
         yield daemon
         assert at_rest(daemon) == before
@@ -223,6 +229,52 @@ def test_a_socket_that_fills_up_half_way(daemon: Daemon, program: Path) -> None:
         assert "no reply" in call(program, daemon.directory / "one", 290)
         assert call(program, daemon.directory / "one", 0) == ""
         assert [server.line() for _ in range(2)] == ["answered", "2 253 37 253"]
+
+
+STALLING = """
+def take_away():
+    wait_for_line()
+    libc.madvise(ctypes.c_void_p(ADDRESS), 4096, 4)
+    say("gone")
+
+poke(ADDRESS, bytes(4096))
+threading.Thread(target=take_away, daemon=True).start()
+while True:
+    argument = abi.binder_write_read.pack(0, 0, 0, 256, 0, ADDRESS)
+    bwr = ctypes.create_string_buffer(argument, len(argument))
+    libc.ioctl(device.fd, ctypes.c_ulong(abi.BINDER_WRITE_READ), bwr)
+"""
+FAULTING = """
+import fcntl, threading
+libc = ctypes.CDLL(None, use_errno=True)
+uffd = libc.syscall({"x86_64": 323, "aarch64": 282}[os.uname().machine], os.O_CLOEXEC)
+fcntl.ioctl(uffd, 0xC018AA3F, struct.pack("=QQQ", 0xAA, 0, 0))
+ADDRESS = anonymous(4096)
+poke(ADDRESS, bytes(4096))
+fcntl.ioctl(uffd, 0xC020AA00, struct.pack("=QQQQ", ADDRESS, 4096, 1, 0))
+"""
+
+
+def test_a_read_buffer_that_stops_answering(program: Path, tmp_path: Path) -> None:
+    """Its pages are gone, and are userfaultfd's to fill: the helper does not wait for that."""
+    options = ["--device", "one", "--device", "two"]
+    with (
+        daemon_at(tmp_path / "m", *options) as daemon,
+        client(daemon.directory, HEAD + FAULTING + MANAGER + STALLING) as server,
+    ):
+        assert server.line() == "ready"
+        other = Running(program, "serve", daemon.directory / "two")
+        other.expect("ready")
+        helper = helper_of(daemon)
+        os.kill(helper, signal.SIGSTOP)
+        caller = Running(program, "call", daemon.directory / "one", 1, 1)
+        daemon.wait_for_counts(installations=1)
+        server.tell()
+        assert server.line() == "gone"
+        os.kill(helper, signal.SIGCONT)
+        assert "no reply" in caller.errors()
+        assert call(program, daemon.directory / "two") == ""
+        other.kill()
 
 
 def test_what_a_client_sends_us_is_let_go(daemon: Daemon) -> None:

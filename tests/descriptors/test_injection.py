@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.injector import ptrace
-from channel.helpers import Daemon, needs_fuse, running
-from descriptors.programs import PATIENCE, Running, at_rest, build, helper_of
+from channel.helpers import Daemon, needs_fuse
+from descriptors.programs import PATIENCE, Running, at_rest, build, daemon_at, helper_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = needs_fuse
-CALLS = 40
+CALLS = 20
 WALL = 0x40000000
 
 
@@ -33,7 +33,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("mount") / "m"
-    with running(directory, "--device", "one", "--device", "two") as daemon:
+    with daemon_at(directory, "--device", "one", "--device", "two") as daemon:
         yield daemon
 
 
@@ -108,7 +108,7 @@ def test_a_program_that_is_being_traced_gets_none(daemon: Daemon, program: Path)
 
 def test_where_clients_may_not_be_stopped(program: Path, tmp_path: Path) -> None:
     with (
-        running(tmp_path / "m", "--device", "one", "--descriptors", "attach-only") as daemon,
+        daemon_at(tmp_path / "m", "--device", "one", "--descriptors", "attach-only") as daemon,
         serving(program, daemon.directory / "one", "patient") as server,
     ):
         own = server.descriptors()
@@ -176,7 +176,7 @@ def test_job_control_does_not_disturb(daemon: Daemon, program: Path) -> None:
     device = daemon.directory / "one"
     with serving(program, device) as server:
         own = server.descriptors()
-        client = Running(program, "call", device, 1000, 1)
+        client = Running(program, "call", device, 300, 1)
         for _ in range(40):
             os.kill(server.pid, signal.SIGSTOP)
             time.sleep(0.003)

@@ -117,7 +117,8 @@ def check_state(text: str) -> int:
             holders[node, pid] += 1
             strong[node] += words[words.index("s") + 1] != "0"
         elif " transaction " in line and "from" in words:
-            call, target = words[2].rstrip(":"), words[words.index("to") + 1].split(":")[0]
+            call = words[words.index("transaction") + 1].rstrip(":")
+            target = words[words.index("to") + 1].split(":")[0]
             if words[0] == "outgoing":
                 outgoing[call] = target
             elif " size " in line or words[-1] == "free":

@@ -109,7 +109,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="oracle", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=300, help="how many scripts")
+    parser.add_argument("--cases", type=int, default=500, help="how many scripts")
     parser.add_argument("--seed", type=int, default=1, help="of the first; the next has the next")
     parser.add_argument("--differences", type=int, default=5, help="how many before it stops")
     parser.add_argument("--no-shrinking", action="store_true")

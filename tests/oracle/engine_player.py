@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import EFAULT
 from typing import TYPE_CHECKING, Any, Final
 
-from binderd.engine.buffers import BufferArea, RangeAllocator
+from binderd.engine.buffers import Buffer, BufferArea, RangeAllocator
 from binderd.engine.engine import Engine
 from binderd.engine.limits import Limits
 from binderd.engine.ports import STOPPING
@@ -20,7 +20,7 @@ from oracle import program, script
 from oracle.installs import Install
 from oracle.program import Ended
 from oracle.script import Close, Ioctl, Kill, Open, Poll, Renice, Signal, Unmap, WriteRead
-from support.fakes import FakeArena, FakeClient, FakeMemory, FakeThread
+from support.fakes import Description, FakeArena, FakeClient, FakeMemory, FakeThread
 from support.invariants import check
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class File:
     def __init__(self, player: Player, step: Open) -> None:
         self.number = step.file
         self.owner = player.actors[step.process]
+        self.fd = self.owner.memory.open_file(Description())
         self.is_open = True
         self.is_mapped = bool(step.size)
         self.released = False
@@ -156,6 +157,8 @@ class Player:
         self.expected: list[Result] = []
         self.ended_early: str | None = None
         self._gives_up: str | None = None  # because of the present step
+        # A buffer that is zeroed if the latest command frees it (B6).
+        self._cleared: tuple[File, Buffer] | None = None
         self._installs: list[Install] = []
         self._ended: list[tuple[Ended, File | None]] = []  # since the latest report
         self._last_ticket = 0
@@ -193,6 +196,8 @@ class Player:
             self._end(actor)
         assert not any(self.engine.counts().values()), self.engine.counts()
         assert not self.calls
+        taken = [file for actor in self.actors for file in actor.memory.taken]
+        assert all(file.times_closed == 1 for file in taken), "a file was lost, or closed twice"
 
     def give_up(self, reason: str) -> None:
         """From the present step on, results cannot be compared."""
@@ -323,9 +328,12 @@ class Player:
         return True
 
     def _resolved(self, file: File, command: script.Command) -> bytes:
+        self._cleared = None
         if command.free is None or not file.buffers:
             return command.octets
         address = file.buffers[command.free % len(file.buffers)]
+        buffer = file.process.delivered_buffer(address)
+        self._cleared = (file, buffer) if buffer is not None and buffer.clear else None
         return command.octets[:4] + address.to_bytes(8, "little")
 
     # What a kernel does around the driver
@@ -354,6 +362,8 @@ class Player:
     def install(self, tid: int, number: int, files: list[FakeFile], closes: list[int]) -> int:
         """Begin to install files; goes on when the engine's call is through."""
         call = self.calls[self.busy[tid % TID_FIRST]]
+        if files and self.engine.runnable:
+            self.give_up("who was woken looks for work while descriptors are being installed")
         self._installs.append(Install(call, number, files, closes))
         return STOPPING
 
@@ -386,6 +396,7 @@ class Player:
 
     def _close_file(self, file: File) -> None:
         file.is_open = False
+        file.owner.memory.close_file(file.fd)
         self.engine.flush(file.process)
         self._drain()
         self._maybe_release(file)
@@ -442,6 +453,12 @@ class Player:
         for each, file in ended:
             if file is not None and each.errno == 0:
                 self._learn(each, file)
+        if self._cleared is not None:
+            file, buffer = self._cleared
+            self._cleared = None
+            is_freed = file.process.delivered_buffer(buffer.address) is not buffer
+            if file.is_mapped and is_freed:
+                self._peek(file, buffer.address, buffer.size)
 
     def _learn(self, ended: Ended, file: File) -> None:
         """Take in what a client has read."""

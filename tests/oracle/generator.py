@@ -110,9 +110,9 @@ class Generator:
         return Open(process, file, device, size, nonblocking=self._chance(12))
 
     def _become_manager(self, thread: int, file: int) -> Ioctl:
-        if self._chance(60):
+        if self._chance(45):
             return Ioctl(thread, file, abi.BINDER_SET_CONTEXT_MGR, bytes(4))
-        flags = self.random.choice([0, 0, 0x100, 0x100, 0x105, 0x1FF])
+        flags = self.random.choice([0, 0x100, 0x100, 0x100, 0x105, 0x1FF])
         if self._mishap(12):
             flags |= abi.FLAT_BINDER_FLAG_TXN_SECURITY_CTX
         ptr = self.random.choice([0, 0x1000])

@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
     from oracle.engine_player import File
 
-# Descriptors that senders offer. As long as a delivered one fails here and not there (see README's
-# limits) only such that no receiver will ever see: bad numbers. With handing over in place, add
-# those of real files, and teach both players to have them.
-OFFERED_FDS: Final = (9999, 0xFFFFFFFF)
+# Descriptors that senders offer: those that every process has, and some that nobody has. A device's
+# own are not among them: whoever was sent one would keep the file open.
+OFFERED_FDS: Final = (0, 0, 1, 2, 9999, 0xFFFFFFFF)
 
 POINTERS: Final = (0x1000, 0x1000, 0x2000, 0x3000)
 SIZES: Final = (0, 0, 4, 8, 8, 12, 100, 900, 2000, 1)
-NODE_FLAGS: Final = (0, 0, 0, 0, 0, 0, 0x100, 0x100, 0x100, 0x7F, 0x10A, 0x114, 0x1000)
-CALL_FLAGS: Final = (0, 0, 0, 0, 0x10, 0x20, 0x40, 0x08, 0x04, 0x60, 0x30, 0xFFFFFFFE)
+NODE_FLAGS: Final = (0, 0, 0, 0, 0x100, 0x100, 0x100, 0x100, 0x100, 0x7F, 0x10A, 0x114, 0x1000)
+CALL_FLAGS: Final = (0, 0, 0, 0x10, 0x10, 0x20, 0x40, 0x08, 0x04, 0x60, 0x30, 0xFFFFFFFE)
 FILLER: Final = 0xA7
 
 
@@ -134,21 +133,23 @@ class Payloads:
 
     def _object(self, index: int, *, scatter: bool) -> bytes:
         random = self.random
-        if scatter and self._chance(65):
+        if scatter and self._chance(60):
             return self._pointer(index)
+        if scatter and self.pieces and self._chance(25):
+            return self._fd_array(index)
         kind = random.random() * 100
         if kind < 45 or (kind < 82 and not self.file.process.handles.refs):
             ptr = random.choice(POINTERS)
             cookie = 0 if self._mishap(3) else ptr
             make = bc.weak_binder if self._chance(20) else bc.binder
             return make(ptr, cookie, random.choice(NODE_FLAGS))
-        if kind < 88:
+        if kind < 80:
             make = bc.weak_handle if self._chance(20) else bc.handle
             number = self._handle() | (1 << 32 if self._mishap(3) else 0)
             return make(number, cookie=random.choice([0, 9]), flags=random.getrandbits(9))
-        if kind < 92:
+        if kind < 93:
             return bc.fd(random.choice(OFFERED_FDS), cookie=random.choice([0, 9]), flags=3)
-        if kind < 95:
+        if kind < 96:
             return self._fd_array(index)
         if kind < 98:
             return self._pointer(index)
@@ -163,7 +164,7 @@ class Payloads:
     def _pointer(self, index: int) -> bytes:
         random = self.random
         length = random.choice([0, 8, 16, 16, 24, 32, 64, 13, 100])
-        octets = bytes([FILLER - index & 0xFF]) * length
+        octets = bytes([0 if self._chance(40) else FILLER - index & 0xFF]) * length
         address = self._put(octets)
         if self._mishap(4):
             address = random.choice([script.SPARE_ADDRESS, self.heap_end - 8, 1 << 63])

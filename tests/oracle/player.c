@@ -39,7 +39,7 @@
 /* The same as in program.py. */
 enum { PROCESSES = 3, THREADS = 3, FILES = 6, ARGUMENT_MAX = 64, STREAM_MAX = 2048 };
 enum { HEAP_SIZE = 64 << 10, PATTERN = 0xEE, FIRST_PID = 20001 };
-enum { OPEN = 1, CLOSE, UNMAP, KILL, IOCTL, POLL, SIGNAL, PEEK, FILL, RENICE };
+enum { OPEN = 1, CLOSE, UNMAP, KILL, IOCTL, POLL, SIGNAL, PEEK, FILL, RENICE, TIDY };
 enum { NO_POINTER = 1, READS = 2 };
 #define HEAP(process) (((uint64_t)(process) + 1) << 32)
 #define MAPPING(file) (((uint64_t)(file) + 16) << 32)
@@ -104,6 +104,9 @@ static void carry_out(struct slot *slot)
     case UNMAP:
         result = munmap(address, slot->size);
         break;
+    case TIDY: /* what was delivered, too */
+        result = close_range(STDERR_FILENO + 1, ~0U, 0);
+        break;
     case IOCTL:
         result = ioctl(slot->fd, slot->request,
                        slot->flags & NO_POINTER ? SPARE_ADDRESS : slot->argument);
@@ -143,6 +146,7 @@ static void be_process(int number)
     for (int other = 0; other < PROCESSES; other++)
         if (other != number)
             munmap((void *)HEAP(other), HEAP_SIZE);
+    close(statistics); /* so that the next descriptor is 3 */
     if (sched_setscheduler(0, SCHED_FIFO, &priority))
         _exit(1);
     for (int i = 0; i < THREADS; i++)
@@ -222,6 +226,13 @@ static void tell(struct slot *slot, int operation)
     syscall(SYS_futex, &slot->told, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+static void tell_and_wait(struct slot *slot, int operation)
+{
+    tell(slot, operation);
+    while (!atomic_exchange(&slot->done, 0))
+        sched_yield();
+}
+
 static int tell_helper(struct file *file, int operation)
 {
     struct slot *helper = &processes[file->owner].threads[THREADS];
@@ -229,9 +240,7 @@ static int tell_helper(struct file *file, int operation)
     helper->fd = file->fd;
     helper->size = (uint32_t)file->size;
     helper->address = MAPPING(file - files);
-    tell(helper, operation);
-    while (!atomic_exchange(&helper->done, 0))
-        sched_yield();
+    tell_and_wait(helper, operation);
     if (operation == OPEN)
         file->fd = helper->result ? -1 : helper->fd;
     if (operation == CLOSE)
@@ -481,6 +490,7 @@ static void clean(void)
     for (int i = 0; i < PROCESSES; i++) {
         if (!processes[i].pid)
             start_process(i);
+        tell_and_wait(&processes[i].threads[THREADS], TIDY);
         memset((void *)HEAP(i), 0, HEAP_SIZE);
         for (int thread = 0; thread < THREADS; thread++) {
             struct slot *slot = &processes[i].threads[thread];

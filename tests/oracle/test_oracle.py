@@ -177,14 +177,16 @@ def test_chance_is_not_taken_for_a_difference_that_can_be_shown() -> None:
     assert shrink(played.script, lambda played: played.expected) is None
 
 
-def test_only_the_driver_may_suspect_spam() -> None:
+def test_when_spam_is_suspected_is_the_one_thing_that_is_excused() -> None:
     played = made(3)
-    complete, suspect = (
+    complete, suspect, failed = (
         (Ended(0, 0, 0, b"", word.to_bytes(4, "little")),)
-        for word in (abi.BR_TRANSACTION_COMPLETE, abi.BR_ONEWAY_SPAM_SUSPECT)
+        for word in (abi.BR_TRANSACTION_COMPLETE, abi.BR_ONEWAY_SPAM_SUSPECT, abi.BR_FAILED_REPLY)
     )
-    assert difference(played._replace(expected=[complete], ends=[1]), [suspect]) is None
-    assert difference(played._replace(expected=[suspect], ends=[1]), [complete]) is not None
+    for ours, theirs in ((complete, suspect), (suspect, complete)):
+        assert difference(played._replace(expected=[ours], ends=[1]), [theirs]) is None
+    for ours, theirs in ((failed, suspect), (suspect, failed), (failed, complete)):
+        assert difference(played._replace(expected=[ours], ends=[1]), [theirs]) is not None
 
 
 def test_the_drivers_player_compiles() -> None:

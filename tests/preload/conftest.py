@@ -7,6 +7,8 @@ In the virtual machine: CUSE devices, and Linux's own driver.
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -17,19 +19,38 @@ from support.kernel_driver import KernelDriver, has_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.device_world import Driver
 
-OURS: Final = ("fuse", "bare")
+HAS_CUSE: Final = os.path.exists("/dev/cuse")
+OURS: Final = ("fuse", "bare", "cuse") if HAS_CUSE else ("fuse", "bare")
 BACKENDS: Final = (*OURS, "kernel") if has_driver() else OURS
+
+
+class CuseDaemon(FuseDaemon):
+    """A daemon whose devices are character devices as well; its barrier is a FUSE file."""
+
+    devices_count = 30
+    _PREFIX: Final = "preload-"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "--transport", "both", "--device-prefix", self._PREFIX)
+
+    def new_device(self, name: str) -> Path:
+        return Path("/dev", self._PREFIX + super().new_device(name).name)
+
+    def assert_empty(self) -> None:
+        """The devices' requests come in an order of their own."""
+        deadline = time.monotonic() + toolbox.PATIENCE
+        while self.counts() != self._at_rest:
+            assert time.monotonic() < deadline, self.counts()
 
 
 class Stage:
     """A device without a context manager, and how programs are started on it.
 
     Attributes:
-        name: "fuse", "bare" (FUSE without passthrough), "kernel".
+        name: "fuse", "bare" (FUSE without passthrough), "cuse", "kernel".
         path: the device's.
         programs: name -> a compiled test program or example.
     """
@@ -44,6 +65,12 @@ class Stage:
         """Start a program with the library; it runs until it, or the test, ends."""
         command = (self.programs[name], self.path, *arguments)
         self._running.append(toolbox.Background(*toolbox.PRELOADED, *command, says=says))
+        return self._running[-1]
+
+    def begin(self, name: str, *arguments: object) -> toolbox.Background:
+        """Start a program with the library that says nothing before its end."""
+        command = (self.programs[name], self.path, *arguments)
+        self._running.append(toolbox.Background(*toolbox.PRELOADED, *command, says=None))
         return self._running[-1]
 
     def start_command(self, *command: object) -> None:
@@ -93,7 +120,14 @@ def fuse_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon
 
 @pytest.fixture(scope="session")
 def bare_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    yield from mounted(tmp_path_factory, "--passthrough", "off")
+    yield from mounted(tmp_path_factory, "--passthrough", "off", "--descriptors", "attach-only")
+
+
+@pytest.fixture(scope="session")
+def cuse_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CuseDaemon]:
+    daemon = CuseDaemon(tmp_path_factory.mktemp("cuse"))
+    yield daemon
+    daemon.stop()
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +155,16 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 def our_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """The kinds of device that binderd serves."""
     yield from stage_on(request.param, request)
+
+
+@pytest.fixture
+def fuse_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    yield from stage_on("fuse", request)
+
+
+@pytest.fixture
+def bare_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    yield from stage_on("bare", request)
 
 
 @pytest.fixture

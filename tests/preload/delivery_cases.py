@@ -13,7 +13,8 @@ import socket
 import stat
 import sys
 import threading
-from errno import EINVAL, EMFILE, EREMOTEIO
+import time
+from errno import EBADF, EINVAL, EMFILE, EREMOTEIO
 from typing import Final
 
 from binderwire.binder_abi import BINDER_WRITE_READ
@@ -31,6 +32,9 @@ process.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 device = os.open("/dev/null", os.O_RDWR)
 thing = os.open("/etc/passwd", os.O_RDONLY)
 LOWEST: Final = thing + 1
+# System calls of x86-64 and of the architectures with the generic table.
+CLOSE, DUP3 = {"x86_64": (3, 292)}.get(os.uname().machine, (57, 24))
+COARSE: Final = 6  # CLOCK_MONOTONIC_COARSE
 
 
 class Message(ctypes.Structure):
@@ -86,6 +90,13 @@ def our_socket() -> int:
     """Return the library's socket; the fake daemon's end is below."""
     (found,) = (n for n in descriptors() if n >= 900 and stat.S_ISSOCK(os.fstat(n).st_mode))
     return found
+
+
+def wait_for_tick() -> None:
+    """What is done by direct system calls is noticed when the kernel's clock has ticked."""
+    before = time.clock_gettime(COARSE)
+    while time.clock_gettime(COARSE) == before:
+        pass
 
 
 def case_one_message() -> None:
@@ -304,11 +315,13 @@ def case_a_child() -> None:
 
 
 def case_its_number_is_somebody_else_s() -> None:
+    """Behind its back, by a direct system call: it takes another one, and leaves that alone."""
     write_read()
     number = our_socket()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.send(b"mine")
-    os.dup2(ours.fileno(), number)
+    assert process.syscall(DUP3, ours.fileno(), number, os.O_CLOEXEC) == number
+    wait_for_tick()
     write_read()
     assert variable("attached").value == 2
     assert ours.recv(10, socket.MSG_DONTWAIT) == b"mine"
@@ -317,6 +330,61 @@ def case_its_number_is_somebody_else_s() -> None:
     write_read(busy=1)
     assert reported()[:2] == (7, 0)
     os.fstat(number)
+
+
+def case_its_number_is_closed() -> None:
+    write_read()
+    process.syscall(CLOSE, our_socket())
+    wait_for_tick()
+    write_read()
+    assert variable("attached").value == 2
+
+
+def case_it_is_lost_with_messages() -> None:
+    write_read()
+    send(BINDERD_FILES, copies=2)
+    process.syscall(CLOSE, our_socket())
+    assert write_read(busy=2) == 0
+    assert variable("attached").value == 2
+    assert variable("reports").value == 0
+
+
+def case_closes_of_a_device_are_told() -> None:
+    """I4: also of a copy that was never used; not of anything else."""
+    os.close(os.dup(device))
+    assert variable("flushed").value == 0  # nobody knows yet what it is
+    write_read()
+    os.close(os.dup(thing))
+    assert variable("flushed").value == 0
+    os.close(os.dup(device))
+    assert variable("flushed").value == 1
+    write_read()
+    assert variable("attached").value == 1
+
+
+def case_what_closes_it_through_the_library() -> None:
+    """For close and its like our socket does not exist; for dup2 it makes way."""
+    write_read()
+    number = our_socket()
+    assert process.close(number) == -1
+    assert ctypes.get_errno() == EBADF
+    os.closerange(number - 5, number + 5)
+    assert our_socket() == number
+    kept = os.dup(thing)
+    assert process.close_range(ctypes.c_uint(kept), ctypes.c_uint(0xFFFFFFFF), 0) == 0
+    assert our_socket() == number
+    assert process.close_range(5, 4, 0) == -1
+    assert ctypes.get_errno() == EINVAL
+    kept = os.dup(thing)
+    process.closefrom(kept)
+    assert not os.path.exists(f"/proc/self/fd/{kept}")
+    assert our_socket() == number
+    for call in (process.dup2, process.dup3):
+        number = our_socket()
+        assert call(thing, number, os.O_CLOEXEC) == number
+        assert our_socket() != number
+        os.close(number)
+    assert variable("attached").value == 1
 
 
 def main() -> None:

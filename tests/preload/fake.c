@@ -26,6 +26,7 @@ enum { NUMBERS_MAX = 4096 };
 int fake_attached; // how often
 int fake_refuse; // errno for BINDERD_ATTACH
 int fake_unknown; // errno for BINDERD_INSTALLED
+int fake_flushed; // how often BINDERD_FLUSH was said
 _Atomic int fake_busy; // how many of the next BINDER_WRITE_READ fail with EREMOTEIO
 _Atomic int fake_calls; // how many BINDER_WRITE_READ there were
 struct binderd_installed fake_installed;
@@ -110,6 +111,9 @@ int ioctl(int fd, unsigned long request, ...)
 		return attach(argument);
 	case BINDERD_INSTALLED:
 		return report(argument);
+	case BINDERD_FLUSH:
+		fake_flushed++;
+		return 0;
 	case BINDER_WRITE_READ:
 		fake_calls++;
 		return fails(atomic_fetch_sub(&fake_busy, 1) > 0 ? BINDERD_ERRNO : 0);

@@ -2,7 +2,10 @@
 // porter.c - sends and receives descriptors as a program does that knows the driver and no more.
 //
 //   porter DEVICE serve           the context manager of the device; prints "ready"
-//   porter DEVICE ask WHAT [FILE...]   calls it with the FILEs, opened; prints what it answers
+//   porter DEVICE pool HOW        the same with eight threads; HOW "close": another one closes all
+//                                 high numbers again and again, by direct system calls
+//   porter DEVICE ask WHAT [FILE...]    calls it with the FILEs, opened; prints what it answers
+//   porter DEVICE repeat COUNT FILE     calls it so often; prints how often it was answered right
 //
 // What it does with a call is its code, a letter:
 //
@@ -17,8 +20,10 @@
 //   t  receive the letter in one of the sockets of its own
 
 #include <dirent.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "plain.h"
@@ -157,7 +162,7 @@ static void serve_one(void)
 		fail("waitpid");
 }
 
-static void serve(void)
+static void become_manager(void)
 {
 	struct flat_binder_object node = { .hdr.type = BINDER_TYPE_BINDER,
 					   .flags = FLAT_BINDER_FLAG_ACCEPTS_FDS };
@@ -166,14 +171,36 @@ static void serve(void)
 		fail("getrlimit");
 	if (ioctl(fd, BINDER_SET_CONTEXT_MGR_EXT, &node) < 0)
 		fail("BINDER_SET_CONTEXT_MGR_EXT");
-	write_command(fd, BC_ENTER_LOOPER, "");
 	puts("ready");
 	fflush(stdout);
-	for (;;)
-		serve_one();
 }
 
-static void ask(int code, char **files, int count)
+static void *serve(void *ignored)
+{
+	(void)ignored;
+	write_command(fd, BC_ENTER_LOOPER, "");
+	for (;;)
+		serve_one();
+	return NULL;
+}
+
+static void serve_with_pool(bool closes)
+{
+	pthread_t thread;
+
+	become_manager();
+	for (int i = 0; i < 8; i++)
+		if (pthread_create(&thread, NULL, serve, NULL) != 0)
+			fail("pthread_create");
+	for (;;) {
+		usleep(2000);
+		for (int i = 900; closes && i < 1024; i++)
+			syscall(SYS_close, i);
+	}
+}
+
+// Calls with descriptors of files; returns the word that came back.
+static uint32_t send_files(int code, char **files, int count, transaction *answer)
 {
 	static struct binder_fd_object objects[FILES_MAX];
 	static binder_size_t offsets[FILES_MAX];
@@ -182,7 +209,6 @@ static void ask(int code, char **files, int count)
 			     .data.ptr.buffer = (binder_uintptr_t)objects,
 			     .offsets_size = (size_t)count * sizeof offsets[0],
 			     .data.ptr.offsets = (binder_uintptr_t)offsets };
-	uint32_t word;
 
 	for (int i = 0; i < count; i++) {
 		int file = open(files[i], O_RDONLY);
@@ -194,11 +220,39 @@ static void ask(int code, char **files, int count)
 		offsets[i] = (binder_size_t)i * sizeof objects[0];
 	}
 	write_command(fd, BC_TRANSACTION, &call);
-	word = receive(fd, &call);
+	for (int i = 0; i < count; i++)
+		close((int)objects[i].fd);
+	return receive(fd, answer);
+}
+
+static void ask(int code, char **files, int count)
+{
+	transaction answer;
+	uint32_t word = send_files(code, files, count, &answer);
+
 	if (word != BR_REPLY)
 		printf("%s\n", word == BR_FAILED_REPLY ? "failed" : "dead");
 	else
-		printf("%.*s\n", (int)call.data_size, data_of(&call));
+		printf("%.*s\n", (int)answer.data_size, data_of(&answer));
+}
+
+static void repeat(int count, char *file)
+{
+	const char *name = strrchr(file, '/') + 1;
+	size_t size = strlen(name);
+	int right = 0;
+
+	for (int i = 0; i < count; i++) {
+		transaction answer;
+
+		if (send_files('r', &file, 1, &answer) != BR_REPLY)
+			continue;
+		if (answer.data_size > size &&
+		    !memcmp(data_of(&answer) + answer.data_size - size, name, size))
+			right++;
+		free_buffer(fd, &answer);
+	}
+	printf("%d\n", right);
 }
 
 int main(int argc, char **argv)
@@ -206,9 +260,15 @@ int main(int argc, char **argv)
 	if (argc < 3)
 		return 2;
 	fd = open_device(argv[1]);
-	if (strcmp(argv[2], "serve") == 0)
-		serve();
-	else if (argc > 3)
+	if (strcmp(argv[2], "serve") == 0) {
+		become_manager();
+		serve(NULL);
+	} else if (strcmp(argv[2], "pool") == 0 && argc == 4) {
+		serve_with_pool(strcmp(argv[3], "close") == 0);
+	} else if (strcmp(argv[2], "repeat") == 0 && argc == 5) {
+		repeat(atoi(argv[3]), argv[4]);
+	} else if (strcmp(argv[2], "ask") == 0 && argc > 3) {
 		ask(argv[3][0], argv + 4, argc - 4);
+	}
 	return 0;
 }

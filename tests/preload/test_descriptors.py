@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import array
+import ctypes
+import fcntl
+import mmap
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from binderwire.extension_abi import BINDERD_INSTALLED
+from binderwire import binder_abi as abi
+from binderwire import extension_abi as ext
+from preload import toolbox
 from preload.test_programs import ioctls
 
 if TYPE_CHECKING:
@@ -38,7 +47,7 @@ def test_they_get_the_lowest_free_numbers(stage: Stage, files: list[Path]) -> No
 def test_they_come_through_the_socket(our_stage: Stage, files: list[Path], spied: Path) -> None:
     our_stage.start("porter", "serve")
     assert our_stage.run("porter", "ask", "r", *files) == "4:one 5:two 6:three\n"
-    reported = [(rc, no) for _, word, rc, no in ioctls(spied) if word == BINDERD_INSTALLED]
+    reported = [(rc, no) for _, word, rc, no in ioctls(spied) if word == ext.BINDERD_INSTALLED]
     assert reported == [(0, 0)]
 
 
@@ -95,3 +104,108 @@ def test_a_child_takes_its_own(our_stage: Stage, files: list[Path]) -> None:
     assert our_stage.run("porter", "ask", "f") == "ok\n"
     assert our_stage.run("porter", "ask", "r", files[1]) == "child 4:two\n"
     assert our_stage.run("porter", "ask", "r", files[2]) == "4:three\n"
+
+
+def test_many_threads_take_them(our_stage: Stage, files: list[Path]) -> None:
+    our_stage.start("porter", "pool", "quiet")
+    before = our_stage.run("porter", "ask", "n")
+    callers = [our_stage.begin("porter", "repeat", 200, files[0]) for _ in range(4)]
+    assert [caller.rest() for caller in callers] == ["200\n"] * 4
+    assert our_stage.run("porter", "ask", "n") == before
+
+
+def test_sockets_that_are_closed_behind_our_back(fuse_stage: Stage, files: list[Path]) -> None:
+    """By direct system calls, all the time: what is under way may fail, nothing hangs or leaks."""
+    fuse_stage.start("porter", "pool", "close")
+    callers = [fuse_stage.begin("porter", "repeat", 200, files[0]) for _ in range(4)]
+    for caller in callers:
+        assert int(caller.rest()) > 20
+    deadline = time.monotonic() + toolbox.PATIENCE
+    while fuse_stage.run("porter", "ask", "n") not in {"4\n", "5\n"}:  # with a socket, or without
+        assert time.monotonic() < deadline
+
+
+def test_deliveries_are_lost_with_their_socket(bare_stage: Stage, files: list[Path]) -> None:
+    """A client that could not report attaches again: the call fails, and the next one works."""
+    with LateReceiver(bare_stage.path) as receiver:
+        receiver.attach()
+        first = bare_stage.begin("porter", "ask", "r", files[0])
+        receiver.wait_for_delivery()
+        receiver.attach()  # without having looked into the socket
+        second = bare_stage.begin("porter", "ask", "r", files[0])
+        receiver.wait_for_delivery()
+        assert first.rest() == "failed\n"
+        receiver.take_and_answer()
+        assert second.rest() == "late\n"
+
+
+class LateReceiver:
+    """A context manager that uses the extension by itself, without the library."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._socket: socket.socket | None = None
+        self._map_area()
+        node = abi.flat_binder_object.build(
+            type=abi.BINDER_TYPE_BINDER, flags=abi.FLAT_BINDER_FLAG_ACCEPTS_FDS
+        )
+        fcntl.ioctl(self._fd, abi.BINDER_SET_CONTEXT_MGR_EXT, node)
+        self._write_read(abi.BC_ENTER_LOOPER.to_bytes(4, "little"))
+
+    def _map_area(self) -> None:
+        self.attach(ext.BINDERD_ATTACH_AREA)
+        assert self._socket is not None
+        _, (memory,), _, _ = socket.recv_fds(self._socket, 64, 1)
+        self._area = mmap.mmap(memory, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
+        os.close(memory)
+
+    def attach(self, flags: int = ext.BINDERD_ATTACH_FILES) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            request = ext.binderd_attach.build(socket=theirs.fileno(), flags=flags)
+            fcntl.ioctl(self._fd, ext.BINDERD_ATTACH, request)
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = ours
+
+    def _write_read(self, commands: bytes = b"", read_size: int = 0) -> bytes:
+        written = ctypes.create_string_buffer(commands, len(commands) or 1)
+        read = ctypes.create_string_buffer(read_size or 1)
+        request = bytearray(
+            abi.binder_write_read.build(
+                write_size=len(commands),
+                write_buffer=ctypes.addressof(written),
+                read_size=read_size,
+                read_buffer=ctypes.addressof(read),
+            )
+        )
+        fcntl.ioctl(self._fd, abi.BINDER_WRITE_READ, request)
+        return read.raw[: abi.binder_write_read.read(request).read_consumed]
+
+    def wait_for_delivery(self) -> None:
+        nothing = abi.BR_NOOP.to_bytes(4, "little")  # somebody has closed a copy of our descriptor
+        with pytest.raises(OSError, match="Remote I/O"):
+            assert set(iter(lambda: self._write_read(read_size=256), b"")) == {nothing}
+
+    def take_and_answer(self) -> None:
+        assert self._socket is not None
+        octets, numbers, _, _ = socket.recv_fds(self._socket, 64, 8)
+        report = array.array("i", numbers)
+        number = ext.binderd_message.read(octets).value
+        address, count = report.buffer_info()
+        installed = ext.binderd_installed.build(id=number, count=count, numbers=address)
+        fcntl.ioctl(self._fd, ext.BINDERD_INSTALLED, installed)
+        assert abi.BR_TRANSACTION.to_bytes(4, "little") in self._write_read(read_size=256)
+        text = ctypes.create_string_buffer(b"late", 4)
+        answer = abi.binder_transaction_data.build(data_size=4, buffer=ctypes.addressof(text))
+        self._write_read(abi.BC_REPLY.to_bytes(4, "little") + answer)
+        for each in numbers:
+            os.close(each)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._socket is not None
+        self._socket.close()
+        os.close(self._fd)

@@ -48,7 +48,7 @@ def test_threads_that_end_are_reported_once(our_stage: Stage, spied: Path) -> No
     # Those that said it did so with NULL, which the kernel refuses where there is a FUSE file.
     refused = {tid for tid, word, rc, _ in seen if word == BINDER_THREAD_EXIT and rc < 0}
     said = {tid for tid, word in wanted.items() if word == "said"}
-    assert refused == said
+    assert refused == (set() if our_stage.name == "cuse" else said)
 
 
 def test_a_call_is_what_it_was(our_stage: Stage, spied: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_call_is_what_it_was(our_stage: Stage, spied: Path) -> None:
     assert 300 <= seen[BINDER_WRITE_READ] <= 400  # write, read (twice, at times), write
     others = Counter(word for tid, word, _, _ in ioctls(spied) if tid != thread)
     assert others[BINDER_VERSION] == 1
-    assert sum((others + seen)[word] for word in once) <= 6
+    assert sum((others + seen)[word] for word in once) <= 8
 
 
 def test_a_python_client_and_service(stage: Stage) -> None:

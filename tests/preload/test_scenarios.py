@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from support.device_world import Driver
     from support.puppeteer import Puppet
 
-MODULES: Final = ("buffers", "deaths", "descriptors", "ioctls", "mapping", "queues", "read_side")
+MODULES: Final = (
+    "buffers",
+    "deaths",
+    "descriptors",
+    "files",
+    "ioctls",
+    "mapping",
+    "queues",
+    "read_side",
+)
 FUSE_S_ERRORS: Final = "the kernel reports EFAULT before we are asked"
 
 # Expects what FUSE does; the last test here is about what the library does.

@@ -270,6 +270,9 @@ class Install:
             self._pending.interim = -BINDERD_ERRNO
 
     def carry_out(self) -> None:
+        if not self._program.alive:
+            self._give_up()
+            return
         engine, world = self._file.world.engine, self._file.world
         asks_again = bool(self._files) or self.by_client
         pending = self._pending
@@ -294,9 +297,18 @@ class Install:
         if asks_again and not self._reports_late:
             self._ask_again()
 
+    def _give_up(self) -> None:
+        """The thread was killed: it stops for nobody, and its ioctl ends for good."""
+        if not self.by_client:
+            self._file.world.engine.stopped(self._number)
+            self._file.world.hand_out()
+            self._file.world.engine.installed(self._number, None)
+        self._file.maybe_release()
+
     def _ask_again(self) -> None:
         pending = self._pending
         assert pending.interim == 0, "the request was not answered, or not with the right errno"
+        self._file.calling[self._tid] = self._program
         uid, process = self._program.uid, self._file.process
         self._file.world.engine.ioctl(
             process, self._tid, uid, BINDER_WRITE_READ, pending.payload, pending.ticket
@@ -342,6 +354,7 @@ class EnginePending(Pending):
         if self.interim and completion.result == self.interim:
             self.interim, self.payload = 0, completion.payload
             self._file.world.requests[self.ticket] = self
+            del self._file.calling[self._tid]  # until it asks again
             return
         self.interim = 0
         self._completion = completion

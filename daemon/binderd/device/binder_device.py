@@ -283,6 +283,7 @@ class BinderDevice:
             if request in EXTENSION:
                 result, payload = self.extension_ioctl(file, tid, request, argument)
                 self.outgoing.append(ioctl_result(unique, result, payload[:out_size]))
+                self.drain()
                 return None
             self._unusual[unique] = out_size
         try:

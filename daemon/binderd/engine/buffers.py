@@ -51,7 +51,8 @@ class RangeAllocator:
     """Best-fit allocation of ranges in ``[0, capacity)``.
 
     The smallest free range that suffices is split from its low end; neighbours merge when freed.
-    Of several equally small ranges the lowest is taken.
+    Of several equally small ranges the lowest is taken. Differs: in the driver the shape of a tree
+    decides, so that no client can tell which to expect.
     """
 
     __slots__ = ("_by_size", "_end_of", "_start_of", "capacity")

@@ -211,6 +211,14 @@ class Engine:
             installation.end(found, numbers)
             self._run()
 
+    def attached(self, process: Process, pid: int) -> None:
+        """The process ``pid`` takes its descriptors elsewhere from now on.
+
+        It may have lost the place where they were sent to before, and could never report them.
+        """
+        installation.give_up(process, pid)
+        self._run()
+
     def expire(self, timer: int) -> None:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
         for freezing in list(self._freezings.values()):
@@ -301,7 +309,9 @@ class Engine:
             raise KernelErrno(EFAULT)
         thread.forget_nice()
         request = WriteRead(ticket, _unpack_write_read(argument))
-        if request.write_size:
+        # A read that goes on is past its commands, also past those that an error has held up (Q10).
+        goes_on = thread.installation is not None and request.read_consumed > 0
+        if request.write_size and not goes_on:
             result = write.run(thread, request)
             if thread.closes and installation.begin_closing(thread):
                 self._ask_again(thread, request)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from binderd.engine.buffers import Buffer
     from binderd.engine.completion import Completion
+    from binderd.engine.process import Process
     from binderd.engine.thread import Thread, WriteRead
 
 _NO_ROOM: Final = Room(0, 0)
@@ -104,6 +105,14 @@ def cancel(installation: Installation) -> None:
         end(installation, None)
         thread.process.client.cancel_install(installation.number)
     thread.installation = None
+
+
+def give_up(process: Process, pid: int) -> None:
+    """What was sent to the process ``pid`` and not reported has failed."""
+    for found in list(process.engine.installations.values()):
+        thread = found.thread
+        if found.is_sent and thread.process is process and thread.pid == pid:
+            end(found, None)
 
 
 def report(thread: Thread, argument: bytes) -> bytes:

@@ -10,6 +10,7 @@ Nothing here waits: what the helper has to say is taken by ``receive`` when ``fi
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -25,6 +26,8 @@ from binderd.injector.architecture import own_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+_log: Final = logging.getLogger("binderd")
 
 _SECONDS_BETWEEN_STARTS: Final = 1.0
 _CLOSES_MAX: Final = 16384  # descriptors to close, in one message
@@ -175,14 +178,17 @@ class Injector:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
             command = [sys.executable, "-P", "-m", "binderd.injector"]
+            places = os.pathsep.join(os.path.abspath(place) for place in sys.path)  # as ours
             try:
                 self._process = subprocess.Popen(
                     command,
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": places},
                 )
-            except OSError:
+            except OSError as error:
+                _log.error("no helper process, so no descriptors by ptrace: %s", error)
                 ours.close()
                 return
         self._channel = ours
@@ -190,6 +196,7 @@ class Injector:
 
     def _restart(self) -> None:
         """The helper is gone, and with it what it was doing."""
+        _log.error("the helper process has ended: a new one is started")
         self.close()
         jobs, self._jobs = self._jobs, {}
         for number in jobs:

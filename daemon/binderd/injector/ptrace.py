@@ -60,9 +60,13 @@ def interrupt(tid: int) -> None:
     _check(_ptrace(_INTERRUPT, tid, None, None))
 
 
-def go_on(tid: int) -> None:
-    """Let a stopped thread run to the next begin or end of a system call."""
-    _check(_ptrace(_SYSCALL, tid, None, None))
+def go_on(tid: int, signal: int = 0) -> None:
+    """Let a stopped thread run to the next begin or end of a system call.
+
+    Args:
+        signal: that it receives instead of the one that it was stopped with; 0: none.
+    """
+    _check(_ptrace(_SYSCALL, tid, None, signal))
 
 
 def detach(tid: int, signal: int = 0) -> None:

@@ -7,15 +7,14 @@ registers, let it run to the end of that call: that is ``call``. ``finish`` puts
 that the thread goes on as if nothing had been, or makes its ioctl once more.
 
 Waiting is written as ``yield``: whoever runs these generators sends the wait status of each stop.
-All signals are blocked meanwhile, so that none can come between; SIGSTOP, which cannot be blocked,
-is kept and sent again in the end.
+All signals are blocked meanwhile, so that none can come between. SIGSTOP, which cannot be blocked,
+stops everything but our calls.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
 from errno import EPERM, ESRCH, EXDEV
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +47,6 @@ class Tracee:
         self._machine = machine
         self._found: list[int] = []  # registers, as they were
         self._blocked = 0  # signals, as they were
-        self._kept_stop = False  # did somebody send it a SIGSTOP?
         self._signal = 0  # that it must still receive
         self._memory = -1
 
@@ -144,9 +142,6 @@ class Tracee:
             ptrace.set_registers(self.tid, machine.registers, registers)
             ptrace.set_blocked(self.tid, self._blocked)
         ptrace.detach(self.tid, self._signal)
-        if self._kept_stop:
-            with suppress(OSError):
-                os.kill(self.tid, signal.SIGSTOP)
 
     def close(self) -> None:
         """Keep nothing."""
@@ -163,16 +158,18 @@ class Tracee:
         return registers
 
     def _run_to_call_stop(self) -> Generator[None, int, None]:
+        received = 0
         while True:
-            ptrace.go_on(self.tid)
+            ptrace.go_on(self.tid, received)
             status = yield
             _check_alive(status)
+            received = 0
             if status >> 16 == 0:
-                cause = os.WSTOPSIG(status)
-                if cause == _CALL_STOP:
+                received = os.WSTOPSIG(status)
+                if received == _CALL_STOP:
                     return
-                self._kept_stop |= cause == signal.SIGSTOP
-            # Else a group stop or its end: the kernel sees to it once we let go.
+            # Else the stop of the whole process, or its end: the kernel stops the thread with the
+            # others once we let go.
 
 
 def _check_alive(status: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from array import array
+from contextlib import suppress
 from errno import EAGAIN, EBADF, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, ENOTSOCK, EPIPE, ETOOMANYREFS
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -100,6 +101,11 @@ class Attachment:
             if self.send(BINDERD_CLOSE, 0, len(numbers) - start - len(part), body=body):
                 return False
         return True
+
+    def end(self) -> None:
+        """Show the client the end of the socket, behind what is in it."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go of the socket; what is in it stays for the client."""

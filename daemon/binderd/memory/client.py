@@ -170,6 +170,7 @@ class FileClient:
         if attachment is not None:
             sent = attachment.send_closes(closes) and attachment.send_files(number, fds)
             if not sent:
+                attachment.end()
                 self.detach(pid)
             return SENT if sent else REFUSED
         begun = self._opener.installer.begin(number, tid, fds, closes, room)
@@ -226,6 +227,8 @@ class FileClient:
             self._attachments[pid] = attachment
         else:
             attachment.close()
+        if self.pages.process is not None:
+            self.pages.process.engine.attached(self.pages.process, pid)
         return 0
 
     def detach(self, pid: int) -> None:
