@@ -59,8 +59,10 @@ test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those 
 
 # With PART, what pytest is given inside; it is the shell's to split: PART="tests/x -k 'a or b'".
 # Without: what only the real driver can tell. The test of its logs comes first, as its counts begin
-# at the boot; then all scenarios, each of which must end as docs/parity.json says.
-VM_PART := tests/introspect/test_life.py tests/vm tests/conformance
+# at the boot; then all scenarios there and behind CUSE, each of which must end as docs/parity.json
+# says; then CUSE devices and the preload library.
+VM_PART := tests/introspect/test_life.py tests/vm tests/conformance tests/integration/test_cuse.py \
+	tests/preload/test_service_manager.py tests/preload/test_programs.py tests/preload/test_descriptors.py
 VM_FOLDER := $(abspath build/vm)
 VM_PARITY := $(VM_FOLDER)/parity-results.json
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) ## tests on a kernel with its own binder driver, in QEMU
@@ -69,9 +71,9 @@ ifdef PART
 else
 	BINDERD_VM=host $(PYTEST) tests/vm
 	@rm -f $(VM_PARITY)
-	VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS=kernel \
+	VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS='kernel cuse' \
 		BINDERD_PARITY_RESULTS=$(VM_PARITY) $(BIN)/python -m pytest $(VM_PART)"
-	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_PARITY)
+	$(BIN)/python tests/parity.py --verify --complete kernel --complete cuse $(VM_PARITY)
 endif
 
 fuzz-vm: export CASES ?= 500

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 UID = 4321
 
 
+NO_FLUSH = "CUSE does not tell us when one descriptor of several is closed"
+
+
 @statements("I1")
 def test_a_call_names_its_sender(world: World) -> None:
     scene = manager_and_client(world)
@@ -94,6 +97,8 @@ def test_a_child_whose_opener_is_dead_calls_in_nobody_s_name(world: World) -> No
 
 @statements("I4")
 def test_closing_a_copy_sends_every_waiting_thread_home(world: World) -> None:
+    if world.differs("cuse", reason=NO_FLUSH):
+        return
     scene = manager_and_client(world)
     waiting = scene.client.start(bc.call(0))
     idle = [scene.client.proc.looper().start() for _ in range(3)]
@@ -108,6 +113,8 @@ def test_closing_a_copy_sends_every_waiting_thread_home(world: World) -> None:
 
 @statements("I4", "R6")
 def test_the_end_of_a_child_is_a_close(world: World) -> None:
+    if world.differs("cuse", reason=NO_FLUSH):
+        return
     scene = manager_and_client(world)
     child = scene.manager.fork()
     sleeping = scene.server.start()

@@ -20,6 +20,7 @@ import pytest
 from binderwire.binder_abi import BINDER_SET_CONTEXT_MGR, BINDER_VERSION
 from channel.helpers import Daemon, client, needs_fuse, run_client, running
 from channel.test_device import CALLER, SERVER
+from client.test_servicemanager import ManagerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,16 +145,16 @@ def test_the_client_library(tmp_path: Path) -> None:
     """A service manager, a service and its caller; then all in one trio program."""
     device = NODES / "binder"
     with devices(tmp_path) as daemon:
-        manager = subprocess.Popen([sys.executable, "-m", "binderclient.servicemanager", device])
+        manager = ManagerProcess(device, tmp_path)
         service = subprocess.Popen([sys.executable, EXAMPLES / "echo_service.py", device])
         try:
             assert run(sys.executable, EXAMPLES / "echo_client.py", "hello", device) == "hello\n"
             said = run(sys.executable, EXAMPLES / "echo_trio.py", device)
             assert sorted(said.split()) == ["one", "three", "two"]
         finally:
-            for process in (service, manager):
-                process.terminate()
-                process.wait(PATIENCE)
+            service.terminate()
+            service.wait(PATIENCE)
+            manager.end()
         assert service.returncode == 0
         daemon.wait_for_counts(opens=0, processes=0, threads=0, parked=0, pages=0, buffers=0)
 

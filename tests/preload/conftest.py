@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 HAS_CUSE: Final = os.path.exists("/dev/cuse")
 OURS: Final = ("fuse", "bare", "cuse") if HAS_CUSE else ("fuse", "bare")
-BACKENDS: Final = (*OURS, "kernel") if has_driver() else OURS
+_HERE: Final = (*OURS, "kernel") if has_driver() else OURS
+BACKENDS: Final = tuple(os.environ.get("BINDERD_BACKENDS", " ".join(_HERE)).split())
 
 
 class CuseDaemon(FuseDaemon):

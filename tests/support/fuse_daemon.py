@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEVICES_COUNT: Final = 1000
 CUSE_DEVICES_COUNT: Final = 30
-CUSE_FRESH_COUNT: Final = 12
+CUSE_FRESH_COUNT: Final = 14
 BARRIER: Final = "barrier"
 KINDS: Final = (
     "processes",
