@@ -58,22 +58,25 @@ test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those 
 	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify)
 
 # With PART, what pytest is given inside; it is the shell's to split: PART="tests/x -k 'a or b'".
-# Without: what only the real driver can tell. The test of its logs comes first, as its counts begin
-# at the boot; then all scenarios there and behind CUSE, each of which must end as docs/parity.json
-# says; then CUSE devices and the preload library.
-VM_PART := tests/introspect/test_life.py tests/vm tests/conformance tests/integration/test_cuse.py \
-	tests/preload/test_service_manager.py tests/preload/test_programs.py tests/preload/test_descriptors.py
+# Without: what only that kernel can tell, in a machine for each of its two kinds of device. The test
+# of the driver's logs comes first, as its counts begin at the boot; then all scenarios, each of
+# which must end as docs/parity.json says; then what needs CUSE, and the preload library.
 VM_FOLDER := $(abspath build/vm)
-VM_PARITY := $(VM_FOLDER)/parity-results.json
+VM_LIBRARY := $(addprefix tests/preload/test_,service_manager.py programs.py descriptors.py)
+VM_KERNEL := tests/introspect/test_life.py tests/vm tests/conformance $(VM_LIBRARY)
+VM_CUSE := tests/conformance tests/integration/test_cuse.py $(VM_LIBRARY)
+in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS=$(1) \
+	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) ## tests on a kernel with its own binder driver, in QEMU
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
 else
 	BINDERD_VM=host $(PYTEST) tests/vm
-	@rm -f $(VM_PARITY)
-	VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS='kernel cuse' \
-		BINDERD_PARITY_RESULTS=$(VM_PARITY) $(BIN)/python -m pytest $(VM_PART)"
-	$(BIN)/python tests/parity.py --verify --complete kernel --complete cuse $(VM_PARITY)
+	@rm -f $(VM_FOLDER)/*.json
+	$(call in_vm,kernel,$(VM_KERNEL))
+	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_FOLDER)/kernel.json
+	$(call in_vm,cuse,$(VM_CUSE))
+	$(BIN)/python tests/parity.py --verify --complete cuse $(VM_FOLDER)/cuse.json
 endif
 
 fuzz-vm: export CASES ?= 500
