@@ -203,7 +203,9 @@ def test_a_signal_ends_the_wait_for_a_report(daemon: Daemon, program: Path) -> N
     with client(daemon.directory, MANAGER + SIGNALLED) as server:
         assert server.line() == "ready"
         assert call(program, daemon.directory / "one") == ""
-        assert [server.line() for _ in range(3)] == ["alarm", "ok", "done"]
+        assert server.line() == "alarm"
+        # The report is what lets the read go on; which of the two threads says so first is open.
+        assert {server.line(), server.line()} == {"ok", "done"}
 
 
 def test_a_socket_that_fills_up_half_way(daemon: Daemon, program: Path) -> None:
