@@ -261,6 +261,16 @@ def test_the_extension(world: CuseWorld) -> None:
     assert world.ioctl(handle, BINDERD_GET_INFO) == -errno.EFAULT
 
 
+def test_what_an_extension_ioctl_ends_is_answered_at_once(world: CuseWorld) -> None:
+    """A client that attaches anew ends deliveries, and with them reads of its other threads."""
+    handle = world.open_node()
+    client = world.opener.clients[-1]
+    client.backing_id, client.injects = 0, False
+    world.engine.outbox.append(Done(40, 0, bytes(48)))  # a request of the file system
+    frames = world.receive(1, ioctl_request(handle, BINDERD_GET_INFO, b"", 0))
+    assert {(channel, unique) for channel, unique, *_ in frames} == {(0, 40), (1, 2)}
+
+
 def test_too_many_threads(world: CuseWorld) -> None:
     handle = world.open_node()
     world.too_many_threads = True

@@ -283,7 +283,6 @@ class BinderDevice:
             if request in EXTENSION:
                 result, payload = self.extension_ioctl(file, tid, request, argument)
                 self.outgoing.append(ioctl_result(unique, result, payload[:out_size]))
-                self.drain()
                 return None
             self._unusual[unique] = out_size
         try:
@@ -319,9 +318,9 @@ class BinderDevice:
         """Do an ioctl of the extension; results as ``device/extension.py`` has them."""
         if request == BINDERD_FLUSH:
             self._engine.flush(file.process)
-            self.drain()
-            return 0, b""
-        return extension_ioctl(file.client, tid, request, argument)
+        answer = extension_ioctl(file.client, tid, request, argument)
+        self.drain()  # attaching anew ends what waits for the socket before
+        return answer
 
     def poll(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
