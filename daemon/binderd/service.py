@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from binderd import watchdog
-from binderd.channel.cuse_node import Access, CuseNode, NodeError, has_cuse
+from binderd.channel.cuse_node import CuseNode, NodeError, has_cuse
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
@@ -248,7 +248,7 @@ class Service:
         """Give the node to whom it should belong, once the kernel has made it."""
         await trio.lowlevel.checkpoint()  # until then the answer to CUSE_INIT has been written
         try:
-            node.place(Access(*self._settings.access))
+            node.place(*self._settings.access)
         except NodeError as error:
             self._refuse(str(error))
         else:

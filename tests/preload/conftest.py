@@ -7,18 +7,17 @@ In the virtual machine: CUSE devices, and Linux's own driver.
 from __future__ import annotations
 
 import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from preload import toolbox
-from support.fuse_daemon import FuseDaemon, missing_capability
+from support.fuse_daemon import CuseDaemon, FuseDaemon, missing_capability
 from support.kernel_driver import KernelDriver, has_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.device_world import Driver
 
@@ -26,25 +25,6 @@ HAS_CUSE: Final = os.path.exists("/dev/cuse")
 OURS: Final = ("fuse", "bare", "cuse") if HAS_CUSE else ("fuse", "bare")
 _HERE: Final = (*OURS, "kernel") if has_driver() else OURS
 BACKENDS: Final = tuple(os.environ.get("BINDERD_BACKENDS", " ".join(_HERE)).split())
-
-
-class CuseDaemon(FuseDaemon):
-    """A daemon whose devices are character devices as well; its barrier is a FUSE file."""
-
-    devices_count = 30
-    _PREFIX: Final = "preload-"
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, "--transport", "both", "--device-prefix", self._PREFIX)
-
-    def new_device(self, name: str) -> Path:
-        return Path("/dev", self._PREFIX + super().new_device(name).name)
-
-    def assert_empty(self) -> None:
-        """The devices' requests come in an order of their own."""
-        deadline = time.monotonic() + toolbox.PATIENCE
-        while self.counts() != self._at_rest:
-            assert time.monotonic() < deadline, self.counts()
 
 
 class Stage:

@@ -121,13 +121,12 @@ class FuseDaemon(OurDaemon):
     """
 
     name = "fuse"
-    devices_count = DEVICES_COUNT
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self._mount = directory / "mount"
         self.control = self._mount / "binder-control"
         self._numbers = itertools.count()
-        names = [BARRIER, *(f"test{number}" for number in range(self.devices_count))]
+        names = [BARRIER, *(f"test{number}" for number in range(DEVICES_COUNT))]
         super().__init__(
             directory, names, "--transport", "fuse", "--mount", str(self._mount), *arguments
         )
@@ -157,9 +156,10 @@ class CuseDaemon(OurDaemon):
 
     name = "cuse"
     hands_over_areas = True
+    _daemons = itertools.count()  # a session may have several
 
     def __init__(self, directory: Path) -> None:
-        prefix = f"binderd-test-{os.getpid()}/"
+        prefix = f"binderd-test-{os.getpid()}-{next(self._daemons)}/"
         names = [f"test{number}" for number in range(CUSE_DEVICES_COUNT)]
         super().__init__(directory, names, "--transport", "cuse", "--device-prefix", prefix)
         devices = [Path(f"/dev/{prefix}{name}") for name in names]

@@ -12,7 +12,7 @@ import stat
 from contextlib import suppress
 from errno import EEXIST, ENODEV, ENOENT
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 CUSE_DEVICE: Final = "/dev/cuse"
 _CLASS: Final = Path("/sys/class/cuse")
@@ -21,14 +21,6 @@ _NUMBERS: Final = Path("/sys/dev/char")
 
 class NodeError(Exception):
     """The device cannot be had; the text says why and what to do."""
-
-
-class Access(NamedTuple):
-    """Who may use a device."""
-
-    mode: int  # permission bits
-    uid: int
-    gid: int
 
 
 class CuseNode:
@@ -72,8 +64,12 @@ class CuseNode:
                 os.unlink(path)  # left by one that is gone
         return cls(name, path, _open_channel())
 
-    def place(self, access: Access) -> None:
+    def place(self, mode: int, uid: int, gid: int) -> None:
         """See that the node is there and belongs to whom it should; CUSE_INIT was answered.
+
+        Args:
+            mode: permission bits.
+            uid, gid: the owner and the group.
 
         Raises:
             NodeError: the kernel did not make the device, or we may not do that.
@@ -81,8 +77,8 @@ class CuseNode:
         number = self._number()
         try:
             self._make(number)
-            os.chmod(self.path, access.mode)  # as long as it is ours
-            os.chown(self.path, access.uid, access.gid)
+            os.chmod(self.path, mode)  # as long as it is ours
+            os.chown(self.path, uid, gid)
         except OSError as error:
             raise NodeError(f"cannot set up {self.path}: {error.strerror}") from None
 

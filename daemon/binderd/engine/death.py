@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from binderd.engine import views
-from binderd.engine.work import Work, dequeue, enqueue, pack_word
+from binderd.engine.work import LAST, MORE, Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_CLEAR_DEATH_NOTIFICATION_DONE,
     BR_DEAD_BINDER,
@@ -52,13 +52,13 @@ class Death(Work):
             out += pack_word(BR_CLEAR_DEATH_NOTIFICATION_DONE)
             out += binder_uintptr_t.pack(self.cookie)
             self._process.engine.stats.deaths -= 1
-            return False
+            return MORE
         self._process.count_return(BR_DEAD_BINDER)
         out += pack_word(BR_DEAD_BINDER)
         out += binder_uintptr_t.pack(self.cookie)
         self.delivered = True
         self._process.delivered_deaths.setdefault(self.cookie, []).append(self)
-        return True
+        return LAST
 
     def clear(self, thread: Thread) -> None:
         """BC_CLEAR_DEATH_NOTIFICATION with the right cookie."""

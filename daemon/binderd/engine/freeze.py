@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from binderd.engine import views
 from binderd.engine.errors import KernelErrno
-from binderd.engine.work import Work, dequeue, enqueue, pack_word
+from binderd.engine.work import LAST, MORE, Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_CLEAR_FREEZE_NOTIFICATION_DONE,
     BR_FROZEN_BINDER,
@@ -132,13 +132,13 @@ class FreezeNotice(Work):
             out += pack_word(BR_CLEAR_FREEZE_NOTIFICATION_DONE)
             out += binder_uintptr_t.pack(self.cookie)
             self._process.engine.stats.freezes -= 1
-            return False
+            return MORE
         self._process.count_return(BR_FROZEN_BINDER)
         out += pack_word(BR_FROZEN_BINDER)
         out += binder_frozen_state_info.pack(self.cookie, self.is_frozen, 0)
         self.sent = True
         self._process.delivered_freezes.setdefault(self.cookie, []).append(self)
-        return True
+        return LAST
 
     def clear(self) -> None:
         """BC_CLEAR_FREEZE_NOTIFICATION: replaces a report that was not read yet (F5)."""

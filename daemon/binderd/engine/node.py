@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from binderd.engine import views
 from binderd.engine.errors import BinderFailure
 from binderd.engine.views import WorkView
-from binderd.engine.work import Work, WorkQueue, cancel_all, dequeue, enqueue, pack_word
+from binderd.engine.work import MORE, Work, WorkQueue, cancel_all, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_ACQUIRE,
     BR_DECREFS,
@@ -217,7 +217,7 @@ class Node(Work):
             out += binder_ptr_cookie.pack(self.ptr, self.cookie)
         if not weak:
             self.free()
-        return False
+        return MORE
 
     def kind(self) -> int:
         return views.NODE

@@ -46,7 +46,7 @@ def resume(thread: Thread, request: WriteRead) -> None:
         _take_up(thread)
     else:
         process.waiting.pop(thread, None)
-    if thread.installation is not None and not thread.installation.is_over:
+    if thread.must_wait():
         thread.sleep(request)
         return
     while True:

@@ -106,7 +106,7 @@ class Notice(Work):
     def deliver(self, thread: Thread, out: bytearray) -> int:
         thread.process.count_return(self.word)
         out += pack_word(self.word)
-        return False
+        return MORE
 
     def kind(self) -> int:
         if self.word == BR_TRANSACTION_PENDING_FROZEN:
@@ -127,7 +127,7 @@ class ErrorSlot(Work):
         thread.process.count_return(self.word)
         out += pack_word(self.word)
         self.word = BR_OK
-        return False
+        return MORE
 
     def kind(self) -> int:
         return views.RETURN_ERROR
@@ -145,7 +145,7 @@ class SpamNotice(Notice):
         word = BR_ONEWAY_SPAM_SUSPECT if thread.process.detects_spam else self.word
         thread.process.count_return(word)
         out += pack_word(word)
-        return False
+        return MORE
 
     def kind(self) -> int:
         return views.TRANSACTION_SPAM_SUSPECT

@@ -7,35 +7,21 @@ FLUSH and no mmap. Nothing here may know the engine, file descriptors, time or t
 
 from __future__ import annotations
 
-from errno import EINVAL, EPROTO
+from errno import EPROTO
 from typing import TYPE_CHECKING, Protocol
 
 from binderd.fuse.frames import BODY
-from binderd.fuse.server import MAX_WRITE, Handler, Server, refuse_with, row
+from binderd.fuse.server import MAX_WRITE, FileHandlers, Server, file_rows, row
 from binderwire import fuse_abi as abi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class CuseHandlers(Protocol):
+class CuseHandlers(FileHandlers, Protocol):
     """The requests that concern open files of the device."""
 
     outgoing: list[bytes]
-
-    @property
-    def open(self) -> Handler: ...
-    @property
-    def ioctl(self) -> Handler: ...
-    @property
-    def poll(self) -> Handler: ...
-    @property
-    def release(self) -> Handler: ...
-    @property
-    def interrupt(self) -> Handler: ...
-
-    def drain(self) -> None:
-        """Turn everything that has become ready into frames."""
 
 
 class CuseSession(Server):
@@ -58,16 +44,7 @@ class CuseSession(Server):
         negotiated: Callable[[str | None], None],
         report_bug: Callable[[int, Exception], None],
     ) -> None:
-        rows = {
-            abi.FUSE_IOCTL: row(device.ioctl, abi.fuse_ioctl_in),
-            abi.FUSE_INTERRUPT: row(device.interrupt, abi.fuse_interrupt_in),
-            abi.FUSE_POLL: row(device.poll, abi.fuse_poll_in),
-            abi.FUSE_OPEN: row(device.open, abi.fuse_open_in),
-            abi.FUSE_RELEASE: row(device.release, abi.fuse_release_in),
-            abi.FUSE_READ: row(refuse_with(EINVAL)),
-            abi.FUSE_WRITE: row(refuse_with(EINVAL)),
-            abi.CUSE_INIT: row(self._init, abi.cuse_init_in),
-        }
+        rows = {**file_rows(device), abi.CUSE_INIT: row(self._init, abi.cuse_init_in)}
         super().__init__(rows, device.outgoing, device.drain, report_bug)
         self._name = name
         self._negotiated = negotiated

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL, EIO, ENOSYS
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.fuse.frames import BODY, failure, success
 from binderwire import fuse_abi as abi
@@ -43,6 +43,24 @@ MAX_WRITE: Final = 4096  # bytes; nobody writes here, but the kernel takes no le
 _UNANSWERED: Final = frozenset({abi.FUSE_FORGET, abi.FUSE_BATCH_FORGET, abi.FUSE_INTERRUPT})
 
 _unpack_header = abi.fuse_in_header.unpack_from
+
+
+class FileHandlers(Protocol):
+    """The requests that concern an open device file, through whatever it was opened."""
+
+    @property
+    def open(self) -> Handler: ...
+    @property
+    def ioctl(self) -> Handler: ...
+    @property
+    def poll(self) -> Handler: ...
+    @property
+    def release(self) -> Handler: ...
+    @property
+    def interrupt(self) -> Handler: ...
+
+    def drain(self) -> None:
+        """Turn everything that has become ready into frames."""
 
 
 class Server:
@@ -116,6 +134,19 @@ class Server:
 def row(handler: Handler, body: Record | None = None) -> tuple[int, Handler]:
     """Return a row for requests with such a body."""
     return BODY + (body.size if body is not None else 0), handler
+
+
+def file_rows(device: FileHandlers) -> dict[int, tuple[int, Handler]]:
+    """Return the rows that concern open device files; those have no read and no write."""
+    return {
+        abi.FUSE_IOCTL: row(device.ioctl, abi.fuse_ioctl_in),
+        abi.FUSE_INTERRUPT: row(device.interrupt, abi.fuse_interrupt_in),
+        abi.FUSE_POLL: row(device.poll, abi.fuse_poll_in),
+        abi.FUSE_OPEN: row(device.open, abi.fuse_open_in),
+        abi.FUSE_RELEASE: row(device.release, abi.fuse_release_in),
+        abi.FUSE_READ: row(refuse_with(EINVAL)),
+        abi.FUSE_WRITE: row(refuse_with(EINVAL)),
+    }
 
 
 def refuse_with(errno: int) -> Handler:

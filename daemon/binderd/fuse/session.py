@@ -7,11 +7,20 @@ descriptors, time or trio.
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, EPERM, EPROTO
+from errno import EACCES, EPERM, EPROTO
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.fuse.frames import BODY
-from binderd.fuse.server import MAX_WRITE, READ_BUFFER_SIZE, Handler, Server, refuse_with, row
+from binderd.fuse.server import (
+    MAX_WRITE,
+    READ_BUFFER_SIZE,
+    FileHandlers,
+    Handler,
+    Server,
+    file_rows,
+    refuse_with,
+    row,
+)
 from binderwire import fuse_abi as abi
 
 if TYPE_CHECKING:
@@ -35,24 +44,11 @@ NO_PASSTHROUGH: Final = (
 )
 
 
-class DeviceHandlers(Protocol):
+class DeviceHandlers(FileHandlers, Protocol):
     """The requests that concern an open device file."""
 
     @property
-    def open(self) -> Handler: ...
-    @property
-    def ioctl(self) -> Handler: ...
-    @property
-    def poll(self) -> Handler: ...
-    @property
     def flush(self) -> Handler: ...
-    @property
-    def release(self) -> Handler: ...
-    @property
-    def interrupt(self) -> Handler: ...
-
-    def drain(self) -> None:
-        """Turn everything that has become ready into frames."""
 
 
 class Session(Server):
@@ -132,12 +128,8 @@ class Session(Server):
     def _table(self, tree: Tree, device: DeviceHandlers) -> dict[int, tuple[int, Handler]]:
         """Return opcode -> (least frame size in bytes, handler)."""
         return {
-            abi.FUSE_IOCTL: row(device.ioctl, abi.fuse_ioctl_in),
-            abi.FUSE_INTERRUPT: row(device.interrupt, abi.fuse_interrupt_in),
-            abi.FUSE_POLL: row(device.poll, abi.fuse_poll_in),
-            abi.FUSE_OPEN: row(device.open, abi.fuse_open_in),
+            **file_rows(device),
             abi.FUSE_FLUSH: row(device.flush, abi.fuse_flush_in),
-            abi.FUSE_RELEASE: row(device.release, abi.fuse_release_in),
             abi.FUSE_LOOKUP: row(tree.lookup),
             abi.FUSE_FORGET: row(tree.forget, abi.fuse_forget_in),
             abi.FUSE_BATCH_FORGET: row(tree.batch_forget, abi.fuse_batch_forget_in),
@@ -153,9 +145,7 @@ class Session(Server):
             abi.FUSE_STATFS: row(tree.statfs),
             abi.FUSE_INIT: (BODY + _INIT_SIZE_MIN, self._init),
             abi.FUSE_DESTROY: row(self._destroy),
-            # The driver's files have no read or write, and binderfs no create, link or mkdir.
-            abi.FUSE_READ: row(refuse_with(EINVAL)),
-            abi.FUSE_WRITE: row(refuse_with(EINVAL)),
+            # binderfs has no create, link or mkdir.
             abi.FUSE_CREATE: row(refuse_with(EACCES)),
             **dict.fromkeys(_NAME_CHANGES, row(refuse_with(EPERM))),
         }
