@@ -1,32 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: what to serve, where, how talkative.
+"""What to serve, where, how talkative: the command line and the configuration file, checked.
 
-Nothing here may know how any of it is done.
+The command line wins over the file. A mistake is refused with its place, the option and the
+reason. Nothing here may know how any of it is done.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import grp
 import pwd
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
+from binderd.config_file import ConfigError, plain, read_entries
 from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
+from binderd.options import (
+    BY_NAME,
+    DEFAULT_DEVICES,
+    DEFAULT_FILE,
+    DEFAULT_MOUNT,
+    LIMIT_MAX,
+    LIMIT_NAMES,
+    LIMITS_TABLE,
+    NAMES,
+    OPTIONS,
+    STALL_LIMIT,
+    STALL_LIMIT_MAX,
+    STALL_LIMIT_MIN,
+    Option,
+    example,
+    toml_value,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-DEFAULT_MOUNT: Final = "/dev/binderfs"
-DEFAULT_DEVICES: Final = ("binder", "hwbinder", "vndbinder")
-TRANSPORTS: Final = ("auto", "fuse", "cuse", "both")
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-STALL_LIMIT: Final = 15.0  # seconds that an access to a client's memory may take
-_STALL_LIMIT_MIN: Final = 1.0  # less would hit clients whose pages come from a busy disk
-_STALL_LIMIT_MAX: Final = 86400.0
 _MODE_MAX: Final = 0o777
 _NO_ID: Final = (1 << 32) - 1
+# Fields of Settings that SIGHUP changes in a running daemon.
+_RELOADED: Final = {"limits"} | {o.name.replace("-", "_") for o in OPTIONS if o.reloads}
 _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
 
 _DESCRIPTION: Final = """\
@@ -45,15 +60,18 @@ examples:
   binderd --transport both --device-prefix binderd/
                                              /dev/binderd/binder beside /dev/binderfs/binder and
                                              so on: two doors to the same contexts
+  binderd --print-config                     every option, as a configuration file
+  binderd --check-config                     is /etc/binderd/binderd.toml right?
 
 Beside the devices there is what the kernel's binderfs has: binder-control, through which root
 adds devices (they can be renamed and removed), features/, and binder_logs/ in the driver's
 text formats.
 
 It runs in the foreground, as root, and says on stderr when it is ready (and to the service
-manager through $NOTIFY_SOCKET). SIGTERM, SIGINT and SIGHUP take all away and end it. SIGUSR1 writes
-one line of JSON to stderr: how many processes, threads, nodes, references and buffers live, how
-many files are open, how many pages the receive buffers take.
+manager through $NOTIFY_SOCKET). SIGTERM and SIGINT take all away and end it. SIGHUP reads the
+configuration again and changes what can be changed in a running daemon. SIGUSR1 writes one line
+of JSON to stderr: how many processes, threads, nodes, references and buffers live, how many files
+are open, how many pages the receive buffers take.
 
 Needs /dev/fuse on Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH, or else /dev/cuse (modprobe
 cuse), whose clients get their receive area through an extension: binderclient and programs that
@@ -69,58 +87,196 @@ class Settings:
     mount: str = DEFAULT_MOUNT  # the directory
     devices: tuple[str, ...] = DEFAULT_DEVICES  # one binder context each
     log_level: str = "info"
-    devices_max: int = DEVICES_MAX  # how many there may be, those that are added later included
+    max_devices: int = DEVICES_MAX  # how many there may be, those that are added later included
     stall_limit: float = STALL_LIMIT  # seconds; 0: none
     injects: bool = True  # may clients be stopped to give them descriptors?
     passthrough: bool = True  # let mmap of a FUSE file show the receive area, if the kernel can
     transport: str = "auto"  # one of TRANSPORTS
     device_prefix: str = ""  # before the name of a CUSE device, below /dev
     access: tuple[int, int, int] = (CONFIGURED_MODE, 0, 0)  # of a device: mode, user, group
+    symlinks: str = ""  # directory for links to the devices; "": none
+    log_to: str = "stderr"  # or syslog
+    limits: tuple[tuple[str, int], ...] = ()  # fields of engine/limits.py that are not the default
+
+
+class _Value(NamedTuple):
+    """One value, and what to call it in an error."""
+
+    value: Any
+    origin: str
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
-    """Return the settings that a command line asks for.
+    """Return the settings that a command line and the configuration file ask for.
 
     Args:
         arguments: without the program's name; None for the process' own.
 
     Raises:
-        SystemExit: 2 with a line on stderr for a mistake, 0 after --help and --version.
+        SystemExit: 2 with a line on stderr for a mistake, 0 after --help and the like.
     """
     parser = _make_parser()
     chosen = parser.parse_args(arguments)
-    devices = tuple(chosen.device or DEFAULT_DEVICES)
+    if chosen.print_config:
+        parser.exit(0, example())
     try:
-        check_device_names(devices)
-        if chosen.transport in {"cuse", "both"}:
-            check_node_names(devices, chosen.device_prefix)
-        access = _parse_access(chosen.mode, chosen.owner, chosen.group)
-    except ValueError as error:
-        parser.error(str(error))
-    if not chosen.mount:
-        parser.error("--mount needs a directory")
-    if not len(devices) <= chosen.max_devices <= DEVICES_MAX:
-        parser.error(
-            f"--max-devices {chosen.max_devices}: must be from {len(devices)}, the devices "
-            f"to start with, to {DEVICES_MAX}"
+        settings = load(arguments)
+    except ConfigError as error:
+        parser.exit(2, f"binderd: {error}\n")
+    if chosen.check_config:
+        parser.exit(0, f"{chosen.config or DEFAULT_FILE}: nothing is wrong with it\n")
+    return settings
+
+
+def load(arguments: Sequence[str] | None = None) -> Settings:
+    """Return the settings, as ``parse``; for a daemon that runs already.
+
+    Raises:
+        ConfigError: what is wrong, and where.
+    """
+    chosen = vars(_make_parser().parse_args(arguments))
+    values = {option.name: _Value(option.default, option.name) for option in OPTIONS}
+    limits: dict[str, _Value] = {}
+    must_exist = chosen["config"] is not None or chosen["check_config"]
+    _read_file(chosen["config"] or DEFAULT_FILE, values, limits, must_exist=must_exist)
+    for option in OPTIONS:
+        given = chosen[option.argument or option.name]
+        if given is not None:
+            given = tuple(given) if option.kind is NAMES else given
+            values[option.name] = _Value(given, f"--{option.argument or option.name}")
+    for word in chosen["limit"] or ():
+        name, _, number = word.partition("=")
+        if name not in LIMIT_NAMES or not number.isdecimal():
+            raise ConfigError(f"--limit {word}: NAME=NUMBER; names: {', '.join(LIMIT_NAMES)}")
+        limits[name] = _Value(int(number), f"--limit {name}")
+    return _settings(values, limits)
+
+
+def _read_file(
+    path: str, values: dict[str, _Value], limits: dict[str, _Value], *, must_exist: bool
+) -> None:
+    try:
+        entries = read_entries(path)
+    except FileNotFoundError:
+        if must_exist:
+            raise ConfigError(f"{path}: there is no such file") from None
+        return
+    for table, key, value, line in entries:
+        place = f"{path}:{line}: {plain(key)}"
+        if table == LIMITS_TABLE:
+            if key not in LIMIT_NAMES:
+                raise ConfigError(f"{place}: there is no such limit; {_nearest(key, LIMIT_NAMES)}")
+            if type(value) is not int:
+                raise ConfigError(f"{place}: must be a whole number")
+            limits[key] = _Value(value, place)
+            continue
+        option = BY_NAME.get(key) if not table else None
+        if option is None:
+            where = f"in [{plain(table)}] " if table else ""
+            raise ConfigError(f"{place}: {where}there is no such option; {_nearest(key, BY_NAME)}")
+        values[key] = _Value(_typed(option, value, place), place)
+
+
+def _typed(option: Option, value: object, place: str) -> object:
+    """Return a value of the file as the command line would have it.
+
+    Raises:
+        ConfigError: it has the wrong type, or is none of the choices.
+    """
+    if isinstance(value, bool) or not isinstance(value, option.kind.types):
+        raise ConfigError(f"{place}: must be {option.kind.name}, not {value!r}")
+    if isinstance(value, list):
+        if not value or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{place}: must be a list of names, each in quotes, and not empty")
+        return tuple(value)
+    if option.choices and value not in option.choices:
+        raise ConfigError(f"{place}: {value!r} is none of {', '.join(option.choices)}")
+    return str(value) if str in option.kind.types else value
+
+
+def _nearest(key: str, names: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(key, names, 1)
+    return f"is {close[0]} meant?" if close else "binderd --print-config shows all"
+
+
+def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Settings:
+    """Check values against each other and against the world.
+
+    Raises:
+        ConfigError: what cannot be, and why.
+    """
+    value = {name: found.value for name, found in values.items()}
+    check_text(values)
+    devices = value["devices"]
+    _checked(values["devices"], check_device_names, devices)
+    if value["transport"] in {"cuse", "both"}:
+        prefix = values["device-prefix"] if value["device-prefix"] else values["devices"]
+        _checked(prefix, check_node_names, devices, value["device-prefix"])
+    for name in ("mount", "symlinks"):
+        if (name == "mount" or value[name]) and not value[name].strip():
+            raise ConfigError(f"{values[name].origin}: needs a directory")
+    if not len(devices) <= value["max-devices"] <= DEVICES_MAX:
+        raise ConfigError(
+            f"{values['max-devices'].origin} {value['max-devices']}: must be from {len(devices)}, "
+            f"the devices to start with, to {DEVICES_MAX}"
         )
-    if chosen.stall_limit and not _STALL_LIMIT_MIN <= chosen.stall_limit <= _STALL_LIMIT_MAX:
-        parser.error(
-            f"--stall-limit {chosen.stall_limit:g}: must be from {_STALL_LIMIT_MIN:g} to "
-            f"{_STALL_LIMIT_MAX:g} seconds, or 0 for none"
+    stall = value["stall-limit"]
+    if stall and not STALL_LIMIT_MIN <= stall <= STALL_LIMIT_MAX:
+        raise ConfigError(
+            f"{values['stall-limit'].origin} {stall:g}: must be from {STALL_LIMIT_MIN:g} to "
+            f"{STALL_LIMIT_MAX:g} seconds, or 0 for none"
         )
+    for found in limits.values():
+        if not 1 <= found.value <= LIMIT_MAX:
+            raise ConfigError(f"{found.origin} {found.value}: must be from 1 to {LIMIT_MAX}")
     return Settings(
-        chosen.mount,
+        value["mount"],
         devices,
-        chosen.log_level,
-        chosen.max_devices,
-        chosen.stall_limit,
-        chosen.descriptors == "inject",
-        chosen.passthrough == "auto",
-        chosen.transport,
-        chosen.device_prefix,
-        access,
+        value["log-level"],
+        value["max-devices"],
+        float(stall),
+        value["descriptors"] == "inject",
+        value["passthrough"] == "auto",
+        value["transport"],
+        value["device-prefix"],
+        (
+            _checked(values["mode"], _parse_mode, value["mode"]),
+            _checked(values["owner"], _parse_owner, value["owner"]),
+            _checked(values["group"], _parse_group, value["group"]),
+        ),
+        value["symlinks"],
+        value["log-to"],
+        tuple((LIMIT_NAMES[name], found.value) for name, found in sorted(limits.items())),
     )
+
+
+def check_text(values: Mapping[str, _Value]) -> None:
+    """Refuse what can be in no path and would spoil a line of the log.
+
+    Raises:
+        ConfigError: the first one.
+    """
+    for name in ("mount", "symlinks", "device-prefix", "mode", "owner", "group"):
+        text, origin = values[name]
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise ConfigError(f"{origin}: {text!r} has control characters")
+
+
+def _checked(source: _Value, check: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
+    try:
+        return check(*arguments)
+    except ValueError as error:
+        raise ConfigError(f"{source.origin} {error}") from None
+
+
+def changed(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
+    """Return the fields that differ: those that a running daemon takes over, and the others."""
+    names = [
+        field.name
+        for field in fields(Settings)
+        if getattr(old, field.name) != getattr(new, field.name)
+    ]
+    return [name for name in names if name in _RELOADED], [n for n in names if n not in _RELOADED]
 
 
 def _make_parser() -> _Parser:
@@ -131,88 +287,44 @@ def _make_parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--mount",
-        metavar="DIR",
-        default=DEFAULT_MOUNT,
-        help="directory for the devices; made if missing, and removed again at the end "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        action="append",
-        help="a device to serve, each with a context manager of its own; may be repeated "
-        f"(default: {', '.join(DEFAULT_DEVICES)})",
-    )
-    parser.add_argument(
-        "--max-devices",
-        metavar="N",
-        type=int,
-        default=DEVICES_MAX,
-        help="how many devices there may be at once, those that are added through binder-control "
-        "included; binderfs' mount option max= (default: %(default)s)",
-    )
-    _add_transports(parser)
-    parser.add_argument(
-        "--stall-limit",
-        metavar="SECONDS",
-        type=float,
-        default=STALL_LIMIT,
-        help="kill a client whose memory does not answer for so long (pages of a file system or "
-        "a userfaultfd of its own), which keeps everybody waiting; 0: never (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--descriptors",
-        choices=("inject", "attach-only"),
-        default="inject",
-        help="how clients receive file descriptors: by being stopped with ptrace for a moment "
-        "unless they attach (docs/EXTENSION.md), or only if they attach (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=LOG_LEVELS,
-        default="info",
-        help="debug shows every request and reply (default: %(default)s)",
-    )
+    for option in OPTIONS:
+        shown = toml_value(option.default).strip("[]").replace('"', "") or "none"
+        parser.add_argument(
+            f"--{option.argument or option.name}",
+            dest=option.argument or option.name,
+            metavar=option.metavar or None,
+            type=option.kind.read,
+            choices=option.choices or None,
+            action="append" if option.kind is NAMES else "store",
+            help=f"{option.text} (default: {shown})",
+        )
+    _add_config(parser)
     parser.add_argument("--version", action="version", version=f"binderd {_version()}")
     return parser
 
 
-def _add_transports(parser: _Parser) -> None:
-    """Add what says how the devices reach programs, and whose they are."""
+def _add_config(parser: _Parser) -> None:
+    """Add what concerns the configuration as a whole."""
     parser.add_argument(
-        "--transport",
-        choices=TRANSPORTS,
-        default="auto",
-        help="how the devices reach programs: as files in --mount, as character devices in /dev, "
-        "or both; auto: files if the kernel lets them be mapped, else devices (default: auto)",
+        "--limit",
+        metavar="NAME=N",
+        action="append",
+        help="how much clients can make the daemon keep, a name and number of the [limits] in "
+        "--print-config; may be repeated",
     )
     parser.add_argument(
-        "--device-prefix",
-        metavar="PREFIX",
-        default="",
-        help="what the names of CUSE devices begin with, where Linux's own driver has the others; "
-        "may end in a slash: with binderd/ they are /dev/binderd/binder and so on (default: none)",
+        "--config",
+        metavar="FILE",
+        help="the configuration; what the command line says wins over it "
+        f"(default: {DEFAULT_FILE}, if it is there)",
     )
     parser.add_argument(
-        "--mode",
-        metavar="OCTAL",
-        default=f"{CONFIGURED_MODE:04o}",
-        help="permissions of the devices (default: %(default)s, as on Android)",
+        "--check-config", action="store_true", help="only say whether the configuration is right"
     )
     parser.add_argument(
-        "--owner", metavar="USER", default="0", help="whose they are: a name or number (default: 0)"
-    )
-    parser.add_argument(
-        "--group", metavar="GROUP", default="0", help="a name or number (default: 0)"
-    )
-    parser.add_argument(
-        "--passthrough",
-        choices=("auto", "off"),
-        default="auto",
-        help="off: do as on a kernel whose FUSE cannot map the receive area, so that clients have "
-        "to ask for it (default: auto)",
+        "--print-config",
+        action="store_true",
+        help="print a configuration file with every option, its meaning and its default",
     )
 
 
@@ -225,17 +337,17 @@ def check_device_names(names: Sequence[str]) -> None:
     seen: dict[str, None] = {}
     for name in names:
         if not name or name in {".", ".."} or "/" in name or "\0" in name:
-            raise ValueError(f"--device {name!r}: a device name is a plain file name")
+            raise ValueError(f"{name!r}: a device name is a plain file name")
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
-            raise ValueError(f"--device {name!r}: a device name is UTF-8 text") from None
+            raise ValueError(f"{name!r}: a device name is UTF-8 text") from None
         if size > _NAME_SIZE_MAX:
-            raise ValueError(f"--device: a name of {size} bytes is longer than {_NAME_SIZE_MAX}")
+            raise ValueError(f"a name of {size} bytes is longer than {_NAME_SIZE_MAX}")
         if name in seen:
-            raise ValueError(f"--device {name}: named twice")
+            raise ValueError(f"{name}: named twice")
         if name.encode() in FIXED_NAMES:
-            raise ValueError(f"--device {name}: binderfs itself has that name")
+            raise ValueError(f"{name}: binderfs itself has that name")
         seen[name] = None
 
 
@@ -252,32 +364,37 @@ def check_node_names(names: Sequence[str], prefix: str) -> None:
         if "!" in path or any(part in {"", ".", ".."} for part in path.split("/")):
             raise ValueError(f"{path!r}: no name for a file in /dev")
         if len(path) > _NAME_SIZE_MAX:
-            raise ValueError(f"--device-prefix: {path!r} is longer than {_NAME_SIZE_MAX}")
+            raise ValueError(f"{path!r} is longer than {_NAME_SIZE_MAX}")
 
 
-def _parse_access(mode: str, owner: str, group: str) -> tuple[int, int, int]:
-    """Return permission bits, user and group.
-
-    Raises:
-        ValueError: what cannot be, and why.
-    """
+def _parse_mode(mode: str) -> int:
     try:
         bits = int(mode, 8)
     except ValueError:
         bits = -1
     if not 0 <= bits <= _MODE_MAX:
-        raise ValueError(f"--mode {mode}: an octal number up to 0777")
+        raise ValueError(f"{mode}: must be an octal number up to 0777")
+    return bits
+
+
+def _parse_owner(owner: str) -> int:
     try:
-        uid = int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
+        return _id(int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid)
     except KeyError:
-        raise ValueError(f"--owner {owner}: there is no such user") from None
+        raise ValueError(f"{owner}: there is no such user") from None
+
+
+def _parse_group(group: str) -> int:
     try:
-        gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+        return _id(int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid)
     except KeyError:
-        raise ValueError(f"--group {group}: there is no such group") from None
-    if max(uid, gid) >= _NO_ID:
-        raise ValueError(f"--owner, --group: numbers end at {_NO_ID - 1}")
-    return bits, uid, gid
+        raise ValueError(f"{group}: there is no such group") from None
+
+
+def _id(number: int) -> int:
+    if number >= _NO_ID:
+        raise ValueError(f"{number}: numbers end at {_NO_ID - 1}")
+    return number
 
 
 class _Parser(argparse.ArgumentParser):

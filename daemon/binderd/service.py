@@ -153,7 +153,7 @@ class Service:
         now = int(time.time())
         directory = Directory(
             settings.devices,
-            settings.devices_max,
+            settings.max_devices,
             self._engine.forget_context,
             settings.access,
         )

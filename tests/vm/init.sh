@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # SPDX-License-Identifier: Apache-2.0
-# init.sh - from the initial RAM file system to the agent: the machine's first 20 lines.
+# init.sh - from the initial RAM file system to the agent, or to a system's own systemd.
 #
 # initramfs.py puts it into the archive as /init, beside /settings, /modules (in order) and busybox.
 
@@ -32,6 +32,34 @@ mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work roo
     fail "cannot put a writable layer over the host's files"
 
 cd /layer/root || fail "no root"
+mkdir -p lib/modules
+rm -rf "lib/modules/$release"
+if [ -n "$results" ]; then
+    mkdir -p ".$results"
+    mount -t 9p -o "rw,$from_host" results ".$results" || fail "cannot mount $results"
+fi
+
+# A Debian system of its own: what the agent needs is put in, and its systemd does the rest.
+if [ -n "$is_system" ]; then
+    mkdir -p ".$tests" "lib/modules/$release" etc/systemd/system/sysinit.target.wants
+    mount -t 9p -o "ro,cache=loose,$from_host" tests ".$tests" || fail "cannot mount $tests"
+    mount -t 9p -o "ro,cache=loose,$from_host" modules "lib/modules/$release" ||
+        fail "cannot mount the kernel's modules"
+    cat >etc/systemd/system/binderd-vm.service <<EOF
+[Unit]
+Description=The agent of make vm
+DefaultDependencies=no
+After=systemd-remount-fs.service systemd-tmpfiles-setup-dev.service
+[Service]
+Environment=PYTHONPATH=$tests PYTHONDONTWRITEBYTECODE=1
+ExecStart=/usr/bin/python3 -S -s -m vm.guest system
+OOMScoreAdjust=-1000
+EOF
+    ln -s ../binderd-vm.service etc/systemd/system/sysinit.target.wants/
+    exec /bin/switch_root /layer/root /lib/systemd/systemd
+fi
+
+ln -s "$module_folder" "lib/modules/$release"
 mount -t proc proc proc
 mount -t devtmpfs dev dev
 mount -t sysfs sys sys
@@ -45,13 +73,6 @@ ln -s /proc/self/fd dev/fd
 ln -s fd/0 dev/stdin
 ln -s fd/1 dev/stdout
 ln -s fd/2 dev/stderr
-mkdir -p lib/modules
-rm -rf "lib/modules/$release"
-ln -s "$module_folder" "lib/modules/$release"
-if [ -n "$results" ]; then
-    mkdir -p ".$results"
-    mount -t 9p -o "rw,$from_host" results ".$results" || fail "cannot mount $results"
-fi
 hostname binderd-vm
 ip link set lo up
 

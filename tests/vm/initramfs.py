@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from vm.kernel import Kernel
 
 HERE: Final = Path(__file__).resolve().parent
-MODULES: Final = (
-    *("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay"),
-    *("fuse", "cuse", "binder_linux"),
-)
+MODULES: Final = ("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay")
+# A system of its own loads them when it wants them, as it would anywhere.
+MODULES_UNDER_TEST: Final = ("fuse", "cuse", "binder_linux")
 # Of each test its own context, if it wants one; the driver makes them when it is loaded.
 DEVICES: Final = ("binder", "hwbinder", "vndbinder", *(f"binder{number}" for number in range(1, 9)))
 
@@ -51,10 +50,11 @@ class Archive:
             self.octets += bytes(-len(self.octets) % 4)
 
 
-def build(kernel: Kernel, settings: Mapping[str, str]) -> bytes:
+def build(kernel: Kernel, settings: Mapping[str, str], *, is_system: bool = False) -> bytes:
     """Return the archive.
 
     Args:
+        is_system: is the root a system of its own, with a systemd that is to be started?
         settings: shell variables for init.sh, beside those that are known here.
     """
     archive = Archive()
@@ -62,10 +62,12 @@ def build(kernel: Kernel, settings: Mapping[str, str]) -> bytes:
         archive.add(folder, stat.S_IFDIR | 0o755)
     program, data = stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
     archive.add("bin/busybox", program, _busybox())
-    for number, path in enumerate(kernel.module_files(*MODULES)):
+    names = MODULES if is_system else (*MODULES, *MODULES_UNDER_TEST)
+    for number, path in enumerate(kernel.module_files(*names)):
         archive.add(f"modules/{number:02}-{path.name.partition('.')[0]}", data, _unpack(path))
     everything = {
         "devices": ",".join(DEVICES),
+        "is_system": "yes" if is_system else "",
         "release": kernel.release,
         "module_folder": str(kernel.modules.resolve()),
         "python": str(Path(sys.executable).resolve()),

@@ -311,7 +311,7 @@ class Machine:
         archive, self._console, self._qemu_log = (
             self._resources.enter_context(_file_without_name()) for _ in range(3)
         )
-        archive.write(initramfs.build(unpacked, settings))
+        archive.write(initramfs.build(unpacked, settings, is_system=bool(self.settings.root)))
         archive.flush()
         self._channel, theirs = socket.socketpair()
         self._resources.callback(self._channel.close)

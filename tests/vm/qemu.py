@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vm import frames
@@ -24,6 +25,7 @@ KERNEL_ARGUMENTS: Final = (
     "console=ttyS0 quiet panic=-1 oops=panic rdinit=/init mitigations=off norandmaps nokaslr"
     " audit=0 nowatchdog"
 )
+TESTS: Final = Path(__file__).resolve().parents[1]
 # The random number instruction saves Python a wait of two seconds for entropy.
 PROCESSOR: Final = "Nehalem,+rdrand"
 
@@ -54,6 +56,8 @@ class Settings:
     accelerator: str = field(default_factory=_from_environment("VM_ACCEL", "tcg,thread=multi"))
     # The only folder of the host that the machine can write to; the same path inside.
     results: str = field(default_factory=_from_environment("VM_RESULTS", ""))
+    # A folder with a whole Debian system, whose systemd is started; default: the host's files.
+    root: str = field(default_factory=_from_environment("VM_ROOT", ""))
 
 
 def command_line(
@@ -78,7 +82,10 @@ def command_line(
     arguments += ["chardev:console", "-device", "virtio-serial-pci"]
     arguments += ["-chardev", f"socket,id=channel,fd={channel}"]
     arguments += ["-device", f"virtserialport,chardev=channel,name={frames.PORT}"]
-    arguments += _shared_folder("root", "/", "readonly=on")
+    arguments += _shared_folder("root", os.path.realpath(settings.root or "/"), "readonly=on")
+    if settings.root:
+        arguments += _shared_folder("tests", str(TESTS), "readonly=on")
+        arguments += _shared_folder("modules", str(kernel.modules), "readonly=on")
     if settings.results:
         arguments += _shared_folder("results", os.path.realpath(settings.results), "readonly=off")
     return arguments
