@@ -10,7 +10,7 @@ from binderd import config, service
 
 def main() -> int:
     """Run the daemon until it is told to end; return the exit status."""
-    return service.main(config.parse())
+    return service.main(config.parse(), config.load)
 
 
 if __name__ == "__main__":

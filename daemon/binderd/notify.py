@@ -26,3 +26,15 @@ def notify(*assignments: str) -> bool:
         channel.sendto("\n".join(assignments).encode(), socket.MSG_NOSIGNAL, address)
         return True
     return False
+
+
+def watchdog_seconds() -> float:
+    """Return how often, at least, the service manager wants to see ``WATCHDOG=1``; 0: not at all.
+
+    It says so in $WATCHDOG_USEC, for the process of $WATCHDOG_PID (sd_watchdog_enabled).
+    """
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    meant_for = os.environ.get("WATCHDOG_PID") or str(os.getpid())
+    if meant_for != str(os.getpid()) or not microseconds.isdecimal():
+        return 0.0
+    return int(microseconds) / 1e6

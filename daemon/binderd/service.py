@@ -38,10 +38,13 @@ from binderd.fuse.tree import Tree
 from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
 from binderd.introspect.tree import PLACES, LogTree
+from binderd.links import Links
+from binderd.log import set_log_level, start_log
 from binderd.memory.client import FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import TICK_SECONDS, Upkeep
-from binderd.notify import notify
+from binderd.notify import notify, watchdog_seconds
+from binderd.reload import Reload
 from binderd.start import (
     StartError,
     check_capabilities,
@@ -64,34 +67,39 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("binderd")
 
-_ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (*_ENDING_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
+_BEATS_PER_TIMEOUT: Final = 3  # so often is the service manager's watchdog fed
 _SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
 
 
-def main(settings: Settings) -> int:
-    """Run in the foreground until SIGTERM, SIGINT or an unmount; return the exit status."""
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log_level.upper(), format="binderd: %(message)s"
-    )
+def main(settings: Settings, reread: Callable[[], Settings]) -> int:
+    """Run in the foreground until SIGTERM, SIGINT or an unmount; return the exit status.
+
+    Args:
+        settings: what to serve.
+        reread: returns what the configuration says now; raises ConfigError.
+    """
     try:
+        start_log(settings.log_level, settings.log_to)
         check_capabilities()
         raise_descriptor_limit()
         limit = settings.stall_limit
         with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
-            trio.run(_serve, settings, restrict_keyboard_interrupt_to_checkpoints=True)
+            trio.run(_serve, settings, reread, restrict_keyboard_interrupt_to_checkpoints=True)
     except StartError as error:
         print(f"binderd: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, reread: Callable[[], Settings]) -> None:
     # Before the mount: a signal must never end us in a way that leaves it behind.
-    with trio.open_signal_receiver(signal.SIGUSR1, *_ENDING_SIGNALS) as signals:
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
         transports = transports_to_try(settings.transport)
         for transport in transports:
             try:
-                refusal = await _serve_through(transport, settings, signals)
+                refusal = await _serve_through(transport, settings, reread, signals)
             except StartError as error:
                 if transport == transports[-1]:
                     raise
@@ -104,17 +112,22 @@ async def _serve(settings: Settings) -> None:
 
 
 async def _serve_through(
-    transport: str, settings: Settings, signals: AsyncIterable[int]
+    transport: str,
+    settings: Settings,
+    reread: Callable[[], Settings],
+    signals: AsyncIterable[int],
 ) -> str | None:
     """Serve to the end; return why that transport does not do, None if it did."""
     doors = open_doors(settings, transport)
     service = None
     try:
-        service = Service(settings, doors)
+        service = Service(settings, reread, doors)
         await service.run(signals)
     finally:
         if service is None or service.refusal is None:
             notify("STOPPING=1")
+        if service is not None:
+            service.hide()
         complaint = doors.close()
         if complaint:
             _log.warning("%s", complaint)
@@ -128,20 +141,22 @@ class Service:
 
     Args:
         settings: what to serve.
+        reread: returns what the configuration says now; raises ConfigError.
         doors: where; their channels are the service's own from now on.
     """
 
-    def __init__(self, settings: Settings, doors: Doors) -> None:
+    def __init__(self, settings: Settings, reread: Callable[[], Settings], doors: Doors) -> None:
         outgoing: list[bytes] = []
         self._settings = settings
         self._mount = mount = doors.mount
         self._nodes = doors.nodes
-        self._engine = Engine(_limits(), clock=time.monotonic_ns)
+        self._engine = Engine(_limits(settings.limits), clock=time.monotonic_ns)
         self._watch = ThreadWatch()
         self._helper_moved = trio.Event()
         self._upkeep_due = trio.Event()
         self._upkeep = Upkeep(self._wake_upkeep, self._unmapped)
         self._channels: list[KernelFd] = []
+        self._pumps: list[Pump] = []
         self._injector = Injector(self, self._heed_helper_at, injects=settings.injects)
         self._opener = FileOpener(
             mount,
@@ -156,6 +171,10 @@ class Service:
             settings.max_devices,
             self._engine.forget_context,
             settings.access,
+        )
+        self._links = Links(settings.symlinks, mount.path) if mount is not None else None
+        self._reload = Reload(
+            settings, reread, directory, self._links, self._set_limits, self._set_log_level
         )
         self._tree = Tree(directory, now)
         self._device = BinderDevice(
@@ -196,11 +215,17 @@ class Service:
                 nursery.start_soon(self._heed_threads)
                 nursery.start_soon(self._heed_helper)
                 nursery.start_soon(self._do_upkeep)
+                nursery.start_soon(self._feed_watchdog)
                 if self._mount is not None and self._pump is not None:
                     nursery.start_soon(self._show_inside, self._mount)
                     nursery.start_soon(self._serve_door, self._pump, self._mount.path)
                 for node, pump in self._node_pumps.items():
                     nursery.start_soon(self._serve_door, pump, node.path)
+
+    def hide(self) -> None:
+        """Take away what leads to the devices."""
+        if self._links is not None:
+            self._links.close()
 
     def close(self) -> None:
         """Let go of the channels; whoever is still blocked in a request gets ECONNABORTED."""
@@ -217,8 +242,9 @@ class Service:
             channel.meet(other)
             other.meet(channel)
         self._channels.append(channel)
-        trace = _trace if _log.isEnabledFor(logging.DEBUG) else None
-        return Pump(channel, server, self._reply_failed, trace)
+        pump = Pump(channel, server, self._reply_failed, _tracer())
+        self._pumps.append(pump)
+        return pump
 
     def _make_node_pump(self, directory: Directory, name: str, number: int, node: CuseNode) -> Pump:
         listed = directory.find(name.encode())
@@ -259,9 +285,19 @@ class Service:
             if number == signal.SIGUSR1:
                 with suppress(OSError):  # nobody reads it
                     print(self._counts(), file=sys.stderr, flush=True)
+            elif number == signal.SIGHUP:
+                self._reload.run()
             else:
                 _log.info("%s: ending", signal.Signals(number).name)
                 self._end.cancel()
+
+    async def _feed_watchdog(self) -> None:
+        """Tell the service manager that requests are being served, as often as it wants to know."""
+        seconds = watchdog_seconds()
+        while seconds:
+            if all(pump.is_alive() for pump in self._pumps):
+                notify("WATCHDOG=1")
+            await trio.sleep(seconds / _BEATS_PER_TIMEOUT)
 
     async def _heed_threads(self) -> None:
         """Tell the engine of client threads that have ended."""
@@ -332,10 +368,20 @@ class Service:
         self._closed_doors -= 1
         if self._closed_doors:
             return
+        if self._links is not None:
+            self._restrictions += self._links.update(self._reload.settings.devices)
         _log.info("ready: %s", self._where)
         for line in self._restrictions:
             _log.warning("%s", line)
         notify("READY=1", f"STATUS=Serving {self._where}")
+
+    def _set_log_level(self, level: str) -> None:
+        set_log_level(level)
+        for pump in self._pumps:
+            pump.trace = _tracer()
+
+    def _set_limits(self, chosen: Sequence[tuple[str, int]]) -> None:
+        self._engine.limits = _limits(chosen)
 
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
         with scope:
@@ -431,7 +477,7 @@ class Service:
         prefixes = [f"/dev/{self._settings.device_prefix}"] if self._nodes else []
         if self._mount is not None:
             prefixes.insert(0, f"{self._mount.path}/")
-        names = ",".join(self._settings.devices)
+        names = ",".join(self._reload.settings.devices)
         names = f"{{{names}}}" if "," in names else names
         return " and ".join(f"{prefix}{names}" for prefix in prefixes)
 
@@ -488,12 +534,21 @@ class Complaints:
         return True
 
 
+def _tracer() -> Callable[[bool, bytes], None] | None:
+    return _trace if _log.isEnabledFor(logging.DEBUG) else None
+
+
 def _trace(is_request: bool, frame: bytes) -> None:
     _log.debug("%s", describe_request(frame) if is_request else describe_reply(frame))
 
 
-def _limits() -> Limits:
-    """Return the engine's limits; files on their way may take a quarter of our descriptors."""
+def _limits(chosen: Sequence[tuple[str, int]]) -> Limits:
+    """Return the engine's limits; files on their way may take a quarter of our descriptors.
+
+    Args:
+        chosen: fields that the configuration wants otherwise.
+    """
     limits = Limits()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limits._replace(files=min(limits.files, soft // 4))
+    limits = limits._replace(files=min(limits.files, soft // 4))
+    return limits._replace(**dict(chosen))

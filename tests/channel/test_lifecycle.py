@@ -57,7 +57,7 @@ def test_a_daemon_comes_and_goes(place: Path, tmp_path: Path) -> None:
     assert mount_at(str(place)) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_directory_that_was_there_stays(place: Path, number: int) -> None:
     place.mkdir()
     with running(place, "--device", "one") as daemon:
@@ -144,7 +144,7 @@ def test_a_kernel_of_another_protocol_gets_a_clear_error(place: Path) -> None:
     code = (
         "import sys; from binderd import service, config; from binderd.fuse import session\n"
         "session.abi.FUSE_KERNEL_VERSION += 1\n"  # which no kernel speaks yet
-        f"sys.exit(service.main(config.Settings({str(place)!r})))"
+        f"sys.exit(service.main(config.Settings({str(place)!r}), config.load))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -106,6 +106,14 @@ class KernelFd:
             self._heed()
         return bool(ready)
 
+    def is_waiting(self) -> bool:
+        """Return whether there is something to read."""
+        if self._fd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
+
     async def wait(self) -> None:
         """Wait until there is something to read; always a checkpoint.
 

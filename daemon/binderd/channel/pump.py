@@ -35,7 +35,7 @@ class Pump:
         trace: called with (True, request) and (False, reply), for debugging only.
     """
 
-    __slots__ = ("_channel", "_report_bug", "_session", "_trace")
+    __slots__ = ("_channel", "_report_bug", "_rounds", "_rounds_seen", "_session", "trace")
 
     def __init__(
         self,
@@ -47,7 +47,9 @@ class Pump:
         self._channel = channel
         self._session = session
         self._report_bug = report_bug
-        self._trace = trace
+        self.trace = trace
+        self._rounds = 0  # how often has the loop gone round?
+        self._rounds_seen = -1  # by the last ``is_alive``
 
     async def run(self) -> None:
         """Serve until the file system is unmounted.
@@ -57,6 +59,7 @@ class Pump:
         """
         channel, turns = self._channel, 0
         while True:
+            self._rounds += 1
             size = self._serve() if channel.fileno() >= 0 else WOULD_BLOCK
             if size == ENDED:
                 return
@@ -72,20 +75,28 @@ class Pump:
     def _serve(self) -> int:
         """Handle what is there, at most a batch; results as ``serve_batch``."""
         channel = self._channel
-        if self._trace is None:
+        if self.trace is None:
             return serve_batch(
                 channel.fileno(), channel.buffers, self._session, BATCH_SIZE, self._report_bug
             )
         size = channel.read()
         if size > 0:
-            self._trace(True, bytes(channel.buffer[:size]))
+            self.trace(True, bytes(channel.buffer[:size]))
             self._session.receive(channel.buffer, size)
             self.flush()
         return size
 
+    def is_alive(self) -> bool:
+        """Whether the loop has gone round since the last time this was asked, or has no reason to.
+
+        It has one while a request waits to be read.
+        """
+        seen, self._rounds_seen = self._rounds_seen, self._rounds
+        return seen != self._rounds or not self._channel.is_waiting()
+
     def flush(self) -> None:
         """Write the session's frames; never waits."""
-        if self._trace is not None:
+        if self.trace is not None:
             for frame in self._session.outgoing:
-                self._trace(False, frame)
+                self.trace(False, frame)
         write_all(self._channel.fileno(), self._session.outgoing, self._report_bug)

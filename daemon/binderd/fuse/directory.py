@@ -94,9 +94,7 @@ class Directory:
         self._next_minor = 1  # binder-control has 0
         self._next_position = 0
         for name in names:
-            mode, uid, gid = access
-            device = self._create(name.encode(), self._take_minor(), mode)
-            device.uid, device.gid = uid, gid
+            self._create(name.encode(), self._take_minor(), access)
 
     def __len__(self) -> int:
         """How many names are there?"""
@@ -126,8 +124,40 @@ class Directory:
         if errno:
             heappush(self._free_minors, minor)
         else:
-            self._create(name, minor, ADDED_MODE)
+            self._create(name, minor, (ADDED_MODE, 0, 0))
         return errno, minor
+
+    def configure(
+        self,
+        old: Sequence[str],
+        new: Sequence[str],
+        count_max: int,
+        access: tuple[int, int, int],
+    ) -> list[str]:
+        """Change which devices were asked for at the start, beside those that others have added.
+
+        Args:
+            old: names that were asked for until now. Those that are not wanted any more are
+                removed; open files of them work on.
+            new: names that are asked for now.
+            count_max: how many devices there may be at once.
+            access: permission bits, user and group of new ones.
+
+        Returns:
+            The names that could not be added: something has them, or there are too many.
+        """
+        self._count_max = count_max
+        for name in old:
+            if name not in new:
+                self.remove(name.encode())
+        missing = [name for name in new if name not in old]
+        refused = []
+        for name in missing:
+            if len(self._by_context) >= count_max or self._check_new(name.encode()):
+                refused.append(name)
+            else:
+                self._create(name.encode(), self._take_minor(), access)
+        return refused
 
     def remove(self, name: bytes) -> int:
         """Remove a name; return 0 or ENOENT. Open files of the device work on."""
@@ -182,14 +212,15 @@ class Directory:
             return EACCES
         return EEXIST if name in self._by_name or name in FIXED_NAMES else 0
 
-    def _create(self, name: bytes, minor: int, mode: int) -> Device:
+    def _create(self, name: bytes, minor: int, access: tuple[int, int, int]) -> Device:
         # Differs: contexts of the driver may have equal names in its logs, after a rename or an
         # unlink; here the later one has its minor number behind the name.
         context = name.decode("utf-8", "surrogateescape")
         if context in self._by_context:
             context = f"{context}#{minor}"
         self._next_position += 1
-        device = Device(name, context, minor, self._next_position, mode)
+        device = Device(name, context, minor, self._next_position, access[0])
+        device.uid, device.gid = access[1:]
         self._by_name[name] = self._by_context[context] = device
         return device
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGHUP: taking over what the configuration says now, as far as a running daemon can.
+
+Nothing here may know requests or trio.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from binderd.config import changed
+from binderd.config_file import ConfigError
+from binderd.notify import notify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from binderd.config import Settings
+    from binderd.fuse.directory import Directory
+    from binderd.links import Links
+
+_log: Final = logging.getLogger("binderd")
+
+
+class Reload:
+    """What can be changed, and the settings that are in force.
+
+    Args:
+        settings: those that the daemon was started with.
+        reread: returns what the configuration says now; raises ConfigError.
+        directory: the devices.
+        links: to them, None if there can be none.
+        set_limits: called with the limits that are not the default.
+        set_log_level: called with the new one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reread: Callable[[], Settings],
+        directory: Directory,
+        links: Links | None,
+        set_limits: Callable[[Sequence[tuple[str, int]]], None],
+        set_log_level: Callable[[str], None],
+    ) -> None:
+        self.settings = settings
+        self._reread = reread
+        self._directory = directory
+        self._links = links
+        self._set_limits = set_limits
+        self._set_log_level = set_log_level
+
+    def run(self) -> None:
+        """Read the configuration and take it over; a mistake leaves all as it was."""
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            wanted = self._reread()
+        except ConfigError as error:
+            _log.error("SIGHUP: all stays as it was: %s", error)
+        else:
+            self._take_over(wanted)
+        notify("READY=1")
+
+    def _take_over(self, wanted: Settings) -> None:
+        taken, left = changed(self.settings, wanted)
+        if "log_level" in taken:
+            self._set_log_level(wanted.log_level)
+        if "limits" in taken:
+            self._set_limits(wanted.limits)
+        devices = self._change_devices(wanted)
+        self.settings = replace(
+            self.settings,
+            devices=devices,
+            max_devices=wanted.max_devices,
+            log_level=wanted.log_level,
+            limits=wanted.limits,
+        )
+        _log.info("SIGHUP: %s", f"a new {', '.join(taken)}" if taken else "nothing is new")
+        if left:
+            _log.warning("SIGHUP: a new %s needs a restart", ", ".join(left))
+
+    def _change_devices(self, wanted: Settings) -> tuple[str, ...]:
+        """Return what devices there are now."""
+        old = self.settings.devices
+        if self.settings.transport in {"cuse", "both"}:
+            if wanted.devices != old:
+                _log.warning("SIGHUP: other character devices need a restart")
+            return old
+        refused = self._directory.configure(
+            old, wanted.devices, wanted.max_devices, self.settings.access
+        )
+        for name in refused:
+            _log.error("SIGHUP: no device %r: its name is taken, or there are too many", name)
+        devices = tuple(name for name in wanted.devices if name not in refused)
+        for complaint in self._links.update(devices) if self._links is not None else ():
+            _log.warning("SIGHUP: %s", complaint)
+        return devices
