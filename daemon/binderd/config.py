@@ -118,13 +118,15 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser = _make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.print_config:
-        parser.exit(0, example())
+        print(example(), end="")
+        parser.exit()
     try:
         settings = load(arguments)
     except ConfigError as error:
         parser.exit(2, f"binderd: {error}\n")
     if chosen.check_config:
-        parser.exit(0, f"{chosen.config or DEFAULT_FILE}: nothing is wrong with it\n")
+        print(f"{chosen.config or DEFAULT_FILE}: nothing is wrong with it")
+        parser.exit()
     return settings
 
 

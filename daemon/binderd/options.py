@@ -55,6 +55,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     reloads: bool = False  # does SIGHUP change it in a running daemon?
     argument: str = ""  # what it is called on the command line if it is not --name
+    service: object = None  # what the system service has, if that is not the default
 
 
 OPTIONS: Final = (
@@ -107,7 +108,8 @@ OPTIONS: Final = (
         "",
         "DIR",
         "make DIR/NAME a symbolic link to each device where nothing else has that name, and take "
-        "the links away again at the end; the service has /dev, so that /dev/binder works",
+        "the links away again at the end; the system service has /dev, so that /dev/binder works",
+        service="/dev",
     ),
     Option("mode", OCTAL, f"{CONFIGURED_MODE:04o}", "OCTAL", "permissions of the devices"),
     Option("owner", ACCOUNT, "0", "USER", "whose they are: a name or number"),
@@ -173,7 +175,7 @@ derived from the machine (memory, RLIMIT_NOFILE) stands here as an example."""
 
 
 def example() -> str:
-    """Return a configuration file with every option in comments, each with its default."""
+    """Return the system service's configuration file: every option, most of them in comments."""
     parts = [_comment(_EXAMPLE_HEAD)]
     for option in OPTIONS:
         text = option.text[0].upper() + option.text[1:] + "."
@@ -181,7 +183,10 @@ def example() -> str:
             text += f" One of: {', '.join(option.choices)}."
         if option.reloads:
             text += " (reload)"
-        parts.append(f"{_comment(text)}\n#{option.name} = {toml_value(option.default)}")
+        value = f"#{option.name} = {toml_value(option.default)}"
+        if option.service is not None:
+            value = f"{option.name} = {toml_value(option.service)}"
+        parts.append(f"{_comment(text)}\n{value}")
     limits = Limits()
     numbers = [f"#{name} = {getattr(limits, field)}" for name, field in LIMIT_NAMES.items()]
     parts.append("\n".join([_comment(_LIMITS_HEAD), f"[{LIMITS_TABLE}]", *numbers]))

@@ -30,13 +30,13 @@ def load_text(file: Path, text: str, *arguments: str) -> Settings:
     return load(["--config", str(file), *arguments])
 
 
-def test_the_example_says_nothing_and_its_defaults_are_the_defaults(file: Path) -> None:
-    assert load_text(file, example()) == Settings()
+def test_the_example_is_the_services_and_its_comments_are_the_defaults(file: Path) -> None:
+    assert load_text(file, example()) == Settings(symlinks="/dev")
     head, _, limits = example().partition("[limits]")
     uncommented = [
         line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in head.split("\n")
     ]
-    assert load_text(file, "\n".join(uncommented)) == Settings()
+    assert load_text(file, "\n".join(uncommented)) == Settings(symlinks="/dev")
     assert len([line for line in uncommented if "=" in line and line[:1] != "#"]) == len(OPTIONS)
     numbers = [line[1:] for line in limits.splitlines() if line]
     assert len(load_text(file, "[limits]\n" + "\n".join(numbers)).limits) == len(numbers)
@@ -179,5 +179,12 @@ def test_check_config(file: Path, text: str, status: int, said: str) -> None:
     command = [sys.executable, "-m", "binderd", "--check-config", "--config", str(file)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == status
-    assert said in done.stdout + done.stderr
+    assert said in (done.stderr if status else done.stdout)
     assert (done.stdout + done.stderr).count("\n") == 1
+
+
+def test_print_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        config.parse(["--print-config"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == example()
