@@ -8,15 +8,14 @@ The machine is changed for real: in a mount namespace whose /dev lacks what a ca
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
 from binderd.channel import syscalls
 from binderd.channel.mounts import mount_at
-from channel.helpers import SECONDS_MAX, needs_fuse, running
-from channel.namespaces import binderd, command, line_with, run, started
+from channel.helpers import needs_fuse, running
+from channel.namespaces import binderd, command, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,65 +170,6 @@ def test_a_served_place_is_never_answered_with_devices(
         assert text.endswith("stop it, or name another directory with --mount\n")
         assert "binder" in os.listdir(place / "m"), "the first one goes on"
         assert first.end() == 0
-
-
-@pytest.mark.skipif(not HAS_CUSE, reason="needs /dev/cuse")
-@pytest.mark.parametrize(
-    ("devices", "arguments", "reason"),
-    [(("cuse",), (), NO_FUSE), (("fuse", "cuse"), ("--passthrough", "off"), "--passthrough off")],
-)
-def test_what_is_missing_is_made_up_for_by_cuse(
-    place: Path, stage: Path, devices: tuple[str, ...], arguments: tuple[str, ...], reason: str
-) -> None:
-    options = ["--device=binder", "--device-prefix", PREFIX, "--mode=640", *arguments]
-    words = command(stage, devices, "", *binderd("--mount", place / "m", *options))
-    with started(words) as daemon:
-        assert reason in line_with(daemon, ": taking CUSE")
-        line_with(daemon, "ready:")
-        status = os.stat(f"/proc/{daemon.pid}/root/dev/{PREFIX}binder")
-        assert status.st_mode & 0o777 == 0o640
-        daemon.terminate()
-        assert daemon.wait(SECONDS_MAX) == 0
-    assert list(place.iterdir()) == []
-
-
-@pytest.mark.skipif(not HAS_CUSE, reason="needs /dev/cuse")
-def test_a_taken_name_behind_a_missing_transport(place: Path, stage: Path) -> None:
-    """Both reasons are told, and that files would do for those who know the extension."""
-    name = f"binderd-taken-{os.getpid()}"
-    case = Case(
-        "taken",
-        ("--passthrough off", f"/dev/{name}binder is there already", EXTENSION),
-        ("--passthrough=off", "--device=binder", "--device-prefix", name),
-        devices=("fuse", "cuse"),
-        before=f"touch /dev/{name}binder",
-    )
-    ends(case, place, stage)
-
-
-@pytest.mark.skipif(not HAS_CUSE, reason="needs /dev/cuse")
-def test_only_a_node_that_is_known_to_be_ours_is_removed(place: Path, stage: Path) -> None:
-    """Where we make nodes ourselves a dead daemon leaves them; others' look alike."""
-    options = ("--transport=cuse", "--device=binder", "--device-prefix", PREFIX)
-    again = " ".join(map(str, binderd("--mount", place / "m", *options)))
-    kill = (
-        f"{again} 2>$PLACE/log & pid=$!; until grep -q ready: $PLACE/log; do sleep 0.1; done; "
-        f"kill -9 $pid; wait $pid || true; test -c /dev/{PREFIX}binder"
-    )
-    words = binderd("--mount", place / "m", *options)
-    with started(command(stage, ("cuse",), f"PLACE='{place}'; {kill}", *words)) as daemon:
-        line_with(daemon, "ready:")
-        daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(SECONDS_MAX) == 0
-    (place / "log").unlink()
-    case = Case(
-        "foreign node",
-        ("a node without a device, and not known to be ours: remove it",),
-        options,
-        devices=("cuse",),
-        before=f"mkdir /dev/{PREFIX}; mknod /dev/{PREFIX}binder c 240 4000",
-    )
-    ends(case, place, stage)
 
 
 def test_a_foreign_mount_stays_as_it_is(place: Path, stage: Path) -> None:

@@ -237,7 +237,7 @@ class _Claim:
             raise
         claim = cls(path, parent, fd, is_made=is_made)
         try:
-            _remove_stale(path)
+            remove_dead(path)
         except OSError as error:
             claim.give_up()
             raise StartError(explain(error, f"cannot see what is mounted on {path}")) from None
@@ -308,7 +308,7 @@ def _open(parent: int, name: str, path: str) -> int:
         raise StartError(explain(error, f"cannot open {path}", ELSEWHERE)) from None
 
 
-def _remove_stale(path: str) -> None:
+def remove_dead(path: str) -> None:
     """Unmount what dead daemons have left, and nothing that anybody may still serve."""
     is_removed = True
     while is_removed:
