@@ -40,7 +40,8 @@ examples:
   mount --rbind /dev/binderfs /somewhere/else
                                              the same devices in another place: bind the
                                              directory, never a single file of it
-  umount --recursive /dev/binderfs           ends it, too
+  umount --recursive /dev/binderfs           ends it, as a failure (status 3); with --lazy when
+                                             the last user has gone
   binderd --transport cuse                   /dev/{binder,hwbinder,vndbinder}, character devices
   binderd --transport both --device-prefix binderd/
                                              /dev/binderd/binder beside /dev/binderfs/binder and
@@ -54,6 +55,10 @@ It runs in the foreground, as root, and says on stderr when it is ready (and to 
 manager through $NOTIFY_SOCKET). SIGTERM, SIGINT and SIGHUP take all away and end it. SIGUSR1 writes
 one line of JSON to stderr: how many processes, threads, nodes, references and buffers live, how
 many files are open, how many pages the receive buffers take.
+
+Exit status: 0 after one of those signals; 1 if it cannot serve what it was asked to, with the
+reason in one line; 2 for a mistake on the command line; 3 if somebody else unmounted what it
+serves, or aborted its connection.
 
 Needs /dev/fuse on Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH, or else /dev/cuse (modprobe
 cuse), whose clients get their receive area through an extension: binderclient and programs that
@@ -186,7 +191,8 @@ def _add_transports(parser: _Parser) -> None:
         choices=TRANSPORTS,
         default="auto",
         help="how the devices reach programs: as files in --mount, as character devices in /dev, "
-        "or both; auto: files if the kernel lets them be mapped, else devices (default: auto)",
+        "or both; auto: files if the kernel lets them be mapped, else devices. A wrong --mount is "
+        "never answered with devices (default: auto)",
     )
     parser.add_argument(
         "--device-prefix",

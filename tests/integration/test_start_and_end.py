@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -63,6 +64,28 @@ def test_too_few_descriptors(place: Path, count: int) -> None:
 
 def test_just_enough_descriptors(place: Path) -> None:
     comes_and_goes(in_shell(f"ulimit -n {DESCRIPTORS_MIN}", binderd("--mount", place)))
+
+
+def test_a_full_table_of_descriptors_leaves_nothing_behind(place: Path) -> None:
+    with started(in_shell(f"ulimit -n {DESCRIPTORS_MIN}", binderd("--mount", place))) as daemon:
+        line_with(daemon, "ready:")
+        files: list[int] = []
+        device = f"/proc/{daemon.pid}/root{place}/binder"  # its mount namespace is its own
+        try:
+            for _ in range(DESCRIPTORS_MIN):
+                with suppress(OSError):
+                    files.append(os.open(device, os.O_RDWR))
+            assert len(files) < DESCRIPTORS_MIN
+            daemon.terminate()
+            _, text = daemon.communicate(timeout=PATIENCE)
+        finally:
+            for fd in files:
+                with suppress(OSError):  # its flush finds nobody; it is closed all the same
+                    os.close(fd)
+    assert daemon.returncode == 0, text
+    assert "Traceback" not in text
+    assert "by hand" not in text
+    assert not place.exists()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ FSTYPE: Final = "fuse.binderd"  # the part behind the dot is ours: it shows in m
 _FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _ROOT_MODE: Final = "40755"  # octal, as the kernel wants it
 _BACKING_ID_SIZE: Final = 4  # bytes
+_RESERVE: Final = 4  # descriptors
 
 
 class FuseMount:
@@ -63,7 +64,7 @@ class FuseMount:
     Use ``FuseMount.at``.
     """
 
-    __slots__ = ("_claim", "_entry", "device", "fd", "path")
+    __slots__ = ("_claim", "_entry", "_reserve", "device", "fd", "path")
 
     def __init__(self, claim: _Claim, fd: int, entry: MountEntry) -> None:
         self.path = claim.path
@@ -71,6 +72,8 @@ class FuseMount:
         self.device = entry.device  # (major, minor) as /proc/PID/maps shows it
         self._claim = claim
         self._entry = entry
+        # Clients can fill our table of descriptors, and unmounting takes some.
+        self._reserve = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_RESERVE)]
 
     @classmethod
     def at(cls, directory: str) -> FuseMount:
@@ -133,6 +136,8 @@ class FuseMount:
         """
         # No descriptor keeps hold of our mount, because then a plain umount by the administrator
         # would fail with EBUSY. So we look where it is, and whether what is on top there is ours.
+        while self._reserve:
+            os.close(self._reserve.pop())
         try:
             complaints = [self._unmount(entry) for entry in read_mounts() if self._is_ours(entry)]
         except OSError as error:
