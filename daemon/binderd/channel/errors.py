@@ -7,10 +7,9 @@ text says why and what to do, and is true by itself: whoever catches one adds no
 
 from __future__ import annotations
 
-from errno import EACCES, EDQUOT, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EPERM, EROFS
+from errno import EACCES, EMFILE, ENFILE, ENOMEM, EPERM
 from typing import Final
 
-ELSEWHERE: Final = "name another directory with --mount"
 _RIGHTS: Final = "start as root; a container needs --cap-add SYS_ADMIN, and no profile against it"
 # What to do about an error of the system, whatever it was that failed.
 _ADVICE: Final = {
@@ -19,11 +18,6 @@ _ADVICE: Final = {
     EMFILE: "raise the limit of open files (ulimit -n, LimitNOFILE=)",
     ENFILE: "the whole system has too many files open (sysctl fs.file-max)",
     ENOMEM: "give it more memory",
-    ENOSPC: f"free some space or inodes there, or {ELSEWHERE}",
-    EDQUOT: f"free some space or inodes there, or {ELSEWHERE}",
-    EROFS: ELSEWHERE,
-    ENOENT: f"make it first, or {ELSEWHERE}",
-    ENOTDIR: ELSEWHERE,
 }
 
 

@@ -25,9 +25,11 @@ from errno import (
     EACCES,
     EDQUOT,
     EEXIST,
-    EINVAL,
+    EMFILE,
+    ENFILE,
     ENODEV,
     ENOENT,
+    ENOMEM,
     ENOSPC,
     ENOTDIR,
     ENXIO,
@@ -38,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel import syscalls
-from binderd.channel.errors import ELSEWHERE, StartError, Unsupported, explain
+from binderd.channel.errors import StartError, Unsupported, explain
 from binderd.channel.mounts import hold, mount_at, read_mounts
 from binderwire.fuse_abi import (
     FUSE_DEV_IOC_BACKING_CLOSE,
@@ -56,6 +58,9 @@ _FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _ROOT_MODE: Final = "40755"  # octal, as the kernel wants it
 _BACKING_ID_SIZE: Final = 4  # bytes
 _RESERVE: Final = 4  # descriptors
+_ELSEWHERE: Final = "name another directory with --mount"
+_MAKE_IT: Final = f"make it first, or {_ELSEWHERE}"
+_FREE_SPACE: Final = f"free some space or inodes there, or {_ELSEWHERE}"
 
 
 class FuseMount:
@@ -73,7 +78,7 @@ class FuseMount:
         self._claim = claim
         self._entry = entry
         # Clients can fill our table of descriptors, and unmounting takes some.
-        self._reserve = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_RESERVE)]
+        self._reserve = [os.dup(fd) for _ in range(_RESERVE)]
 
     @classmethod
     def at(cls, directory: str) -> FuseMount:
@@ -233,8 +238,8 @@ class _Claim:
         try:
             parent = syscalls.open_below_mounts(parent_path)
         except OSError as error:
-            advice = ELSEWHERE if error.errno == EINVAL else ""  # an unbindable mount, for example
-            raise StartError(explain(error, f"cannot reach {parent_path}", advice)) from None
+            advice = _MAKE_IT if error.errno == ENOENT else ""
+            raise StartError(_explain(error, f"cannot reach {parent_path}", advice)) from None
         try:
             fd, is_made = _lock_directory(parent, name, path)
         except BaseException:
@@ -279,7 +284,7 @@ def _lock_directory(parent: int, name: str, path: str) -> tuple[int, bool]:
             os.close(fd)
             if error.errno != EWOULDBLOCK:
                 raise StartError(explain(error, f"cannot lock {path}")) from None
-            raise StartError(f"another binderd serves {path}: stop it, or {ELSEWHERE}") from None
+            raise StartError(f"another binderd serves {path}: stop it, or {_ELSEWHERE}") from None
         if os.fstat(fd).st_nlink:
             return fd, is_made
         os.close(fd)  # the same, between our open and our lock
@@ -292,8 +297,7 @@ def _make(parent: int, name: str, path: str) -> bool:
         os.mkdir(name, 0o755, dir_fd=parent)
     except OSError as error:
         if error.errno != EEXIST:
-            advice = "" if error.errno in {ENOSPC, EDQUOT} else ELSEWHERE
-            raise StartError(explain(error, f"cannot make {path}", advice)) from None
+            raise StartError(_explain(error, f"cannot make {path}")) from None
         return False
     return True
 
@@ -308,9 +312,9 @@ def _open(parent: int, name: str, path: str) -> int:
             return -1
         if error.errno == ENOTDIR:
             raise StartError(
-                f"cannot mount on {path}, which is not a directory: {ELSEWHERE}"
+                f"cannot mount on {path}, which is not a directory: {_ELSEWHERE}"
             ) from None
-        raise StartError(explain(error, f"cannot open {path}", ELSEWHERE)) from None
+        raise StartError(_explain(error, f"cannot open {path}")) from None
 
 
 def remove_dead(path: str) -> None:
@@ -327,10 +331,10 @@ def _look(path: str) -> None:
     entry = mount_at(path)
     if entry is not None:
         raise StartError(
-            f"{path} is a mount point already ({entry.fstype}): unmount it, or {ELSEWHERE}"
+            f"{path} is a mount point already ({entry.fstype}): unmount it, or {_ELSEWHERE}"
         )
     if os.listdir(path):
-        raise StartError(f"{path} is not empty, and a mount would hide what is in it: {ELSEWHERE}")
+        raise StartError(f"{path} is not empty, and a mount would hide what is in it: {_ELSEWHERE}")
 
 
 def _mount(path: str, options: str) -> MountEntry:
@@ -346,3 +350,12 @@ def _mount(path: str, options: str) -> MountEntry:
     if entry is None or entry.fstype != FSTYPE:
         raise StartError(f"{path}: something else was mounted at the same moment")
     return entry
+
+
+def _explain(error: OSError, what: str, advice: str = "") -> str:
+    """Return what is wrong with the place, and what to do; see ``explain``."""
+    if error.errno in {EMFILE, ENFILE, ENOMEM}:
+        return explain(error, what)
+    if error.errno in {ENOSPC, EDQUOT}:
+        advice = _FREE_SPACE
+    return explain(error, what, advice or _ELSEWHERE)
