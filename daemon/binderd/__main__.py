@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import sys
 
-from binderd import config, service
+from binderd import preflight
 
 
 def main() -> int:
     """Run the daemon until it is told to end; return the exit status."""
+    missing = preflight.prepare()
+    if missing is not None:
+        preflight.say("binderd", missing)
+        return 1
+    from binderd import config, service  # what it takes to load them has been looked at now
+
     return service.main(config.parse(), config.load)
 
 

@@ -55,7 +55,8 @@ examples:
   mount --rbind /dev/binderfs /somewhere/else
                                              the same devices in another place: bind the
                                              directory, never a single file of it
-  umount --recursive /dev/binderfs           ends it, too
+  umount --recursive /dev/binderfs           ends it, as a failure (status 3); with --lazy when
+                                             the last user has gone
   binderd --transport cuse                   /dev/{binder,hwbinder,vndbinder}, character devices
   binderd --transport both --device-prefix binderd/
                                              /dev/binderd/binder beside /dev/binderfs/binder and
@@ -72,6 +73,10 @@ manager through $NOTIFY_SOCKET). SIGTERM and SIGINT take all away and end it. SI
 configuration again and changes what can be changed in a running daemon. SIGUSR1 writes one line
 of JSON to stderr: how many processes, threads, nodes, references and buffers live, how many files
 are open, how many pages the receive buffers take.
+
+Exit status: 0 after one of those signals; 1 if it cannot serve what it was asked to, with the
+reason in one line; 2 for a mistake on the command line; 3 if somebody else unmounted what it
+serves, or aborted its connection.
 
 Needs /dev/fuse on Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH, or else /dev/cuse (modprobe
 cuse), whose clients get their receive area through an extension: binderclient and programs that

@@ -12,7 +12,7 @@ import sys
 from logging.handlers import SysLogHandler
 from typing import Final
 
-from binderd.start import StartError
+from binderd.channel.errors import StartError
 
 SYSLOG: Final = "/dev/log"
 

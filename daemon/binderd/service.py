@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from binderd import watchdog
-from binderd.channel.cuse_node import CuseNode, NodeError, has_cuse
+from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
@@ -33,7 +33,7 @@ from binderd.engine.engine import Engine
 from binderd.engine.limits import Limits
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
-from binderd.fuse.session import READ_BUFFER_SIZE, Session
+from binderd.fuse.session import NOT_MAPPABLE, READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
 from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
@@ -46,11 +46,11 @@ from binderd.memory.upkeep import TICK_SECONDS, Upkeep
 from binderd.notify import notify, watchdog_seconds
 from binderd.reload import Reload
 from binderd.start import (
-    StartError,
     check_capabilities,
-    explain,
+    check_proc,
     open_doors,
     raise_descriptor_limit,
+    sum_up,
     transports_to_try,
 )
 from binderwire.describe import describe_reply, describe_request
@@ -59,6 +59,7 @@ from binderwire.fuse_abi import OPCODES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Sequence
 
+    from binderd.channel.cuse_node import CuseNode
     from binderd.channel.fuse_mount import FuseMount
     from binderd.config import Settings
     from binderd.engine.process import Process
@@ -71,54 +72,70 @@ _ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_ENDING_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 _BEATS_PER_TIMEOUT: Final = 3  # so often is the service manager's watchdog fed
 _SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
+_STATUS_LOST: Final = 3  # somebody else took away what we serve
 
 
 def main(settings: Settings, reread: Callable[[], Settings]) -> int:
-    """Run in the foreground until SIGTERM, SIGINT or an unmount; return the exit status.
+    """Run in the foreground until it is time to end.
 
     Args:
         settings: what to serve.
         reread: returns what the configuration says now; raises ConfigError.
+
+    Returns:
+        The exit status: 0 after SIGTERM or SIGINT, 3 if somebody else took away what is
+        served, 1 if it cannot be served.
     """
     try:
         start_log(settings.log_level, settings.log_to)
+        check_proc()
         check_capabilities()
         raise_descriptor_limit()
         limit = settings.stall_limit
         with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
-            trio.run(_serve, settings, reread, restrict_keyboard_interrupt_to_checkpoints=True)
+            return trio.run(
+                _serve, settings, reread, restrict_keyboard_interrupt_to_checkpoints=True
+            )
     except StartError as error:
-        print(f"binderd: {error}", file=sys.stderr)
-        return 1
-    return 0
+        reason = str(error)
+    except OSError as error:
+        what = f"cannot go on: {error.filename}" if error.filename else "cannot go on"
+        reason = explain(error, what)
+    with suppress(OSError):  # nobody hears it
+        print(f"binderd: {reason}", file=sys.stderr, flush=True)
+    return 1
 
 
-async def _serve(settings: Settings, reread: Callable[[], Settings]) -> None:
+async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
+    missing: list[Unsupported] = []
     # Before the mount: a signal must never end us in a way that leaves it behind.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
-        transports = transports_to_try(settings.transport)
-        for transport in transports:
+        for transport in transports_to_try(settings.transport):
             try:
-                refusal = await _serve_through(transport, settings, reread, signals)
+                doors = open_doors(settings, transport)
+                for reason in missing:
+                    _log.info("%s: taking %s", reason, transport.upper())
+                is_lost = await _serve_through(doors, settings, reread, signals)
+            except Unsupported as error:
+                missing.append(error)
             except StartError as error:
-                if transport == transports[-1]:
-                    raise
-                refusal = str(error)
-            if refusal is None:
-                return
-            if transport == transports[-1] or not has_cuse():
-                raise StartError(explain(refusal) if settings.transport == "auto" else refusal)
-            _log.info("%s: trying CUSE", refusal)
+                raise sum_up(missing, error) from None
+            else:
+                return _STATUS_LOST if is_lost else 0
+    raise sum_up(missing[:-1], missing[-1])
 
 
 async def _serve_through(
-    transport: str,
+    doors: Doors,
     settings: Settings,
     reread: Callable[[], Settings],
     signals: AsyncIterable[int],
-) -> str | None:
-    """Serve to the end; return why that transport does not do, None if it did."""
-    doors = open_doors(settings, transport)
+) -> bool:
+    """Serve to the end; return whether that is because somebody took away what we serve.
+
+    Raises:
+        StartError: the kernel and we do not come together.
+    """
     service = None
     try:
         service = Service(settings, reread, doors)
@@ -133,7 +150,9 @@ async def _serve_through(
             _log.warning("%s", complaint)
         if service is not None:
             service.close()
-    return service.refusal
+    if service.refusal is not None:
+        raise service.refusal
+    return service.is_lost
 
 
 class Service:
@@ -203,7 +222,8 @@ class Service:
         # How many doors are not open yet?
         self._closed_doors = len(self._nodes) + (mount is not None)
         self._restrictions: list[str] = []
-        self.refusal: str | None = None  # why can this kernel not do it?
+        self.refusal: StartError | None = None  # why does it not come about?
+        self.is_lost = False  # did somebody else take away what we serve?
 
     async def run(self, signals: AsyncIterable[int]) -> None:
         """Serve until a signal or an unmount says that it is enough."""
@@ -267,16 +287,26 @@ class Service:
     async def _serve_door(self, pump: Pump, path: str) -> None:
         await pump.run()
         if self.refusal is None:
-            _log.warning("%s was unmounted by somebody else: nothing left to do", path)
+            self.is_lost = True
+            _log.error("%s %s by somebody else: ending", path, self._how_it_ended(pump))
         self._end.cancel()
+
+    def _how_it_ended(self, pump: Pump) -> str:
+        """Say what has become of a channel, as far as it can be known."""
+        try:
+            if pump is self._pump and self._mount is not None and not self._mount.is_mounted():
+                return "was unmounted"
+        except OSError:
+            return "was unmounted, or its connection aborted,"
+        return "lost its connection, which was aborted"
 
     async def _place(self, node: CuseNode) -> None:
         """Give the node to whom it should belong, once the kernel has made it."""
         await trio.lowlevel.checkpoint()  # until then the answer to CUSE_INIT has been written
         try:
             node.place(*self._settings.access)
-        except NodeError as error:
-            self._refuse(str(error))
+        except StartError as error:
+            self._refuse(error)
         else:
             self._door_is_open()
 
@@ -343,7 +373,11 @@ class Service:
         The devices do not need them: where they cannot be shown we say so and go on.
         """
         await self._is_agreed.wait()
-        places = Submounts(mount.path, PLACES)
+        try:
+            places = Submounts(mount.path, PLACES)
+        except StartError as error:
+            self._door_is_open(f"without features and binder_logs: {error}")
+            return
         try:
             await _in_thread(places.mount)
         except OSError as error:
@@ -438,7 +472,8 @@ class Service:
 
     def _negotiated(self, refusal: str | None) -> None:
         if refusal is not None:
-            self._refuse(refusal)
+            kind = Unmappable if refusal in NOT_MAPPABLE else Unsupported
+            self._refuse(kind(refusal))
             return
         if not self._session.has_passthrough:
             self._opener.has_passthrough = False
@@ -447,12 +482,12 @@ class Service:
 
     def _node_negotiated(self, node: CuseNode, refusal: str | None) -> None:
         if refusal is not None:
-            self._refuse(refusal)
+            self._refuse(Unsupported(refusal))
             return
         assert self._nursery is not None
         self._nursery.start_soon(self._place, node)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: StartError) -> None:
         self.refusal = reason
         self._end.cancel()
 

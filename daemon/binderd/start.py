@@ -12,12 +12,15 @@ import resource
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderd.channel.cuse_node import CuseNode, NodeError, has_cuse
-from binderd.channel.fuse_mount import FUSE_DEVICE, FuseMount, MountError
+from binderd.channel.cuse_node import CuseNode
+from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
+from binderd.channel.fuse_mount import FuseMount
 from binderd.config import check_node_names
 from binderd.device.cuse_device import CHANNELS_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from binderd.config import Settings
 
 # <linux/capability.h>: bit number, and what we cannot do without it
@@ -26,15 +29,10 @@ _CAPABILITIES: Final = {
     "CAP_SYS_PTRACE": (19, "reach the memory of its clients"),
     "CAP_DAC_OVERRIDE": (1, "open the memory of other users' clients"),
 }
-_NOTHING_LEFT: Final = (
-    "there is no /dev/cuse either ('modprobe cuse'; a container needs --device /dev/cuse). With "
-    "--transport fuse it works for clients that know docs/EXTENSION.md: binderclient, and programs "
+_WITH_EXTENSION: Final = (
+    "--transport fuse does for clients that know docs/EXTENSION.md: binderclient, and programs "
     "that are started with 'binderctl run'"
 )
-
-
-class StartError(Exception):
-    """The daemon cannot start; the text says why and what to do."""
 
 
 class Doors:
@@ -57,32 +55,38 @@ class Doors:
         """Take them away; whoever serves them closes the channels.
 
         Returns:
-            What could not be, or an empty string.
+            What did not go as it should, or an empty string.
         """
         for node in self.nodes:
             node.remove()
-        if self.mount is not None and not self.mount.unmount():
-            return f"something is mounted over {self.mount.path}: unmount both by hand"
-        return ""
+        return self.mount.unmount() if self.mount is not None else ""
 
 
 def transports_to_try(transport: str) -> list[str]:
-    """Return what to try in turn for a setting; all but the last may turn out not to do."""
-    if transport != "auto":
-        return [transport]
-    # What can be mapped with a plain mmap is the better door; /dev/fuse alone does not tell.
-    return ["fuse", "cuse"] if os.path.exists(FUSE_DEVICE) else ["cuse"]
+    """Return what to try in turn for a setting; all may turn out not to be there."""
+    # What can be mapped with a plain mmap is the better door.
+    return ["fuse", "cuse"] if transport == "auto" else [transport]
 
 
-def explain(refusal: str) -> str:
-    """Return what to say where no transport is left to try."""
-    return refusal if has_cuse() else f"{refusal}, and {_NOTHING_LEFT}"
+def sum_up(missing: Sequence[Unsupported], last: StartError) -> StartError:
+    """Return what to say when no transport is left to try.
+
+    Args:
+        missing: why those that were tried before could not be had.
+        last: why the last one is not served.
+    """
+    if not missing:
+        return last
+    reasons = [*missing, last]
+    ways = [_WITH_EXTENSION] if any(isinstance(each, Unmappable) for each in reasons) else []
+    return StartError("; ".join([*map(str, reasons), *ways]))
 
 
 def open_doors(settings: Settings, transport: str) -> Doors:
     """Open what a transport (fuse, cuse or both) consists of.
 
     Raises:
+        Unsupported: this machine has not what it takes; nothing is left open.
         StartError: it cannot be; nothing is left open.
     """
     nodes: list[CuseNode] = []
@@ -94,11 +98,26 @@ def open_doors(settings: Settings, transport: str) -> Doors:
             for name in settings.devices:
                 nodes.append(CuseNode.of(f"{settings.device_prefix}{name}"))  # noqa: PERF401
         mount = FuseMount.at(settings.mount) if transport != "cuse" else None
-    except (MountError, NodeError, StartError, ValueError) as error:
+    except BaseException as error:
         for node in nodes:
             os.close(node.fd)
-        raise StartError(str(error)) from None
+        if isinstance(error, ValueError):
+            raise StartError(str(error)) from None
+        raise
     return Doors(mount, nodes, needs_passthrough=settings.transport == "auto")
+
+
+def check_proc() -> None:
+    """Say at once what everything else asks.
+
+    Raises:
+        StartError: there is no /proc that knows us.
+    """
+    try:
+        os.stat("/proc/self/mountinfo")
+    except OSError as error:
+        advice = "mount it, for the pid namespace in which this runs"
+        raise StartError(explain(error, "cannot use /proc", advice)) from None
 
 
 def check_capabilities() -> None:

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from binderd.channel.fuse_mount import remove_dead
 from binderwire.fuse_abi import fuse_in_header
 
 if TYPE_CHECKING:
@@ -175,9 +176,14 @@ class Daemon:
         return self.process.wait(SECONDS_MAX)
 
     def clean_up(self) -> None:
+        """End it, by force if need be; nothing of it stays mounted."""
         if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(SECONDS_MAX)
             self.process.kill()
             self.process.wait(SECONDS_MAX)
+        remove_dead(os.path.realpath(self.directory))
         if self.process.stderr is not None:
             self.process.stderr.close()
 

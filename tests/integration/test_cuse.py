@@ -184,19 +184,6 @@ def test_without_cuse_it_says_what_to_do(tmp_path: Path, transport: str) -> None
 
 
 @needs_fuse
-@pytest.mark.skipif(os.path.exists("/dev/cuse"), reason="needs no /dev/cuse")
-def test_auto_explains_where_nothing_will_do(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path / "mount", "--passthrough", "off")
-    assert daemon.process.wait(PATIENCE) == 1
-    line = daemon.expect("binderd:")
-    assert "no passthrough" in line
-    assert "modprobe cuse" in line
-    assert "--transport fuse" in line
-    daemon.clean_up()
-    assert not (tmp_path / "mount").exists()
-
-
-@needs_fuse
 def test_owner_and_mode_of_files(tmp_path: Path) -> None:
     access = ("--mode", "0600", "--owner", "12", "--group", "34")
     with running(tmp_path / "mount", "--transport=fuse", *access):

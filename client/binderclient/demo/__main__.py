@@ -8,7 +8,11 @@ import json
 import os
 import signal
 import sys
+
+if __name__ == "__main__":  # Ctrl-C while the rest is loaded is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -37,9 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing is not None:
         print(f"demo: {missing}", file=sys.stderr)
         return 1
-    return (
-        trio.run(_serve, chosen.mount or DEFAULT_MOUNT) if chosen.serve else trio.run(_demo, chosen)
-    )
+    try:
+        if chosen.serve:
+            return trio.run(_serve, chosen.mount or DEFAULT_MOUNT)
+        return trio.run(_demo, chosen)
+    except (DaemonError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -74,8 +82,9 @@ async def _demo(chosen: argparse.Namespace) -> int:
     try:
         outcome = await _until_signal(lambda: _play(mount, chosen))
     finally:
-        if not chosen.mount and os.path.isdir(mount):  # noqa: ASYNC240 - an instant
-            os.rmdir(mount)
+        if not chosen.mount:
+            with suppress(OSError):  # something is in there that is not ours to remove
+                os.rmdir(mount)
     if outcome is None:
         return 1
     print(_as_json(outcome) if chosen.json else _as_text(outcome))
@@ -110,19 +119,23 @@ async def _serve(mount: str) -> int:
 
 
 async def _until_signal(action: Callable[[], Awaitable[_R]]) -> _R | None:
-    """Do something until it is done or SIGINT or SIGTERM comes; None if that was earlier, or if
-    the daemon failed, which is said on stderr.
+    """Do something until it is done or SIGINT or SIGTERM comes; None if that was earlier.
+
+    Raises:
+        DaemonError: what failed, or what the system has refused.
     """
     result: _R | None = None
+    failures: list[BaseException] = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_on, signals, nursery.cancel_scope)
                 result = await action()
                 nursery.cancel_scope.cancel()
-        except* DaemonError as errors:
-            for error in _leaves(errors):
-                print(f"demo: {error}", file=sys.stderr)
+        except* (DaemonError, OSError) as errors:
+            failures.extend(_leaves(errors))
+    if failures:
+        raise DaemonError("\n".join(map(str, failures)))
     return result
 
 

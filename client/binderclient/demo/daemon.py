@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from errno import ENOTCONN
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -20,6 +23,18 @@ if TYPE_CHECKING:
 _START_SECONDS: Final = 15.0
 _END_SECONDS: Final = 10.0
 _COUNT_SECONDS: Final = 2.0
+_LAST_WORDS_SECONDS: Final = 1.0
+_PROBE_SECONDS: Final = 2.0
+_FSTYPE: Final = "fuse.binderd"
+# Asks a file system whether it is served; one that is alive but stuck never answers.
+_PROBE: Final = """\
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as error:
+    sys.exit(error.errno)
+"""
+_DESCRIPTORS_MIN: Final = 256  # three for each child, and what trio takes
 
 
 class DaemonError(Exception):
@@ -34,6 +49,7 @@ class Daemon:
         self.device = f"{mount}/{devices[0]}"
         self.said: list[str] = []  # what it wrote to stderr, its counts left out
         self.ended = trio.Event()
+        self._made: tuple[str, ...] | None = None  # its mount
         self._is_ready = trio.Event()
         self._counts_in, self._counts_out = trio.open_memory_channel[dict[str, int]](16)
         arguments = ["binderd", "--mount", mount, *(f"--device={name}" for name in devices)]
@@ -47,6 +63,7 @@ class Daemon:
             else:
                 self.said.append(line)
                 if "ready" in line:
+                    self._made = self._mounted()
                     self._is_ready.set()
         self.ended.set()
         self._is_ready.set()
@@ -88,17 +105,45 @@ class Daemon:
 
     def is_mounted(self) -> bool:
         """Is its mount still there?"""
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            return any(line.split()[4] == self.mount for line in mounts)
+        return self._made is not None and self._mounted() == self._made
 
     async def aclose(self) -> None:
         """End it whatever happened, and take its mount away if it could not itself."""
         with trio.CancelScope(shield=True):
             await self.end()
+            with trio.move_on_after(_LAST_WORDS_SECONDS):
+                await self.ended.wait()
             await self._child.aclose()
-            if self.is_mounted():
+            # Only what it made itself, and nobody else can have mounted since.
+            if self.is_mounted() and await _is_dead(self.mount) and self.is_mounted():
                 print(f"{self.mount} is still mounted: taking it away", file=sys.stderr)
                 await trio.run_process(["umount", "-l", self.mount], check=False)
+
+    def _mounted(self) -> tuple[str, ...] | None:
+        """Return number and device of the mount of binderd's type at its place, if there is one."""
+        place = os.path.realpath(os.path.dirname(self.mount))
+        place = os.path.join(place, os.path.basename(self.mount))
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            here = [line.split() for line in mounts if line.split()[4] == place]
+        if not here or _FSTYPE not in here[-1]:
+            return None
+        return tuple(here[-1][:3])
+
+
+async def _is_dead(mount: str) -> bool:
+    """Return whether nobody serves what is mounted there."""
+    command = [sys.executable, "-c", _PROBE, mount]
+    # Not trio's: it would wait for the end of what may never end.
+    probe = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: ASYNC220
+    exited = os.pidfd_open(probe.pid)
+    try:
+        with trio.move_on_after(_PROBE_SECONDS):
+            await trio.lowlevel.wait_readable(exited)
+            return probe.wait() == ENOTCONN
+    finally:
+        os.close(exited)
+    probe.kill()  # not waited for: what keeps it may keep it for ever
+    return False
 
 
 @asynccontextmanager
@@ -124,4 +169,9 @@ def why_not() -> str | None:
         return "this needs root, to mount: try it with sudo"
     if not os.path.exists("/dev/fuse"):
         return "/dev/fuse is missing: modprobe fuse; in a container --device /dev/fuse"
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _DESCRIPTORS_MIN:
+        return f"the limit of open files is {hard}: raise it to {_DESCRIPTORS_MIN} (ulimit -n)"
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return None

@@ -65,9 +65,18 @@ class Child:
         return self._popen.pid
 
     async def lines(self) -> AsyncIterator[str]:
-        """Give the lines of its output, until it closes that."""
+        """Give the lines of its output, until it closes that or we do with ``aclose``.
+
+        A child may have children of its own, which keep its output open for longer than it lives.
+        """
         rest = b""
-        async for data in self._output:
+        while True:
+            try:
+                data = await self._output.receive_some()
+            except trio.ClosedResourceError:
+                return
+            if not data:
+                return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 yield line.decode(errors="replace")

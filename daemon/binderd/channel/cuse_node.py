@@ -2,7 +2,10 @@
 """A character device in /dev that a CUSE channel serves: claiming its name, its node, its owner.
 
 The kernel makes the node itself where /dev is its own devtmpfs; elsewhere, in a container say, we
-do. Nothing here may know what is served.
+do. One of ours bears a mark (an extended attribute) with its device number, so that the next daemon
+can tell what a dead one has left from what anybody else has put there, which it leaves alone.
+
+Nothing here may know what is served.
 """
 
 from __future__ import annotations
@@ -10,17 +13,17 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from errno import EEXIST, ENODEV, ENOENT
+from errno import EEXIST
 from pathlib import Path
 from typing import Final
+
+from binderd.channel.errors import StartError, explain
+from binderd.channel.fuse_mount import open_channel
 
 CUSE_DEVICE: Final = "/dev/cuse"
 _CLASS: Final = Path("/sys/class/cuse")
 _NUMBERS: Final = Path("/sys/dev/char")
-
-
-class NodeError(Exception):
-    """The device cannot be had; the text says why and what to do."""
+_MARK: Final = "trusted.binderd"  # its value is the device number of the node that bears it
 
 
 class CuseNode:
@@ -29,13 +32,14 @@ class CuseNode:
     Use ``CuseNode.of``.
     """
 
-    __slots__ = ("_is_made", "fd", "name", "path")
+    __slots__ = ("_made", "_made_parent", "fd", "name", "path")
 
     def __init__(self, name: str, path: str, fd: int) -> None:
         self.name = name
         self.path = path
         self.fd = fd  # /dev/cuse; whoever serves it closes it, and the device goes with it
-        self._is_made = False  # did we make the node?
+        self._made: os.stat_result | None = None  # the node, if we made it
+        self._made_parent = False  # did we make its directory?
 
     @classmethod
     def of(cls, name: str) -> CuseNode:
@@ -45,24 +49,20 @@ class CuseNode:
         been answered.
 
         Raises:
-            NodeError: there is no CUSE, or the name is taken.
+            Unsupported: there is no CUSE.
+            StartError: we may not, or the name is taken.
         """
         path = f"/dev/{name}"
+        fd = open_channel(CUSE_DEVICE, "cuse")
         try:
-            mode, number = _look(path)
-        except FileNotFoundError:
-            pass
+            _clear(path)
         except OSError as error:
-            raise NodeError(f"cannot look at {path}: {error.strerror}") from None
-        else:
-            if not stat.S_ISCHR(mode) or _has_device(number):
-                raise NodeError(
-                    f"{path} is there already (Linux's own driver, or another binderd?): "
-                    "name other devices with --device, or all at once with --device-prefix"
-                )
-            with suppress(OSError):
-                os.unlink(path)  # left by one that is gone
-        return cls(name, path, _open_channel())
+            os.close(fd)
+            raise StartError(explain(error, f"cannot look at {path}")) from None
+        except StartError:
+            os.close(fd)
+            raise
+        return cls(name, path, fd)
 
     def place(self, mode: int, uid: int, gid: int) -> None:
         """See that the node is there and belongs to whom it should; CUSE_INIT was answered.
@@ -72,7 +72,7 @@ class CuseNode:
             uid, gid: the owner and the group.
 
         Raises:
-            NodeError: the kernel did not make the device, or we may not do that.
+            StartError: the kernel did not make the device, or we may not do that.
         """
         number = self._number()
         try:
@@ -80,14 +80,18 @@ class CuseNode:
             os.chmod(self.path, mode)  # as long as it is ours
             os.chown(self.path, uid, gid)
         except OSError as error:
-            raise NodeError(f"cannot set up {self.path}: {error.strerror}") from None
+            raise StartError(explain(error, f"cannot set up {self.path}")) from None
 
     def remove(self) -> None:
         """Take the node away if we made it; where the kernel did it will."""
-        if self._is_made:
-            self._is_made = False
-            with suppress(OSError):
+        made, self._made = self._made, None
+        if made is None:
+            return
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(self.path), made):
                 os.unlink(self.path)
+            if self._made_parent:  # the last one succeeds, if nobody else has put anything there
+                os.rmdir(Path(self.path).parent)
 
     def _number(self) -> int:
         # The kernel writes a slash in a name as an exclamation mark.
@@ -95,9 +99,11 @@ class CuseNode:
         try:
             major, minor = file.read_text(encoding="ascii").split(":")
         except OSError:
-            raise NodeError(
-                f"the kernel has not made {self.path}: does another device have that name, "
-                "or are all device numbers taken?"
+            if not _CLASS.is_dir():
+                raise StartError(f"there is no {_CLASS}: mount /sys") from None
+            raise StartError(
+                f"the kernel has not made {self.path}: another device has that name (--device, "
+                "--device-prefix), or all device numbers are taken"
             ) from None
         return os.makedev(int(major), int(minor))
 
@@ -109,14 +115,38 @@ class CuseNode:
             raise OSError(EEXIST, os.strerror(EEXIST))
         except FileNotFoundError:
             pass
-        Path(self.path).parent.mkdir(mode=0o755, exist_ok=True)
+        parent = Path(self.path).parent
+        self._made_parent = not parent.exists()
+        parent.mkdir(mode=0o755, exist_ok=True)
         os.mknod(self.path, stat.S_IFCHR | 0o600, number)
-        self._is_made = True
+        self._made = os.lstat(self.path)
+        with suppress(OSError):  # without it the next daemon asks somebody to remove the node
+            os.setxattr(self.path, _MARK, str(number).encode(), follow_symlinks=False)
 
 
-def has_cuse() -> bool:
-    """Return whether there is a /dev/cuse."""
-    return os.path.exists(CUSE_DEVICE)
+def _clear(path: str) -> None:
+    """See that a path is free; remove the node that a dead daemon has left there.
+
+    Raises:
+        OSError: it cannot be told.
+        StartError: it is not free.
+    """
+    try:
+        mode, number = _look(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISCHR(mode) and not _has_device(number):
+        if _bears_mark(path, number):
+            os.unlink(path)
+            return
+        raise StartError(
+            f"{path} is a node without a device, and not known to be ours: remove it, or name "
+            "other devices with --device, or all at once with --device-prefix"
+        )
+    raise StartError(
+        f"{path} is there already (Linux's own driver, or another binderd?): "
+        "name other devices with --device, or all at once with --device-prefix"
+    )
 
 
 def _look(path: str) -> tuple[int, int]:
@@ -126,15 +156,12 @@ def _look(path: str) -> tuple[int, int]:
 
 
 def _has_device(number: int) -> bool:
-    return (_NUMBERS / f"{os.major(number)}:{os.minor(number)}").exists()
+    """Return whether the kernel has a device of that number; it has if it cannot be asked."""
+    return not _NUMBERS.is_dir() or (_NUMBERS / f"{os.major(number)}:{os.minor(number)}").exists()
 
 
-def _open_channel() -> int:
+def _bears_mark(path: str, number: int) -> bool:
     try:
-        return os.open(CUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in {ENOENT, ENODEV}:
-            advice = "load the module with 'modprobe cuse'; a container needs --device /dev/cuse"
-            raise NodeError(f"there is no {CUSE_DEVICE}: {advice}") from None
-        advice = "start as root; a container needs --device /dev/cuse"
-        raise NodeError(f"cannot open {CUSE_DEVICE} ({error.strerror}): {advice}") from None
+        return os.getxattr(path, _MARK, follow_symlinks=False) == str(number).encode()
+    except OSError:
+        return False

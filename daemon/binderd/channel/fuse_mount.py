@@ -3,12 +3,19 @@
 
 Theory of operation. Whoever serves a directory holds a lock (flock) on the directory *below*
 the mount. The lock goes with the process however that ends, so it alone says whether a mount
-found there is served or stale, without asking a file system that may never answer. A mount
+found there may be served, without asking a file system that may never answer. A mount
 hides the directory below it; ``open_below_mounts`` reaches it nevertheless. The order
 
     lock the directory below -> remove what a dead daemon left -> look -> mount
 
-leaves no moment in which two daemons could both believe the place is theirs.
+leaves no moment in which two daemons could both believe the place is theirs. That the lock is free
+does not make a mount stale: one of a daemon that lives may have been bound or moved here. So only
+those go whose connection is dead (``mounts.py``).
+
+A mount of before may live on in other mount namespaces, those of sandboxed services, though it was
+unmounted here: the kernel (seen with 6.12) does not take everything away there that it has copied
+there, and puts the new mount beneath the dead one. But whatever is mounted on a directory goes with
+it, in every namespace. So an empty directory that was there before is replaced by one like it.
 
 Nothing here may know what is served.
 """
@@ -17,17 +24,37 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from contextlib import suppress
-from errno import EBUSY, EEXIST, ENODEV, ENOENT, ENOTDIR, EPERM
+from errno import (
+    EACCES,
+    EDQUOT,
+    EEXIST,
+    EMFILE,
+    ENFILE,
+    ENODEV,
+    ENOENT,
+    ENOMEM,
+    ENOSPC,
+    ENOTDIR,
+    ENXIO,
+    EPERM,
+    EWOULDBLOCK,
+)
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from binderd.channel import syscalls
+from binderd.channel.errors import StartError, Unsupported, explain
+from binderd.channel.mounts import hold, mount_at, read_mounts
 from binderwire.fuse_abi import (
     FUSE_DEV_IOC_BACKING_CLOSE,
     FUSE_DEV_IOC_BACKING_OPEN,
     fuse_backing_map,
 )
+
+if TYPE_CHECKING:
+    from binderd.channel.mounts import MountEntry
 
 FUSE_DEVICE: Final = "/dev/fuse"
 SOURCE: Final = "binderd"
@@ -35,31 +62,11 @@ FSTYPE: Final = "fuse.binderd"  # the part behind the dot is ours: it shows in m
 _FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _ROOT_MODE: Final = "40755"  # octal, as the kernel wants it
 _BACKING_ID_SIZE: Final = 4  # bytes
-
-
-class MountError(Exception):
-    """The directory cannot be served; the text says why and what to do."""
-
-
-class MountEntry(NamedTuple):
-    """One line of /proc/self/mountinfo."""
-
-    mount_id: int
-    device: tuple[int, int]  # major and minor number
-    path: str
-    fstype: str
-
-
-def read_mounts() -> list[MountEntry]:
-    """Return all mounts of our mount namespace; of those on one path the last one is on top."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        return [_parse_mount(line) for line in lines]
-
-
-def mount_at(path: str) -> MountEntry | None:
-    """Return what is mounted on top at ``path`` (absolute, without symbolic links), if anything."""
-    found = [entry for entry in read_mounts() if entry.path == path]
-    return found[-1] if found else None
+_MARK: Final = "trusted.binderd"  # an extended attribute of a directory that we made
+_RESERVE: Final = 4  # descriptors
+_ELSEWHERE: Final = "name another directory with --mount"
+_MAKE_IT: Final = f"make it first, or {_ELSEWHERE}"
+_FREE_SPACE: Final = f"free some space or inodes there, or {_ELSEWHERE}"
 
 
 class FuseMount:
@@ -68,7 +75,7 @@ class FuseMount:
     Use ``FuseMount.at``.
     """
 
-    __slots__ = ("_claim", "_entry", "device", "fd", "path")
+    __slots__ = ("_claim", "_entry", "_reserve", "device", "fd", "path")
 
     def __init__(self, claim: _Claim, fd: int, entry: MountEntry) -> None:
         self.path = claim.path
@@ -76,6 +83,8 @@ class FuseMount:
         self.device = entry.device  # (major, minor) as /proc/PID/maps shows it
         self._claim = claim
         self._entry = entry
+        # Clients can fill our table of descriptors, and unmounting takes some.
+        self._reserve = [os.dup(fd) for _ in range(_RESERVE)]
 
     @classmethod
     def at(cls, directory: str) -> FuseMount:
@@ -85,7 +94,8 @@ class FuseMount:
         is answered.
 
         Raises:
-            MountError: it is served by another daemon, holds files, is another mount, or the system
+            Unsupported: there is no FUSE; nothing has changed.
+            StartError: it is served by another daemon, holds files, is another mount, or the system
                 does not let us; nothing has changed.
         """
         fd = open_device()
@@ -119,25 +129,47 @@ class FuseMount:
             argument = bytearray(backing_id.to_bytes(_BACKING_ID_SIZE, "little"))
             fcntl.ioctl(self.fd, FUSE_DEV_IOC_BACKING_CLOSE, argument)
 
-    def unmount(self) -> bool:
+    def is_mounted(self) -> bool:
+        """Return whether it is in the tree still, wherever it may have been moved.
+
+        Raises:
+            OSError: it cannot be told.
+        """
+        return any(map(self._entry.is_same, read_mounts()))
+
+    def unmount(self) -> str:
         """Take the file system out of the tree, also while it is in use; may be called again.
 
         The channel works on; open files do so until it is closed, then they fail with ENOTCONN.
 
         Returns:
-            False if something else is mounted on top, so that ours cannot be reached and stays.
+            What did not go as it should, or an empty string.
         """
         # No descriptor keeps hold of our mount, because then a plain umount by the administrator
-        # would fail with EBUSY. So we look whether what is on top is still ours.
-        ours = self._entry.mount_id
-        is_hidden = False
-        top = mount_at(self.path)
-        if top is not None and top.mount_id == ours:
-            syscalls.unmount(self.path, syscalls.MNT_DETACH)
-        else:
-            is_hidden = any(entry.mount_id == ours for entry in read_mounts())
+        # would fail with EBUSY. So we look where it is, and whether what is on top there is ours.
+        while self._reserve:
+            os.close(self._reserve.pop())
+        try:
+            complaints = [self._unmount(entry) for entry in read_mounts() if self._is_ours(entry)]
+        except OSError as error:
+            complaints = [explain(error, f"cannot unmount {self.path}, do it by hand")]
         self._claim.give_up()
-        return not is_hidden
+        return "; ".join(filter(None, complaints))
+
+    def _is_ours(self, entry: MountEntry) -> bool:
+        return entry.is_same(self._entry)
+
+    def _unmount(self, entry: MountEntry) -> str:
+        inside = [
+            other.path
+            for other in read_mounts()
+            if other.path.startswith(f"{entry.path}/") and other.fstype != FSTYPE
+        ]
+        with hold(entry.path) as mount:
+            if mount is None or not self._is_ours(mount.entry) or not mount.unmount():
+                return f"something is mounted over {entry.path}: unmount both by hand"
+        # There is no place any more where they could be.
+        return f"what others had mounted inside went along: {', '.join(inside)}" if inside else ""
 
 
 def mount_options(fd: int) -> str:
@@ -153,16 +185,37 @@ def open_device() -> int:
     """Open /dev/fuse: a new, unmounted connection.
 
     Raises:
-        MountError: there is none, or we may not.
+        Unsupported: there is none.
+        StartError: we may not.
+    """
+    return open_channel(FUSE_DEVICE, "fuse")
+
+
+def open_channel(device: str, module: str) -> int:
+    """Open a device of the kernel that makes a channel.
+
+    Args:
+        device: its path.
+        module: the kernel's module that has it.
+
+    Raises:
+        Unsupported: there is none.
+        StartError: we may not.
     """
     try:
-        return os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in {ENOENT, ENODEV}:
-            advice = "load the module with 'modprobe fuse'; a container needs --device /dev/fuse"
-            raise MountError(f"there is no {FUSE_DEVICE}: {advice}") from None
-        advice = "start as root; a container needs --device /dev/fuse"
-        raise MountError(f"cannot open {FUSE_DEVICE} ({error.strerror}): {advice}") from None
+        if error.errno in {ENOENT, ENODEV, ENXIO}:
+            advice = f"'modprobe {module}'; a container needs --device {device}"
+            raise Unsupported(f"there is no {device} ({advice})") from None
+        if error.errno in {EPERM, EACCES}:
+            advice = f"start as root; a container needs --device {device}"
+            raise StartError(f"no right to open {device} ({error.strerror}): {advice}") from None
+        raise StartError(explain(error, f"cannot open {device}")) from None
+    if stat.S_ISCHR(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise Unsupported(f"{device} is not a device: remove it, and 'modprobe {module}'")
 
 
 class _Claim:
@@ -181,37 +234,72 @@ class _Claim:
         """Lock ``directory`` for us, and remove the mount of a dead daemon from it.
 
         Raises:
-            MountError: another daemon has it, or it cannot be made.
+            StartError: another daemon has it, or it cannot be made.
         """
         parent_path = os.path.realpath(Path(directory).parent)
         name = Path(directory).name
         path = str(Path(parent_path, name))
         if not name or name == "..":
-            raise MountError(f"cannot mount on {directory}: name a directory of its own")
+            raise StartError(f"cannot mount on {directory}: name a directory of its own")
         try:
             parent = syscalls.open_below_mounts(parent_path)
         except OSError as error:
-            raise MountError(_explain(error, f"cannot reach {parent_path}")) from None
+            advice = _MAKE_IT if error.errno == ENOENT else ""
+            raise StartError(_explain(error, f"cannot reach {parent_path}", advice)) from None
         try:
             fd, is_made = _lock_directory(parent, name, path)
         except BaseException:
             os.close(parent)
             raise
-        claim = cls(path, parent, fd, is_made=is_made)
+        claim = cls(path, parent, fd, is_made=is_made or _bears_mark(fd))
         try:
-            _remove_stale(path)
+            remove_dead(path)
+            if not is_made:
+                claim.renew()
+        except OSError as error:
+            claim.give_up()
+            raise StartError(explain(error, f"cannot see what is mounted on {path}")) from None
         except BaseException:
             claim.give_up()
             raise
         return claim
+
+    def renew(self) -> None:
+        """Have a new directory like this one in its place, so that nothing is mounted on it.
+
+        Where that cannot be, it stays as it is: it is not empty, something is mounted on it here,
+        or it may not be replaced.
+        """
+        name = Path(self.path).name
+        fresh = f".{name}.binderd-{os.getpid()}"
+        fd = -1
+        try:
+            os.mkdir(fresh, 0o700, dir_fd=self._parent)
+            fd = _open(self._parent, fresh, self.path)
+            _make_alike(fd, self._fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(self._fd), os.stat(name, dir_fd=self._parent)):
+                os.rename(fresh, name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+                fd, self._fd = self._fd, fd
+                return
+        except (OSError, StartError):
+            pass
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        with suppress(OSError):
+            os.rmdir(fresh, dir_fd=self._parent)
 
     def give_up(self) -> None:
         """Leave the directory as it was found, and unlock it; a second call does nothing."""
         if self._fd < 0:
             return
         if self._is_made:
+            name = Path(self.path).name
             with suppress(OSError):  # somebody has put something into it: it stays
-                os.rmdir(Path(self.path).name, dir_fd=self._parent)
+                status = os.stat(name, dir_fd=self._parent, follow_symlinks=False)
+                if os.path.samestat(status, os.fstat(self._fd)):
+                    os.rmdir(name, dir_fd=self._parent)
         for fd in (self._fd, self._parent):
             os.close(fd)
         self._fd = self._parent = -1
@@ -226,12 +314,15 @@ def _lock_directory(parent: int, name: str, path: str) -> tuple[int, bool]:
             continue  # whoever had made it removed it just now
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(fd)
-            raise MountError(
-                f"another binderd serves {path}: stop it, or name another directory with --mount"
-            ) from None
+            if error.errno != EWOULDBLOCK:
+                raise StartError(explain(error, f"cannot lock {path}")) from None
+            raise StartError(f"another binderd serves {path}: stop it, or {_ELSEWHERE}") from None
         if os.fstat(fd).st_nlink:
+            if is_made:
+                with suppress(OSError):  # then one that is killed leaves the directory behind
+                    os.setxattr(fd, _MARK, b"made")
             return fd, is_made
         os.close(fd)  # the same, between our open and our lock
 
@@ -243,9 +334,26 @@ def _make(parent: int, name: str, path: str) -> bool:
         os.mkdir(name, 0o755, dir_fd=parent)
     except OSError as error:
         if error.errno != EEXIST:
-            raise MountError(_explain(error, f"cannot make {path}")) from None
+            raise StartError(_explain(error, f"cannot make {path}")) from None
         return False
     return True
+
+
+def _bears_mark(fd: int) -> bool:
+    """Return whether a daemon, which was killed then, has made a directory."""
+    try:
+        return os.getxattr(fd, _MARK) == b"made"
+    except OSError:
+        return False
+
+
+def _make_alike(fd: int, other: int) -> None:
+    """Give a directory what another has: owner, mode, extended attributes (ACL, labels, mark)."""
+    status = os.fstat(other)
+    os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, stat.S_IMODE(status.st_mode))
+    for attribute in os.listxattr(other):
+        os.setxattr(fd, attribute, os.getxattr(other, attribute))
 
 
 def _open(parent: int, name: str, path: str) -> int:
@@ -257,29 +365,30 @@ def _open(parent: int, name: str, path: str) -> int:
         if error.errno == ENOENT:
             return -1
         if error.errno == ENOTDIR:
-            raise MountError(f"cannot mount on {path}: it is not a directory") from None
-        raise MountError(_explain(error, f"cannot open {path}")) from None
+            raise StartError(
+                f"cannot mount on {path}, which is not a directory: {_ELSEWHERE}"
+            ) from None
+        raise StartError(_explain(error, f"cannot open {path}")) from None
 
 
-def _remove_stale(path: str) -> None:
-    """Unmount what dead daemons have left; nobody serves it, because the lock is ours."""
-    while (entry := mount_at(path)) is not None and entry.fstype == FSTYPE:
-        syscalls.unmount(path, syscalls.MNT_DETACH)
+def remove_dead(path: str) -> None:
+    """Unmount what dead daemons have left, and nothing that anybody may still serve."""
+    is_removed = True
+    while is_removed:
+        with hold(path) as mount:
+            is_ours = mount is not None and mount.entry.fstype == FSTYPE and mount.is_dead()
+            is_removed = mount is not None and is_ours and mount.unmount()
 
 
 def _look(path: str) -> None:
     """Refuse a place where mounting would hide something."""
     entry = mount_at(path)
     if entry is not None:
-        raise MountError(
-            f"{path} is a mount point already ({entry.fstype}): unmount it, "
-            "or name another directory with --mount"
+        raise StartError(
+            f"{path} is a mount point already ({entry.fstype}): unmount it, or {_ELSEWHERE}"
         )
     if os.listdir(path):
-        raise MountError(
-            f"{path} is not empty, and a mount would hide what is in it: "
-            "name another directory with --mount"
-        )
+        raise StartError(f"{path} is not empty, and a mount would hide what is in it: {_ELSEWHERE}")
 
 
 def _mount(path: str, options: str) -> MountEntry:
@@ -287,36 +396,20 @@ def _mount(path: str, options: str) -> MountEntry:
     try:
         syscalls.mount(SOURCE, path, FSTYPE, _FLAGS, options)
     except OSError as error:
-        if error.errno == EBUSY:
-            raise MountError(f"{path} is busy: something else is mounted there") from None
         if error.errno == ENODEV:
-            raise MountError(
-                "this kernel has no FUSE: load the module with 'modprobe fuse'"
-            ) from None
-        raise MountError(_explain(error, f"cannot mount on {path}")) from None
+            raise Unsupported("this kernel has no FUSE ('modprobe fuse')") from None
+        raise StartError(explain(error, f"cannot mount on {path}")) from None
     # A stat would tell the device number, too, but it would be a request to ourselves.
     entry = mount_at(path)
     if entry is None or entry.fstype != FSTYPE:
-        raise MountError(f"{path}: something else was mounted at the same moment")
+        raise StartError(f"{path}: something else was mounted at the same moment")
     return entry
 
 
-def _explain(error: OSError, what: str) -> str:
-    if error.errno == EPERM:
-        return f"{what} ({error.strerror}): start as root; a container needs --cap-add SYS_ADMIN"
-    return f"{what} ({error.strerror})"
-
-
-def _parse_mount(line: str) -> MountEntry:
-    # 36 35 98:0 /root /mount/point options shared:1 - type source options
-    fields = line.split(" ")
-    major, minor = fields[2].split(":")
-    fstype = fields[fields.index("-", 6) + 1]
-    return MountEntry(int(fields[0]), (int(major), int(minor)), _unescape(fields[4]), fstype)
-
-
-def _unescape(path: str) -> str:
-    """Undo the kernel's octal escapes of space, tab, newline, backslash and #."""
-    for character in " \t\n#\\":
-        path = path.replace(f"\\{ord(character):03o}", character)
-    return path
+def _explain(error: OSError, what: str, advice: str = "") -> str:
+    """Return what is wrong with the place, and what to do; see ``explain``."""
+    if error.errno in {EMFILE, ENFILE, ENOMEM}:
+        return explain(error, what)
+    if error.errno in {ENOSPC, EDQUOT}:
+        advice = _FREE_SPACE
+    return explain(error, what, advice or _ELSEWHERE)

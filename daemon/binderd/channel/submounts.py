@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from errno import ESTALE
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel import syscalls
 from binderd.channel.fuse_mount import FSTYPE, SOURCE, mount_options, open_device
+from binderd.channel.mounts import hold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +36,7 @@ class Submounts:
         names: directories, of the same names in both.
 
     Raises:
-        MountError: /dev/fuse cannot be opened.
+        StartError: /dev/fuse cannot be opened.
     """
 
     __slots__ = ("_names", "_root", "fd")
@@ -66,15 +68,17 @@ class Submounts:
         Raises:
             OSError: it cannot be done; nothing of it is shown then.
         """
-        whole = self._place(self._names[0])
         with ExitStack() as stack:
+            whole = stack.enter_context(hold(self._place(self._names[0])))
+            if whole is None or whole.entry.fstype != FSTYPE:
+                raise OSError(ESTALE, "somebody else has mounted or unmounted there", self._root)
             copies = []
             try:
                 for name in self._names:
-                    copies.append(syscalls.open_below_mounts(f"{whole}/{name}"))
+                    copies.append(syscalls.open_below_mounts(f"{whole.root}/{name}"))
                     stack.callback(os.close, copies[-1])
             finally:
-                syscalls.unmount(whole, syscalls.MNT_DETACH)
+                whole.unmount()
             for name, copy in zip(self._names, copies, strict=True):
                 syscalls.move_mount(copy, self._place(name))
 

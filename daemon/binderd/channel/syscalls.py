@@ -16,6 +16,7 @@ MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
 MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
 _OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 4  # the source is the descriptor itself
 _SYS_OPEN_TREE: Final = 428  # the same numbers on every architecture

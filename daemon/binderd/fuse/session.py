@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
     from binderd.fuse.tree import Tree
 
-__all__ = ["NO_PASSTHROUGH", "READ_BUFFER_SIZE", "TOO_OLD", "DeviceHandlers", "Session"]
+__all__ = [
+    "NOT_MAPPABLE",
+    "NO_PASSTHROUGH",
+    "READ_BUFFER_SIZE",
+    "TOO_OLD",
+    "DeviceHandlers",
+    "Session",
+]
 
 _BASIC_FLAGS: Final = abi.FUSE_PARALLEL_DIROPS
 # Both or neither: what they make possible is a plain mmap that shows the receive area.
@@ -42,6 +49,10 @@ NO_PASSTHROUGH: Final = (
     "this kernel's FUSE has no passthrough (Linux 6.9 with CONFIG_FUSE_PASSTHROUGH=y has it), so "
     "a plain mmap of a device cannot show its receive area"
 )
+SWITCHED_OFF: Final = (
+    "--passthrough off forbids that a plain mmap of a device file shows its receive area"
+)
+NOT_MAPPABLE: Final = (NO_PASSTHROUGH, SWITCHED_OFF)
 
 
 class DeviceHandlers(FileHandlers, Protocol):
@@ -65,7 +76,7 @@ class Session(Server):
         needs_passthrough: refuse a kernel that cannot.
     """
 
-    __slots__ = ("_needs_passthrough", "_negotiated", "has_passthrough")
+    __slots__ = ("_is_switched_off", "_needs_passthrough", "_negotiated", "has_passthrough")
 
     def __init__(
         self,
@@ -80,6 +91,7 @@ class Session(Server):
     ) -> None:
         super().__init__(self._table(tree, device), outgoing, device.drain, report_bug)
         self.has_passthrough = has_passthrough
+        self._is_switched_off = not has_passthrough
         self._needs_passthrough = needs_passthrough
         self._negotiated = negotiated
 
@@ -101,7 +113,7 @@ class Session(Server):
         if flags & _PASSTHROUGH_FLAGS != _PASSTHROUGH_FLAGS:
             self.has_passthrough = False
         if self._needs_passthrough and not self.has_passthrough:
-            self._negotiated(NO_PASSTHROUGH)
+            self._negotiated(SWITCHED_OFF if self._is_switched_off else NO_PASSTHROUGH)
             return EPROTO
         flags &= _BASIC_FLAGS | (_MMAP_FLAGS if self.has_passthrough else 0)
         self._negotiated(None)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of mounts, and one mount looked at closely: is it ours, and does anybody serve it?
+
+Theory of operation. A path says little about a mount: others may lie on top of it or beneath, in
+sight or not, and mountinfo lists them all alike. So a place is opened (O_PATH, which asks no file
+system), and the kernel tells the number of the mount that was reached.
+
+Whether somebody serves a FUSE file system only its connection knows, and asking one that is alive
+but stuck may take for ever, in a sleep that no signal ends. So a process that has nothing else to
+do asks: ENOTCONN comes at once, and no answer in time means that it must be left alone.
+
+Nothing here may know what is mounted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from contextlib import contextmanager, suppress
+from errno import ECONNABORTED, ENOTCONN, ESTALE
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+from binderd.channel import syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PATIENCE: Final = 2.0  # seconds that a file system which is alive may take before it is left alone
+_ERRORS_OF_THE_DEAD: Final = (ENOTCONN, ECONNABORTED)
+_DESCRIPTORS_END: Final = 1 << 20
+
+
+class MountEntry(NamedTuple):
+    """One line of /proc/self/mountinfo."""
+
+    mount_id: int  # given out again when it is free, as the device number is
+    device: tuple[int, int]  # major and minor number; of FUSE, the minor is the connection's
+    path: str
+    fstype: str
+
+    def is_same(self, other: MountEntry) -> bool:
+        """Return whether they are one mount, which may have been moved meanwhile."""
+        return self._replace(path=other.path) == other
+
+
+def read_mounts() -> list[MountEntry]:
+    """Return all mounts of our mount namespace, also those that others hide."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        return [_parse_mount(line) for line in lines]
+
+
+def mount_at(path: str) -> MountEntry | None:
+    """Return what is mounted on top at ``path`` (absolute, without symbolic links), if anything.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    with hold(path) as mount:
+        return mount.entry if mount is not None else None
+
+
+class HeldMount:
+    """A mount that stays what it is as long as it is held; made by ``hold``."""
+
+    __slots__ = ("_fd", "_path", "entry")
+
+    def __init__(self, path: str, fd: int, entry: MountEntry) -> None:
+        self._path = path
+        self._fd = fd
+        self.entry = entry
+
+    @property
+    def root(self) -> str:
+        """A path that leads to its root, whatever has been mounted on top."""
+        return f"/proc/self/fd/{self._fd}"
+
+    def is_dead(self) -> bool:
+        """Return whether it is of FUSE and nobody serves it any more; may take some seconds."""
+        child = os.fork()
+        if not child:
+            _ask(self._fd)
+        exited = os.pidfd_open(child)
+        try:
+            poll = select.poll()
+            poll.register(exited, select.POLLIN)
+            if not poll.poll(_PATIENCE * 1000):
+                os.kill(child, signal.SIGKILL)  # in vain until it has its answer: not waited for
+                return False
+            _, status = os.waitpid(child, 0)
+        finally:
+            os.close(exited)
+        return os.waitstatus_to_exitcode(status) in _ERRORS_OF_THE_DEAD
+
+    def unmount(self) -> bool:
+        """Take it out of the tree, also while it is in use; False if another is on top by now."""
+        with hold(self._path) as top:
+            if top is None or top.entry != self.entry:
+                return False
+            syscalls.unmount(self._path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+            return True
+
+
+@contextmanager
+def hold(path: str) -> Iterator[HeldMount | None]:
+    """Hold what is mounted on top at ``path``; None if nothing is, or there is no such file.
+
+    Args:
+        path: absolute, without symbolic links.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    try:
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        entry = _entry_of(path, fd)
+        yield HeldMount(path, fd, entry) if entry is not None else None
+    finally:
+        os.close(fd)
+
+
+def _entry_of(path: str, fd: int) -> MountEntry | None:
+    """Return the mount whose root is ``path``, None if that is not the root of any."""
+    mount_id = _mount_id(fd)
+    parent = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+    try:
+        if mount_id == _mount_id(parent):
+            return None
+    finally:
+        os.close(parent)
+    for entry in read_mounts():
+        if entry.mount_id == mount_id:
+            return entry
+    raise OSError(ESTALE, "it was unmounted at the same moment", path)
+
+
+def _mount_id(fd: int) -> int:
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+
+
+def _ask(fd: int) -> NoReturn:
+    """Ask the file system anything; end with the error that it gives."""
+    status = 0
+    with suppress(BaseException):
+        os.closerange(0, fd)  # whoever waits for their end must not wait for us
+        os.closerange(fd + 1, _DESCRIPTORS_END)
+        try:
+            os.fstatvfs(fd)
+        except OSError as error:
+            status = error.errno or 0
+    os._exit(status)
+
+
+def _parse_mount(line: str) -> MountEntry:
+    # 36 35 98:0 /root /mount/point options shared:1 - type source options
+    fields = line.split(" ")
+    major, minor = fields[2].split(":")
+    fstype = fields[fields.index("-", 6) + 1]
+    return MountEntry(int(fields[0]), (int(major), int(minor)), _unescape(fields[4]), fstype)
+
+
+def _unescape(path: str) -> str:
+    """Undo the kernel's octal escapes of space, tab, newline, backslash and #."""
+    for character in " \t\n#\\":
+        path = path.replace(f"\\{ord(character):03o}", character)
+    return path
