@@ -178,6 +178,8 @@ def error_text(error: BaseException) -> str:
 def guarded(action: Callable[[], int], *, as_json: bool = False) -> int:
     """Do what a command line does; returns the exit status: its own, or that of its error."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see __main__
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return _reported(action, as_json=as_json)
     except OutputError as error:
         cause = error.__cause__

@@ -9,7 +9,11 @@ import shlex
 import shutil
 import signal
 import sys
+
+if __name__ == "__main__":  # Ctrl-C while the rest is loaded is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -90,8 +94,9 @@ async def _demo(chosen: argparse.Namespace) -> int:
     try:
         await ending.reach(lambda: _play(mount, chosen))
     finally:
-        if not chosen.mount and os.path.isdir(mount):  # noqa: ASYNC240 - an instant
-            os.rmdir(mount)
+        if not chosen.mount:
+            with suppress(OSError):  # something is in there that is not ours to remove
+                os.rmdir(mount)
     outcome = ending.result
     if outcome is None:
         return ending.status
@@ -189,9 +194,9 @@ class Ending(Generic[_R]):
                     nursery.start_soon(self._cancel_on, signals, nursery.cancel_scope)
                     self.result = await action()
                     nursery.cancel_scope.cancel()
-            except* DaemonError as errors:
-                for error in _leaves(errors):
-                    tool.complain(str(error), as_json=self._as_json)
+            except* (DaemonError, OSError) as errors:
+                text = "\n".join(map(str, _leaves(errors)))
+                tool.complain(text, as_json=self._as_json)
 
     async def _cancel_on(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
