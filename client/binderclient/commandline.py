@@ -10,16 +10,19 @@ A subcommand is a function that adds its parser to the others, named in ``_SUBCO
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import math
 import signal
 import struct
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from binderclient import tool
 from binderclient.blocking import DEFAULT_PATH, Device
+from binderclient.errors import DeadObject
 from binderclient.notify import notify
 from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from binderclient.objects import Proxy
 
 _TIMEOUT_SECONDS: Final = 30.0
+_SLICE_SECONDS: Final = 1.0  # of 'wait'
 _GRACE_SECONDS: Final = 3.0  # for 'wait' to end by itself, and tell why
 
 _DESCRIPTION: Final = """\
@@ -192,9 +196,10 @@ def _parser(*, as_json: bool) -> tool.Parser:
         epilog=_EPILOG.format(manager=manager),
     )
     _add_common(parser, hidden=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    kind: Any = functools.partial(tool.Parser, as_json=as_json)  # argparse would say: a class
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=kind)
     for add in _SUBCOMMANDS:
-        add(commands, as_json)
+        add(commands)
     return parser
 
 
@@ -213,34 +218,33 @@ def _add_common(parser: argparse.ArgumentParser, *, hidden: bool) -> None:
 
 def _command(
     commands: Any,  # noqa: ANN401 - argparse does not name its type
-    as_json: bool,
     run: Callable[[ServiceManager, argparse.Namespace], object],
     text: str,
     **options: Any,  # noqa: ANN401
 ) -> argparse.ArgumentParser:
     """Add a command that asks the device's service manager, named like its function."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        run.__name__.strip("_"), as_json=as_json, help=text, description=text, **options
+        run.__name__.strip("_"), help=text, description=text, **options
     )
     _add_common(parser, hidden=True)
     parser.set_defaults(start=lambda chosen: _ask(run, chosen))
     return parser
 
 
-def _add_queries(commands: Any, as_json: bool) -> None:  # noqa: ANN401
-    _command(commands, as_json, _list, "print the names of all services")
+def _add_queries(commands: Any) -> None:  # noqa: ANN401
+    _command(commands, _list, "print the names of all services")
     for query, text in (
         (_check, "say whether a service is there, and its interface"),
         (_ping, "make a service answer"),
         (_wait, "wait until a service is there, 30 s unless --timeout says otherwise"),
     ):
-        each = _command(commands, as_json, query, text)
+        each = _command(commands, query, text)
         each.add_argument("name", metavar="NAME", type=_service_name)
 
 
-def _add_call(commands: Any, as_json: bool) -> None:  # noqa: ANN401
+def _add_call(commands: Any) -> None:  # noqa: ANN401
     text = "send a request and print the reply"
-    calling = _command(commands, as_json, _call, text, epilog=_CALL_EPILOG)
+    calling = _command(commands, _call, text, epilog=_CALL_EPILOG)
     calling.add_argument("--raw", action="store_true", help="no interface token")
     calling.add_argument("--oneway", action="store_true", help="do not wait for a reply")
     calling.add_argument("name", metavar="NAME", type=_service_name)
@@ -249,9 +253,10 @@ def _add_call(commands: Any, as_json: bool) -> None:  # noqa: ANN401
     calling.add_argument("values", metavar="TYPE VALUE", nargs="*", action=_Values, default=[])
 
 
-def _add_run(commands: Any, _as_json: bool) -> None:  # noqa: ANN401
+def _add_run(commands: Any) -> None:  # noqa: ANN401
     running = commands.add_parser(
         "run",
+        as_json=False,
         help="start a program that was written for Linux's own driver",
         usage="%(prog)s [--library] [--] PROGRAM [ARGUMENT ...]",
         description=_RUN_DESCRIPTION,
@@ -297,6 +302,13 @@ def _ask(
 or the service stopped or busy? --timeout SECONDS waits longer"
     with tool.time_limit(limit, expired, as_json=chosen.json), Device(chosen.device) as device:
         try:
+            device.context_manager.ping()
+        except DeadObject:
+            hint = (
+                f"start one with 'python -m binderclient.servicemanager --device {chosen.device}'"
+            )
+            raise DeadObject(f"no service manager is running on {chosen.device}: {hint}") from None
+        try:
             result = run(ServiceManager(device), chosen)
         except ServiceNotFound as error:
             hint = f"{error}; '{tool.program_name()} list' prints the names that there are"
@@ -319,13 +331,20 @@ def _check(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, obj
 
 
 def _wait(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
-    for_ever = math.isinf(chosen.timeout)
-    limit = "for ever" if for_ever else f"for at most {chosen.timeout:g} s"
-    with tool.ticking(f"waiting {limit} for {chosen.name}"):
-        try:
-            service = manager.wait(chosen.name, None if for_ever else chosen.timeout)
-        except ServiceNotFound as error:
-            raise ServiceNotFound(f"{error} after {chosen.timeout:g} s") from None
+    """Wait in slices, between which one sees that time passes, and that there still is a daemon."""
+    limit = "for ever" if math.isinf(chosen.timeout) else f"for at most {chosen.timeout:g} s"
+    start = time.monotonic()
+    with tool.Status() as status:
+        while True:
+            passed = time.monotonic() - start
+            left = chosen.timeout - passed
+            try:
+                service = manager.wait(chosen.name, max(0.0, min(left, _SLICE_SECONDS)))
+                break
+            except ServiceNotFound as error:
+                if left <= _SLICE_SECONDS:
+                    raise ServiceNotFound(f"{error} after {chosen.timeout:g} s") from None
+            status.show(f"waiting {limit} for {chosen.name}: {passed + _SLICE_SECONDS:.0f} s")
     return _describe(chosen.name, service)
 
 

@@ -15,10 +15,9 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from binderclient.errors import BinderError
 
@@ -33,7 +32,6 @@ INTERRUPTED: Final = 128 + signal.SIGINT
 NO_READER: Final = 128 + signal.SIGPIPE
 
 U32_MAX: Final = 0xFFFFFFFF
-_TICK_SECONDS: Final = 1.0
 _QUOTED_MAX: Final = 80  # characters
 _MESSAGE_MAX: Final = 400
 
@@ -230,31 +228,29 @@ def time_limit(limit: float, expired: str, *, as_json: bool = False) -> Iterator
         timer.cancel()
 
 
-@contextmanager
-def ticking(text: str) -> Iterator[None]:
-    """Show on standard error, if that is a terminal, how long the block is under way."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield
-        return
-    over = threading.Event()
-    start = time.monotonic()
+class Status:
+    """A line on standard error that is replaced by the next one; nothing where that is no terminal.
 
-    def tick() -> None:
-        while not over.wait(_TICK_SECONDS):
-            _rewrite(f"{text}: {time.monotonic() - start:.0f} s")
-        _rewrite("")
+    Use it in a ``with`` statement: at its end the line is gone.
+    """
 
-    ticker = threading.Thread(target=tick, daemon=True)
-    ticker.start()
-    try:
-        yield
-    finally:
-        over.set()
-        ticker.join(_TICK_SECONDS)
+    def __init__(self) -> None:
+        self._shown = False
 
+    def show(self, text: str) -> None:
+        """Show what is going on."""
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._shown = True
+            self._rewrite(text)
 
-def _rewrite(text: str) -> None:
-    """Replace the last line of the terminal."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
+    def _rewrite(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._rewrite("")

@@ -237,7 +237,7 @@ def test_the_command_line_says_what_is_wrong(
 def test_the_command_line_without_a_manager(bench: Bench) -> None:
     result = cli(bench, "list")
     assert result.returncode == 1
-    assert result.stderr.startswith("python -m binderclient: no service manager is running on this")
+    assert result.stderr.startswith("python -m binderclient: no service manager is running on /")
 
 
 @pytest.mark.usefixtures("manager")

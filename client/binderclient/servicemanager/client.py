@@ -123,10 +123,7 @@ class ServiceManager:
         except DeadObject:
             # Handle 0 is whoever is manager: there may be a new one the next time.
             self._manager = self._device.context_manager
-            raise DeadObject(
-                "no service manager is running on this device: "
-                "start one with 'python -m binderclient.servicemanager'"
-            ) from None
+            raise DeadObject("no service manager is running on this device") from None
 
 
 def _as_proxy(name: str, service: IBinder | None) -> Proxy:
