@@ -152,7 +152,9 @@ class Desk:
 
     def paste(self, *command: str) -> Paste:
         """Start something in the working copy."""
-        enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={self.copy}", "--"]
+        # The directory is entered inside: one from outside would show the mounts of outside.
+        enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--"]
+        enter += ["env", f"--chdir={self.copy}"]
         log = self._place / f"log{len(self._pastes)}"
         paste = Paste([*enter, *command], log, self._environment, self.copy)
         self._pastes.append(paste)

@@ -8,7 +8,9 @@ C: those of a document are one program. ``text`` is nothing to paste.
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -23,6 +25,7 @@ from documents.blocks import DOCUMENTS, ROOT, Block, all_blocks, blocks_of
 from documents.desk import GLANCE, Desk, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from documents.desk import Paste
@@ -99,6 +102,28 @@ def test_links_lead_somewhere() -> None:
                 assert ((ROOT / document).parent / path).exists(), f"{document}: {target}"
 
 
+def literals(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_messages_that_are_explained_exist() -> None:
+    said = [
+        text
+        for folder in ("client/binderclient", "daemon/binderd")
+        for path in (ROOT / folder).rglob("*.py")
+        for text in literals(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    table = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8").split("| message |")[1]
+    messages = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(messages) > 10
+    for message in messages:
+        for fragment in message.split("…"):
+            found = any(fragment in text for text in said)
+            assert found, f"nobody says {fragment!r} any more"
+
+
 # Following them
 
 
@@ -112,7 +137,7 @@ def run(desk: Desk, block: Block, program: Path) -> Paste | None:
         paste = paste_block(desk, block, program)
         status = paste.wait()
         # What the one before has started may not be ready, and a reader is slower than we are.
-        starts = "&\n" in block.text
+        starts = block.text.rstrip().endswith("&")
         if status == 0 or starts or time.monotonic() > deadline:
             break
         time.sleep(GLANCE)
