@@ -122,7 +122,7 @@ $(STAMP): pyproject.toml Makefile tests/setup.sh
 
 $(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
 	@rm -rf $(COMPILED) && mkdir -p build
-	@tests/setup.sh progress "compiling the daemon's request path (a minute or so)" sh -c \
+	@tests/setup.sh progress "compiling the daemon's request path (one to three minutes)" sh -c \
 		'BINDERD_COMPILE=1 $(BIN)/python setup.py -q build --build-lib $(COMPILED) \
 		> build/compile.log 2>&1' || { cat build/compile.log; exit 1; }
 	@rm -rf $(COMPILED)/binderclient
