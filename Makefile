@@ -44,7 +44,7 @@ compile: packages $(STAMP) $(COMPILED_STAMP) ## compile the daemon's request pat
 
 preload: packages $(STAMP) $(PRELOAD) ## compile the library of 'binderctl run' (others call it)
 
-demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work in a minute (root, /dev/fuse)
+demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work for ten seconds (root, /dev/fuse)
 	$(FAST) $(DEMO) $(ARGS)
 
 run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it until Ctrl-C (root, /dev/fuse)
@@ -121,14 +121,15 @@ $(STAMP): pyproject.toml Makefile tests/setup.sh
 	@touch $@
 
 $(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
-	@echo "compiling the request path (some 20 s)"
 	@rm -rf $(COMPILED) && mkdir -p build
-	@BINDERD_COMPILE=1 $(BIN)/python setup.py -q build --build-lib $(COMPILED) \
-		> build/compile.log 2>&1 || { cat build/compile.log; exit 1; }
+	@tests/setup.sh progress "compiling the daemon's request path (one to three minutes)" sh -c \
+		'BINDERD_COMPILE=1 $(BIN)/python setup.py -q build --build-lib $(COMPILED) \
+		> build/compile.log 2>&1' || { cat build/compile.log; exit 1; }
 	@rm -rf $(COMPILED)/binderclient
 	@touch $@
 
 $(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/include/*.h) $(STAMP)
+	@echo "compiling the library of 'binderctl run'"
 	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_preload --inplace
 
 fuse:

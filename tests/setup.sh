@@ -5,6 +5,7 @@
 #   setup.sh packages     installs the Debian packages that are missing
 #   setup.sh packages vm  the same for those that only 'make vm' and 'make test-vm' need
 #   setup.sh venv DIR     makes the virtual environment and installs the project into it
+#   setup.sh progress WHAT COMMAND...  runs a silent command, and says every 10 s that it still runs
 #   setup.sh fuse WHO     fails, with one line that starts with WHO, where FUSE cannot be mounted
 set -euo pipefail
 
@@ -24,6 +25,25 @@ vm_packages=(
 
 say() { printf '%s\n' "$*" >&2; }
 
+with_progress() {
+    local what=$1 status=0 start=$SECONDS ticker
+    shift
+    say "setup: $what"
+    # A pipe without a writer: reading from it is a sleep that ends with this very process.
+    (
+        exec {never}<> <(:)
+        while kill -0 $$ 2>/dev/null; do
+            read -rt "${PROGRESS_SECONDS:-10}" -u "$never" || true
+            say "setup: $what: $((SECONDS - start)) s so far"
+        done
+    ) &
+    ticker=$!
+    "$@" || status=$?
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    return "$status"
+}
+
 install_packages() {
     local installed package missing=()
     if ! command -v dpkg-query >/dev/null; then
@@ -40,13 +60,14 @@ install_packages() {
         say "setup: packages are missing; run: sudo apt-get install ${missing[*]}"
         return 1
     fi
-    say "setup: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     local install=(apt-get install -qq --no-install-recommends "${missing[@]}")
     # The package lists may be absent (fresh images) or name versions that are gone from the mirror.
-    if ! compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || ! "${install[@]}"; then
-        apt-get update -qq
-        "${install[@]}"
+    local what="installing ${missing[*]}"
+    if ! compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null ||
+        ! with_progress "$what" "${install[@]}"; then
+        with_progress "fetching the list of Debian's packages" apt-get update -qq
+        with_progress "$what" "${install[@]}"
     fi
 }
 
@@ -70,8 +91,8 @@ make_venv() {
         say "setup: making $directory with $python"
         "$python" -m venv --clear "$directory"
     fi
-    say "setup: installing the project and its tools into $directory"
-    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check \
+    with_progress "installing the project and its tools into $directory (a minute or two)" \
+        "$directory/bin/python" -m pip install --quiet --disable-pip-version-check \
         --editable '.[test]'
 }
 
@@ -96,5 +117,6 @@ case "${1-}" in
         ;;
     venv) make_venv "$2" ;;
     fuse) check_fuse "$2" ;;
-    *) say "usage: setup.sh packages [vm] | venv DIR | fuse WHO" && exit 2 ;;
+    progress) with_progress "${@:2}" ;;
+    *) say "usage: setup.sh packages [vm] | venv DIR | fuse WHO | progress WHAT COMMAND..." && exit 2 ;;
 esac

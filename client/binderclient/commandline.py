@@ -1,31 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command lines of ``binderctl`` (or ``python -m binderclient``) and of the service manager.
 
-Arguments in, text or JSON out, exit status: 0 done, 1 it could not be done (one line on stderr says
-why), 2 the arguments are wrong. ``run`` becomes another program.
+Arguments in, text or JSON out; ``tool`` has the exit statuses. ``run`` becomes another program.
+
+A subcommand is a function that adds its parser to the others, named in ``_SUBCOMMANDS``, and sets
+``start``: what does it, with the chosen arguments, and returns the exit status.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
+import math
 import signal
+import struct
 import sys
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING, Any, Final
 
+from binderclient import tool
 from binderclient.blocking import DEFAULT_PATH, Device
-from binderclient.errors import BinderError
+from binderclient.errors import DeadObject
 from binderclient.notify import notify
 from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
-from binderclient.servicemanager import ServiceManager, ServiceManagerService
+from binderclient.servicemanager import ServiceManager, ServiceManagerService, ServiceNotFound
+from binderclient.servicemanager.server import is_service_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from binderclient.objects import Proxy
+
+_TIMEOUT_SECONDS: Final = 30.0
+_SLICE_SECONDS: Final = 1.0  # of 'wait'
+_GRACE_SECONDS: Final = 3.0  # for 'wait' to end by itself, and tell why
 
 _DESCRIPTION: Final = """\
 Looks around on a binder device, calls what it finds there, and starts programs that were written
@@ -33,15 +44,22 @@ for Linux's own driver."""
 
 _EPILOG: Final = """\
 examples:
-  python -m binderclient.servicemanager &    services are found through this one
+  {manager} &    services are found through this one
   %(prog)s list                      what is there
   %(prog)s wait org.example.echo     ... until it is there
   %(prog)s call org.example.echo 1 s16 hello i32 42
   %(prog)s --device /dev/binderfs/hwbinder --json list
   %(prog)s run -- ./service_manager /dev/binderfs/binder
 
-arguments of call, each a type and a value:
+exit status: 0 done, 1 it could not be done, 2 the arguments are wrong, 130 interrupted.
+With --json errors are JSON as well, on standard output: {{"error": "what is wrong"}}."""
+
+_CALL_EPILOG: Final = """\
+Each argument of the request is a type and a value; there may be none:
   i32 N  i64 N  f X  d X  bool true|false  s16 TEXT  s8 TEXT  hex BYTES  null
+Before values that begin with "-" and are no plain numbers there must be a "--":
+  %(prog)s org.example.echo 1 -- s16 -hello
+
 Requests start with the token of the interface that the service says it has, as those of services
 generated from AIDL must; --raw leaves it out."""
 
@@ -66,138 +84,239 @@ It is the same as LD_PRELOAD=LIBRARY PROGRAM ARGUMENT...; "%(prog)s --library" p
 exit status: the program's; 127 no such program, 126 it cannot be executed, 1 there is no library"""
 
 
+# Values of call
+
+
 def _truth(text: str) -> bool:
     if text not in {"true", "false"}:
-        raise ValueError(f"{text!r} is neither true nor false")
+        raise ValueError("is neither true nor false")
     return text == "true"
+
+
+def _whole(bits: int) -> Callable[[str], int]:
+    return tool.whole_number(-(1 << bits - 1), (1 << bits - 1) - 1)
+
+
+def _single(text: str) -> float:
+    number = float(text)
+    try:
+        struct.pack("=f", number)
+    except OverflowError:
+        raise ValueError("is too large for 32 bits") from None
+    return number
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    return text
 
 
 # Type -> how its text is read, and the method of Parcel that writes it.
 _TYPES: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
-    "i32": (lambda text: int(text, 0), "write_int32"),
-    "i64": (lambda text: int(text, 0), "write_int64"),
-    "f": (float, "write_float"),
+    "i32": (_whole(32), "write_int32"),
+    "i64": (_whole(64), "write_int64"),
+    "f": (_single, "write_float"),
     "d": (float, "write_double"),
     "bool": (_truth, "write_bool"),
-    "s16": (str, "write_string16"),
-    "s8": (str, "write_string8"),
+    "s16": (_text, "write_string16"),
+    "s8": (_text, "write_string8"),
     "hex": (bytes.fromhex, "write_bytes"),
 }
 
 
-class _UsageError(Exception):
-    """The arguments of ``call`` make no request."""
+class _Values(argparse.Action):
+    """Turns the words behind CODE into (method of Parcel, value) for each argument of a call."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401 - as argparse has it
+        _option: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, list(self._converted(iter(values))))
+
+    def _converted(self, words: Iterator[str]) -> Iterator[tuple[str, Any]]:
+        for kind in words:
+            if kind == "null":
+                yield "write_strong_binder", None
+                continue
+            if kind not in _TYPES:
+                raise argparse.ArgumentError(
+                    self, f"{tool.quoted(kind)} is no type: {', '.join(_TYPES)}, null"
+                )
+            convert, method = _TYPES[kind]
+            text = next(words, None)
+            if text is None:
+                hint = "if it begins with '-', put '--' before the first type"
+                raise argparse.ArgumentError(self, f"{kind} needs a value; {hint}")
+            try:
+                yield method, convert(text)
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentError(self, f"{kind}: {error}") from None
+            except ValueError as error:
+                raise argparse.ArgumentError(
+                    self, f"{kind}: {tool.quoted(text)}: {error}"
+                ) from None
+
+
+def _service_name(text: str) -> str:
+    if not is_service_name(text):
+        raise argparse.ArgumentTypeError(
+            f"{tool.quoted(text)} is no service name: 1 to 127 letters, digits, '_', '.', '-', '/'"
+        )
+    return text
+
+
+# The parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``binderctl``; returns the exit status."""
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.command is not None:
-            return _run(chosen)
-        with Device(chosen.device) as device:
-            result: Any = chosen.run(ServiceManager(device), chosen)
-    except RunError as error:
-        print(f"binderctl: {error}", file=sys.stderr)
-        return error.status
-    except _UsageError as error:
-        parser.error(str(error))
-    except BinderError as error:
-        print(f"binderclient: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps(result) if chosen.json else _as_text(result))
-    return 0
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in words
+
+    def act() -> int:
+        chosen = _parser(as_json=as_json).parse_args(words)
+        return int(chosen.start(chosen))
+
+    return tool.guarded(act, as_json=as_json)
 
 
-def serve_manager(arguments: Sequence[str] | None = None) -> int:
-    """Run ``python -m binderclient.servicemanager``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m binderclient.servicemanager",
-        description="Serves the service manager of a binder device in the foreground, until "
-        "SIGTERM or SIGINT. Says on stderr, and through $NOTIFY_SOCKET, when it is ready.",
-    )
-    parser.add_argument("--device", default=DEFAULT_PATH, help="default: %(default)s")
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, format="servicemanager: %(message)s")
-    try:
-        with Device(chosen.device, max_threads=0) as device:
-            device.become_context_manager(ServiceManagerService())
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda _number, _frame: device.stop())
-            print(f"servicemanager: ready on {chosen.device}", file=sys.stderr, flush=True)
-            notify("READY=1", f"STATUS=Serving {chosen.device}")
-            device.join_thread_pool()
-            notify("STOPPING=1")
-    except BinderError as error:
-        print(f"servicemanager: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    called = Path(sys.argv[0]).name
-    parser = argparse.ArgumentParser(
-        prog=called if called == "binderctl" else "python -m binderclient",
+def _parser(*, as_json: bool) -> tool.Parser:
+    program = tool.program_name()
+    manager = "python -m binderclient.servicemanager"
+    parser = tool.Parser(
+        as_json=as_json,
+        prog=program,
         description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG.format(manager=manager),
     )
-    parser.add_argument("--device", metavar="PATH", default=DEFAULT_PATH, help="%(default)s")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=None)  # of run
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run: Callable[..., object], text: str) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=text, description=text)
-        # Also behind the command, which is where people put them.
-        hidden = argparse.SUPPRESS
-        found.add_argument("--device", metavar="PATH", default=hidden, help=hidden)
-        found.add_argument("--json", action="store_true", default=hidden, help=hidden)
-        found.set_defaults(run=run)
-        return found
-
-    command("list", _list, "print the names of all services")
-    checking = command("check", _check, "say whether a service is there, and its interface")
-    pinging = command("ping", _ping, "make a service answer")
-    waiting = command("wait", _wait, "wait until a service is there")
-    calling = command("call", _call, "send a request and print the reply")
-    for each in (checking, pinging, waiting, calling):
-        each.add_argument("name", metavar="NAME")
-    waiting.add_argument("--timeout", metavar="SECONDS", type=float, help="default: for ever")
-    calling.add_argument("--raw", action="store_true", help="no interface token")
-    calling.add_argument("--oneway", action="store_true", help="do not wait for a reply")
-    calling.add_argument("code", metavar="CODE", type=lambda text: int(text, 0))
-    calling.add_argument("values", metavar="TYPE VALUE", nargs="*", help="see --help of all")
-    _add_run(commands)
+    _add_common(parser, hidden=False)
+    kind: Any = functools.partial(tool.Parser, as_json=as_json)  # argparse would say: a class
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=kind)
+    for add in _SUBCOMMANDS:
+        add(commands)
     return parser
 
 
-def _add_run(commands: Any) -> None:  # noqa: ANN401 - argparse does not name its type
+def _add_common(parser: argparse.ArgumentParser, *, hidden: bool) -> None:
+    """Add what all commands take, also behind the command: that is where people put it."""
+
+    def add(name: str, default: object, text: str, **options: Any) -> None:  # noqa: ANN401
+        text, default = (argparse.SUPPRESS,) * 2 if hidden else (text, default)
+        parser.add_argument(name, default=default, help=text, **options)
+
+    add("--device", DEFAULT_PATH, "%(default)s", metavar="PATH", type=tool.path)
+    add("--json", False, "print JSON", action="store_true")
+    text = f"give up after so long; {_TIMEOUT_SECONDS:g}, 'infinity' for never"
+    add("--timeout", _TIMEOUT_SECONDS, text, metavar="SECONDS", type=tool.seconds)
+
+
+def _command(
+    commands: Any,  # noqa: ANN401 - argparse does not name its type
+    run: Callable[[ServiceManager, argparse.Namespace], object],
+    text: str,
+    **options: Any,  # noqa: ANN401
+) -> argparse.ArgumentParser:
+    """Add a command that asks the device's service manager, named like its function."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        run.__name__.strip("_"), help=text, description=text, **options
+    )
+    _add_common(parser, hidden=True)
+    parser.set_defaults(start=lambda chosen: _ask(run, chosen))
+    return parser
+
+
+def _add_queries(commands: Any) -> None:  # noqa: ANN401
+    _command(commands, _list, "print the names of all services")
+    for query, text in (
+        (_check, "say whether a service is there, and its interface"),
+        (_ping, "make a service answer"),
+        (_wait, "wait until a service is there, 30 s unless --timeout says otherwise"),
+    ):
+        each = _command(commands, query, text)
+        each.add_argument("name", metavar="NAME", type=_service_name)
+
+
+def _add_call(commands: Any) -> None:  # noqa: ANN401
+    text = "send a request and print the reply"
+    calling = _command(commands, _call, text, epilog=_CALL_EPILOG)
+    calling.add_argument("--raw", action="store_true", help="no interface token")
+    calling.add_argument("--oneway", action="store_true", help="do not wait for a reply")
+    calling.add_argument("name", metavar="NAME", type=_service_name)
+    code = tool.whole_number(0, tool.U32_MAX)
+    calling.add_argument("code", metavar="CODE", type=code, help="which call")
+    calling.add_argument("values", metavar="TYPE VALUE", nargs="*", action=_Values, default=[])
+
+
+def _add_run(commands: Any) -> None:  # noqa: ANN401
     running = commands.add_parser(
         "run",
+        as_json=False,
         help="start a program that was written for Linux's own driver",
         usage="%(prog)s [--library] [--] PROGRAM [ARGUMENT ...]",
         description=_RUN_DESCRIPTION,
         epilog=_RUN_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     running.add_argument("--library", action="store_true", help="print where the library is")
     # Everything from the program's name on is the program's.
     running.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    running.set_defaults(parser=running)
+    running.set_defaults(start=_run, parser=running)
+
+
+_SUBCOMMANDS: Final = (_add_queries, _add_call, _add_run)
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    words = chosen.command[1:] if chosen.command[:1] == ["--"] else chosen.command
+    words = chosen.command
     if chosen.library:
-        print(library_path())
+        if words:
+            chosen.parser.error("--library takes no program")
+        tool.show(str(library_path()))
         return 0
+    if words[:1] == ["--"]:
+        words = words[1:]
+    elif words and words[0].startswith("-"):
+        chosen.parser.error(
+            f"no such option: {tool.quoted(words[0])}; a program of that name comes behind --"
+        )
     if not words:
         chosen.parser.error("which program?")
-    return run(words)
+    try:
+        return run(words, tool.program_name())
+    except RunError as error:
+        tool.complain(str(error))
+        return error.status
+
+
+def _ask(
+    run: Callable[[ServiceManager, argparse.Namespace], object], chosen: argparse.Namespace
+) -> int:
+    """Do a command of the service manager, and print what it returns."""
+    limit = chosen.timeout + (_GRACE_SECONDS if run is _wait else 0)
+    expired = f"{chosen.device}: no answer within {limit:g} s: is its daemon, the service manager \
+or the service stopped or busy? --timeout SECONDS waits longer"
+    with tool.time_limit(limit, expired, as_json=chosen.json), Device(chosen.device) as device:
+        try:
+            device.context_manager.ping()
+        except DeadObject:
+            hint = (
+                f"start one with 'python -m binderclient.servicemanager --device {chosen.device}'"
+            )
+            raise DeadObject(f"no service manager is running on {chosen.device}: {hint}") from None
+        try:
+            result = run(ServiceManager(device), chosen)
+        except ServiceNotFound as error:
+            hint = f"{error}; '{tool.program_name()} list' prints the names that there are"
+            raise ServiceNotFound(hint) from None
+    text = json.dumps(result) if chosen.json else _as_text(result)
+    if text:
+        tool.show(text)
+    return 0
 
 
 # Commands: each returns what is to be printed
@@ -212,7 +331,21 @@ def _check(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, obj
 
 
 def _wait(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
-    return _describe(chosen.name, manager.wait(chosen.name, chosen.timeout))
+    """Wait in slices, between which one sees that time passes, and that there still is a daemon."""
+    limit = "for ever" if math.isinf(chosen.timeout) else f"for at most {chosen.timeout:g} s"
+    start = time.monotonic()
+    with tool.Status() as status:
+        while True:
+            passed = time.monotonic() - start
+            left = chosen.timeout - passed
+            try:
+                service = manager.wait(chosen.name, max(0.0, min(left, _SLICE_SECONDS)))
+                break
+            except ServiceNotFound as error:
+                if left <= _SLICE_SECONDS:
+                    raise ServiceNotFound(f"{error} after {chosen.timeout:g} s") from None
+            status.show(f"waiting {limit} for {chosen.name}: {passed + _SLICE_SECONDS:.0f} s")
+    return _describe(chosen.name, service)
 
 
 def _ping(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
@@ -221,10 +354,9 @@ def _ping(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, obje
 
 
 def _call(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
-    values = _values(chosen.values)
     service = manager.get(chosen.name)
     request = Parcel() if chosen.raw else Parcel.for_interface(service.interface())
-    for method, value in values:
+    for method, value in chosen.values:
         getattr(request, method)(value)
     with service.call(chosen.code, request, oneway=chosen.oneway) as reply:
         return {"size": len(reply), "hex": bytes(reply).hex()}
@@ -234,33 +366,12 @@ def _describe(name: str, service: Proxy) -> dict[str, object]:
     return {"name": name, "interface": service.interface(), "handle": service.handle}
 
 
-def _values(words: list[str]) -> list[tuple[str, Any]]:
-    """Return (method of Parcel, value) for each argument of a call."""
-    found: list[tuple[str, Any]] = []
-    rest = iter(words)
-    for kind in rest:
-        if kind == "null":
-            found.append(("write_strong_binder", None))
-            continue
-        if kind not in _TYPES:
-            raise _UsageError(f"{kind!r} is no type: {', '.join(_TYPES)}, null")
-        convert, method = _TYPES[kind]
-        text = next(rest, None)
-        if text is None:
-            raise _UsageError(f"{kind} needs a value")
-        try:
-            found.append((method, convert(text)))
-        except ValueError as error:
-            raise _UsageError(f"{kind} {text}: {error}") from None
-    return found
-
-
 def _as_text(result: Any) -> str:  # noqa: ANN401 - what a command returned
     if isinstance(result, list):
-        return "\n".join(result)
+        return "\n".join(map(tool.printable, result))
     if "hex" in result:
         return _dump(bytes.fromhex(result["hex"])) or "(an empty reply)"
-    return "  ".join(f"{key}: {value}" for key, value in result.items())
+    return tool.printable("  ".join(f"{key}: {value}" for key, value in result.items()))
 
 
 def _dump(data: bytes) -> str:
@@ -270,3 +381,32 @@ def _dump(data: bytes) -> str:
         shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
         lines.append(f"{offset:06x}  {row.hex(' ', 4):<35}  {shown}")
     return "\n".join(lines)
+
+
+# The service manager
+
+
+def serve_manager(arguments: Sequence[str] | None = None) -> int:
+    """Run ``python -m binderclient.servicemanager``; returns the exit status."""
+    parser = tool.Parser(
+        prog=tool.program_name(),
+        description="Serves the service manager of a binder device in the foreground, until "
+        "SIGTERM or SIGINT. Says on stderr, and through $NOTIFY_SOCKET, when it is ready.",
+    )
+    parser.add_argument(
+        "--device", metavar="PATH", type=tool.path, default=DEFAULT_PATH, help="%(default)s"
+    )
+    return tool.guarded(lambda: _serve_manager(parser.parse_args(arguments).device))
+
+
+def _serve_manager(path: str) -> int:
+    logging.basicConfig(stream=sys.stderr, format="servicemanager: %(message)s")
+    with Device(path, max_threads=0) as device:
+        device.become_context_manager(ServiceManagerService())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: device.stop())
+        tool.say(f"servicemanager: ready on {path}")
+        notify("READY=1", f"STATUS=Serving {path}")
+        device.join_thread_pool()
+        notify("STOPPING=1")
+    return 0

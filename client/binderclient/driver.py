@@ -47,6 +47,14 @@ _ioctl.restype = ctypes.c_int
 # What a FUSE client sees once the daemon behind a file is gone.
 _GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV, errno.EIO})
 
+# What to do about an open that fails.
+_OPEN_HINTS: Final = {
+    errno.ENOENT: "no such device; is binderd running, or binderfs mounted?",
+    errno.EISDIR: "this is a directory; name a device in it",
+    errno.EACCES: "its owner and mode (ls -l) do not let you open it; ask whoever runs binderd",
+    errno.ENOTCONN: "the driver behind it is gone; start binderd again",
+}
+
 
 class Driver:
     """An open device file with its receive area mapped.
@@ -76,11 +84,10 @@ class Driver:
     def _open(self) -> int:
         try:
             return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            hint = "no such device; is binderd running, or binderfs mounted?"
-            raise DeviceError(error.errno or errno.ENOENT, hint, self.path) from None
         except OSError as error:
-            raise DeviceError(error.errno or errno.EIO, "cannot open it", self.path) from None
+            number = error.errno or errno.EIO
+            hint = _OPEN_HINTS.get(number, "cannot open it")
+            raise DeviceError(number, hint, self.path) from None
 
     def _check_version(self) -> None:
         version = bytearray(4)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 from binderclient.errors import BinderError
+from binderclient.tool import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LIBRARY: Final = "libbinderd-preload.so"
 VARIABLE: Final = "LD_PRELOAD"
 _SEPARATORS: Final = " :"  # of the names in it; a name with one of them cannot be written there
+
+INTERPRETERS_MAX: Final = 5  # that the kernel follows, of scripts that are run by scripts
 
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
@@ -70,8 +73,12 @@ def with_library(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, VARIABLE: ":".join(names)}
 
 
-def run(command: Sequence[str]) -> NoReturn:
+def run(command: Sequence[str], caller: str) -> NoReturn:
     """Become the program ``command[0]``, with the library; warns on stderr where it cannot work.
+
+    Args:
+        command: the program and its arguments.
+        caller: who warns.
 
     Raises:
         RunError: see there.
@@ -79,7 +86,7 @@ def run(command: Sequence[str]) -> NoReturn:
     environment = with_library(os.environ)
     path = _find(command[0])
     for warning in warnings_about(path):
-        print(f"binderctl: warning: {path}: {warning}", file=sys.stderr, flush=True)
+        say(f"{caller}: warning: {path}: {warning}")
     try:
         os.execve(path, list(command), environment)
     except OSError as error:
@@ -95,13 +102,16 @@ def _find(name: str) -> Path:
     raise RunError(f"{name}: no such program", NOT_FOUND)
 
 
-def warnings_about(path: Path) -> Iterator[str]:
+def warnings_about(path: Path, depth: int = INTERPRETERS_MAX) -> Iterator[str]:
     """Yield why preloading a library into a program will not work, if so.
 
     Args:
         path: the program; of a script, its interpreter is looked at.
+        depth: how many interpreters may still follow.
     """
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or depth < 0:
+        return  # the kernel will refuse it; opening a FIFO would wait for ever
     if _gains_privileges(path, status):
         yield "it gains privileges when it starts, so the loader ignores LD_PRELOAD"
     try:
@@ -110,7 +120,7 @@ def warnings_about(path: Path) -> Iterator[str]:
             if first == b"#!":
                 words = file.readline(256).split()
                 if words:
-                    yield from warnings_about(Path(os.fsdecode(words[0])))
+                    yield from warnings_about(Path(os.fsdecode(words[0])), depth - 1)
                 return
             loader = elf_loader(file)
     except (OSError, struct.error):

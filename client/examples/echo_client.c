@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // echo_client.c - a binder client that needs nothing but open, ioctl and mmap.
 //
-//   cc -O2 -Wall -o echo_client echo_client.c && ./echo_client /dev/binderfs/hwbinder hello
+//   cc -O2 -Wall -o build/echo_client client/examples/echo_client.c
+//   build/echo_client /dev/binderfs/hwbinder hello
 //
 // Calls handle 0 and prints the bytes that come back.
 
@@ -67,14 +68,17 @@ static bool find_reply(const unsigned char *in, size_t size, struct binder_trans
 
 int main(int argc, char **argv)
 {
-	int fd = argc == 3 ? open(argv[1], O_RDWR | O_CLOEXEC) : -1;
 	struct binder_transaction_data reply;
 	unsigned char in[256]; // 80 bytes are the least that brings a reply
 
+	if (argc != 3 || argv[1][0] == '-')
+		return fputs("usage: echo_client DEVICE TEXT\n", stderr), 2;
+	int fd = open(argv[1], O_RDWR | O_CLOEXEC);
+
 	if (fd < 0)
-		die(argc == 3 ? argv[1] : "usage: echo_client DEVICE TEXT");
+		die(argv[1]);
 	if (mmap(NULL, AREA, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED)
-		die("mmap");
+		die("mmap (is it a binder device?)");
 	struct {
 		uint32_t word;
 		struct binder_transaction_data call;

@@ -3,24 +3,39 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from binderclient import DEFAULT_PATH, Device, Parcel, ServiceManager
+from binderclient import DEFAULT_PATH, BinderError, Device, Parcel, ServiceManager
 
+NAME = "org.example.echo"
 DESCRIPTOR = "org.example.IEcho"
 ECHO = 1
+PATIENCE = 10.0  # seconds
 
 
 def main() -> None:
     """Send the text, print what comes back."""
-    with Device(sys.argv[2] if len(sys.argv) > 2 else DEFAULT_PATH) as device:
-        echo = ServiceManager(device).wait("org.example.echo")
+    parser = argparse.ArgumentParser(description="Sends a text to the echo service.")
+    parser.add_argument("text", metavar="TEXT")
+    parser.add_argument("device", metavar="DEVICE", nargs="?", default=DEFAULT_PATH)
+    chosen = parser.parse_args()
+    with Device(chosen.device) as device:
+        manager = ServiceManager(device)
+        if manager.check(NAME) is None:
+            print(f"waiting {PATIENCE:g} s for {NAME} (echo_service.py)", file=sys.stderr)
+        echo = manager.wait(NAME, PATIENCE)
         request = Parcel.for_interface(DESCRIPTOR)
-        request.write_string16(sys.argv[1])
+        request.write_string16(chosen.text)
         with echo.call(ECHO, request) as reply:
             reply.read_exception()
             print(reply.read_string16())
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (BinderError, UnicodeError) as error:
+        sys.exit(f"echo_client: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // echo_server.c - a binder server that needs nothing but open, ioctl and mmap.
 //
-//   cc -O2 -Wall -o echo_server echo_server.c && ./echo_server /dev/binderfs/hwbinder
+//   cc -O2 -Wall -o build/echo_server client/examples/echo_server.c
+//   build/echo_server /dev/binderfs/hwbinder
 //
 // It is the context manager of its device: whoever calls handle 0 gets back the bytes he sent.
 
@@ -63,16 +64,19 @@ static void reply(int fd, const struct binder_transaction_data *call)
 
 int main(int argc, char **argv)
 {
-	int fd = argc == 2 ? open(argv[1], O_RDWR | O_CLOEXEC) : -1;
 	uint32_t enter = BC_ENTER_LOOPER, word;
 	int32_t none = 0; // not NULL: FUSE looks at the argument of every ioctl
 	struct binder_transaction_data call;
 	unsigned char in[256]; // 80 bytes are the least that brings a call
 
+	if (argc != 2 || argv[1][0] == '-')
+		return fputs("usage: echo_server DEVICE\n", stderr), 2;
+	int fd = open(argv[1], O_RDWR | O_CLOEXEC);
+
 	if (fd < 0)
-		die(argc == 2 ? argv[1] : "usage: echo_server DEVICE");
+		die(argv[1]);
 	if (mmap(NULL, AREA, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED)
-		die("mmap");
+		die("mmap (is it a binder device?)");
 	if (ioctl(fd, BINDER_SET_CONTEXT_MGR, &none) < 0)
 		die("BINDER_SET_CONTEXT_MGR");
 	talk(fd, &enter, sizeof enter, NULL, 0);

@@ -3,10 +3,20 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 
-from binderclient import DEFAULT_PATH, Device, Parcel, Service, ServiceManager, caller, transaction
+from binderclient import (
+    DEFAULT_PATH,
+    BinderError,
+    Device,
+    Parcel,
+    Service,
+    ServiceManager,
+    caller,
+    transaction,
+)
 
 DESCRIPTOR = "org.example.IEcho"
 ECHO = 1
@@ -28,7 +38,9 @@ class Echo(Service):
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
-    with Device(sys.argv[1] if len(sys.argv) > 1 else DEFAULT_PATH) as device:
+    parser = argparse.ArgumentParser(description="Sends back what it gets, until Ctrl-C.")
+    parser.add_argument("device", metavar="DEVICE", nargs="?", default=DEFAULT_PATH)
+    with Device(parser.parse_args().device) as device:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: device.stop())
         ServiceManager(device).add("org.example.echo", Echo())
@@ -36,4 +48,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BinderError as error:
+        sys.exit(f"echo_service: {error}")
+    except KeyboardInterrupt:  # before the signal handlers were there
+        sys.exit(130)

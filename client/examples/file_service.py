@@ -7,12 +7,22 @@ file of its own, in memory, in which they are sorted.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 
-from binderclient import DEFAULT_PATH, Device, Parcel, Service, ServiceManager, transaction
+from binderclient import (
+    DEFAULT_PATH,
+    BinderError,
+    Device,
+    Parcel,
+    Service,
+    ServiceManager,
+    transaction,
+)
 
+NAME = "org.example.sorter"
 DESCRIPTOR = "org.example.ISorter"
 SORT = 1
 
@@ -41,14 +51,17 @@ def serve(device: Device) -> None:
     """Serve until SIGINT or SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: device.stop())
-    ServiceManager(device).add("org.example.sorter", Sorter())
+    ServiceManager(device).add(NAME, Sorter())
     device.join_thread_pool()
 
 
 def sort(device: Device, path: str) -> None:
     """Have a file sorted and print it."""
-    sorter = ServiceManager(device).wait("org.example.sorter")
     with open(path, encoding="utf-8") as file:
+        manager = ServiceManager(device)
+        if manager.check(NAME) is None:
+            print(f"waiting 10 s for {NAME} (file_service.py serve)", file=sys.stderr)
+        sorter = manager.wait(NAME, timeout=10)
         request = Parcel.for_interface(DESCRIPTOR)
         request.write_file(file)
         with sorter.call(SORT, request) as reply:
@@ -60,12 +73,21 @@ def sort(device: Device, path: str) -> None:
 
 def main() -> None:
     """Be the service or its client."""
-    with Device(sys.argv[2] if len(sys.argv) > 2 else DEFAULT_PATH) as device:
-        if sys.argv[1] == "serve":
+    parser = argparse.ArgumentParser(description="Sorts the lines of files that callers send.")
+    parser.add_argument("file", metavar="serve|FILE", help="be the service, or have FILE sorted")
+    parser.add_argument("device", metavar="DEVICE", nargs="?", default=DEFAULT_PATH)
+    chosen = parser.parse_args()
+    with Device(chosen.device) as device:
+        if chosen.file == "serve":
             serve(device)
         else:
-            sort(device, sys.argv[1])
+            sort(device, chosen.file)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (BinderError, OSError, UnicodeError) as error:
+        sys.exit(f"file_service: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

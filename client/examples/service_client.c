@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // service_client.c - a service, and a client of it, for service_manager.c.
 //
-//   cc -O2 -Wall -o service_client service_client.c
-//   ./service_client /dev/binder serve NAME        answers each call with the bytes that it got
-//   ./service_client /dev/binder call NAME TEXT    calls it once and prints the answer
-//   ./service_client /dev/binder watch NAME        waits until its process is dead
+//   cc -O2 -Wall -o build/service_client client/examples/service_client.c
+//   build/service_client /dev/binder serve NAME        answers each call with the bytes it got
+//   build/service_client /dev/binder call NAME TEXT    calls it once and prints the answer
+//   build/service_client /dev/binder watch NAME        waits until its process is dead
 
 #include <fcntl.h>
 #include <linux/android/binder.h>
@@ -26,6 +26,12 @@ static void fail(const char *what)
 	exit(1);
 }
 
+static void fail_with_errno(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
 // Writes one command and what belongs to it.
 static void write_command(uint32_t word, const void *payload)
 {
@@ -36,7 +42,7 @@ static void write_command(uint32_t word, const void *payload)
 	memcpy(out, &word, sizeof word);
 	memcpy(out + sizeof word, payload, _IOC_SIZE(word));
 	if (ioctl(fd, BINDER_WRITE_READ, &bwr) < 0)
-		fail("BINDER_WRITE_READ");
+		fail_with_errno("BINDER_WRITE_READ");
 }
 
 static void answer(const struct binder_transaction_data *call)
@@ -73,7 +79,7 @@ static void wait_for(uint32_t wanted, void *payload)
 						 .read_buffer = (binder_uintptr_t)in };
 
 		if (ioctl(fd, BINDER_WRITE_READ, &bwr) < 0)
-			fail("BINDER_WRITE_READ");
+			fail_with_errno("BINDER_WRITE_READ");
 		for (size_t at = 0; at < bwr.read_consumed; at += _IOC_SIZE(word)) {
 			memcpy(&word, in + at, sizeof word);
 			at += sizeof word;
@@ -134,22 +140,27 @@ int main(int argc, char **argv)
 	struct binder_transaction_data reply;
 	struct binder_handle_cookie watch = { .cookie = 1 };
 
-	if (argc < 4)
-		fail("usage: service_client DEVICE serve|call|watch NAME [TEXT]");
+	bool serves = argc == 4 && !strcmp(argv[2], "serve");
+	bool calls = argc == 5 && !strcmp(argv[2], "call");
+	bool watches = argc == 4 && !strcmp(argv[2], "watch");
+
+	if (!serves && !calls && !watches)
+		return fputs("usage: service_client DEVICE serve NAME | call NAME TEXT"
+			     " | watch NAME\n", stderr), 2;
 	fd = open(argv[1], O_RDWR);
 	if (fd < 0 || mmap(NULL, MAP_SIZE, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED)
-		fail("cannot open or map the device");
-	if (!strcmp(argv[2], "serve")) {
+		fail_with_errno("cannot open or map the device");
+	if (serves) {
 		add(argv[3]);
 		puts("ready");
 		fflush(stdout);
 		write_command(BC_ENTER_LOOPER, "");
 		wait_for(BR_FINISHED, &reply); // which never comes
-	} else if (!strcmp(argv[2], "call") && argc == 5) {
+	} else if (calls) {
 		reply = call(get(argv[3]), ECHO, argv[4], strlen(argv[4]), 0);
 		printf("%.*s\n", (int)reply.data_size,
 		       (const char *)(uintptr_t)reply.data.ptr.buffer);
-	} else if (!strcmp(argv[2], "watch")) {
+	} else {
 		watch.handle = get(argv[3]);
 		write_command(BC_REQUEST_DEATH_NOTIFICATION, &watch);
 		puts("watching");

@@ -2,10 +2,11 @@
 // service_manager.c - a service manager as those of the first Android were: it opens the device,
 // maps 128 KiB, becomes the context manager with ioctl(…, 0), and loops.
 //
-//   cc -O2 -Wall -o service_manager service_manager.c && ./service_manager /dev/binder
+//   cc -O2 -Wall -o build/service_manager client/examples/service_manager.c
+//   build/service_manager /dev/binder
 //
 // It was written for the driver and knows of nothing else; where the argument 0 or the mmap does
-// not work: binderctl run -- ./service_manager DEVICE. Services are found by name:
+// not work: binderctl run -- build/service_manager DEVICE. Services are found by name:
 //
 //   code ADD: a flat_binder_object, then the name    reply: nothing
 //   code GET: the name                               reply: a flat_binder_object, or nothing
@@ -130,6 +131,8 @@ int main(int argc, char **argv)
 	unsigned char in[512];
 	uint32_t word;
 
+	if (argc > 2 || (argc == 2 && argv[1][0] == '-'))
+		return fputs("usage: service_manager [DEVICE]\n", stderr), 2;
 	fd = open(argc > 1 ? argv[1] : "/dev/binder", O_RDWR);
 	if (fd < 0 || mmap(NULL, MAP_SIZE, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED)
 		return perror("cannot open or map the device"), 1;

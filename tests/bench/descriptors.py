@@ -25,6 +25,7 @@ SOURCE = ROOT / "tests" / "descriptors" / "files.c"
 PRELOAD = ROOT / "client" / "binderclient" / "libbinderd-preload.so"
 CORE = {0}
 FILES = (0, 1, 10)
+NUMBER_MAX = 1_000_000
 
 
 def started(stack: ExitStack, *command: str, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -36,11 +37,28 @@ def started(stack: ExitStack, *command: str, environment: dict[str, str]) -> sub
     return process
 
 
+def count(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= NUMBER_MAX:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {NUMBER_MAX}")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=500, help="in each measurement (%(default)s)")
+    parser.add_argument("--rounds", type=count, default=5, help="(%(default)s)")
+    parser.add_argument(
+        "--calls", type=count, default=500, help="in each measurement (%(default)s)"
+    )
     chosen = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench-descriptors: needs root, to mount: run it with sudo")
+    if not PRELOAD.exists():
+        sys.exit("bench-descriptors: there is no preload library: run 'make preload' first")
     os.sched_setaffinity(0, CORE)
     samples: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
@@ -48,8 +66,10 @@ def main() -> None:
         subprocess.run(["cc", "-O2", "-pthread", "-o", program, SOURCE], check=True)
         mount = Path(place, "mount")
         command = [sys.executable, "-m", "binderd", "--mount", str(mount), "--log-level", "error"]
-        started(stack, *command, "--device=plain", "--device=socket", environment={})
+        daemon = started(stack, *command, "--device=plain", "--device=socket", environment={})
         while not (mount / "features").is_dir():
+            if daemon.poll() is not None:
+                sys.exit(f"bench-descriptors: binderd ended with status {daemon.returncode}")
             signal.sigtimedwait([], 0.05)
         for name, environment in (("plain", {}), ("socket", {"LD_PRELOAD": str(PRELOAD)})):
             server = started(
@@ -73,4 +93,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

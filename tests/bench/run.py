@@ -52,6 +52,7 @@ FLOOR_SIZE = 0  # the floor does not depend on the payload: measured once, shown
 
 READY_SECONDS_MAX = 10.0
 STOP_SECONDS_MAX = 3.0
+NUMBER_MAX = 1 << 22  # of processes, and more rounds than anybody waits for
 CLIENT_SECONDS_EXTRA = 30.0  # beyond its nominal time, before a client counts as stuck
 
 # <sched.h>, <sys/mount.h>
@@ -337,7 +338,7 @@ def describe_machine(settings: argparse.Namespace) -> dict[str, str]:
     if settings.device is None:
         python += f" ({os.path.realpath(sys.executable)})"
     elif settings.daemon_pid is not None:
-        python = os.readlink(f"/proc/{settings.daemon_pid}/exe")
+        python = program_of(settings.daemon_pid)
     else:
         python = "unknown, and not confined to a core: the device was there already"
     return {
@@ -346,6 +347,14 @@ def describe_machine(settings: argparse.Namespace) -> dict[str, str]:
         "cpu": f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores usable",
         "load before the run": f"{os.getloadavg()[0]:.2f}",
     }
+
+
+def program_of(pid: int) -> str:
+    """The file that a process runs."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError as error:
+        raise BenchError(f"--daemon-pid {pid}: {error.strerror}") from None
 
 
 def cpu_model() -> str:
@@ -460,7 +469,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         "--daemon-pid",
-        type=int,
+        type=count,
         metavar="PID",
         help="the daemon behind --device: without it nobody can confine that daemon to one core",
     )
@@ -470,15 +479,21 @@ def parse_arguments() -> argparse.Namespace:
 
 def count(text: str) -> int:
     """A whole number from 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= NUMBER_MAX:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {NUMBER_MAX}")
     return number
 
 
 def duration(text: str) -> float:
     """Seconds above 0, for argparse."""
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError("must be above 0 and at most 3600")
     return seconds
@@ -529,7 +544,10 @@ def main() -> None:
         signal.signal(number, end_orderly)
     try:
         run(settings)
-    except BenchError as error:
+        sys.stdout.flush()
+    except (BenchError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
         raise SystemExit(f"bench: {error}") from None
 
 

@@ -221,7 +221,7 @@ def test_the_command_line_finds_and_calls(bench: Bench) -> None:
         (["wait", "nobody", "--timeout", "0.1"], 1, "no service is called 'nobody'"),
         (["call", "nobody", "1", "i33", "5"], 2, "'i33' is no type"),
         (["call", "nobody", "1", "i32"], 2, "i32 needs a value"),
-        (["call", "nobody", "1", "i32", "x"], 2, "invalid literal"),
+        (["call", "nobody", "1", "i32", "x"], 2, "is no whole number"),
         (["dance"], 2, "invalid choice"),
     ],
 )
@@ -237,7 +237,7 @@ def test_the_command_line_says_what_is_wrong(
 def test_the_command_line_without_a_manager(bench: Bench) -> None:
     result = cli(bench, "list")
     assert result.returncode == 1
-    assert result.stderr == "binderclient: no service manager is running on this device\n"
+    assert result.stderr.startswith("python -m binderclient: no service manager is running on /")
 
 
 @pytest.mark.usefixtures("manager")

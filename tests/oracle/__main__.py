@@ -7,6 +7,7 @@ Exit status: 0: they agree, 1: they differ, 125: no machine, or it broke.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections import deque
@@ -114,6 +115,8 @@ def main() -> int:
     parser.add_argument("--differences", type=int, default=5, help="how many before it stops")
     parser.add_argument("--no-shrinking", action="store_true")
     arguments = parser.parse_args()
+    if arguments.cases < 1 or arguments.differences < 1 or arguments.seed < 0:
+        parser.error("--cases and --differences: at least 1; --seed: at least 0")
     try:
         with DriverPlayer() as driver:
             say(f"machine ready after {driver.boot_seconds:.1f} s")
@@ -124,6 +127,8 @@ def main() -> int:
     except MachineError as error:
         say(f"fuzz-vm: {error}")
         return MACHINE_STATUS
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHOW = 'echo "$0 $* $LD_PRELOAD"'
+CALLER: Final = "python -m binderclient"
 
 
 def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
@@ -57,14 +58,14 @@ def test_where_the_library_is(library: Path) -> None:
 
 def test_programs_that_are_not_there(library: Path, tmp_path: Path) -> None:
     assert library.exists()
-    assert run("no-such-program") == (127, "", "binderctl: no-such-program: no such program\n")
+    assert run("no-such-program") == (127, "", f"{CALLER}: no-such-program: no such program\n")
     assert run(tmp_path / "none")[0] == 127
     file = tmp_path / "file"
     file.write_text("text")
-    assert run(file) == (126, "", f"binderctl: {file}: not an executable file\n")
+    assert run(file) == (126, "", f"{CALLER}: {file}: not an executable file\n")
     file.chmod(0o755)
     status, _, said = run(file)
-    assert (status, said) == (126, f"binderctl: {file}: Exec format error\n")
+    assert (status, said) == (126, f"{CALLER}: {file}: Exec format error\n")
 
 
 def test_no_program(library: Path) -> None:
@@ -98,13 +99,24 @@ def test_statically_linked_programs(library: Path, tmp_path: Path) -> None:
     status, _, said = run(program)
     assert status == 3
     assert said == (
-        f"binderctl: warning: {program}: it is statically linked, so nothing can be preloaded "
-        "into it\n"
+        f"{CALLER}: warning: {program}: it is statically linked, "
+        "so nothing can be preloaded into it\n"
     )
     script = tmp_path / "script"
     script.write_text(f"#!{program} argument\n")
     script.chmod(0o755)
     assert list(warnings_about(script)) == list(warnings_about(program))
+
+
+def test_programs_that_only_the_kernel_can_refuse(library: Path, tmp_path: Path) -> None:
+    assert library.exists()
+    fifo, own = tmp_path / "fifo", tmp_path / "own"
+    os.mkfifo(fifo, 0o755)  # opening it would wait for a writer
+    own.write_text(f"#!{own}\n")  # its interpreter is itself
+    own.chmod(0o755)
+    assert run(fifo) == (126, "", f"{CALLER}: {fifo}: Permission denied\n")
+    status, _, said = run(own)
+    assert (status, said) == (126, f"{CALLER}: {own}: Too many levels of symbolic links\n")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a program to somebody else")

@@ -9,6 +9,7 @@ translated for one process fits the next; no kernel mitigations.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,7 @@ KERNEL_ARGUMENTS: Final = (
 TESTS: Final = Path(__file__).resolve().parents[1]
 # The random number instruction saves Python a wait of two seconds for entropy.
 PROCESSOR: Final = "Nehalem,+rdrand"
+SECONDS_MAX: Final = 7 * 24 * 3600.0
 
 
 def _from_environment(name: str, default: str) -> Callable[[], str]:
@@ -38,11 +40,34 @@ def _seconds(name: str, default: str) -> Callable[[], float]:
     def read() -> float:
         text = _from_environment(name, default)()
         try:
-            return float(text)
+            number = float(text)
         except ValueError:
-            raise MachineError(f"{name} must be a number of seconds, not {text!r}") from None
+            number = 0.0
+        if not 0 < number < SECONDS_MAX:
+            raise MachineError(f"{name} must be a number of seconds above 0, not {text!r}")
+        return number
 
     return read
+
+
+def _processors() -> str:
+    text = os.environ.get("VM_CPUS") or "1"
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise MachineError(f"VM_CPUS must be a number of processors, not {text!r}")
+    emulated = not (os.environ.get("VM_ACCEL") or "tcg").startswith("kvm")
+    if emulated and int(text) > 1:
+        raise MachineError(
+            f"VM_CPUS={text}: Debian's kernel 6.12 panics with more than one emulated processor; "
+            "leave it out, or have VM_ACCEL=kvm"
+        )
+    return text
+
+
+def _memory() -> str:
+    text = os.environ.get("VM_MEMORY") or "1G"
+    if re.fullmatch(r"[1-9][0-9]{0,8}[MG]", text) is None:
+        raise MachineError(f"VM_MEMORY must be a size such as 512M or 2G, not {text!r}")
+    return text
 
 
 @dataclass(frozen=True)
@@ -51,8 +76,8 @@ class Settings:
 
     timeout: float = field(default_factory=_seconds("VM_TIMEOUT", "600"))  # of a command
     boot_timeout: float = field(default_factory=_seconds("VM_BOOT_TIMEOUT", "120"))
-    processors: str = field(default_factory=_from_environment("VM_CPUS", "1"))
-    memory: str = field(default_factory=_from_environment("VM_MEMORY", "1G"))
+    processors: str = field(default_factory=_processors)
+    memory: str = field(default_factory=_memory)
     accelerator: str = field(default_factory=_from_environment("VM_ACCEL", "tcg,thread=multi"))
     # The only folder of the host that the machine can write to; the same path inside.
     results: str = field(default_factory=_from_environment("VM_RESULTS", ""))

@@ -154,9 +154,13 @@ def test_the_command_line_explains_itself_without_a_command() -> None:
     ("environment", "reason"),
     [
         ({"VM_BOOT_TIMEOUT": "0.5"}, "not ready after 0.5 s"),
-        ({"VM_MEMORY": "nonsense"}, "QEMU said last"),
+        ({"VM_MEMORY": "9999999G"}, "QEMU said last"),
+        ({"VM_MEMORY": "nonsense"}, "VM_MEMORY must be a size such as"),
+        ({"VM_CPUS": "two"}, "VM_CPUS must be a number of processors"),
+        ({"VM_CPUS": "2"}, "panics with more than one emulated processor"),
         ({"VM_MEMORY": "64M"}, "is VM_MEMORY=64M too little"),
         ({"VM_TIMEOUT": "soon"}, "VM_TIMEOUT must be a number of seconds"),
+        ({"VM_TIMEOUT": "nan"}, "VM_TIMEOUT must be a number of seconds"),
     ],
 )
 def test_a_machine_that_does_not_start_says_why(environment: dict[str, str], reason: str) -> None:

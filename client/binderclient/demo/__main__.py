@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 
@@ -13,53 +14,65 @@ if __name__ == "__main__":  # Ctrl-C while the rest is loaded is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
+from binderclient import tool
 from binderclient.demo.daemon import DaemonError, running_daemon, why_not
 from binderclient.demo.report import Progress, checks_text, size_text, table_text
 from binderclient.demo.stage import KILLED_CLIENTS, Outcome, Settings, Stage, start_manager
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 DEFAULT_MOUNT: Final = "/dev/binderfs"
 DEVICES: Final = ("binder", "hwbinder", "vndbinder")  # with --serve, as on Android
 _END_SECONDS: Final = 10.0
-_SERVING: Final = """\
-{device} is there, with a service manager. Try:
-  python -m binderclient --device {device} list
-Ctrl-C ends it."""
+CLIENTS_MAX: Final = 48  # more than that need more room than two servers have
+SECONDS_MAX: Final = 24 * 3600
+_EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"  # only in a checkout
 _R = TypeVar("_R")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status, 0 only if every check held."""
-    chosen = _parse(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in words
+    return tool.guarded(lambda: _main(words, as_json=as_json), as_json=as_json)
+
+
+def _main(words: Sequence[str], *, as_json: bool) -> int:
+    chosen = _parse(words, as_json=as_json)
     missing = why_not()
     if missing is not None:
-        print(f"demo: {missing}", file=sys.stderr)
-        return 1
-    try:
-        if chosen.serve:
-            return trio.run(_serve, chosen.mount or DEFAULT_MOUNT)
-        return trio.run(_demo, chosen)
-    except (DaemonError, OSError) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
+        tool.complain(missing, as_json=as_json)
+        return tool.FAILED
+    if chosen.serve:
+        return trio.run(_serve, chosen.mount or DEFAULT_MOUNT)
+    return trio.run(_demo, chosen)
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m binderclient.demo",
-        description="Shows binder at work: starts a daemon on a directory of its own, a service "
-        "manager, two servers and many clients; checks every payload at both ends; kills two "
+def _parse(arguments: Sequence[str], *, as_json: bool) -> argparse.Namespace:
+    parser = tool.Parser(
+        as_json=as_json,
+        prog=tool.program_name(),
+        description="Shows binder at work: starts a daemon on a directory of its own, a service\n"
+        "manager, two servers and many clients; checks every payload at both ends; kills two\n"
         "clients and a server in the middle; proves that nothing is left. Needs root.",
     )
-    parser.add_argument("--seconds", type=int, default=10, help="how long (%(default)s)")
-    parser.add_argument("--clients", type=int, default=8, help="how many (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the clients' dice (%(default)s)")
+
+    def number(name: str, default: int, lowest: int, highest: int, text: str) -> None:
+        text = f"{text}, {lowest} to {highest} (%(default)s)"
+        kind = tool.whole_number(lowest, highest)
+        parser.add_argument(name, type=kind, default=default, metavar="N", help=text)
+
+    number("--seconds", 10, 1, SECONDS_MAX, "how long")
+    # Some of the clients are killed, and some must live on.
+    number("--clients", 8, max(KILLED_CLIENTS) + 2, CLIENTS_MAX, "how many")
+    number("--seed", 0, 0, tool.U32_MAX, "of the clients' dice")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--serve",
@@ -67,28 +80,28 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="no demo: keep a daemon and a service manager for your own programs, until Ctrl-C",
     )
     parser.add_argument(
-        "--mount", metavar="DIR", help=f"where; with --serve {DEFAULT_MOUNT}, else a new directory"
+        "--mount",
+        metavar="DIR",
+        type=lambda text: os.path.abspath(tool.path(text)),
+        help=f"where; with --serve {DEFAULT_MOUNT}, else a new directory",
     )
-    chosen = parser.parse_args(arguments)
-    if chosen.seconds < 1:
-        parser.error("--seconds: at least 1")
-    if chosen.clients <= max(KILLED_CLIENTS) + 1:
-        parser.error(f"--clients: at least {max(KILLED_CLIENTS) + 2}, as some of them are killed")
-    return chosen
+    return parser.parse_args(arguments)
 
 
 async def _demo(chosen: argparse.Namespace) -> int:
     mount = chosen.mount or tempfile.mkdtemp(prefix="binderd-demo-")
+    ending = Ending[Outcome](as_json=chosen.json)
     try:
-        outcome = await _until_signal(lambda: _play(mount, chosen))
+        await ending.reach(lambda: _play(mount, chosen))
     finally:
         if not chosen.mount:
             with suppress(OSError):  # something is in there that is not ours to remove
                 os.rmdir(mount)
+    outcome = ending.result
     if outcome is None:
-        return 1
-    print(_as_json(outcome) if chosen.json else _as_text(outcome))
-    return 0 if all(check.held for check in outcome.checks) else 1
+        return ending.status
+    tool.show(_as_json(outcome) if chosen.json else _as_text(outcome))
+    return 0 if all(check.held for check in outcome.checks) else tool.FAILED
 
 
 async def _play(mount: str, chosen: argparse.Namespace) -> Outcome:
@@ -106,7 +119,7 @@ async def _serve(mount: str) -> int:
             await daemon.wait_ready()
             manager = await start_manager(daemon, nursery)
             try:
-                print(_SERVING.format(device=daemon.device), file=sys.stderr)
+                tool.say(_serving_text(daemon.device))
                 await daemon.ended.wait()
             finally:
                 with trio.CancelScope(shield=True):
@@ -114,35 +127,82 @@ async def _serve(mount: str) -> int:
                     await manager.aclose()
             raise DaemonError("\n".join(daemon.said))
 
-    await _until_signal(serve)
-    return 0
+    ending = Ending[None]()
+    await ending.reach(serve)
+    return 0 if ending.signal else ending.status  # a signal is how it is meant to end
 
 
-async def _until_signal(action: Callable[[], Awaitable[_R]]) -> _R | None:
-    """Do something until it is done or SIGINT or SIGTERM comes; None if that was earlier.
+def _serving_text(device: str) -> str:
+    """Return what to do with a device, in commands that work where the user is."""
+    binderctl = Path(sys.executable).with_name("binderctl")
+    if shutil.which("binderctl") == str(binderctl):
+        command = "binderctl"
+    elif binderctl.exists():
+        command = _from_here(binderctl)
+    else:
+        command = f"{_from_here(Path(sys.executable))} -m binderclient"
+    is_default = device == f"{DEFAULT_MOUNT}/{DEVICES[0]}"
+    command += "" if is_default else f" --device {shlex.quote(device)}"
+    lines = [f"  cd {shlex.quote(str(Path.cwd()))}"]
+    service = _EXAMPLES / "echo_service.py"
+    if service.exists():
+        words = [_from_here(Path(sys.executable)), _from_here(service)]
+        words += [] if is_default else [shlex.quote(device)]
+        lines.append(f"  {' '.join(words)} &")
+        lines.append(f"  {command} wait org.example.echo")
+        lines.append(f"  {command} call org.example.echo 1 s16 hello")
+    lines.append(f"  {command} list")
+    return "\n".join(
+        [
+            f"{device} is there, with a service manager. Try in another terminal:",
+            *lines,
+            "Ctrl-C here ends it.",
+        ]
+    )
 
-    Raises:
-        DaemonError: what failed, or what the system has refused.
+
+def _from_here(path: Path) -> str:
+    """Return a path as short as it can be typed in the current directory."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+class Ending(Generic[_R]):
+    """How something ends: with a result, with a signal, or because the daemon fails.
+
+    Args:
+        as_json: how to say why the daemon failed.
     """
-    result: _R | None = None
-    failures: list[BaseException] = []
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_on, signals, nursery.cancel_scope)
-                result = await action()
-                nursery.cancel_scope.cancel()
-        except* (DaemonError, OSError) as errors:
-            failures.extend(_leaves(errors))
-    if failures:
-        raise DaemonError("\n".join(map(str, failures)))
-    return result
 
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.result: _R | None = None
+        self.signal = 0
+        self._as_json = as_json
 
-async def _cancel_on(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for number in signals:
-        print(f"demo: {signal.Signals(number).name}: stopping everything", file=sys.stderr)
-        scope.cancel()
+    @property
+    def status(self) -> int:
+        """The exit status of what has no result."""
+        return 128 + self.signal if self.signal else tool.FAILED
+
+    async def reach(self, action: Callable[[], Awaitable[_R]]) -> None:
+        """Do something until it is done, SIGINT or SIGTERM comes, or the daemon fails, which is
+        said.
+        """
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._cancel_on, signals, nursery.cancel_scope)
+                    self.result = await action()
+                    nursery.cancel_scope.cancel()
+            except* (DaemonError, OSError) as errors:
+                text = "\n".join(map(str, _leaves(errors)))
+                tool.complain(text, as_json=self._as_json)
+
+    async def _cancel_on(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            tool.say(f"demo: {signal.Signals(number).name}: stopping everything")
+            self.signal = number
+            scope.cancel()
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

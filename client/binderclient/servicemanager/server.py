@@ -130,9 +130,14 @@ class ServiceManagerService(Service):
                 self._remove_callback(name, callback)
 
 
+def is_service_name(name: str) -> bool:
+    """Say whether a service may be called that."""
+    return _NAME.match(name) is not None
+
+
 def _checked_name(data: Parcel) -> str:
     name = data.read_string16()
-    if name is None or not _NAME.match(name):
+    if name is None or not is_service_name(name):
         raise RemoteException(android.EX_ILLEGAL_ARGUMENT, f"{name!r} is no service name")
     return name
 
