@@ -183,7 +183,8 @@ class Daemon:
                 self.process.wait(SECONDS_MAX)
             self.process.kill()
             self.process.wait(SECONDS_MAX)
-        remove_dead(os.path.realpath(self.directory))
+        # Not the whole path: what is mounted there may be somebody's who never answers.
+        remove_dead(str(self.directory.parent.resolve() / self.directory.name))
         if self.process.stderr is not None:
             self.process.stderr.close()
 

@@ -8,13 +8,12 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from channel.helpers import SECONDS_MAX
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 ALWAYS: Final = ("null", "zero", "urandom")
+PATIENCE: Final = 120.0  # seconds; in a virtual machine a program may take half a minute to start
 # $1: an empty directory, which becomes /dev; $2: the devices; $3: what else is to be done
 _SCRIPT: Final = """\
 mount -t tmpfs dev "$1"
@@ -52,7 +51,7 @@ def run(words: Sequence[str]) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS_MAX,
+        timeout=PATIENCE,
         check=False,
     )
     return done.returncode, done.stdout
