@@ -44,7 +44,7 @@ from binderd.memory.upkeep import TICK_SECONDS, Upkeep
 from binderd.notify import notify
 from binderd.start import (
     StartError,
-    check_capabilities,
+    check_rights,
     explain,
     open_doors,
     raise_descriptor_limit,
@@ -75,7 +75,8 @@ def main(settings: Settings) -> int:
         stream=sys.stderr, level=settings.log_level.upper(), format="binderd: %(message)s"
     )
     try:
-        check_capabilities()
+        for warning in check_rights(settings):
+            _log.warning("%s", warning)
         raise_descriptor_limit()
         limit = settings.stall_limit
         with watchdog.watching(limit, FSTYPE) if limit else nullcontext():

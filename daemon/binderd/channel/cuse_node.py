@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from errno import EEXIST, ENODEV, ENOENT
+from errno import EEXIST, ENODEV, ENOENT, EPERM
 from pathlib import Path
 from typing import Final
 
 CUSE_DEVICE: Final = "/dev/cuse"
 _CLASS: Final = Path("/sys/class/cuse")
 _NUMBERS: Final = Path("/sys/dev/char")
+_RIGHTS: Final = (
+    "--owner and --group need CAP_CHOWN, a /dev that is not the kernel's own needs CAP_MKNOD"
+)
 
 
 class NodeError(Exception):
@@ -77,10 +80,13 @@ class CuseNode:
         number = self._number()
         try:
             self._make(number)
-            os.chmod(self.path, mode)  # as long as it is ours
+            # Ours first, whoever udev has given it to: so the mode needs no right of its own.
+            os.chown(self.path, os.geteuid(), -1)
+            os.chmod(self.path, mode)
             os.chown(self.path, uid, gid)
         except OSError as error:
-            raise NodeError(f"cannot set up {self.path}: {error.strerror}") from None
+            advice = f": {_RIGHTS}" if error.errno == EPERM else ""
+            raise NodeError(f"cannot set up {self.path} ({error.strerror}){advice}") from None
 
     def remove(self) -> None:
         """Take the node away if we made it; where the kernel did it will."""
