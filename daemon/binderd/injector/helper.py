@@ -37,7 +37,9 @@ _MESSAGE_SIZE_MAX: Final = 256 << 10  # bytes
 _SWEEP_MS: Final = 1000  # between looks for threads that have gone without a word
 _FAREWELL_SECONDS: Final = 5.0  # for the jobs when the daemon has gone
 _PR_SET_NAME: Final = 15
-_SCORE: Final = b"-900"  # of what the kernel kills for memory, we come late
+# Of what the kernel kills for memory we come late. The unit gives it to all of us; elsewhere it
+# takes CAP_SYS_RESOURCE, and without that the helper stays where the daemon is.
+_SCORE: Final = b"-900"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
