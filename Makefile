@@ -15,6 +15,10 @@ FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
 	tests/client/test_examples.py
 
+RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchdog.py \
+	integration/test_binderfs.py integration/test_cuse.py integration/test_logs.py \
+	descriptors/test_injection.py conformance/test_priority.py conformance/test_files.py)
+
 # What the targets start. Arguments are passed on with ARGS: make bench ARGS="--rounds 3".
 DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
@@ -51,10 +55,12 @@ run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it unti
 	$(FAST) $(RUN) $(ARGS)
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
+# Daemons have the rights of the systemd unit; what rights matter to runs with a container's as well.
 test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
 	$(PYTEST) $(ARGS)
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
+	BINDERD_RIGHTS=container BINDERD_BACKENDS=fuse $(FAST) $(PYTEST) $(RIGHTS_TESTS)
 	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify)
 
 # With PART, what pytest is given inside; it is the shell's to split: PART="tests/x -k 'a or b'".

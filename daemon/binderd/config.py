@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
+from binderd import rights
 from binderd.config_file import ConfigError, plain, read_entries
 from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
 from binderd.options import (
@@ -80,9 +81,13 @@ serves, or aborted its connection.
 
 Needs /dev/fuse on Linux 6.9 or newer with CONFIG_FUSE_PASSTHROUGH, or else /dev/cuse (modprobe
 cuse), whose clients get their receive area through an extension: binderclient and programs that
-'binderctl run' starts do so by themselves. Also the capabilities CAP_SYS_ADMIN, CAP_SYS_PTRACE
-and CAP_DAC_OVERRIDE, which root has. In a container: --device /dev/fuse --cap-add SYS_ADMIN
---cap-add SYS_PTRACE; for CUSE --device /dev/cuse."""
+'binderctl run' starts do so by themselves. Also these capabilities, which root has:
+{rights}
+In a container:
+  --device /dev/fuse (for CUSE --device /dev/cuse)
+{container}
+where seccomp=unconfined is for giving files to programs that are under a seccomp filter, and
+apparmor=unconfined for mounting where AppArmor is in use. What is missing is said at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +295,9 @@ def _make_parser() -> _Parser:
     parser = _Parser(
         prog="binderd",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_EPILOG.replace("{rights}", _indented(rights.describe())).replace(
+            "{container}", _indented(rights.container_options())
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -308,6 +315,10 @@ def _make_parser() -> _Parser:
     _add_config(parser)
     parser.add_argument("--version", action="version", version=f"binderd {_version()}")
     return parser
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _add_config(parser: _Parser) -> None:

@@ -46,8 +46,8 @@ from binderd.memory.upkeep import TICK_SECONDS, Upkeep
 from binderd.notify import notify, watchdog_seconds
 from binderd.reload import Reload
 from binderd.start import (
-    check_capabilities,
     check_proc,
+    check_rights,
     open_doors,
     raise_descriptor_limit,
     sum_up,
@@ -73,6 +73,7 @@ _SIGNALS: Final = (*_ENDING_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 _BEATS_PER_TIMEOUT: Final = 3  # so often is the service manager's watchdog fed
 _SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
 _STATUS_LOST: Final = 3  # somebody else took away what we serve
+_FEEDING_PAUSE: Final = 0.001  # seconds; a socket with room may still lack something else
 
 
 def main(settings: Settings, reread: Callable[[], Settings]) -> int:
@@ -89,7 +90,8 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
     try:
         start_log(settings.log_level, settings.log_to)
         check_proc()
-        check_capabilities()
+        for warning in check_rights(settings):
+            _log.warning("%s", warning)
         raise_descriptor_limit()
         limit = settings.stall_limit
         with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
@@ -176,7 +178,10 @@ class Service:
         self._upkeep = Upkeep(self._wake_upkeep, self._unmapped)
         self._channels: list[KernelFd] = []
         self._pumps: list[Pump] = []
-        self._injector = Injector(self, self._heed_helper_at, injects=settings.injects)
+        self._helper_is_behind = trio.Event()
+        self._injector = Injector(
+            self, self._heed_helper_at, self._feed_soon, injects=settings.injects
+        )
         self._opener = FileOpener(
             mount,
             self._upkeep,
@@ -200,7 +205,7 @@ class Service:
             self._engine, self._tree, directory, self._opener, outgoing, self._start_timer
         )
         logs = LogTree(self._engine, resource.getpagesize())
-        self._logs = LogFiles(logs, now, self._complain)
+        self._logs = LogFiles(logs, now, self._request_failed)
         self._session = Session(
             self._tree,
             self._device,
@@ -234,6 +239,7 @@ class Service:
                 nursery.start_soon(self._heed_signals, signals)
                 nursery.start_soon(self._heed_threads)
                 nursery.start_soon(self._heed_helper)
+                nursery.start_soon(self._feed_helper)
                 nursery.start_soon(self._do_upkeep)
                 nursery.start_soon(self._feed_watchdog)
                 if self._mount is not None and self._pump is not None:
@@ -354,6 +360,23 @@ class Service:
                 continue
             self._hear_helper()
 
+    async def _feed_helper(self) -> None:
+        """Send on, as the helper takes it, what its socket did not take at once."""
+        while True:
+            await self._helper_is_behind.wait()
+            self._helper_is_behind = trio.Event()
+            while self._injector.is_waiting:
+                try:
+                    await trio.lowlevel.wait_writable(self._injector.fileno())
+                except trio.ClosedResourceError:
+                    continue
+                try:
+                    self._injector.go_on()
+                except Exception as error:
+                    self._complain("an installation", error)
+                self._flush()
+                await trio.sleep(_FEEDING_PAUSE)
+
     async def _do_upkeep(self) -> None:
         """Tick while there is something to look after; no timer runs otherwise."""
         while True:
@@ -391,8 +414,8 @@ class Service:
             except OSError as error:
                 nursery.cancel_scope.cancel()
                 self._door_is_open(f"without features and binder_logs: {error}")
-            else:
-                self._door_is_open()
+                return
+            self._door_is_open()
         _log.warning("features and binder_logs are not shown any more")
 
     def _door_is_open(self, restriction: str = "") -> None:
@@ -464,6 +487,9 @@ class Service:
         """The injector says so; see ``Engine.installed``."""
         self._device.installed(number, numbers)
 
+    def _feed_soon(self) -> None:
+        self._helper_is_behind.set()
+
     def _wake_upkeep(self) -> None:
         self._upkeep_due.set()
 
@@ -492,15 +518,18 @@ class Service:
         self._end.cancel()
 
     def _handler_failed(self, opcode: int, error: Exception) -> None:
-        self._complain(OPCODES.get(opcode, f"opcode {opcode}"), error)
+        self._request_failed(OPCODES.get(opcode, f"opcode {opcode}"), error)
 
     def _reply_failed(self, error: OSError) -> None:
-        self._complain("a reply that the kernel does not take", error)
+        self._complain("a reply that the kernel does not take, so its client has none", error)
+
+    def _request_failed(self, name: str, error: Exception) -> None:
+        self._complain(f"{name}, to be answered with EIO if at all", error)
 
     def _complain(self, about: str, error: Exception) -> None:
         if self._complaints.is_due(time.monotonic()):
             _log.error(
-                "our bug in %s (%d so far, %s): the request ended with EIO",
+                "our bug in %s (%d so far, %s)",
                 about,
                 self._complaints.count,
                 f"at most one line per {_SECONDS_BETWEEN_COMPLAINTS:.0f} s",

@@ -12,23 +12,19 @@ import resource
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from binderd import rights, selftest
 from binderd.channel.cuse_node import CuseNode
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
 from binderd.config import check_node_names
 from binderd.device.cuse_device import CHANNELS_MAX
+from binderd.injector.architecture import own_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from binderd.config import Settings
 
-# <linux/capability.h>: bit number, and what we cannot do without it
-_CAPABILITIES: Final = {
-    "CAP_SYS_ADMIN": (21, "mount"),
-    "CAP_SYS_PTRACE": (19, "reach the memory of its clients"),
-    "CAP_DAC_OVERRIDE": (1, "open the memory of other users' clients"),
-}
 _WITH_EXTENSION: Final = (
     "--transport fuse does for clients that know docs/EXTENSION.md: binderclient, and programs "
     "that are started with 'binderctl run'"
@@ -120,16 +116,49 @@ def check_proc() -> None:
         raise StartError(explain(error, "cannot use /proc", advice)) from None
 
 
-def check_capabilities() -> None:
-    """Say at once what would otherwise show as a client's EFAULT much later."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
-    for name, (bit, purpose) in _CAPABILITIES.items():
-        if not effective >> bit & 1:
-            short = name.removeprefix("CAP_")
-            raise StartError(
-                f"needs {name} to {purpose}: start as root; a container needs --cap-add {short}"
-            )
+def check_rights(settings: Settings) -> list[str]:
+    """Say at once what would otherwise show as a client's EFAULT much later.
+
+    Returns:
+        What will not work, a line each.
+
+    Raises:
+        StartError: nothing would.
+    """
+    missing = rights.missing()
+    required = [right for right in missing if not right.loss]
+    if required:
+        needs = ", ".join(f"{right.name} to {right.purpose}" for right in required)
+        raise StartError(f"needs {needs}: {rights.advice(required)}")
+    warnings = [
+        f"{right.loss}, as {right.name} is missing: {rights.advice([right])}"
+        for right in missing
+        if not right.only_in_containers
+    ]
+    return warnings + _try_on_a_child(settings, {right.name for right in missing})
+
+
+def _try_on_a_child(settings: Settings, missing: set[str]) -> list[str]:
+    machine_is_known = own_architecture() is not None
+    try:
+        denials = selftest.run(injects=settings.injects and machine_is_known, missing=missing)
+    except OSError as error:
+        raise StartError(f"cannot try on a child process what serving takes: {error}") from None
+    needs_sockets = settings.transport == "cuse" or not settings.passthrough
+    fatal = [
+        denial
+        for denial in denials
+        if not denial.trial.loss or (needs_sockets and denial.trial.is_for_sockets)
+    ]
+    if fatal:
+        raise StartError(f"clients cannot be served: {selftest.explain(fatal)}")
+    warnings = [f"{denial.trial.loss}: {selftest.explain([denial])}" for denial in denials]
+    if settings.injects and not machine_is_known:
+        warnings.append(
+            "only clients that attach a socket receive files: how to stop others is not known for "
+            f"this processor ({os.uname().machine})"
+        )
+    return warnings
 
 
 def raise_descriptor_limit() -> None:

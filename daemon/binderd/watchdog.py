@@ -27,18 +27,26 @@ import struct
 import sys
 import time
 from contextlib import contextmanager, suppress
+from errno import EINVAL, EPERM
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LOOKS_PER_LIMIT: Final = 4
 _PATIENCE: Final = 1.0  # seconds for one remedy to help before the next is tried
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
-_PIDFD_GETFD: Final = 438  # on every architecture
+# The same numbers on every architecture.
+_PIDFD_GETFD: Final = 438
+_FSOPEN: Final = 430
+_FSCONFIG: Final = 431
+_FSMOUNT: Final = 432
+_FSOPEN_CLOEXEC: Final = 1
+_FSMOUNT_CLOEXEC: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
 _UFFDIO_UNREGISTER: Final = 0x8010AA01
 
 # The calls that reach client memory: by pid and iovecs, or through /proc/PID/mem. By architecture,
@@ -47,7 +55,6 @@ _BY_PID: Final = {"x86_64": (310, 311), "aarch64": (270, 271)}
 _BY_FILE: Final = {"x86_64": (17, 18), "aarch64": (67, 68)}
 
 _IOVEC: Final = struct.Struct("=QQ")
-_CONNECTIONS: Final = "/sys/fs/fuse/connections"
 _USERFAULTFD: Final = "anon_inode:[userfaultfd]"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,6 +67,13 @@ class Access(NamedTuple):
     pid: int  # the client's, or its thread's
     start: int  # first byte, in the client's address space
     size: int  # bytes
+
+
+class Own(NamedTuple):
+    """What must not be harmed."""
+
+    pids: frozenset[int]  # the daemon's processes
+    fstype: str  # of our own file systems
 
 
 @contextmanager
@@ -76,7 +90,7 @@ def watching(limit: float, own_type: str) -> Iterator[None]:
     finally:
         # Before we end: what we have as standard output is its own as well, and whoever reads that
         # takes its end for ours.
-        _kill(child)
+        os.kill(child, signal.SIGKILL)  # ours until the wait, so the number is its own
         os.waitpid(child, 0)
 
 
@@ -103,7 +117,9 @@ def _watch(daemon: int, limit: float, own_type: str) -> NoReturn:
     seen: dict[int, tuple[Access, float]] = {}  # since when each of them is in an access
     while True:
         time.sleep(limit / LOOKS_PER_LIMIT)
-        for pid in (daemon, *_helpers(daemon)):
+        watched = (daemon, *_helpers(daemon))
+        own = Own(frozenset({*watched, os.getpid()}), own_type)
+        for pid in watched:
             access = current_access(pid)
             last, since = seen.pop(pid, (None, 0.0))
             now = time.monotonic()
@@ -114,7 +130,7 @@ def _watch(daemon: int, limit: float, own_type: str) -> NoReturn:
             elif now - since < limit:
                 seen[pid] = (access, since)
             else:
-                _end(pid, access, limit, own_type)
+                _end(pid, access, limit, own)
 
 
 def _helpers(daemon: int) -> list[int]:
@@ -163,97 +179,228 @@ def _peek(pid: int, address: int, size: int) -> bytes:
 # Ending it
 
 
-def _end(daemon: int, access: Access, limit: float, own_type: str) -> None:
-    """Kill the client, then take away what keeps its memory from answering."""
-    connections = _connections(access, own_type)
-    _say(f"client {access.pid} keeps its memory back for more than {limit:g} s: killed")
-    _kill(access.pid)
-    _unregister(access.pid, access)
-    if _goes_on(daemon, access):
+def _end(daemon: int, access: Access, limit: float, own: Own) -> None:
+    """Kill the client, then take away what keeps its memory from answering.
+
+    Each line says what was done and succeeded, or what failed and why.
+    """
+
+    def is_still_in_it() -> bool:
+        now = current_access(daemon)
+        return now is not None and now.moment == access.moment
+
+    connections = _connections(access, own.fstype)
+    late = f"client {access.pid} keeps its memory back for more than {limit:g} s"
+    # As long as the daemon is in that access, the thread's number is nobody else's.
+    error = _kill(_process_of(access.pid), is_still_in_it)
+    if isinstance(error, _Spared):
+        return  # it has answered after all
+    _say(f"{late}: killed" if error is None else f"{late}, and cannot be killed: {_why(error)}")
+    for holder in (access.pid, *own.pids):
+        _release(holder, access, "the client's" if holder == access.pid else "our")
+    if _goes_on(is_still_in_it):
         return
     for number in connections:
-        _say(f"FUSE connection {number}, from which that memory comes, does not answer: aborted")
-        _abort(number)
-    if connections and _goes_on(daemon, access):
+        _say_whether(f"FUSE connection {number}, from which that memory comes", _abort(number))
+    if connections and _goes_on(is_still_in_it):
         return
-    for holder in _waited_for():
-        _say(f"process {holder} holds that memory back with userfaultfd: killed")
-        _kill(holder)
-    if not _goes_on(daemon, access):
-        _say(f"still waiting for memory of client {access.pid}, which nothing here can end")
+    for holder in _waited_for(own.pids):
+        _release(holder, access, f"process {holder}'s")
+    if not _goes_on(is_still_in_it):
+        _kill_holders(own.pids)
+    if not _goes_on(is_still_in_it):
+        _say(f"still waiting for memory of client {access.pid}, which nothing here could end")
 
 
-def _goes_on(daemon: int, access: Access) -> bool:
+def _kill_holders(own: frozenset[int]) -> None:
+    """The last resort: kill whose userfaultfd is waited for, whoever waits."""
+    for holder in _waited_for(own):
+
+        def is_waited_for(pid: int = holder) -> bool:
+            return any(_pending_of(pid))
+
+        error = _kill(holder, is_waited_for)
+        if not isinstance(error, _Spared):
+            what = f"process {holder}, whose userfaultfd somebody waits for, perhaps the daemon"
+            _say(f"{what}: killed" if error is None else f"{what}, cannot be killed: {_why(error)}")
+
+
+def _goes_on(is_still_in_it: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        now = current_access(daemon)
-        if now is None or now.moment != access.moment:
+        if not is_still_in_it():
             return True
         time.sleep(_PATIENCE / 50)
     return False
 
 
-def _connections(access: Access, own_type: str) -> set[int]:
+def _kill(pid: int, is_meant: Callable[[], bool]) -> OSError | None:
+    """Kill a process, and none that has got its number since.
+
+    Args:
+        pid: its number.
+        is_meant: does the number still belong to who is to be killed?
+
+    Returns:
+        Why it was not killed; ``_Spared``: it is not meant any more.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+        try:
+            if not is_meant():
+                return _Spared()
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+    except OSError as error:
+        return error
+    return None
+
+
+class _Spared(OSError):
+    """Nobody had to be killed."""
+
+
+def _why(error: OSError) -> str:
+    if error.errno == EPERM:
+        return f"{error.strerror} (other users' processes take CAP_KILL)"
+    return error.strerror or str(error)
+
+
+def _connections(access: Access, own_type: str) -> list[int]:
     """Return the numbers of the FUSE connections that the memory comes from, but for our own."""
-    found = set()
-    types = {}
-    for line in _lines("/proc/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        types[before.split()[2]] = after.split()[0]
-    for line in _lines(f"/proc/{access.pid}/maps"):
-        bounds, _, _, device, *_ = line.split()
-        first, end = (int(part, 16) for part in bounds.split("-"))
-        major, minor = (int(part, 16) for part in device.split(":"))
-        if end <= access.start or first >= access.start + access.size or major:
-            continue  # other memory, or of a disk
-        # What is mounted elsewhere only is not in our table: the number alone has to do then.
-        kind = types.get(f"{major}:{minor}", "fuse")
-        if minor and kind.startswith("fuse") and kind != own_type:
-            found.add(minor)
+    types = {**_mounted_types(f"/proc/{access.pid}"), **_mounted_types("/proc/self")}
+    found = []
+    for device in _devices_of(access):
+        major, minor = device
+        if major or not minor:
+            continue  # of a disk, or of no file
+        kind = types.get(device)
+        if kind is None:  # anonymous memory, or what is mounted in yet another place
+            is_fuse = _is_connection(minor)
+        else:
+            is_fuse = kind.startswith("fuse") and kind != own_type
+        if is_fuse:
+            found.append(minor)
     return found
 
 
-def _abort(connection: int) -> None:
-    path = Path(f"{_CONNECTIONS}/{connection}/abort")
-    with suppress(OSError):
-        if not os.path.ismount(_CONNECTIONS):
-            _libc.mount(b"none", _CONNECTIONS.encode(), b"fusectl", 0, None)
-        path.write_text("1", encoding="ascii")
+def _mounted_types(process: str) -> dict[tuple[int, int], str]:
+    """Return what is mounted for a process: device number -> type of file system."""
+    types = {}
+    for line in _lines(f"{process}/mountinfo"):
+        before, _, after = line.partition(" - ")
+        major, minor = before.split()[2].split(":")
+        types[int(major), int(minor)] = after.split()[0]
+    return types
 
 
-def _unregister(pid: int, access: Access) -> None:
-    """Have the client's own userfaultfds let go of the memory."""
+def _devices_of(access: Access) -> list[tuple[int, int]]:
+    """Return the device numbers of the files that the memory shows."""
+    found = {}
+    for line in _lines(f"/proc/{access.pid}/maps"):
+        bounds, _, _, device, *_ = line.split()
+        first, end = (int(part, 16) for part in bounds.split("-"))
+        if first < access.start + access.size and access.start < end:
+            major, minor = (int(part, 16) for part in device.split(":"))
+            found[major, minor] = True
+    return list(found)
+
+
+@contextmanager
+def _control() -> Iterator[int]:
+    """A descriptor of the FUSE control file system, which need not be mounted anywhere.
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    context = _call(_FSOPEN, ctypes.c_char_p(b"fusectl"), _FSOPEN_CLOEXEC)
+    try:
+        none = ctypes.c_void_p(None)
+        _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, none, none, 0)
+        folder = _call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _is_connection(number: int) -> bool:
+    """Whether a FUSE connection has that number; not if that cannot be told."""
+    try:
+        with _control() as folder:
+            os.stat(str(number), dir_fd=folder)
+    except OSError:
+        return False
+    return True
+
+
+def _abort(connection: int) -> OSError | None:
+    """Abort a FUSE connection; return why that failed."""
+    try:
+        with _control() as folder:
+            file = os.open(f"{connection}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                os.write(file, b"1")
+            finally:
+                os.close(file)
+    except OSError as error:
+        return error
+    return None
+
+
+def _say_whether(what: str, error: OSError | None) -> None:
+    _say(f"{what}: aborted" if error is None else f"{what}, cannot be aborted: {error.strerror}")
+
+
+def _release(holder: int, access: Access, whose: str) -> None:
+    """Have the userfaultfds of a process that are waited for let go of the client's memory."""
     page = os.sysconf("SC_PAGESIZE")
     start = access.start & -page
     size = -(-(access.start + access.size) // page) * page - start
-    for number in _userfaultfds(pid):
-        with suppress(OSError):
-            pidfd = os.pidfd_open(_process_of(pid))
-            try:
-                copy = _libc.syscall(_PIDFD_GETFD, pidfd, number, 0)
-            finally:
-                os.close(pidfd)
-            if copy >= 0:
-                with suppress(OSError):
-                    fcntl.ioctl(copy, _UFFDIO_UNREGISTER, struct.pack("=QQ", start, size))
-                os.close(copy)
+    for number in _pending_of(holder):
+        error = _unregister(holder, number, start, size)
+        if error is None:
+            _say(f"{whose} userfaultfd {number} has been told to let go of that memory")
+        elif error.errno != EINVAL:  # that is somebody else's memory
+            _say(f"{whose} userfaultfd {number} cannot be told to let go: {error.strerror}")
 
 
-def _waited_for() -> Iterator[int]:
-    """Yield the processes whose userfaultfd somebody waits for, now and a while later."""
-    waiting = set(_pending())
+def _unregister(holder: int, number: int, start: int, size: int) -> OSError | None:
+    try:
+        pidfd = os.pidfd_open(_process_of(holder))
+        try:
+            copy = _call(_PIDFD_GETFD, pidfd, number, 0)
+        finally:
+            os.close(pidfd)
+        try:
+            fcntl.ioctl(copy, _UFFDIO_UNREGISTER, struct.pack("=QQ", start, size))
+        finally:
+            os.close(copy)
+    except OSError as error:
+        return error
+    return None
+
+
+def _waited_for(own: frozenset[int]) -> list[int]:
+    """Return the processes whose userfaultfd somebody waits for, now and a while later."""
+    waiting = {pid for pid in _processes() - own if any(_pending_of(pid))}
     time.sleep(_PATIENCE / 2)
-    yield from sorted({pid for pid, _ in waiting & set(_pending())} - {os.getpid()})
+    return sorted(pid for pid in waiting if any(_pending_of(pid)))
 
 
-def _pending() -> Iterator[tuple[int, int]]:
-    for entry in os.listdir("/proc"):
-        if not entry.isdecimal():
-            continue
-        for number in _userfaultfds(int(entry)):
-            for line in _lines(f"/proc/{entry}/fdinfo/{number}"):
-                if line.startswith("pending:") and line.split()[1] != "0":
-                    yield int(entry), number
+def _processes() -> set[int]:
+    return {int(entry) for entry in os.listdir("/proc") if entry.isdecimal()}
+
+
+def _pending_of(pid: int) -> Iterator[int]:
+    """Yield the userfaultfds of a process that somebody waits for."""
+    for number in _userfaultfds(pid):
+        for line in _lines(f"/proc/{pid}/fdinfo/{number}"):
+            if line.startswith("total:") and line.split()[1] != "0":
+                yield number
 
 
 def _userfaultfds(pid: int) -> list[int]:
@@ -281,9 +428,13 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _kill(pid: int) -> None:
-    with suppress(OSError):
-        os.kill(pid, signal.SIGKILL)
+def _call(number: int, *arguments: object) -> int:
+    """Make a system call; raises OSError."""
+    result: int = _libc.syscall(number, *arguments)
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+    return result
 
 
 def _say(text: str) -> None:

@@ -18,9 +18,10 @@ import pytest
 
 from binderd.channel.fuse_mount import remove_dead
 from binderwire.fuse_abi import fuse_in_header
+from support.rights import confined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
 
@@ -126,10 +127,21 @@ class Daemon:
     """A running ``binderd``."""
 
     def __init__(
-        self, directory: Path, *arguments: str, environment: dict[str, str] | None = None
+        self,
+        directory: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        confinement: Sequence[str] | None = None,
     ) -> None:
+        """Start it.
+
+        Args:
+            confinement: the words before its command; default: those that leave it the rights that
+                it is documented to need.
+        """
         self.directory = directory
-        command = [sys.executable, "-m", "binderd", "--mount", str(directory), *arguments]
+        command = [*(confined() if confinement is None else confinement), sys.executable]
+        command += ["-m", "binderd", "--mount", str(directory), *arguments]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -137,6 +149,7 @@ class Daemon:
             env={**os.environ, **(environment or {})},
         )
         self._seen = b""
+        self.said = b""  # all that was read of its stderr
 
     def expect(self, text: str) -> str:
         """Return the stderr line with ``text`` in it; waits for it."""
@@ -154,6 +167,7 @@ class Daemon:
             if not chunk:
                 pytest.fail(f"no {text!r} from binderd, only:\n{self._seen.decode()}")
             self._seen += chunk
+            self.said += chunk
 
     def counts(self) -> dict[str, int]:
         """Return what SIGUSR1 shows."""
@@ -201,9 +215,14 @@ def is_stale(directory: Path) -> bool:
 
 
 @contextmanager
-def running(directory: Path, *arguments: str, **keywords: dict[str, str]) -> Iterator[Daemon]:
+def running(
+    directory: Path,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    confinement: Sequence[str] | None = None,
+) -> Iterator[Daemon]:
     """A daemon that is ready, and gone afterwards."""
-    daemon = Daemon(directory, *arguments, **keywords)
+    daemon = Daemon(directory, *arguments, environment=environment, confinement=confinement)
     try:
         daemon.expect("ready:")
         yield daemon

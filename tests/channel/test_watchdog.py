@@ -38,6 +38,7 @@ HANDED_ON = (
     + """
 if os.fork() == 0:
     import time
+    libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: it goes when its parent is gone, not before
     time.sleep(600)
     os._exit(0)
 os.close(uffd)
@@ -107,6 +108,48 @@ def test_memory_that_never_answers(directory: Path, hostile: str) -> None:
             assert LIMIT <= time.monotonic() - began < SECONDS_MAX
             assert process.process.wait(SECONDS_MAX) == -9
         daemon.wait_for_counts(processes=0, opens=0)
+        # What is said is what the memory came from.
+        assert (b"FUSE connection" in daemon.said) == (hostile == SERVED)
+        assert (b"userfaultfd" in daemon.said) == (hostile != SERVED)
+        assert daemon.end() == 0
+
+
+MANAGER = """
+device = Device(DIR + "/binder")
+flags = abi.FLAT_BINDER_FLAG_ACCEPTS_FDS
+node = abi.flat_binder_object.build(type=abi.BINDER_TYPE_BINDER, flags=flags)
+device.ioctl(abi.BINDER_SET_CONTEXT_MGR_EXT, node)
+say("up")
+wait_for_line()
+"""
+# The daemon is the only one who has it.
+IN_TRANSIT = (
+    FAULTED
+    + """
+device = Device(DIR + "/binder")
+data = abi.binder_fd_object.build(type=abi.BINDER_TYPE_FD, fd=uffd)
+payload = ctypes.create_string_buffer(data, len(data))
+offsets = ctypes.create_string_buffer(bytes(8), 8)
+body = abi.binder_transaction_data.build(
+    flags=abi.TF_ONE_WAY, data_size=len(data), buffer=ctypes.addressof(payload),
+    offsets_size=8, offsets=ctypes.addressof(offsets))
+returns = device.write_read(struct.pack("=I", abi.BC_TRANSACTION) + body, 256)
+assert struct.pack("=I", abi.BR_TRANSACTION_COMPLETE) in returns
+os.close(uffd)
+"""
+)
+
+
+def test_a_userfaultfd_that_we_hold_is_no_reason_to_kill_us(directory: Path) -> None:
+    """A client can have any file of its own in our hands: in a transaction that nobody reads."""
+    with running(directory, "--stall-limit", f"{LIMIT:g}") as daemon:
+        with client(directory, MANAGER) as manager:
+            assert manager.line() == "up"
+            with client(directory, "import fcntl, struct\n" + IN_TRANSIT + USE_IT) as process:
+                assert process.line() == "about to"
+                daemon.expect("keeps its memory back")
+                assert process.process.wait(SECONDS_MAX) == -9
+            assert run_client(directory, "print(Device(DIR + '/binder').version())") == ["8"]
         assert daemon.end() == 0
 
 

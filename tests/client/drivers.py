@@ -18,6 +18,7 @@ import pytest
 
 from binderclient.blocking import Device
 from binderclient.errors import DeadObject
+from support.rights import confined
 
 PATIENCE: Final = 10.0  # seconds until something is considered stuck
 DEVICES_COUNT: Final = 300
@@ -87,7 +88,7 @@ class MountedDaemon:
             readiness.bind(address)
             readiness.settimeout(PATIENCE)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "binderd", "--mount", str(self.mount), *names],
+                [*confined(), sys.executable, "-m", "binderd", "--mount", str(self.mount), *names],
                 stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": address},
             )

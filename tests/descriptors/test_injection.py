@@ -220,8 +220,10 @@ def test_a_helper_that_dies_is_replaced(daemon: Daemon, program: Path) -> None:
         daemon.wait_for_counts(installations=1)
         os.kill(helper, signal.SIGKILL)
         assert "no reply" in client.errors()
+        daemon.expect("the helper process has ended (signal 9)")
         deadline = time.monotonic() + PATIENCE
         while call(program, device, 1, 1).returncode:
             assert time.monotonic() < deadline, "no new helper"
+        daemon.expect("a new helper process was started")
         assert helper_of(daemon) != helper
         assert server.descriptors() == own

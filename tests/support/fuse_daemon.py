@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from binderwire.binder_abi import BINDER_VERSION
 from support.device_world import Driver
 from support.puppeteer import GLANCE, PATIENCE
+from support.rights import confined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ class OurDaemon(Driver):
 
     def __init__(self, directory: Path, names: Sequence[str], *arguments: str) -> None:
         self.log = directory / "log"
-        command = [sys.executable, "-m", "binderd", *arguments]
+        command = [*confined(), sys.executable, "-m", "binderd", *arguments]
         command += [word for name in names for word in ("--device", name)]
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness,

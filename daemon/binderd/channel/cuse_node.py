@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from errno import EEXIST
+from errno import EEXIST, EPERM
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,9 @@ CUSE_DEVICE: Final = "/dev/cuse"
 _CLASS: Final = Path("/sys/class/cuse")
 _NUMBERS: Final = Path("/sys/dev/char")
 _MARK: Final = "trusted.binderd"  # its value is the device number of the node that bears it
+_RIGHTS: Final = (
+    "--owner and --group need CAP_CHOWN, a /dev that is not the kernel's own needs CAP_MKNOD"
+)
 
 
 class CuseNode:
@@ -77,10 +80,13 @@ class CuseNode:
         number = self._number()
         try:
             self._make(number)
-            os.chmod(self.path, mode)  # as long as it is ours
+            # Ours first, whoever udev has given it to: so the mode needs no right of its own.
+            os.chown(self.path, os.geteuid(), -1)
+            os.chmod(self.path, mode)
             os.chown(self.path, uid, gid)
         except OSError as error:
-            raise StartError(explain(error, f"cannot set up {self.path}")) from None
+            advice = _RIGHTS if error.errno == EPERM else ""
+            raise StartError(explain(error, f"cannot set up {self.path}", advice)) from None
 
     def remove(self) -> None:
         """Take the node away if we made it; where the kernel did it will."""

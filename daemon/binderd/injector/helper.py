@@ -37,7 +37,9 @@ _MESSAGE_SIZE_MAX: Final = 256 << 10  # bytes
 _SWEEP_MS: Final = 1000  # between looks for threads that have gone without a word
 _FAREWELL_SECONDS: Final = 5.0  # for the jobs when the daemon has gone
 _PR_SET_NAME: Final = 15
-_SCORE: Final = b"-900"  # of what the kernel kills for memory, we come late
+# Of what the kernel kills for memory we come late. The unit gives it to all of us; elsewhere it
+# takes CAP_SYS_RESOURCE, and without that the helper stays where the daemon is.
+_SCORE: Final = b"-900"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,7 +67,7 @@ class Helper:
         self._channel = channel
         self._machine = machine
         self._closer = Closer()
-        self._gathering: dict[int, Job] = {}  # by number: files are still to come
+        self._gathering: dict[int, Job] = {}  # by number: parts are still to come
         self._running: dict[int, tuple[Job, Generator[None, int, None]]] = {}  # by thread
         self._is_over = False
         # Before any thread: they inherit it.
@@ -119,30 +121,35 @@ class Helper:
     def _take(self, message: bytes, files: list[int]) -> None:
         kind, number = messages.head.unpack_from(message)
         if kind == messages.BEGIN:
-            start = messages.head.size
-            tid, count, address, room = messages.job.unpack_from(message, start)
-            closes = messages.unpack_numbers(message, start + messages.job.size)
+            tid, count, closes, *room = messages.job.unpack_from(message, messages.head.size)
             if self._machine is None:
                 self._closer.close(files)
                 self._report(messages.FAILED, number, EPERM)
                 return
-            job = Job(number, tid, count, (address, room), closes, self._machine)
+            job = Job(number, tid, (count, closes), (room[0], room[1]), self._machine)
             self._gathering[number] = job
-            self._add_files(job, files)
-        elif kind == messages.FILES and number in self._gathering:
-            self._add_files(self._gathering[number], files)
+            self._add(job, files, message, messages.head.size + messages.job.size)
+        elif kind == messages.PART and number in self._gathering:
+            self._add(self._gathering[number], files, message, messages.head.size)
         elif kind == messages.CANCEL:
-            for job, _ in self._running.values():
-                if job.number == number:
-                    job.is_cancelled = True
+            self._cancel(number)
         elif files:
             self._closer.close(files)
 
-    def _add_files(self, job: Job, files: list[int]) -> None:
+    def _add(self, job: Job, files: list[int], message: bytes, start: int) -> None:
         job.files += files
-        if len(job.files) >= job.count:
+        job.closes += messages.unpack_numbers(message, start)
+        if job.is_whole:
             del self._gathering[job.number]
             self._begin(job)
+
+    def _cancel(self, number: int) -> None:
+        half = self._gathering.pop(number, None)
+        if half is not None:
+            self._put_away(half)
+        for job, _ in self._running.values():
+            if job.number == number:
+                job.is_cancelled = True
 
     # Jobs
 

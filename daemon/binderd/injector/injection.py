@@ -50,9 +50,8 @@ class Job:
     Args:
         number: the daemon's name for it.
         tid: the thread, which is in an ioctl.
-        count: how many files there will be.
+        counts: how many files there will be, how many descriptors of its process to close.
         room: of its read buffer: address, bytes.
-        closes: descriptors of its process.
         machine: what we run on.
     """
 
@@ -60,23 +59,27 @@ class Job:
         self,
         number: int,
         tid: int,
-        count: int,
+        counts: tuple[int, int],
         room: tuple[int, int],
-        closes: tuple[int, ...],
         machine: Architecture,
     ) -> None:
         self.number = number
         self.tid = tid
-        self.count = count
+        self.count, self._closes_count = counts
         self.files: list[int] = []  # ours, as many as have come so far
+        self.closes: list[int] = []  # as many as have come so far
         self.is_cancelled = False
         self._address, self._room = room
-        self._closes = closes
         self._machine = machine
         self._tracee = Tracee(tid, machine)
         self._first_argument: int | None = None
         self._sockets: list[int] = []  # of the pair, in the thread's process
         self._numbers: list[int] = []  # of the files, there
+
+    @property
+    def is_whole(self) -> bool:
+        """Has everything come?"""
+        return len(self.files) >= self.count and len(self.closes) >= self._closes_count
 
     def seize(self) -> None:
         """Take hold of the thread.
@@ -98,7 +101,7 @@ class Job:
         tracee, error = self._tracee, 0
         try:
             tracee.stop((yield), -EINTR if self.count else 0)
-            for number in self._closes:
+            for number in self.closes:
                 yield from tracee.call(self._machine.close, number)
             if self.count:
                 yield from self._install()

@@ -16,13 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.closer import Closer
 from binderd.injector import messages
 from binderd.injector.architecture import own_architecture
+from binderd.injector.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("binderd")
 
 _SECONDS_BETWEEN_STARTS: Final = 1.0
-_CLOSES_MAX: Final = 16384  # descriptors to close, in one message
-_SEND_BUFFER: Final = 1 << 20  # bytes
-_SO_SNDBUFFORCE: Final = 32
+_CLOSES_MAX: Final = 16384  # descriptors to close, of one job
 
 
 class Reports(Protocol):
@@ -53,18 +51,27 @@ class Injector:
         injects: may it stop clients? If not it only closes files.
         moved: called with the new ``fileno`` when the helper was started, and with -1 before that
             is closed.
+        blocked: called when something waits: ``go_on`` must be called when ``fileno`` can be
+            written to, until ``is_waiting`` says that it need not.
     """
 
     def __init__(
-        self, reports: Reports, moved: Callable[[int], None], *, injects: bool = True
+        self,
+        reports: Reports,
+        moved: Callable[[int], None],
+        blocked: Callable[[], None],
+        *,
+        injects: bool = True,
     ) -> None:
         self._reports = reports
         self._moved = moved
+        self._blocked = blocked
         self.injects = injects and own_architecture() is not None
         self._closer = Closer()
         self._jobs: dict[int, None] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._outbox: Outbox | None = None  # of that channel
         self._started = 0.0
         self._start()
 
@@ -98,23 +105,27 @@ class Injector:
         """
         if not self.injects or len(closes) > _CLOSES_MAX or not self._is_running():
             return False
-        head = messages.head.pack(messages.BEGIN, number)
-        job = messages.job.pack(tid, len(files), *room)
-        numbers = messages.pack_numbers(list(closes))
-        if not self._send(head + job + numbers, files[: messages.FILES_MAX]):
-            return False
-        self._jobs[number] = None
-        head = messages.head.pack(messages.FILES, number)
-        for start in range(messages.FILES_MAX, len(files), messages.FILES_MAX):
-            if not self._send(head, files[start : start + messages.FILES_MAX]):
-                self._restart()  # half a job is worse than none
+        for message, part in messages.of_job(number, tid, files, closes, room):
+            if not self._send(number, message, part):
+                self._cancel(number)  # half a job is worse than none
                 return False
+        self._jobs[number] = None
         return True
 
     def cancel(self, number: int) -> None:
         """Nobody wants what the job does."""
         if self._jobs.pop(number, self) is None:
-            self._send(messages.head.pack(messages.CANCEL, number), ())
+            self._cancel(number)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Does something wait until ``fileno`` can be written to?"""
+        return self._outbox is not None and not self._outbox.is_empty
+
+    def go_on(self) -> None:
+        """Send what waits, as far as the helper takes it."""
+        if self._outbox is not None and not self._outbox.go_on():
+            self._restart()
 
     def dispose(self, fd: int, *, flushes: bool) -> None:
         """Close a file of a client's, without ever waiting for what that may do.
@@ -123,7 +134,8 @@ class Injector:
             flushes: is it of a file system that wants to know of each close? Then even a close that
                 is not the last may take any time.
         """
-        handed_over = self._send(messages.head.pack(messages.DISPOSE, 0), (fd,))
+        message = messages.head.pack(messages.DISPOSE, 0)
+        handed_over = self._outbox is not None and self._outbox.send_at_once(message, (fd,))
         if handed_over and not flushes:
             os.close(fd)
         else:
@@ -158,6 +170,9 @@ class Injector:
             self._moved(-1)
             self._channel.close()
             self._channel = None
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(2.0)
@@ -171,12 +186,11 @@ class Injector:
         return self._channel is not None
 
     def _start(self) -> None:
+        is_first = not self._started
         self._started = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
-            for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
             command = [sys.executable, "-P", "-m", "binderd.injector"]
             places = os.pathsep.join(os.path.abspath(place) for place in sys.path)  # as ours
             try:
@@ -188,27 +202,43 @@ class Injector:
                     env={**os.environ, "PYTHONPATH": places},
                 )
             except OSError as error:
-                _log.error("no helper process, so no descriptors by ptrace: %s", error)
+                _log.error("no helper process can be started, so no files by ptrace: %s", error)
                 ours.close()
                 return
         self._channel = ours
+        self._outbox = Outbox(ours, self._closer)
         self._moved(ours.fileno())
+        if not is_first:
+            _log.warning("a new helper process was started")
 
     def _restart(self) -> None:
         """The helper is gone, and with it what it was doing."""
-        _log.error("the helper process has ended: a new one is started")
+        process = self._process
         self.close()
+        status = process.poll() if process is not None else None
+        _log.error("the helper process has ended (%s)", _how(status))
         jobs, self._jobs = self._jobs, {}
         for number in jobs:
             self._reports.installed(number, None)
         self._is_running()
 
-    def _send(self, message: bytes, files: Sequence[int]) -> bool:
-        if self._channel is None:
+    def _send(
+        self, number: int, message: bytes, files: Sequence[int], *, must: bool = False
+    ) -> bool:
+        if self._outbox is None or not self._outbox.send(number, message, files, must=must):
             return False
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))] if files else []
-        try:
-            self._channel.sendmsg([message], rights)
-        except OSError:
-            return False
+        if not self._outbox.is_empty:
+            self._blocked()
         return True
+
+    def _cancel(self, number: int) -> None:
+        if self._outbox is not None:
+            self._outbox.drop(number)
+            self._send(number, messages.head.pack(messages.CANCEL, number), (), must=True)
+
+
+def _how(status: int | None) -> str:
+    """Return how a process has ended, as ``Popen.poll`` has it."""
+    if status is None:
+        return "it still runs, and has closed its socket"
+    return f"exit status {status}" if status >= 0 else f"signal {-status}"

@@ -7,19 +7,23 @@ Nothing here may know what is done about it.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 FILES_MAX: Final = 253  # in one message, SCM_MAX_FD
 
 # From the daemon. Each begins with its kind and the number of the job.
 head: Final = Struct("=IQ")
-BEGIN: Final = 1  # then ``job`` and the descriptors to close; the files come along
-FILES: Final = 2  # more files for a job that has begun
-CANCEL: Final = 3  # nobody wants it any more
+BEGIN: Final = 1  # then ``job`` and descriptors to close there; files come along
+PART: Final = 2  # more of both, of a job that has begun
+CANCEL: Final = 3  # nobody wants it any more, whether all of it has come or not
 DISPOSE: Final = 4  # close the files that come along; of no job
 
-# Thread, how many files there will be, room in its read buffer: address and bytes.
-job: Final = Struct("=IIQQ")
+# Thread, how many files and how many descriptors to close there will be, room in its read buffer:
+# address and bytes.
+job: Final = Struct("=IIIQQ")
 
 # From the helper: kind, the number of the job, an errno; then the numbers, s32 each.
 report: Final = Struct("=IQi")
@@ -28,10 +32,25 @@ DONE: Final = 2
 FAILED: Final = 3  # nothing is left of it
 
 NUMBER_SIZE: Final = 4
+# In one message. The smallest buffer that a socket can have takes one of 4 KiB.
+NUMBERS_MAX: Final = 900
 REPORT_SIZE_MAX: Final = 64 << 10  # bytes
 
 
-def pack_numbers(numbers: list[int]) -> bytes:
+def of_job(
+    number: int, tid: int, files: Sequence[int], closes: Sequence[int], room: tuple[int, int]
+) -> Iterator[tuple[bytes, Sequence[int]]]:
+    """Yield the messages that make a job, each with the files that go along; see ``Injector``."""
+    begin = head.pack(BEGIN, number) + job.pack(tid, len(files), len(closes), *room)
+    yield begin + pack_numbers(closes[:NUMBERS_MAX]), files[:FILES_MAX]
+    part = head.pack(PART, number)
+    for start in range(FILES_MAX, len(files), FILES_MAX):
+        yield part, files[start : start + FILES_MAX]
+    for start in range(NUMBERS_MAX, len(closes), NUMBERS_MAX):
+        yield part + pack_numbers(closes[start : start + NUMBERS_MAX]), ()
+
+
+def pack_numbers(numbers: Sequence[int]) -> bytes:
     """Return descriptors as they follow in a message."""
     return Struct(f"={len(numbers)}i").pack(*numbers)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import resource
+from errno import ESRCH
 from functools import cache
 from typing import Final
 
@@ -21,6 +21,8 @@ NO_ID: Final = 0xFFFFFFFF  # a user that a namespace has no number for
 _NS_GET_PARENT: Final = 0xB702  # <linux/nsfs.h>
 _CAP_SYS_NICE: Final = 23
 _NICE_MAX: Final = 19
+_NICE_VALUES: Final = 40
+_NICE_LIMIT: Final = b"Max nice priority"
 
 
 @cache
@@ -103,15 +105,30 @@ def set_nice(tid: int, nice: int) -> None:
     Mirrors binder_set_nice: where the value is not allowed it takes the best that is, if any.
     """
     try:
-        limit = resource.prlimit(tid, resource.RLIMIT_NICE)[0]
+        limit = _nice_limit(tid)
         wanted = _NICE_MAX + 1 - nice  # as the limit counts: 1 (nicest) to 40
-        is_within = 0 <= wanted <= limit or limit == resource.RLIM_INFINITY
+        is_within = 0 <= wanted <= limit
         if not is_within and not _may_set_nice(tid):
             nice = _NICE_MAX + 1 - limit
         if nice <= _NICE_MAX:
             os.setpriority(os.PRIO_PROCESS, tid, nice)
     except OSError:
         pass  # gone, or we may not: then it stays as it is
+
+
+def _nice_limit(tid: int) -> int:
+    """Return the RLIMIT_NICE of a thread, as that counts.
+
+    Raises:
+        OSError: ESRCH, it is gone.
+    """
+    # Not prlimit(2): that demands CAP_SYS_RESOURCE for other users' processes, also to look.
+    with open(f"/proc/{tid}/limits", "rb") as limits:
+        for line in limits:
+            if line.startswith(_NICE_LIMIT):
+                soft = line[len(_NICE_LIMIT) :].split()[0]
+                return _NICE_VALUES if soft == b"unlimited" else int(soft)
+    raise OSError(ESRCH, os.strerror(ESRCH))
 
 
 def _may_set_nice(tid: int) -> bool:

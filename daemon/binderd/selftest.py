@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trying on a child of ours what will be done to clients, before anything is served.
+
+That a capability is there proves little: Yama's ptrace_scope, a seccomp filter, a security module
+or an old kernel may deny the call all the same, and then each call of each client would fail,
+without a word from us. So we do here, once, what serving takes. The child makes itself undumpable,
+so that the same is demanded of us as for another user's process, and puts itself under a seccomp
+filter that allows everything, as many receivers of files have one.
+
+It takes some milliseconds and leaves no process. Nothing here may know how clients are served.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import struct
+from contextlib import contextmanager
+from errno import EACCES, EINVAL, EIO, ENOSYS, EPERM, ETIMEDOUT
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+from binderd.injector import ptrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+_PATIENCE_MS: Final = 10_000  # for the child to be ready, on any machine
+_WALL: Final = 0x40000000  # __WALL: also who is traced
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_SECCOMP: Final = 22
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_SECCOMP_MODE_FILTER: Final = 2
+_ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF: return SECCOMP_RET_ALLOW
+_PTRACE_SCOPE: Final = "/proc/sys/kernel/yama/ptrace_scope"
+_NO_PTRACE: Final = 3  # for nobody, until the next boot
+_NICEST: Final = -20
+_HAS_FILTER: Final = b"f"
+
+_NO_ONE: Final = 0  # the file mode that lets nobody open a file
+
+_BLOCK_SIZE: Final = 8  # bytes
+# At this address the child has bytes of its own, as it is forked from us; ours stay as they are.
+_block = ctypes.create_string_buffer(_BLOCK_SIZE)
+_ADDRESS: Final = ctypes.addressof(_block)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Child(NamedTuple):
+    """Whom it is tried on."""
+
+    pid: int
+    fd: int  # a descriptor that it has open
+    has_filter: bool  # could it put itself under a seccomp filter?
+
+
+class Trial(NamedTuple):
+    """One thing to try."""
+
+    call: str  # what is tried, as manual pages have it
+    attempt: Callable[[Child], None]  # raises OSError if it is denied
+    loss: str = ""  # what does not work without it; empty: the daemon does not start
+    right: str = ""  # the capability that it needs, where that may be missing
+    is_tracing: bool = False  # is it needed only where clients are stopped?
+    is_for_sockets: bool = False  # does nothing work without it where clients must attach sockets?
+
+
+class Denial(NamedTuple):
+    """What could not be done, and the errno."""
+
+    trial: Trial
+    errno: int
+
+
+def run(*, injects: bool, missing: Collection[str] = ()) -> list[Denial]:
+    """Try everything; return what is denied.
+
+    Args:
+        injects: will clients be stopped with ptrace?
+        missing: capabilities that are known to be; what needs them is not tried.
+
+    Raises:
+        OSError: no child can be had.
+    """
+    denials: list[Denial] = []
+    with _child() as child:
+        for trial in _TRIALS:
+            if trial.right in missing:
+                continue
+            if trial.is_tracing and (not injects or any(one.trial.is_tracing for one in denials)):
+                continue
+            try:
+                trial.attempt(child)
+            except OSError as error:
+                denials.append(Denial(trial, error.errno or EIO))
+    return denials
+
+
+def explain(denials: list[Denial]) -> str:
+    """Return one sentence for denials that have the same consequence: what, by whom, what to do."""
+    calls = ", ".join(denial.trial.call for denial in denials)
+    errno = denials[0].errno
+    return f"{calls}: denied ({os.strerror(errno)}), {_cause(denials[0])}"
+
+
+def _cause(denial: Denial) -> str:
+    if denial.errno in {EPERM, EACCES} and _read_number(_PTRACE_SCOPE) == _NO_PTRACE:
+        return (
+            "as kernel.yama.ptrace_scope is 3: let /etc/sysctl.d set it to 2 or less, and boot "
+            "(it cannot be lowered before)"
+        )
+    if has_own_filter():
+        return (
+            "probably by the seccomp filter that the daemon runs under: a container needs "
+            "--security-opt seccomp=unconfined, a systemd unit no option that installs a filter"
+        )
+    if denial.errno in {ENOSYS, EINVAL}:
+        return "which this kernel does not have: binderd needs a newer one, or one that is built so"
+    return (
+        "probably by a security module: look for AppArmor or SELinux in the kernel's log (dmesg), "
+        "and let its policy allow it; a container may need --security-opt apparmor=unconfined"
+    )
+
+
+def has_own_filter() -> bool:
+    """Whether this process is under a seccomp filter."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return any(line.split()[1] != "0" for line in status if line.startswith("Seccomp:"))
+
+
+def _read_number(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+# The child
+
+
+@contextmanager
+def _child() -> Iterator[Child]:
+    """A child that waits, and is gone afterwards.
+
+    Raises:
+        OSError: there is none.
+    """
+    ready, ready_end = os.pipe()
+    try:
+        pid = _fork(ready_end)
+        try:
+            poll = select.poll()
+            poll.register(ready, select.POLLIN)
+            if not poll.poll(_PATIENCE_MS):
+                raise OSError(ETIMEDOUT, os.strerror(ETIMEDOUT))
+            yield Child(pid, ready_end, has_filter=os.read(ready, 1) == _HAS_FILTER)
+        finally:
+            os.kill(pid, signal.SIGKILL)  # ours until the wait, so the number is its own
+            os.waitpid(pid, _WALL)
+    finally:
+        os.close(ready)
+        os.close(ready_end)
+
+
+def _fork(ready_end: int) -> int:
+    # A signal to our process group must not end it while it is being looked at.
+    parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if not pid:
+            _be_child(parent, ready_end)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def _be_child(parent: int, ready_end: int) -> NoReturn:
+    try:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() == parent:
+            _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+            os.write(ready_end, _HAS_FILTER if _put_under_filter() else b"-")
+            while True:
+                signal.pause()
+    finally:
+        os._exit(1)
+
+
+def _put_under_filter() -> bool:
+    code = ctypes.create_string_buffer(_ALLOW_ALL, len(_ALLOW_ALL))
+    program = struct.pack("@HP", 1, ctypes.addressof(code))  # struct sock_fprog
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    result: int = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0)
+    return result == 0
+
+
+# What is tried
+
+
+def _read_memory(child: Child) -> None:
+    _move(_libc.process_vm_readv, child)
+
+
+def _write_memory(child: Child) -> None:
+    _move(_libc.process_vm_writev, child)
+
+
+def _move(call: Callable[..., int], child: Child) -> None:
+    local = ctypes.create_string_buffer(_BLOCK_SIZE)
+    ours = struct.pack("=QQ", ctypes.addressof(local), _BLOCK_SIZE)
+    theirs = struct.pack("=QQ", _ADDRESS, _BLOCK_SIZE)
+    _check(call(child.pid, ours, 1, theirs, 1, 0))
+
+
+def _use_memory_file(child: Child) -> None:
+    with _opened(f"/proc/{child.pid}/mem", os.O_RDWR) as memory:
+        os.pwrite(memory, os.pread(memory, _BLOCK_SIZE, _ADDRESS), _ADDRESS)
+
+
+def _read_maps(child: Child) -> None:
+    with _opened(f"/proc/{child.pid}/maps", os.O_RDONLY) as maps:
+        os.read(maps, 1)
+
+
+def _open_what_is_not_ours(_: Child) -> None:
+    file = os.memfd_create("binderd", os.MFD_CLOEXEC)
+    try:
+        os.fchmod(file, _NO_ONE)
+        with _opened(f"/proc/self/fd/{file}", os.O_RDWR):
+            pass
+    finally:
+        os.close(file)
+
+
+def _open_pidfd(child: Child) -> None:
+    os.close(os.pidfd_open(child.pid))
+
+
+def _take_descriptor(child: Child) -> None:
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        os.close(_check(_libc.pidfd_getfd(pidfd, child.fd, 0)))
+    finally:
+        os.close(pidfd)
+
+
+def _look_at_descriptor(child: Child) -> None:
+    os.readlink(f"/proc/{child.pid}/fd/{child.fd}")
+
+
+def _set_nice(child: Child) -> None:
+    os.setpriority(os.PRIO_PROCESS, child.pid, _NICEST)
+
+
+def _read_call(child: Child) -> None:
+    with _opened(f"/proc/{child.pid}/syscall", os.O_RDONLY) as file:
+        os.read(file, 1)
+
+
+def _stop(child: Child) -> None:
+    ptrace.seize(child.pid, ptrace.TRACESYSGOOD)
+    ptrace.interrupt(child.pid)
+    os.waitpid(child.pid, _WALL)
+    ptrace.detach(child.pid)
+
+
+def _suspend_filter(child: Child) -> None:
+    if child.has_filter:
+        ptrace.seize(child.pid, ptrace.SUSPEND_SECCOMP)  # to the end; its end is not far
+
+
+def _kill(child: Child) -> None:
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
+
+
+@contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+_NO_FILES: Final = "no file descriptors in transactions, no client can attach a socket"
+_NO_SOCKETS: Final = "no client can attach a socket"
+_TRIALS: Final = (
+    Trial("process_vm_readv", _read_memory),
+    Trial("process_vm_writev", _write_memory),
+    Trial("/proc/PID/mem", _use_memory_file),
+    Trial("/proc/PID/maps", _read_maps),
+    Trial("opening files of other users", _open_what_is_not_ours),
+    Trial("pidfd_open", _open_pidfd, "the end of clients' threads is not noticed"),
+    Trial("pidfd_getfd", _take_descriptor, _NO_FILES, is_for_sockets=True),
+    Trial("/proc/PID/fd", _look_at_descriptor, _NO_SOCKETS, is_for_sockets=True),
+    Trial("setpriority", _set_nice, "no nice values are inherited", "CAP_SYS_NICE"),
+    Trial("/proc/PID/syscall", _read_call, "--stall-limit has no effect"),
+    Trial("ptrace", _stop, "only clients that attach a socket receive files", is_tracing=True),
+    Trial(
+        "PTRACE_O_SUSPEND_SECCOMP",
+        _suspend_filter,
+        "clients with a seccomp filter receive files only if they attach a socket",
+        is_tracing=True,
+    ),
+    Trial("pidfd_send_signal", _kill, "--stall-limit cannot kill anybody"),
+)

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""More jobs than the helper's socket takes at once: they wait, and none is lost or mixed up.
+
+The daemon has no right to a larger socket than others (net.core.wmem_max).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderd.closer import Closer
+from binderd.injector import messages
+from binderd.injector.injector import Injector
+from binderd.injector.outbox import Outbox
+from channel.helpers import SECONDS_MAX, needs_fuse
+from descriptors.programs import Running, at_rest, build, daemon_at, descriptors, helper_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLOSES = 16384
+FILES = 1024
+ROOM = (4096, 256)
+USUAL_ROOM = 212992  # net.core.wmem_max, unless somebody has changed it
+
+
+class Pair:
+    """Both ends; the other one is read by ``take``."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ours.setblocking(False)
+        self.theirs.setblocking(False)
+        self.outbox = Outbox(self.ours, Closer())
+        self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, USUAL_ROOM)
+
+    def send_job(self, number: int, files: list[int], closes: list[int]) -> bool:
+        parts = messages.of_job(number, 7, files, closes, ROOM)
+        return all(self.outbox.send(number, message, part) for message, part in parts)
+
+    def take(self) -> list[tuple[bytes, list[int]]]:
+        """Read what is there."""
+        found = []
+        while select.select([self.theirs], [], [], 0)[0]:
+            octets, fds, flags, _ = socket.recv_fds(self.theirs, 1 << 20, messages.FILES_MAX)
+            assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+            found.append((octets, fds))
+        return found
+
+    def take_all(self) -> list[tuple[bytes, list[int]]]:
+        """Read until nothing waits."""
+        found = self.take()
+        while not self.outbox.is_empty:
+            assert self.outbox.go_on()
+            found += self.take()
+        return found
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.outbox.close()
+    pair.ours.close()
+    pair.theirs.close()
+
+
+def number_of(message: bytes) -> tuple[int, int]:
+    return messages.head.unpack_from(message)
+
+
+def test_as_many_closes_as_there_may_be(pair: Pair) -> None:
+    jobs = 20
+    for number in range(jobs):
+        assert pair.send_job(number, [], [CLOSES * number + index for index in range(CLOSES)])
+    assert not pair.outbox.is_empty, "all of it fits: this tests nothing"
+    closes: dict[int, list[int]] = {}
+    for message, _ in pair.take_all():
+        kind, number = number_of(message)
+        if kind == messages.BEGIN:
+            _, files, count, *room = messages.job.unpack_from(message, messages.head.size)
+            assert (files, count, tuple(room)) == (0, CLOSES, ROOM)
+            start = messages.head.size + messages.job.size
+            closes[number] = list(messages.unpack_numbers(message, start))
+        else:
+            closes[number] += messages.unpack_numbers(message, messages.head.size)
+    assert closes == {
+        number: list(range(CLOSES * number, CLOSES * (number + 1))) for number in range(jobs)
+    }
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20], ids=["the smallest socket", "a large one"])
+def test_as_many_files_as_there_may_be(pair: Pair, room: int) -> None:
+    """They arrive although whoever sent them has closed them meanwhile."""
+    pair.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+    own = len(os.listdir("/proc/self/fd"))
+    with tempfile.TemporaryFile() as file:
+        files = [os.dup(file.fileno()) for _ in range(FILES)]
+        assert pair.send_job(1, files, [1, 2])
+        for fd in files:
+            os.close(fd)
+        came = 0
+        for _, fds in pair.take_all():
+            for fd in fds:
+                assert os.path.sameopenfile(fd, file.fileno())
+                os.close(fd)
+            came += len(fds)
+        assert came == FILES
+    wait_for_descriptors(own)
+
+
+def wait_for_descriptors(count: int) -> None:
+    """Duplicates are closed in a thread."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while (found := len(os.listdir("/proc/self/fd"))) != count:
+        assert time.monotonic() < deadline, f"{found} descriptors instead of {count}"
+        time.sleep(0.01)
+
+
+def test_a_job_that_nobody_wants_any_more_is_dropped(pair: Pair) -> None:
+    pair.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)
+    own = len(os.listdir("/proc/self/fd"))
+    assert pair.send_job(1, [], list(range(CLOSES)))
+    for number in (2, 3):
+        assert pair.send_job(number, [0] * FILES, [])
+    pair.outbox.drop(2)
+    numbers = set()
+    for message, fds in pair.take_all():
+        numbers.add(number_of(message)[1])
+        for fd in fds:
+            os.close(fd)
+    assert numbers == {1, 3}
+    wait_for_descriptors(own)
+
+
+def test_there_is_an_end(pair: Pair) -> None:
+    """Nobody who does not listen makes us keep everything; a word that must be said is kept."""
+    jobs = 0
+    while pair.send_job(jobs, [], list(range(CLOSES))):
+        jobs += 1
+        assert jobs < 100
+    assert pair.outbox.send(jobs, messages.head.pack(messages.CANCEL, jobs), must=True)
+    assert number_of(pair.take_all()[-1][0]) == (messages.CANCEL, jobs)
+
+
+def test_nobody_at_the_other_end(pair: Pair) -> None:
+    assert pair.send_job(1, [], list(range(CLOSES * 8)))
+    assert not pair.outbox.is_empty
+    pair.theirs.close()
+    assert not pair.outbox.go_on()
+    assert not pair.outbox.send(2, bytes(12), must=True) or not pair.outbox.is_empty
+
+
+class Deaf:
+    """Wants to know nothing."""
+
+    def stopped(self, number: int) -> None: ...
+
+    def installed(self, number: int, numbers: object) -> None: ...
+
+
+def wait_for_count(pid: int, count: int) -> None:
+    """Wait until a helper that is at work has so many descriptors."""
+    deadline = time.monotonic() + SECONDS_MAX
+    comm = Path(f"/proc/{pid}/comm")
+    while comm.read_text() != "binderd-inject\n" or len(descriptors(pid)) != count:
+        assert time.monotonic() < deadline, descriptors(pid)
+        time.sleep(0.01)
+
+
+def test_half_a_job_is_given_up(tmp_path: Path) -> None:
+    """The rest of it will not come: the helper keeps none of its files."""
+    injector = Injector(Deaf(), lambda _: None, lambda: None)
+    try:
+        assert injector._process is not None
+        assert injector._outbox is not None
+        helper, own = injector._process.pid, 4  # three standard ones, its signals
+        wait_for_count(helper, own)
+        begin = messages.head.pack(messages.BEGIN, 1) + messages.job.pack(1, 2, 0, *ROOM)
+        assert injector._outbox.send(1, begin, [0])
+        wait_for_count(helper, own + 1)
+        injector._jobs[1] = None
+        injector.cancel(1)
+        wait_for_count(helper, own)
+    finally:
+        injector.close()
+
+
+def helper_socket(daemon: int) -> socket.socket:
+    """Return the daemon's end of the socket to its helper, shared with it."""
+    pidfd = os.pidfd_open(daemon)
+    libc = ctypes.CDLL(None)
+    try:
+        for number in os.listdir(f"/proc/{daemon}/fd"):
+            if os.readlink(f"/proc/{daemon}/fd/{number}").startswith("socket:"):
+                found = socket.socket(fileno=libc.pidfd_getfd(pidfd, int(number), 0))
+                if found.type == socket.SOCK_SEQPACKET:
+                    return found
+                found.close()
+    finally:
+        os.close(pidfd)
+    raise AssertionError("the daemon has no socket to a helper")
+
+
+@needs_fuse
+def test_a_helper_that_is_slow_to_listen(tmp_path: Path) -> None:
+    program = build(tmp_path)
+    names = [f"d{number}" for number in range(12)]
+    options = [word for name in names for word in ("--device", name)]
+    with daemon_at(tmp_path / "m", *options) as daemon, ExitStack() as cleaning:
+        before = at_rest(daemon)
+        with helper_socket(daemon.process.pid) as channel:
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)
+        for name in names:
+            server = Running(program, "serve", daemon.directory / name)
+            cleaning.callback(server.kill)
+            server.expect("ready")
+        helper = helper_of(daemon)
+        os.kill(helper, signal.SIGSTOP)
+        try:
+            callers = [Running(program, "call", daemon.directory / name, 2, 290) for name in names]
+            daemon.wait_for_counts(installations=len(names))
+        finally:
+            os.kill(helper, signal.SIGCONT)
+        assert [caller.errors() for caller in callers] == [""] * len(names)
+        assert helper_of(daemon) == helper
+        cleaning.close()
+        assert at_rest(daemon) == before
