@@ -91,7 +91,8 @@ OPTIONS: Final = (
         "auto",
         "",
         "how the devices reach programs: as files in the directory, as character devices in /dev, "
-        "or both; auto: files if the kernel lets them be mapped, else devices",
+        "or both; auto: files if the kernel lets them be mapped, else devices. A wrong --mount is "
+        "never answered with devices",
         TRANSPORTS,
     ),
     Option(

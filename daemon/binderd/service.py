@@ -87,6 +87,7 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
         The exit status: 0 after SIGTERM or SIGINT, 3 if somebody else took away what is
         served, 1 if it cannot be served.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asks for something only once we serve
     try:
         start_log(settings.log_level, settings.log_to)
         check_proc()

@@ -132,7 +132,7 @@ def signal_when_mounted(daemon: subprocess.Popen[bytes], place: Path) -> None:
     pytest.fail(f"it has ended with status {daemon.returncode}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_end_at_any_moment(place: Path, number: int) -> None:
     """Early it dies of the signal, with nothing done; later it ends. Nothing is ever left."""
     for milliseconds in range(0, 301, 30):
