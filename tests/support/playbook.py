@@ -92,6 +92,14 @@ class Pending(ABC):
         """Return (errno, argument) or (0, revents as 4 bytes); fails if it does not end."""
 
 
+class Watch(ABC):
+    """An epoll set with one file, for input."""
+
+    @abstractmethod
+    def start(self, thread: Thread) -> Pending:
+        """Let a thread wait until the set has something to report."""
+
+
 class PendingRead:
     """A BINDER_WRITE_READ that was started."""
 
@@ -134,6 +142,14 @@ class Thread(ABC):
     @abstractmethod
     def start_poll(self) -> Pending:
         """Start a poll for input that waits."""
+
+    @abstractmethod
+    def watch(self, *, edges: bool = False) -> Watch:
+        """Let the thread make an epoll set and put the file into it.
+
+        Args:
+            edges: with EPOLLET.
+        """
 
     @abstractmethod
     def poll(self) -> int:

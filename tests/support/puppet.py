@@ -191,10 +191,7 @@ class Worker:
             if item is None:
                 return
             request, blob = item
-            if request["op"] == "ioctl":
-                self._ioctl(request, blob)
-            else:
-                self._poll(request)
+            getattr(self, f"_{request['op']}")(request, blob)
 
     def _ioctl(self, request: dict[str, Any], blob: bytes) -> None:
         argument = None if request["null"] else ctypes.create_string_buffer(blob, len(blob) or 1)
@@ -208,7 +205,17 @@ class Worker:
         back = argument.raw[: len(blob)] if argument is not None else b""
         self._puppet.answer(request, back, errno=number)
 
-    def _poll(self, request: dict[str, Any]) -> None:
+    def _epoll(self, request: dict[str, Any], _: bytes) -> None:
+        poller = select.epoll()
+        poller.register(request["fd"], select.EPOLLIN | (select.EPOLLET if request["edges"] else 0))
+        self._puppet.epolls[poller.fileno()] = poller
+        self._puppet.answer(request, errno=0, epoll=poller.fileno())
+
+    def _epoll_wait(self, request: dict[str, Any], _: bytes) -> None:
+        found = self._puppet.epolls[request["epoll"]].poll()
+        self._puppet.answer(request, errno=0, revents=found[0][1] if found else 0)
+
+    def _poll(self, request: dict[str, Any], _: bytes) -> None:
         poller = select.poll()
         poller.register(request["fd"], select.POLLIN)
         found = poller.poll(request["timeout"])
@@ -224,6 +231,7 @@ class Puppet:
         self._workers: dict[int, Worker] = {}
         self._received = bytearray()
         self._descriptors: list[int] = []
+        self.epolls: dict[int, select.epoll] = {}
         self.deliveries: dict[int, Deliveries] = {}  # by the descriptor of the device
         anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         guard_size = os.sysconf("SC_PAGE_SIZE")
@@ -236,7 +244,7 @@ class Puppet:
         while True:
             request = json.loads(self._take_line())
             blob = self._take(request["size"])
-            if request["op"] in ("ioctl", "poll"):
+            if request["op"] in ("ioctl", "poll", "epoll", "epoll_wait"):
                 self._workers[request["thread"]].take(request, blob)
                 continue
             try:
