@@ -246,17 +246,26 @@ def set_attributes(world: World, nodeid: int, valid: int, **values: int) -> tupl
 
 def test_mode_and_owner_belong_to_the_device(world: World) -> None:
     first, second = world.lookup(), world.lookup()
-    everything = abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID | abi.FATTR_SIZE
-    values = {"mode": 0o100640, "uid": 10, "gid": 20, "size": 0}
+    everything = abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID
+    values = {"mode": 0o100640, "uid": 10, "gid": 20}
     error, body = set_attributes(world, first, everything, **values)
     changed = abi.fuse_attr_out.read(body)
     assert (error, changed.mode, changed.uid, changed.gid) == (0, 0o100640, 10, 20)
-    assert changed.size == 4 << 20, "truncating has no effect"
+    assert set_attributes(world, first, abi.FATTR_SIZE | abi.FATTR_MODE)[0] == -EINVAL
     _, body = world.answer(request(abi.FUSE_GETATTR, nodeid=second))
     assert abi.fuse_attr_out.read(body)[-8:-3] == changed[-8:-3]
     assert set_attributes(world, CONTROL_ID, abi.FATTR_MODE, mode=0o666)[0] == 0
     for refused in (ROOT, FEATURES_ID, 99):
         assert set_attributes(world, refused, abi.FATTR_MODE, mode=0)[0] == -EPERM
+
+
+def test_times_can_be_set(world: World) -> None:
+    first, second = world.lookup(), world.lookup()
+    assert set_attributes(world, first, abi.FATTR_ATIME, atime=5, atimensec=6)[0] == 0
+    assert set_attributes(world, second, abi.FATTR_MTIME, mtime=7, mtimensec=8)[0] == 0
+    _, body = world.answer(request(abi.FUSE_GETATTR, nodeid=first))
+    times = abi.fuse_attr_out.read(body)
+    assert (times.atime, times.atimensec, times.mtime, times.mtimensec) == (5, 6, 7, 8)
 
 
 def test_places_are_empty_directories_with_numbers_for_good(world: World) -> None:

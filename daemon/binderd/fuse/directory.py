@@ -34,11 +34,14 @@ RENAME_EXCHANGE: Final = 2
 
 
 class Attributes:
-    """What chmod and chown change."""
+    """What chmod, chown and utimes change."""
 
-    __slots__ = ("gid", "mode", "uid")
+    __slots__ = ("accessed", "gid", "mode", "modified", "uid")
 
     def __init__(self, mode: int) -> None:
+        # (seconds since the epoch, nanoseconds); None: nobody has set it
+        self.accessed: tuple[int, int] | None = None
+        self.modified: tuple[int, int] | None = None
         self.mode = mode  # permission bits
         self.uid = 0
         self.gid = 0
