@@ -99,6 +99,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         parser.error(str(error))
     if not chosen.mount:
         parser.error("--mount needs a directory")
+    for option, text in (("--mount", chosen.mount), ("--device-prefix", chosen.device_prefix)):
+        if not text.isprintable():
+            parser.error(f"{option} {text!r}: it must be printable UTF-8 text, as logs show it")
     if not len(devices) <= chosen.max_devices <= DEVICES_MAX:
         parser.error(
             f"--max-devices {chosen.max_devices}: must be from {len(devices)}, the devices "
@@ -226,10 +229,9 @@ def check_device_names(names: Sequence[str]) -> None:
     for name in names:
         if not name or name in {".", ".."} or "/" in name or "\0" in name:
             raise ValueError(f"--device {name!r}: a device name is a plain file name")
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise ValueError(f"--device {name!r}: a device name is UTF-8 text") from None
+        if not name.isprintable():
+            raise ValueError(f"--device {name!r}: a device name is printable UTF-8 text")
+        size = len(name.encode())
         if size > _NAME_SIZE_MAX:
             raise ValueError(f"--device: a name of {size} bytes is longer than {_NAME_SIZE_MAX}")
         if name in seen:
@@ -284,7 +286,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage in front of it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+        self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
 
 
 def _version() -> str:

@@ -93,7 +93,34 @@ def test_a_name_need_not_be_text() -> None:
     assert directory.add(b"\xff") == (0, 1)
     device = directory.find(b"\xff")
     assert device is not None
-    assert device.context == "\udcff"
+    assert device.context == "\\377"
+
+
+def test_a_name_is_shown_in_one_line() -> None:
+    names = [b"a\nb", b"a\\012b", "\u2028ä".encode(), b"x#4", b"x", b"x"]
+    directory = Directory([])
+    minors = [directory.add(name)[1] for name in names[:-1]]
+    devices = [directory.find(name) for name in names[:-1]]
+    for device in devices[3:]:
+        assert device is not None
+        directory.opened(device)
+        assert directory.remove(device.name) == 0
+    shown = [device.context for device in devices if device is not None]
+    assert shown == ["a\\012b", "a\\012b#2", "\\342\\200\\250ä", "x#4", "x"]
+    assert minors == [1, 2, 3, 4, 5]
+
+
+def test_no_two_devices_are_called_the_same() -> None:
+    directory = Directory(["x", "x#3"])
+    for name in (b"x", b"x#3"):
+        device = directory.find(name)
+        assert device is not None
+        directory.opened(device)
+        assert directory.remove(name) == 0
+    directory.add(b"x")
+    device = directory.find(b"x")
+    assert device is not None
+    assert (device.minor, device.context) == (3, "x#3#3")
 
 
 def test_renaming() -> None:
