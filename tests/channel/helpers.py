@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from binderwire.fuse_abi import fuse_in_header
+from support.leftovers import is_dead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,11 +176,18 @@ class Daemon:
         return self.process.wait(SECONDS_MAX)
 
     def clean_up(self) -> None:
+        """End the daemon as a service manager does, and take away what it could not."""
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(SECONDS_MAX)
+            self.process.terminate()
+            try:
+                self.process.wait(SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(SECONDS_MAX)
         if self.process.stderr is not None:
             self.process.stderr.close()
+        if is_dead(self.directory):  # it was killed: the mount is nobody's but its own
+            subprocess.run(["umount", "--lazy", self.directory], check=True)
 
 
 def is_stale(directory: Path) -> bool:

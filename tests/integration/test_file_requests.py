@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a device file answers to whatever else one can ask of a file, compared with the driver's.
 
-One table for all: what a character device of Linux's own driver answers, and where ours, which is a
-file of a FUSE mount, differs (README lists that). Where there is that driver it is asked as well, so
-the table itself is checked.
+One table for all: what a character device of Linux's own driver answers, and where ours, which is
+a file of a FUSE mount, differs (README lists that). Where there is that driver it is asked as well,
+so the table itself is checked.
 """
 
 from __future__ import annotations

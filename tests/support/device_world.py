@@ -428,6 +428,13 @@ class DeviceProc(Proc):
         self.program.hold(self.file)
         return 0
 
+    def unusual_memory(self, kind: str, data: bytes) -> int:
+        puppet = self.program.puppet
+        answer, _ = puppet.answer(puppet.send("unusual_memory", data, kind=kind))
+        if answer["errno"]:
+            raise OSError(answer["errno"], kind)
+        return int(answer["address"])
+
     def set_nonblocking(self) -> None:
         self.program.puppet.ask("nonblock", fd=self.fd)
 

@@ -16,9 +16,9 @@ from binderd.engine.ports import SENT, STOPPING
 from binderwire.binder_abi import BINDER_WRITE_READ
 from binderwire.extension_abi import BINDERD_ERRNO, BINDERD_INSTALLED, binderd_installed
 from binderwire.ioc import ioc_size
+from support.engine_watch import EngineWatch
 from support.fakes import Description, FakeArena, FakeClient, FakeFile, FakeMemory, FakeThread
 from support.invariants import check
-from support.engine_watch import EngineWatch
 from support.playbook import (
     GUEST_UID,
     MAPPING_SIZE,

@@ -297,8 +297,8 @@ class Proc(ABC):
         """Open a file; return its descriptor, the lowest that is free.
 
         Args:
-            kind: null, path (that is O_PATH), regular, pipe, socket, memory or device (the very
-                file that the process talks binder through).
+            kind: null, path (that is O_PATH), regular, pipe, socket, memory, uring (an io_uring)
+                or device (the very file that the process talks binder through).
         """
 
     @abstractmethod
@@ -347,6 +347,18 @@ class Proc(ABC):
 
     def try_mmap(self, size: int = MAPPING_SIZE, *, writable: bool = False) -> int:
         """Map the file once more; return the errno.  Only where a kernel maps."""
+        raise NotImplementedError
+
+    def unusual_memory(self, kind: str, data: bytes) -> int:
+        """Return the address of memory with ``data`` in it.  Only where a kernel maps.
+
+        Args:
+            kind: secret (memfd_secret), execute (PROT_EXEC alone) or kernel (a page that the
+                kernel maps by itself; ``data`` is not in it).
+
+        Raises:
+            OSError: this machine has no such memory.
+        """
         raise NotImplementedError
 
     def set_nonblocking(self) -> None:

@@ -111,7 +111,9 @@ class LockHandlers:
         self._outgoing.append(failure(interrupted, EINTR))
         return None
 
-    def _set(self, unique: int, nodeid: int, frame: bytearray, *, waits: bool) -> bytes | int | None:
+    def _set(
+        self, unique: int, nodeid: int, frame: bytearray, *, waits: bool
+    ) -> bytes | int | None:
         _, owner, _, _, kind, _, flags, _ = fuse_lk_in.unpack_from(frame, BODY)
         if not flags & FUSE_LK_FLOCK or kind > F_UNLCK:
             return EINVAL

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_PASSTHROUGH", "READ_BUFFER_SIZE", "TOO_OLD", "DeviceHandlers", "Session"]
 
 # ATOMIC_O_TRUNC: an open with O_TRUNC asks for no SETATTR, which would be refused.
-_BASIC_FLAGS: Final = (
-    abi.FUSE_PARALLEL_DIROPS | abi.FUSE_ATOMIC_O_TRUNC | abi.FUSE_FLOCK_LOCKS
-)
+_BASIC_FLAGS: Final = abi.FUSE_PARALLEL_DIROPS | abi.FUSE_ATOMIC_O_TRUNC | abi.FUSE_FLOCK_LOCKS
 # Both or neither: what they make possible is a plain mmap that shows the receive area.
 _PASSTHROUGH_FLAGS: Final = abi.FUSE_INIT_EXT | abi.FUSE_PASSTHROUGH
 _MMAP_FLAGS: Final = _PASSTHROUGH_FLAGS | abi.FUSE_DIRECT_IO_ALLOW_MMAP

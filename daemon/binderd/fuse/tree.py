@@ -2,9 +2,10 @@
 """The file system that clients see: the devices, binder-control, two directories.
 
 Every LOOKUP of a device gives out a *new* inode number. All opens of one inode would share one
-backing file, if it has one, so this is what gives every open file pages of its own. It works because an entry
-is never valid for longer than the lookup that made it: the kernel asks again before each open,
-is told another number, and drops the old entry. Everything else has a number for good.
+backing file, if it has one, so this is what gives every open file pages of its own. It works
+because an entry is never valid for longer than the lookup that made it: the kernel asks again
+before each open, is told another number, and drops the old entry. Everything else has a number for
+good.
 
 The two directories are empty here: they are where another file system is shown. They must keep
 their numbers, or the kernel would take away what is mounted on them.
