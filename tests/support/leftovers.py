@@ -9,7 +9,7 @@ Looked for, and what counts as ours though other sessions run on the same machin
 - the limit of descriptors of this very process, and its descriptors
 - files: what is left in this session's own folder for temporary files
 
-After each test a look at mounts and processes (some 2 ms) notes when each was there first, so
+After each test a look at most of it (some 1 ms) notes when each was there first, so
 that the report can name a test. Fixtures of a session may have them until its end.
 """
 
@@ -69,14 +69,19 @@ def is_dead(path: Path) -> bool:
     return False
 
 
-def processes_of(mark: bytes) -> set[str]:
-    """Return the processes, but this one, whose environment has that entry."""
+def processes_of(mark: bytes, strangers: set[str]) -> set[str]:
+    """Return the processes, but this one, whose environment has that entry.
+
+    Args:
+        strangers: numbers of those that need not be looked at; more are added.
+    """
     found = set()
-    for name in os.listdir("/proc"):
-        if not name.isdecimal() or int(name) == os.getpid():
-            continue
+    numbers = {name for name in os.listdir("/proc") if name.isdecimal()} - {str(os.getpid())}
+    for name in numbers - strangers:
         with suppress(OSError):  # it has ended, or is none of our user's
-            if mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+            if mark not in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                strangers.add(name)
+            else:
                 command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ")
                 found.add(f"process {name}: {os.fsdecode(command)[:200]}")
     return found
@@ -131,6 +136,7 @@ class Guard:
         self._mark = f"{MARK}={self.folder}".encode()
         os.environ[MARK] = str(self.folder)
         self._first_seen: dict[str, str] = {}  # what -> after which test
+        self._strangers: set[str] = set()  # process ids; one that is used again is seen at the end
         self._before = device_nodes() | lost_mounts()
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._descriptors: dict[int, str] | None = None
@@ -139,7 +145,7 @@ class Guard:
         self._descriptors = descriptors()  # pytest has opened its own by now
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        for what in self._now():
+        for what in self._now(self._strangers):
             self._first_seen.setdefault(what, nodeid)
         for what in self._changed():
             self._first_seen.setdefault(what, nodeid)
@@ -169,13 +175,13 @@ class Guard:
         gc.collect()
         while True:
             lost = (device_nodes() | lost_mounts()) - self._before
-            left = sorted(self._now() | zombies() | lost) + self._changed()
+            left = sorted(self._now(set()) | zombies() | lost) + self._changed()
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.05)
 
-    def _now(self) -> set[str]:
-        return mounts_below(self.folder) | processes_of(self._mark)
+    def _now(self, strangers: set[str]) -> set[str]:
+        return mounts_below(self.folder) | processes_of(self._mark, strangers)
 
     def _changed(self) -> list[str]:
         found = [f"file {path}" for path in sorted(self._files.iterdir())]
