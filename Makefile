@@ -69,7 +69,8 @@ test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those 
 # which must end as docs/parity.json says; then what needs CUSE, and the preload library.
 VM_FOLDER := $(abspath build/vm)
 VM_LIBRARY := $(addprefix tests/preload/test_,service_manager.py programs.py descriptors.py)
-VM_KERNEL := tests/introspect/test_life.py tests/vm tests/conformance $(VM_LIBRARY)
+VM_KERNEL := tests/introspect/test_life.py tests/integration/test_file_requests.py tests/vm tests/conformance \
+	$(VM_LIBRARY)
 VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY)
 in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS=$(1) \
 	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"

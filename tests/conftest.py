@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import HealthCheck, settings
 
+from support.leftovers import Guard
 from support.results import Recorder
+
+if TYPE_CHECKING:
+    import pytest
 
 settings.register_profile(
     "repeatable",
@@ -21,22 +23,15 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
-OWN_FOLDER = pytest.StashKey[str]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "statements(*codes): the statements of the behaviour reference that it proves"
     )
     config.pluginmanager.register(Recorder())
+    guard = Guard()
+    config.pluginmanager.register(guard)
     if config.option.basetemp is None:
         # A folder of this session's own. Pytest's usual one is swept by each later session, which
         # ends with an error where a mount of somebody who is still busy, or crashed, is in the way.
-        config.option.basetemp = tempfile.mkdtemp(prefix="pytest-binderd-")
-        config.stash[OWN_FOLDER] = config.option.basetemp
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    folder = session.config.stash.get(OWN_FOLDER, None)
-    if folder is not None and exitstatus == 0:  # otherwise it may tell why
-        shutil.rmtree(folder, ignore_errors=True)
+        config.option.basetemp = str(guard.folder / "pytest")

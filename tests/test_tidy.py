@@ -65,3 +65,11 @@ def test_functions_fit() -> None:
 
 def test_the_rules_reach_every_folder() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(FOLDERS)
+
+
+def test_what_the_recipes_make_is_ignored() -> None:
+    texts = [ROOT / "client" / "README.md", *(ROOT / "client" / "examples").glob("*.c")]
+    recipes = "\n".join(text.read_text(encoding="utf-8") for text in texts)
+    programs = sorted(set(re.findall(r"cc -O2 -Wall -o (\S+)", recipes)))
+    assert programs
+    assert set(programs) <= set((ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())

@@ -270,8 +270,8 @@ def check_text(values: Mapping[str, _Value]) -> None:
     """
     for name in ("mount", "symlinks", "device-prefix", "mode", "owner", "group"):
         text, origin = values[name]
-        if any(ord(character) < 32 or ord(character) == 127 for character in text):
-            raise ConfigError(f"{origin}: {text!r} has control characters")
+        if not text.isprintable():
+            raise ConfigError(f"{origin} {text!r}: must be printable UTF-8 text, as logs show it")
 
 
 def _checked(source: _Value, check: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
@@ -356,10 +356,9 @@ def check_device_names(names: Sequence[str]) -> None:
     for name in names:
         if not name or name in {".", ".."} or "/" in name or "\0" in name:
             raise ValueError(f"{name!r}: a device name is a plain file name")
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise ValueError(f"{name!r}: a device name is UTF-8 text") from None
+        if not name.isprintable():
+            raise ValueError(f"{name!r}: a device name is printable UTF-8 text")
+        size = len(name.encode())
         if size > _NAME_SIZE_MAX:
             raise ValueError(f"a name of {size} bytes is longer than {_NAME_SIZE_MAX}")
         if name in seen:
@@ -419,7 +418,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage in front of it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+        self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
 
 
 def _version() -> str:

@@ -7,6 +7,7 @@ answered with ENOSYS.
 
 from __future__ import annotations
 
+import platform
 from typing import Final
 
 from binderwire.codec import Record, Struct, pad, s32, u16, u32, u64
@@ -42,11 +43,14 @@ FUSE_READ: Final = _opcode(15, "FUSE_READ")
 FUSE_WRITE: Final = _opcode(16, "FUSE_WRITE")
 FUSE_STATFS: Final = _opcode(17, "FUSE_STATFS")
 FUSE_RELEASE: Final = _opcode(18, "FUSE_RELEASE")
+FUSE_FSYNC: Final = _opcode(20, "FUSE_FSYNC")
 FUSE_FLUSH: Final = _opcode(25, "FUSE_FLUSH")
 FUSE_INIT: Final = _opcode(26, "FUSE_INIT")
 FUSE_OPENDIR: Final = _opcode(27, "FUSE_OPENDIR")
 FUSE_READDIR: Final = _opcode(28, "FUSE_READDIR")
 FUSE_RELEASEDIR: Final = _opcode(29, "FUSE_RELEASEDIR")
+FUSE_SETLK: Final = _opcode(32, "FUSE_SETLK")
+FUSE_SETLKW: Final = _opcode(33, "FUSE_SETLKW")
 FUSE_ACCESS: Final = _opcode(34, "FUSE_ACCESS")
 FUSE_CREATE: Final = _opcode(35, "FUSE_CREATE")
 FUSE_INTERRUPT: Final = _opcode(36, "FUSE_INTERRUPT")
@@ -54,6 +58,7 @@ FUSE_DESTROY: Final = _opcode(38, "FUSE_DESTROY")
 FUSE_IOCTL: Final = _opcode(39, "FUSE_IOCTL")
 FUSE_POLL: Final = _opcode(40, "FUSE_POLL")
 FUSE_BATCH_FORGET: Final = _opcode(42, "FUSE_BATCH_FORGET")
+FUSE_FALLOCATE: Final = _opcode(43, "FUSE_FALLOCATE")
 FUSE_RENAME2: Final = _opcode(45, "FUSE_RENAME2")
 CUSE_INIT: Final = _opcode(4096, "CUSE_INIT")
 
@@ -64,6 +69,7 @@ FUSE_NOTIFY_POLL: Final = 1
 FUSE_ASYNC_READ: Final = 1 << 0
 FUSE_ATOMIC_O_TRUNC: Final = 1 << 3
 FUSE_BIG_WRITES: Final = 1 << 5
+FUSE_FLOCK_LOCKS: Final = 1 << 10
 FUSE_PARALLEL_DIROPS: Final = 1 << 18
 FUSE_INIT_EXT: Final = 1 << 30
 FUSE_DIRECT_IO_ALLOW_MMAP: Final = 1 << 36
@@ -82,13 +88,33 @@ FUSE_IOCTL_DIR: Final = 1 << 4
 
 FUSE_POLL_SCHEDULE_NOTIFY: Final = 1 << 0
 
+# <linux/fs.h>: what lsattr and its like ask, which the kernel asks us in their name
+FS_IOC_GETFLAGS: Final = 0x80086601
+FS_IOC_SETFLAGS: Final = 0x40086602
+FS_IOC_FSGETXATTR: Final = 0x801C581F
+FS_IOC_FSSETXATTR: Final = 0x401C5820
+FILE_ATTRIBUTE_IOCTLS: Final = frozenset(
+    {FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR}
+)
+
 FATTR_MODE: Final = 1 << 0
 FATTR_UID: Final = 1 << 1
 FATTR_GID: Final = 1 << 2
 FATTR_SIZE: Final = 1 << 3
+FATTR_ATIME: Final = 1 << 4
+FATTR_MTIME: Final = 1 << 5
 
-# The open(2) flag of <asm-generic/fcntl.h> that a device cares about, as FUSE_OPEN carries it
+FUSE_LK_FLOCK: Final = 1 << 0
+FUSE_RELEASE_FLOCK_UNLOCK: Final = 1 << 1
+# <asm-generic/fcntl.h>: the kinds of lock
+F_RDLCK: Final = 0
+F_WRLCK: Final = 1
+F_UNLCK: Final = 2
+
+# The open(2) flags of <fcntl.h> that a device cares about, as FUSE_OPEN carries them
+O_RDONLY: Final = 0
 O_NONBLOCK: Final = 0o4000
+O_DIRECT: Final = 0o200000 if platform.machine() == "aarch64" else 0o40000
 
 CUSE_UNRESTRICTED_IOCTL: Final = 1 << 0
 
@@ -200,6 +226,19 @@ fuse_open_out = Record("fuse_open_out", Struct("fh" / u64, "open_flags" / u32, "
 fuse_release_in = Record(
     "fuse_release_in",
     Struct("fh" / u64, "flags" / u32, "release_flags" / u32, "lock_owner" / u64),
+)
+fuse_lk_in = Record(
+    "fuse_lk_in",
+    Struct(
+        "fh" / u64,
+        "owner" / u64,
+        "start" / u64,
+        "end" / u64,
+        "type" / u32,
+        "pid" / u32,
+        "lk_flags" / u32,
+        "padding" / u32,
+    ),
 )
 fuse_flush_in = Record(
     "fuse_flush_in", Struct("fh" / u64, "unused" / u32, "padding" / u32, "lock_owner" / u64)

@@ -40,11 +40,13 @@ class FakeOpener:
     def __init__(self) -> None:
         self.clients: list[FakeClient] = []
         self.fails: OSError | None = None
+        self.has_backing = True
 
     def open(self, tid: int, nodeid: int) -> FakeClient:
         if self.fails is not None:
             raise self.fails
-        self.clients.append(FakeClient(tid, 70 + len(self.clients)))
+        backing_id = 70 + len(self.clients) if self.has_backing else 0
+        self.clients.append(FakeClient(tid, backing_id))
         return self.clients[-1]
 
     def is_own(self, tid: int) -> bool:

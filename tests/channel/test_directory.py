@@ -93,7 +93,34 @@ def test_a_name_need_not_be_text() -> None:
     assert directory.add(b"\xff") == (0, 1)
     device = directory.find(b"\xff")
     assert device is not None
-    assert device.context == "\udcff"
+    assert device.context == "\\377"
+
+
+def test_a_name_is_shown_in_one_line() -> None:
+    names = [b"a\nb", b"a\\012b", "\u2028ä".encode(), b"x#4", b"x", b"x"]
+    directory = Directory([])
+    minors = [directory.add(name)[1] for name in names[:-1]]
+    devices = [directory.find(name) for name in names[:-1]]
+    for device in devices[3:]:
+        assert device is not None
+        directory.opened(device)
+        assert directory.remove(device.name) == 0
+    shown = [device.context for device in devices if device is not None]
+    assert shown == ["a\\012b", "a\\012b#2", "\\342\\200\\250ä", "x#4", "x"]
+    assert minors == [1, 2, 3, 4, 5]
+
+
+def test_no_two_devices_are_called_the_same() -> None:
+    directory = Directory(["x", "x#3"])
+    for name in (b"x", b"x#3"):
+        device = directory.find(name)
+        assert device is not None
+        directory.opened(device)
+        assert directory.remove(name) == 0
+    directory.add(b"x")
+    device = directory.find(b"x")
+    assert device is not None
+    assert (device.minor, device.context) == (3, "x#3#3")
 
 
 def test_renaming() -> None:
@@ -246,17 +273,26 @@ def set_attributes(world: World, nodeid: int, valid: int, **values: int) -> tupl
 
 def test_mode_and_owner_belong_to_the_device(world: World) -> None:
     first, second = world.lookup(), world.lookup()
-    everything = abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID | abi.FATTR_SIZE
-    values = {"mode": 0o100640, "uid": 10, "gid": 20, "size": 0}
+    everything = abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID
+    values = {"mode": 0o100640, "uid": 10, "gid": 20}
     error, body = set_attributes(world, first, everything, **values)
     changed = abi.fuse_attr_out.read(body)
     assert (error, changed.mode, changed.uid, changed.gid) == (0, 0o100640, 10, 20)
-    assert changed.size == 4 << 20, "truncating has no effect"
+    assert set_attributes(world, first, abi.FATTR_SIZE | abi.FATTR_MODE)[0] == -EINVAL
     _, body = world.answer(request(abi.FUSE_GETATTR, nodeid=second))
     assert abi.fuse_attr_out.read(body)[-8:-3] == changed[-8:-3]
     assert set_attributes(world, CONTROL_ID, abi.FATTR_MODE, mode=0o666)[0] == 0
     for refused in (ROOT, FEATURES_ID, 99):
         assert set_attributes(world, refused, abi.FATTR_MODE, mode=0)[0] == -EPERM
+
+
+def test_times_can_be_set(world: World) -> None:
+    first, second = world.lookup(), world.lookup()
+    assert set_attributes(world, first, abi.FATTR_ATIME, atime=5, atimensec=6)[0] == 0
+    assert set_attributes(world, second, abi.FATTR_MTIME, mtime=7, mtimensec=8)[0] == 0
+    _, body = world.answer(request(abi.FUSE_GETATTR, nodeid=first))
+    times = abi.fuse_attr_out.read(body)
+    assert (times.atime, times.atimensec, times.mtime, times.mtimensec) == (5, 6, 7, 8)
 
 
 def test_places_are_empty_directories_with_numbers_for_good(world: World) -> None:

@@ -33,8 +33,19 @@ def arena() -> Iterator[MemfdArena]:
     arena.close()
 
 
+SPACES: list[AddressSpace] = []
+
+
+@pytest.fixture(autouse=True)
+def closing() -> Iterator[None]:
+    yield
+    while SPACES:
+        SPACES.pop().close()
+
+
 def memory_of(tid: int) -> ProcessMemory:
     space = AddressSpace(tid)
+    SPACES.append(space)
     assert space.open(tid)
     return ProcessMemory(tid, space, NoInstaller())
 
@@ -147,7 +158,8 @@ def test_large_pieces(memory: ProcessMemory) -> None:
 
 def test_without_a_descriptor_it_still_works(place: int) -> None:
     poke(place, b"text")
-    memory = ProcessMemory(os.getpid(), AddressSpace(os.getpid()), NoInstaller())
+    SPACES.append(AddressSpace(os.getpid()))
+    memory = ProcessMemory(os.getpid(), SPACES[-1], NoInstaller())
     for _ in range(3):
         assert memory.read(place, 4) == b"text"
         assert memory.write(place, b"text")

@@ -47,7 +47,8 @@ def test_init_takes_passthrough(world: World) -> None:
     assert (error, len(body), world.negotiated) == (0, 64, [None])
     assert (reply.major, reply.minor, reply.max_stack_depth) == (7, 40, 1)
     assert reply.flags2 << 32 == abi.FUSE_PASSTHROUGH | abi.FUSE_DIRECT_IO_ALLOW_MMAP
-    assert reply.flags == abi.FUSE_INIT_EXT | abi.FUSE_PARALLEL_DIROPS
+    ours = abi.FUSE_PARALLEL_DIROPS | abi.FUSE_ATOMIC_O_TRUNC | abi.FUSE_FLOCK_LOCKS
+    assert reply.flags == abi.FUSE_INIT_EXT | ours
     assert abi.fuse_in_header.size + 40 + reply.max_write <= READ_BUFFER_SIZE
 
 

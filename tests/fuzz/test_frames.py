@@ -35,6 +35,8 @@ FRAMES = 300  # in each case
 HEAP = 0x5000_0000_0000
 MAPPING = 0x7000_0000_0000
 VALUES = (0, 1, 2, 8, 48, 4096, HEAP, HEAP + 4090, MAPPING, 1 << 31, (1 << 64) - 1)
+LOCKS = (fuse.FUSE_SETLK, fuse.FUSE_SETLKW)
+MAY_WAIT = {None, fuse.FUSE_IOCTL, fuse.FUSE_SETLKW}
 UNANSWERED = {fuse.FUSE_FORGET, fuse.FUSE_BATCH_FORGET, fuse.FUSE_INTERRUPT}
 HEADER = fuse.fuse_in_header.size
 
@@ -179,7 +181,18 @@ class Kernel:
             return fuse.fuse_interrupt_in.build(unique=random.choice([*self.waiting, 0, 1 << 63]))
         if opcode == fuse.FUSE_POLL:
             return fuse.fuse_poll_in.build(fh=handle, kh=handle + 70, flags=random.randrange(2))
-        if opcode in (fuse.FUSE_RELEASE, fuse.FUSE_FLUSH):
+        if opcode in LOCKS:
+            return fuse.fuse_lk_in.build(
+                fh=handle,
+                owner=random.randrange(3),
+                type=random.choice([fuse.F_RDLCK, fuse.F_WRLCK, fuse.F_WRLCK, fuse.F_UNLCK, 3]),
+                lk_flags=random.choice([fuse.FUSE_LK_FLOCK] * 9 + [0]),
+            )
+        if opcode == fuse.FUSE_RELEASE:
+            flags = random.choice([0, fuse.FUSE_RELEASE_FLOCK_UNLOCK])
+            owner = random.randrange(3)
+            return fuse.fuse_release_in.build(fh=handle, release_flags=flags, lock_owner=owner)
+        if opcode == fuse.FUSE_FLUSH:
             return handle.to_bytes(8, "little") + bytes(16)
         words = [self.number() & 0xFFFF_FFFF_FFFF_FFFF for _ in range(random.randrange(12))]
         return b"".join(word.to_bytes(8, "little") for word in words)
@@ -188,7 +201,7 @@ class Kernel:
         """Return an opcode and its frame, which may be damaged behind the header."""
         random = self.random
         likely = [fuse.FUSE_LOOKUP, fuse.FUSE_OPEN, fuse.FUSE_INTERRUPT, fuse.FUSE_POLL] * 6
-        likely += [fuse.FUSE_IOCTL] * 120
+        likely += [fuse.FUSE_IOCTL] * 120 + [*LOCKS] * 3
         opcode = random.choice([*likely, *fuse.OPCODES, random.getrandbits(32)])
         body = bytearray(self.body(opcode))
         if body and random.random() < 0.1:
@@ -212,7 +225,7 @@ class Kernel:
         if opcode in UNANSWERED:
             assert self.unique in self.waiting, "answered what the kernel awaits no answer to"
             del self.waiting[self.unique]
-        assert self.waiting.get(self.unique) in (None, fuse.FUSE_IOCTL), "only ioctls may wait"
+        assert self.waiting.get(self.unique) in MAY_WAIT, "it must be answered at once"
         check(self.engine, [c.process for c in self.opener.clients if c.process and not c.closed])
 
     def receive(self, frame: bytes) -> None:
@@ -272,10 +285,12 @@ def test_every_frame_is_answered_once(first_seed: int) -> None:
 
 
 def test_the_frames_get_everywhere() -> None:
-    kernels = [Kernel(seed) for seed in range(5)]
+    kernels = [Kernel(seed) for seed in range(40)]
     for kernel in kernels:
         for _ in range(FRAMES):
             kernel.send()
     assert sum(len(kernel.handles) - 4 for kernel in kernels) > 5
-    assert sum(len(kernel.waiting) for kernel in kernels) > 5
+    waiting = [opcode for kernel in kernels for opcode in kernel.waiting.values()]
+    assert waiting.count(fuse.FUSE_IOCTL) > 5
+    assert waiting.count(fuse.FUSE_SETLKW) > 5
     assert sum(kernel.engine.counts()["buffers"] for kernel in kernels) > 5

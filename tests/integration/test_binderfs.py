@@ -144,6 +144,21 @@ def test_a_device_is_added_and_used(place: Path) -> None:
         assert daemon.end() == 0
 
 
+def test_a_name_breaks_no_line(place: Path) -> None:
+    name = b"a\nproc 1\r\xff"
+    with running(place, "--device", "binder") as daemon:
+        assert add(place, name) == (0, (name, 0, 2))
+        shown = "context a\\012proc 1\\015\\377\n"
+        with open(os.fsencode(place) + b"/" + name, "rb+", buffering=0):
+            with open(place / "binder_logs/state", newline="") as state:
+                assert shown in state.read()
+            with open(place / f"binder_logs/proc/{os.getpid()}", newline="") as process:
+                assert shown in process.read()
+        os.rename(os.fsencode(place) + b"/" + name, place / "plain")
+        daemon.wait_for_counts(opens=0)
+        assert daemon.end() == 0
+
+
 def test_what_cannot_be_added(place: Path) -> None:
     with running(place, "--device", "binder", "--max-devices", "2") as daemon:
         assert add(place, b"binder") == (EEXIST, (b"binder", 0, 2))

@@ -110,7 +110,7 @@ def test_the_command_line_wins(file: Path) -> None:
         ("stall-limit = 0.5", "1: stall-limit 0.5: must be from 1 to 86400 seconds"),
         ("max-devices = 2", "1: max-devices 2: must be from 3"),
         ('mount = ""', "1: mount: needs a directory"),
-        ('mount = "/a\\nb"', "1: mount: '/a\\nb' has control characters"),
+        ('mount = "/a\\nb"', "1: mount '/a\\nb': must be printable"),
         ('mount = "/a"\nmount = "/b"', "2: cannot overwrite a value"),
         ("devices = [\n'a',\n", "3: "),
         ("mount = /x", "1: invalid value (column 9)"),

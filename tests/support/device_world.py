@@ -27,6 +27,7 @@ from support.playbook import (
     Pending,
     Proc,
     Thread,
+    Watch,
     World,
 )
 from support.puppet import HEAP_SIZE, PROT_READ, PROT_WRITE
@@ -251,6 +252,17 @@ class DevicePending(Pending):
         return answer["errno"], blob
 
 
+class DeviceWatch(Watch):
+    """An epoll set of a puppet."""
+
+    def __init__(self, epoll: int) -> None:
+        self._epoll = epoll
+
+    def start(self, thread: Thread) -> Pending:
+        assert isinstance(thread, DeviceThread)
+        return thread.wait_for(self._epoll)
+
+
 class DeviceThread(Thread):
     """An operating system thread of a puppet."""
 
@@ -286,6 +298,16 @@ class DeviceThread(Thread):
 
     def start_poll(self) -> Pending:
         pending = self._start("poll", timeout=-1)
+        _ = pending.parked
+        return pending
+
+    def watch(self, *, edges: bool = False) -> DeviceWatch:
+        number = self.puppet.send("epoll", thread=self.tid, fd=self.proc.fd, edges=edges)
+        return DeviceWatch(int(self.puppet.answer(number)[0]["epoll"]))
+
+    def wait_for(self, epoll: int) -> Pending:
+        """Start an epoll_wait."""
+        pending = self._start("epoll_wait", epoll=epoll)
         _ = pending.parked
         return pending
 
@@ -405,6 +427,13 @@ class DeviceProc(Proc):
             return error.errno or EIO
         self.program.hold(self.file)
         return 0
+
+    def unusual_memory(self, kind: str, data: bytes) -> int:
+        puppet = self.program.puppet
+        answer, _ = puppet.answer(puppet.send("unusual_memory", data, kind=kind))
+        if answer["errno"]:
+            raise OSError(answer["errno"], kind)
+        return int(answer["address"])
 
     def set_nonblocking(self) -> None:
         self.program.puppet.ask("nonblock", fd=self.fd)

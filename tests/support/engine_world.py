@@ -16,6 +16,7 @@ from binderd.engine.ports import SENT, STOPPING
 from binderwire.binder_abi import BINDER_WRITE_READ
 from binderwire.extension_abi import BINDERD_ERRNO, BINDERD_INSTALLED, binderd_installed
 from binderwire.ioc import ioc_size
+from support.engine_watch import EngineWatch
 from support.fakes import Description, FakeArena, FakeClient, FakeFile, FakeMemory, FakeThread
 from support.invariants import check
 from support.playbook import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from binderd.engine.completion import Completion
     from binderd.engine.ports import Room
     from binderd.engine.process import Process
+    from support.playbook import Watch
 
 HEAP_ADDRESS = 0x5000_0000_0000
 MAPPING_ADDRESS = 0x7000_0000_0000
@@ -54,7 +56,7 @@ class EngineWorld(World):
         self.programs: list[Program] = []
         self.files: list[OpenFile] = []
         self.requests: dict[int, EnginePending] = {}  # open ones, by ticket
-        self.pollers: list[EnginePoll] = []
+        self.pollers: list[EnginePoll | EngineWatch] = []
         self.installs: list[Install] = []  # begun
         self.is_held = False  # are they to wait?
         self._tids_seen: dict[Process, set[int]] = {}
@@ -103,7 +105,7 @@ class EngineWorld(World):
         self.engine.timers.clear()
         wakes, self.engine.poll_wakes[:] = list(self.engine.poll_wakes), []
         for process in wakes:
-            for poller in [p for p in self.pollers if p.process is process]:
+            for poller in [p for p in self.pollers if p.process is process and not process.is_dead]:
                 poller.look()
 
     def let_time_pass(self) -> None:
@@ -454,6 +456,9 @@ class EngineThread(Thread):
 
     def start_poll(self) -> Pending:
         return EnginePoll(self)
+
+    def watch(self, *, edges: bool = False) -> Watch:
+        return EngineWatch(self, edges=edges)
 
     def signal(self) -> None:
         world = self.proc.world

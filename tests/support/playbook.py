@@ -92,6 +92,14 @@ class Pending(ABC):
         """Return (errno, argument) or (0, revents as 4 bytes); fails if it does not end."""
 
 
+class Watch(ABC):
+    """An epoll set with one file, for input."""
+
+    @abstractmethod
+    def start(self, thread: Thread) -> Pending:
+        """Let a thread wait until the set has something to report."""
+
+
 class PendingRead:
     """A BINDER_WRITE_READ that was started."""
 
@@ -134,6 +142,14 @@ class Thread(ABC):
     @abstractmethod
     def start_poll(self) -> Pending:
         """Start a poll for input that waits."""
+
+    @abstractmethod
+    def watch(self, *, edges: bool = False) -> Watch:
+        """Let the thread make an epoll set and put the file into it.
+
+        Args:
+            edges: with EPOLLET.
+        """
 
     @abstractmethod
     def poll(self) -> int:
@@ -281,8 +297,8 @@ class Proc(ABC):
         """Open a file; return its descriptor, the lowest that is free.
 
         Args:
-            kind: null, path (that is O_PATH), regular, pipe, socket, memory or device (the very
-                file that the process talks binder through).
+            kind: null, path (that is O_PATH), regular, pipe, socket, memory, uring (an io_uring)
+                or device (the very file that the process talks binder through).
         """
 
     @abstractmethod
@@ -331,6 +347,18 @@ class Proc(ABC):
 
     def try_mmap(self, size: int = MAPPING_SIZE, *, writable: bool = False) -> int:
         """Map the file once more; return the errno.  Only where a kernel maps."""
+        raise NotImplementedError
+
+    def unusual_memory(self, kind: str, data: bytes) -> int:
+        """Return the address of memory with ``data`` in it.  Only where a kernel maps.
+
+        Args:
+            kind: secret (memfd_secret), execute (PROT_EXEC alone) or kernel (a page that the
+                kernel maps by itself; ``data`` is not in it).
+
+        Raises:
+            OSError: this machine has no such memory.
+        """
         raise NotImplementedError
 
     def set_nonblocking(self) -> None:

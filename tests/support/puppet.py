@@ -32,7 +32,8 @@ HEAP_SIZE = 16 << 20  # bytes; taken from the machine only where it is touched
 READ_SIZE = 1 << 16
 CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
 MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x20, 0x4000
-PROT_READ, PROT_WRITE = 1, 2
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+IO_URING_SETUP, MEMFD_SECRET = 425, 447  # the same on all architectures
 MADV_DONTFORK = 10
 MAP_FAILED = (1 << 64) - 1
 
@@ -60,6 +61,15 @@ def map_memory(size: int, protection: int, flags: int, fd: int = -1) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return int(address)
+
+
+def system_call(*arguments: Any) -> int:  # noqa: ANN401
+    """Make a system call that the C library may not have."""
+    result = libc.syscall(*arguments)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(result)
 
 
 def fork_into_namespaces(user_first: int, user_count: int) -> int:
@@ -191,10 +201,7 @@ class Worker:
             if item is None:
                 return
             request, blob = item
-            if request["op"] == "ioctl":
-                self._ioctl(request, blob)
-            else:
-                self._poll(request)
+            getattr(self, f"_{request['op']}")(request, blob)
 
     def _ioctl(self, request: dict[str, Any], blob: bytes) -> None:
         argument = None if request["null"] else ctypes.create_string_buffer(blob, len(blob) or 1)
@@ -208,7 +215,17 @@ class Worker:
         back = argument.raw[: len(blob)] if argument is not None else b""
         self._puppet.answer(request, back, errno=number)
 
-    def _poll(self, request: dict[str, Any]) -> None:
+    def _epoll(self, request: dict[str, Any], _: bytes) -> None:
+        poller = select.epoll()
+        poller.register(request["fd"], select.EPOLLIN | (select.EPOLLET if request["edges"] else 0))
+        self._puppet.epolls[poller.fileno()] = poller
+        self._puppet.answer(request, errno=0, epoll=poller.fileno())
+
+    def _epoll_wait(self, request: dict[str, Any], _: bytes) -> None:
+        found = self._puppet.epolls[request["epoll"]].poll()
+        self._puppet.answer(request, errno=0, revents=found[0][1] if found else 0)
+
+    def _poll(self, request: dict[str, Any], _: bytes) -> None:
         poller = select.poll()
         poller.register(request["fd"], select.POLLIN)
         found = poller.poll(request["timeout"])
@@ -224,6 +241,7 @@ class Puppet:
         self._workers: dict[int, Worker] = {}
         self._received = bytearray()
         self._descriptors: list[int] = []
+        self.epolls: dict[int, select.epoll] = {}
         self.deliveries: dict[int, Deliveries] = {}  # by the descriptor of the device
         anonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         guard_size = os.sysconf("SC_PAGE_SIZE")
@@ -236,7 +254,7 @@ class Puppet:
         while True:
             request = json.loads(self._take_line())
             blob = self._take(request["size"])
-            if request["op"] in ("ioctl", "poll"):
+            if request["op"] in ("ioctl", "poll", "epoll", "epoll_wait"):
                 self._workers[request["thread"]].take(request, blob)
                 continue
             try:
@@ -305,6 +323,8 @@ class Puppet:
             fd = os.memfd_create("test")
         elif kind == "device":
             fd = os.dup(request["device"])
+        elif kind == "uring":
+            fd = system_call(IO_URING_SETUP, 4, ctypes.create_string_buffer(120))
         elif kind == "regular":
             fd = os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
         else:
@@ -338,6 +358,27 @@ class Puppet:
             finally:
                 os.close(fd)
             libc.madvise(address, request["length"], MADV_DONTFORK)
+        self.answer(request, errno=0, address=address)
+
+    def op_unusual_memory(self, request: dict[str, Any], blob: bytes) -> None:
+        kind = request["kind"]
+        size = os.sysconf("SC_PAGE_SIZE")
+        writable = PROT_READ | PROT_WRITE
+        if kind == "kernel":
+            with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
+                [line, *_] = [line for line in maps if "[vvar]" in line]
+            self.answer(request, errno=0, address=int(line.partition("-")[0], 16))
+            return
+        if kind == "secret":
+            fd = system_call(MEMFD_SECRET, 0)
+            os.ftruncate(fd, size)
+            address = map_memory(size, writable, MAP_SHARED, fd)
+            os.close(fd)
+        else:
+            address = map_memory(size, writable, MAP_PRIVATE | MAP_ANONYMOUS)
+        ctypes.memmove(address, blob, len(blob))
+        if kind == "execute" and libc.mprotect(address, size, PROT_EXEC):
+            raise OSError(ctypes.get_errno(), "mprotect")
         self.answer(request, errno=0, address=address)
 
     def op_munmap(self, request: dict[str, Any], _: bytes) -> None:

@@ -28,8 +28,8 @@ GLANCE: Final = 0.0005  # seconds between two looks at a thread
 PROGRAM: Final = Path(__file__).with_name("puppet.py").resolve()
 READ_SIZE: Final = 1 << 20
 CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
-# ioctl, poll and ppoll of x86-64 and of the architectures with the generic table
-CALLS: Final = {"x86_64": (16, 7, 271)}.get(os.uname().machine, (29, 73))
+# ioctl, poll, ppoll and epoll_wait of x86-64 and of the architectures with the generic table
+CALLS: Final = {"x86_64": (16, 7, 271, 232)}.get(os.uname().machine, (29, 73, 22))
 
 
 class Puppet:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc to a
 
 MODULES = (binder_abi, fuse_abi)
 HEADERS = ("stddef.h", "stdio.h", "linux/android/binder.h", "linux/android/binderfs.h")
-FUSE_HEADERS = ("linux/fuse.h", "fcntl.h")
+FUSE_HEADERS = ("linux/fuse.h", "fcntl.h", "linux/fs.h")
 
 
 def numbers_of(module: ModuleType) -> dict[str, int]:
@@ -69,7 +69,8 @@ def member_of(record: str, field: str) -> str:
 
 def program(skipped: set[str]) -> str:
     """Return the C program; names in ``skipped`` are left out."""
-    lines = [f"#include <{header}>" for header in HEADERS + FUSE_HEADERS]
+    lines = ["#define _GNU_SOURCE"]
+    lines += [f"#include <{header}>" for header in HEADERS + FUSE_HEADERS]
     lines.append("int main(void) {")
     lines += [
         f'printf("number {name} %lld\\n", (long long)({name}));'

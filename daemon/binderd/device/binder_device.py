@@ -31,11 +31,14 @@ from binderd.fuse.frames import (
 from binderd.fuse.tree import CONTROL_ID
 from binderwire.extension_abi import BINDERD_FLUSH
 from binderwire.fuse_abi import (
+    FILE_ATTRIBUTE_IOCTLS,
     FOPEN_DIRECT_IO,
     FOPEN_NONSEEKABLE,
     FOPEN_PASSTHROUGH,
     FUSE_POLL_SCHEDULE_NOTIFY,
+    O_DIRECT,
     O_NONBLOCK,
+    O_RDONLY,
     fuse_flush_in,
     fuse_interrupt_in,
     fuse_ioctl_in,
@@ -58,6 +61,9 @@ if TYPE_CHECKING:
 # write(2) away from them: those come to us and are refused, as the driver refuses them.
 _OPEN_FLAGS: Final = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
 _OPEN_FLAGS_WITHOUT_MMAP: Final = FOPEN_DIRECT_IO
+# The flags of an open that no 64-bit program can make, as it has no O_LARGEFILE: the kernel itself
+# opens the inode, to ask for what lsattr shows.
+_LSATTR: Final = O_RDONLY
 
 _CONTROL_HANDLE: Final = 1  # of every open file of binder-control
 _CONTROL_FLAGS: Final = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE
@@ -201,24 +207,26 @@ class BinderDevice:
             if nodeid == CONTROL_ID:
                 return fuse_open_out.pack(_CONTROL_HANDLE, _CONTROL_FLAGS, 0)
             return ENOENT
-        if not node.device.is_listed:
+        flags, _ = fuse_open_in.unpack_from(frame, BODY)
+        if not node.device.is_listed and not node.opens:
             return ENOENT  # unlinked since it was looked up
-        if node.is_open:
+        if node.has_pages:
             # The pages of this inode belong to another open file. ESTALE has the kernel look
             # the name up once more, which gives a fresh inode.
             # Differs: an open that looks no name up (of a bind-mounted file, through
             # /proc/self/fd) cannot get one, and fails with ESTALE while the other is open.
-            return ESTALE
+            return EINVAL if flags == _LSATTR else ESTALE
+        if flags & O_DIRECT:
+            return EINVAL
         if not tid:
             # Differs: a client outside our pid namespace has no number here, so there is no way
             # to its memory.
             return EACCES
-        flags, _ = fuse_open_in.unpack_from(frame, BODY)
         handle = self.open_file(node.device.context, nodeid, tid, flags, None)
         if handle < 0:
             return -handle
-        self._tree.opened(nodeid)
         backing_id = self._files[handle].client.backing_id
+        self._tree.opened(nodeid, has_pages=backing_id != 0)
         open_flags = _OPEN_FLAGS if backing_id else _OPEN_FLAGS_WITHOUT_MMAP
         return fuse_open_out.pack(handle, open_flags, backing_id)
 
@@ -279,6 +287,8 @@ class BinderDevice:
         if not tid:
             return EACCES  # as in open
         if in_size != USUAL_ARGUMENT_SIZE or out_size != USUAL_ARGUMENT_SIZE:
+            if request in FILE_ATTRIBUTE_IOCTLS:
+                return EINVAL  # the kernel's own; it takes no other form of answer
             argument = bytes(frame[_ARGUMENT : _ARGUMENT + in_size])
             if request in EXTENSION:
                 result, payload = self.extension_ioctl(file, tid, request, argument)

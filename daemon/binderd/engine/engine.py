@@ -149,7 +149,8 @@ class Engine:
         """Return POLLIN if the thread's next read would not block, else 0 (R15, binder_poll).
 
         Args:
-            wake: if the answer is 0, put ``process`` into ``poll_wakes`` once that may change.
+            wake: put ``process`` into ``poll_wakes`` once there is more to find. Also after
+                POLLIN: an edge-triggered epoll asks again for no other reason.
 
         Returns:
             POLLERR where there are too many threads.
@@ -159,10 +160,10 @@ class Engine:
         except KernelErrno:
             return POLLERR
         thread.looper |= POLL
+        process.poll_armed = process.poll_armed or wake
         has_work = thread.process_todo or thread.need_return
         if has_work or (thread.stack is None and not thread.todo and process.todo):
             return POLLIN
-        process.poll_armed = process.poll_armed or wake
         return 0
 
     def interrupt(self, ticket: int) -> None:

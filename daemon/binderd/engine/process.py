@@ -136,11 +136,13 @@ class Process:
         """Some descriptor of the file was closed: every thread returns to user space (I4).
 
         Who is woken first, and so asks for another looper or does not (R11), is the driver's order.
+        Who polls sleeps on, and sees it when it polls the next time.
         """
         for tid in sorted(self.threads):
             thread = self.threads[tid]
             thread.need_return = True
-            thread.wake()
+            if thread.parked is not None:
+                thread.wake()
 
     def count_return(self, word: int) -> None:
         """Count a BR_ word that some thread is being told (binder_stat_br)."""

@@ -216,5 +216,7 @@ class Thread:
         if unanswered is not None:
             unanswered.send_failed_reply(BR_DEAD_REPLY)
         cancel_all(self.todo)
+        if self.looper & POLL:
+            process.wake_pollers()  # an epoll set that this thread has filled looks again (R15)
         process.client.forget_thread(self.tid)
         process.engine.stats.threads -= 1

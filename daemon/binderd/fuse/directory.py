@@ -34,11 +34,14 @@ RENAME_EXCHANGE: Final = 2
 
 
 class Attributes:
-    """What chmod and chown change."""
+    """What chmod, chown and utimes change."""
 
-    __slots__ = ("gid", "mode", "uid")
+    __slots__ = ("accessed", "gid", "mode", "modified", "uid")
 
     def __init__(self, mode: int) -> None:
+        # (seconds since the epoch, nanoseconds); None: nobody has set it
+        self.accessed: tuple[int, int] | None = None
+        self.modified: tuple[int, int] | None = None
         self.mode = mode  # permission bits
         self.uid = 0
         self.gid = 0
@@ -215,8 +218,8 @@ class Directory:
     def _create(self, name: bytes, minor: int, access: tuple[int, int, int]) -> Device:
         # Differs: contexts of the driver may have equal names in its logs, after a rename or an
         # unlink; here the later one has its minor number behind the name.
-        context = name.decode("utf-8", "surrogateescape")
-        if context in self._by_context:
+        context = _in_one_line(name)
+        while context in self._by_context:
             context = f"{context}#{minor}"
         self._next_position += 1
         device = Device(name, context, minor, self._next_position, access[0])
@@ -236,3 +239,18 @@ class Directory:
             return heappop(self._free_minors)
         self._next_minor += 1
         return self._next_minor - 1
+
+
+def _in_one_line(name: bytes) -> str:
+    """Return a name as logs show it.
+
+    Differs: the driver's logs show names as they are; here what could end a line or is no text is
+    in octal, as in /proc/self/mountinfo.
+    """
+    shown = ""
+    for letter in name.decode("utf-8", "surrogateescape"):
+        if letter.isprintable():
+            shown += letter
+        else:
+            shown += "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))
+    return shown

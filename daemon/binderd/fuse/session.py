@@ -7,10 +7,11 @@ descriptors, time or trio.
 
 from __future__ import annotations
 
-from errno import EACCES, EPERM, EPROTO
+from errno import EACCES, EINVAL, ENODEV, EPERM, EPROTO
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.fuse.frames import BODY
+from binderd.fuse.locks import LockHandlers
 from binderd.fuse.server import (
     MAX_WRITE,
     READ_BUFFER_SIZE,
@@ -37,7 +38,8 @@ __all__ = [
     "Session",
 ]
 
-_BASIC_FLAGS: Final = abi.FUSE_PARALLEL_DIROPS
+# ATOMIC_O_TRUNC: an open with O_TRUNC asks for no SETATTR, which would be refused.
+_BASIC_FLAGS: Final = abi.FUSE_PARALLEL_DIROPS | abi.FUSE_ATOMIC_O_TRUNC | abi.FUSE_FLOCK_LOCKS
 # Both or neither: what they make possible is a plain mmap that shows the receive area.
 _PASSTHROUGH_FLAGS: Final = abi.FUSE_INIT_EXT | abi.FUSE_PASSTHROUGH
 _MMAP_FLAGS: Final = _PASSTHROUGH_FLAGS | abi.FUSE_DIRECT_IO_ALLOW_MMAP
@@ -89,7 +91,8 @@ class Session(Server):
         has_passthrough: bool = True,
         needs_passthrough: bool = False,
     ) -> None:
-        super().__init__(self._table(tree, device), outgoing, device.drain, report_bug)
+        locks = LockHandlers(tree, outgoing, device.release, device.interrupt)
+        super().__init__(self._table(tree, device, locks), outgoing, device.drain, report_bug)
         self.has_passthrough = has_passthrough
         self._is_switched_off = not has_passthrough
         self._needs_passthrough = needs_passthrough
@@ -137,11 +140,20 @@ class Session(Server):
 
     # The table
 
-    def _table(self, tree: Tree, device: DeviceHandlers) -> dict[int, tuple[int, Handler]]:
+    def _table(
+        self, tree: Tree, device: DeviceHandlers, locks: LockHandlers
+    ) -> dict[int, tuple[int, Handler]]:
         """Return opcode -> (least frame size in bytes, handler)."""
         return {
             **file_rows(device),
             abi.FUSE_FLUSH: row(device.flush, abi.fuse_flush_in),
+            abi.FUSE_RELEASE: row(locks.release, abi.fuse_release_in),
+            abi.FUSE_INTERRUPT: row(locks.interrupt, abi.fuse_interrupt_in),
+            abi.FUSE_SETLK: row(locks.set_lock, abi.fuse_lk_in),
+            abi.FUSE_SETLKW: row(locks.wait_for_lock, abi.fuse_lk_in),
+            # What a kernel says of character devices.
+            abi.FUSE_FSYNC: row(refuse_with(EINVAL)),
+            abi.FUSE_FALLOCATE: row(refuse_with(ENODEV)),
             abi.FUSE_LOOKUP: row(tree.lookup),
             abi.FUSE_FORGET: row(tree.forget, abi.fuse_forget_in),
             abi.FUSE_BATCH_FORGET: row(tree.batch_forget, abi.fuse_batch_forget_in),

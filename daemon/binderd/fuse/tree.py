@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file system that clients see: the devices, binder-control, two directories.
 
-Every LOOKUP of a device gives out a *new* inode number. All opens of one inode must share one
-backing file, so this is what gives every open file pages of its own. It works because an entry
-is never valid for longer than the lookup that made it: the kernel asks again before each open,
-is told another number, and drops the old entry. Everything else has a number for good.
+Every LOOKUP of a device gives out a *new* inode number. All opens of one inode would share one
+backing file, if it has one, so this is what gives every open file pages of its own. It works
+because an entry is never valid for longer than the lookup that made it: the kernel asks again
+before each open, is told another number, and drops the old entry. Everything else has a number for
+good.
 
 The two directories are empty here: they are where another file system is shown. They must keep
 their numbers, or the kernel would take away what is mounted on them.
@@ -17,7 +18,7 @@ Nothing here may know what an ioctl is.
 
 from __future__ import annotations
 
-from errno import EBUSY, EISDIR, ENOENT, ENOTDIR, EPERM, EXDEV
+from errno import EBUSY, EINVAL, EISDIR, ENOENT, ENOTDIR, EPERM, EXDEV
 from typing import TYPE_CHECKING, Final
 
 from binderd.fuse.directory import (
@@ -29,8 +30,11 @@ from binderd.fuse.directory import (
 )
 from binderd.fuse.frames import BODY
 from binderwire.fuse_abi import (
+    FATTR_ATIME,
     FATTR_GID,
     FATTR_MODE,
+    FATTR_MTIME,
+    FATTR_SIZE,
     FATTR_UID,
     FUSE_ROOT_ID,
     fuse_attr_out,
@@ -78,12 +82,13 @@ _unpack_forget_one = fuse_forget_one.unpack_from
 class Node:
     """One inode of a device that the kernel was told of."""
 
-    __slots__ = ("device", "is_open", "lookups")
+    __slots__ = ("device", "has_pages", "lookups", "opens")
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.lookups = 1  # how many LOOKUP replies has the kernel not taken back yet?
-        self.is_open = False  # is there an open file that owns this inode's pages?
+        self.opens = 0  # how many open files has it?
+        self.has_pages = False  # does the kernel map it, to show the pages of its one open file?
 
 
 class Tree:
@@ -113,17 +118,23 @@ class Tree:
         """Return the device inode of that number, None if it is unknown or no device's."""
         return self._nodes.get(nodeid)
 
-    def opened(self, nodeid: int) -> None:
-        """An open file owns the inode's pages now."""
+    def opened(self, nodeid: int, *, has_pages: bool) -> None:
+        """The inode has another open file.
+
+        Args:
+            has_pages: the kernel maps the inode to that file's pages, so it can have no other.
+        """
         node = self._nodes[nodeid]
-        node.is_open = True
+        node.opens += 1
+        node.has_pages = has_pages
         self._directory.opened(node.device)
 
     def closed(self, nodeid: int) -> None:
-        """The open file that owned the inode's pages is gone."""
+        """An open file of the inode is gone."""
         node = self._nodes.get(nodeid)
-        if node is not None and node.is_open:
-            node.is_open = False
+        if node is not None and node.opens:
+            node.opens -= 1
+            node.has_pages = False
             self._directory.closed(node.device)
             self._forget(nodeid, 0)
 
@@ -182,22 +193,28 @@ class Tree:
     def setattr(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_SETATTR: chmod and chown; truncating and touching have no effect, as on a device.
+        """FUSE_SETATTR: chmod, chown, utimes; truncating is refused, as for a device.
 
-        Differs: the directories stay as they are (EPERM).
+        Differs: the directories stay as they are (EPERM; touching them has no effect).
         """
         fields = fuse_setattr_in.read(frame, BODY)
-        if fields.valid & (FATTR_MODE | FATTR_UID | FATTR_GID):
-            node = self._nodes.get(nodeid)
+        if fields.valid & FATTR_SIZE:
+            return EINVAL
+        node = self._nodes.get(nodeid)
+        if node is not None or nodeid == CONTROL_ID:
             attributes = self._control if node is None else node.device
-            if node is None and nodeid != CONTROL_ID:
-                return EPERM
+            if fields.valid & FATTR_ATIME:
+                attributes.accessed = (fields.atime, fields.atimensec)
+            if fields.valid & FATTR_MTIME:
+                attributes.modified = (fields.mtime, fields.mtimensec)
             if fields.valid & FATTR_MODE:
                 attributes.mode = fields.mode & _PERMISSIONS
             if fields.valid & FATTR_UID:
                 attributes.uid = fields.uid
             if fields.valid & FATTR_GID:
                 attributes.gid = fields.gid
+        elif fields.valid & (FATTR_MODE | FATTR_UID | FATTR_GID):
+            return EPERM
         return self.getattr(unique, nodeid, uid, tid, frame, size)
 
     def access(
@@ -283,7 +300,7 @@ class Tree:
         if node is None:
             return
         node.lookups -= lookups
-        if node.lookups <= 0 and not node.is_open:
+        if node.lookups <= 0 and not node.opens:
             del self._nodes[nodeid]
 
     def _rename(
@@ -313,8 +330,8 @@ class Tree:
 
     def _attributes(self, nodeid: int) -> tuple[int, ...]:
         """Return the fields of ``struct fuse_attr``."""
-        times = (self._seconds, self._seconds, self._seconds, 0, 0, 0)
         if _is_directory(nodeid):
+            times = (self._seconds, self._seconds, self._seconds, 0, 0, 0)
             links = 2 + len(_PLACES) if nodeid == FUSE_ROOT_ID else 2
             return (nodeid, 0, 0, *times, _DIRECTORY_MODE, links, 0, 0, 0, _BLOCK_SIZE, 0)
         node = self._nodes.get(nodeid)
@@ -322,6 +339,10 @@ class Tree:
             shown, file_size, links = self._control, 0, 1
         else:
             shown, file_size, links = node.device, self.device_size, int(node.device.is_listed)
+        accessed, modified = shown.accessed, shown.modified
+        at, at_ns = (self._seconds, 0) if accessed is None else accessed
+        mt, mt_ns = (self._seconds, 0) if modified is None else modified
+        times = (at, mt, self._seconds, at_ns, mt_ns, 0)
         owner = (shown.uid, shown.gid)
         mode = _S_IFREG | shown.mode
         return (nodeid, file_size, 0, *times, mode, links, *owner, 0, _BLOCK_SIZE, 0)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens that look no name up: of a file that is mounted somewhere else, and through /proc."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderwire import fuse_abi as abi
+from channel.helpers import Daemon, client, needs_fuse, request, run_client, running
+from channel.session_world import World, open_request
+from channel.test_device import CALLER, SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    place = tmp_path_factory.mktemp("opens") / "mount"
+    with running(place, "--transport", "fuse", "--passthrough", "off") as daemon:
+        yield daemon
+        daemon.wait_for_counts(opens=0, processes=0, threads=0, pages=0, nodes=0, buffers=0)
+        assert daemon.end() == 0
+        assert "bug" not in daemon._seen.decode()
+
+
+@pytest.fixture
+def bound(daemon: Daemon, tmp_path: Path) -> Iterator[Path]:
+    """A folder in which the file ``binder`` is the device, mounted alone."""
+    file = tmp_path / "binder"
+    file.touch()
+    subprocess.run(["mount", "--bind", daemon.directory / "binder", file], check=True)
+    yield tmp_path
+    subprocess.run(["umount", file], check=True)
+
+
+@needs_fuse
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_bound_file_is_opened_often_and_closed_in_any_order(
+    daemon: Daemon, bound: Path, order: tuple[int, ...]
+) -> None:
+    first = os.open(bound / "binder", os.O_RDWR)
+    fds = [
+        first,
+        os.open(bound / "binder", os.O_RDWR),
+        os.open(f"/proc/self/fd/{first}", os.O_RDWR),
+    ]
+    try:
+        daemon.wait_for_counts(opens=3, processes=3)
+        for left, index in zip((2, 1, 0), order, strict=True):
+            os.close(fds[index])
+            fds[index] = -1
+            daemon.wait_for_counts(opens=left, processes=left)
+    finally:
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+
+@needs_fuse
+def test_opens_of_a_bound_file_have_pages_of_their_own(daemon: Daemon, bound: Path) -> None:
+    start = "from extension_client import *\n"
+    server_code = (start + SERVER).replace("Device(DIR", "mapped(DIR").replace("size=1", "1")
+    code = (start + CALLER).replace("Device(DIR", "mapped(DIR")
+    code += (
+        "two = mapped(f'/proc/self/fd/{one.fd}')\n"
+        "say(word(abi.BR_REPLY) in call(one, b'from one'))\n"
+        "os.close(one.fd)\n"
+        "say(word(abi.BR_REPLY) in call(two, b'from two, later'))\n"
+    )
+    with client(bound, server_code) as server:
+        assert server.line() == "up"
+        assert run_client(bound, code) == ["True", "True"]
+        assert server.line() == f"8 0 {b'from one'}"
+        assert server.line() == f"15 0 {b'from two,'}"
+
+
+@needs_fuse
+def test_a_device_without_a_name_is_opened_again_while_it_is_open(daemon: Daemon) -> None:
+    code = (
+        "device = Device(DIR + '/vndbinder', size=0)\n"
+        "os.unlink(DIR + '/vndbinder')\n"
+        "say(outcome(os.open, DIR + '/vndbinder', os.O_RDWR))\n"
+        "say(Device(f'/proc/self/fd/{device.fd}', size=0).version())\n"
+    )
+    assert run_client(daemon.directory, code) == ["ENOENT", "8"]
+
+
+# The same, from frame to frame
+
+
+def test_an_inode_without_pages_has_any_number_of_open_files() -> None:
+    world = World()
+    world.opener.has_backing = False
+    nodeid = world.lookup()
+    handles = []
+    for _ in range(3):
+        error, body = world.answer(open_request(nodeid))
+        handles.append(abi.fuse_open_out.read(body).fh)
+        assert error == 0
+    forgotten = request(abi.FUSE_FORGET, abi.fuse_forget_in.pack(1), nodeid=nodeid)
+    assert world.send(forgotten) == []
+    for handle in handles:
+        assert world.tree.node(nodeid) is not None
+        release = request(abi.FUSE_RELEASE, abi.fuse_release_in.pack(handle, 2, 0, 0))
+        assert world.answer(release) == (0, b"")
+    assert world.tree.node(nodeid) is None
+    assert all(opened.is_closed for opened in world.opener.clients)
