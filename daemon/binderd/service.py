@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import resource
 import signal
 import sys
@@ -46,6 +47,7 @@ from binderd.start import (
     StartError,
     check_capabilities,
     explain,
+    memory_of_machine,
     open_doors,
     raise_descriptor_limit,
     transports_to_try,
@@ -493,7 +495,6 @@ def _trace(is_request: bool, frame: bytes) -> None:
 
 
 def _limits() -> Limits:
-    """Return the engine's limits; files on their way may take a quarter of our descriptors."""
-    limits = Limits()
+    """Return the engine's limits: what this machine has, without what we have open already."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limits._replace(files=min(limits.files, soft // 4))
+    return Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel.cuse_node import CuseNode, NodeError, has_cuse
@@ -26,6 +27,7 @@ _CAPABILITIES: Final = {
     "CAP_SYS_PTRACE": (19, "reach the memory of its clients"),
     "CAP_DAC_OVERRIDE": (1, "open the memory of other users' clients"),
 }
+_CGROUPS: Final = "/sys/fs/cgroup"
 _NOTHING_LEFT: Final = (
     "there is no /dev/cuse either ('modprobe cuse'; a container needs --device /dev/cuse). With "
     "--transport fuse it works for clients that know docs/EXTENSION.md: binderclient, and programs "
@@ -113,8 +115,19 @@ def check_capabilities() -> None:
             )
 
 
+def memory_of_machine() -> int:
+    """Return how much memory there is for us, in bytes: the machine's, or what our cgroup may."""
+    page = resource.getpagesize()
+    memory = page * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
+        limit = Path(_CGROUPS + group, "memory.max").read_text(encoding="ascii")
+        memory = min(memory, int(limit))
+    return memory
+
+
 def raise_descriptor_limit() -> None:
-    """Allow as many descriptors as the system lets us: an open file takes two, a thread one."""
+    """Allow as many descriptors as the system lets us; ``engine/limits.py`` shares them out."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

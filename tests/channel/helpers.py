@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -122,13 +122,26 @@ class FakeEngine:
 
 
 class Daemon:
-    """A running ``binderd``."""
+    """A running ``binderd``.
+
+    Args:
+        directory: where it is mounted.
+        arguments: more of its command line.
+        environment: more of its environment.
+        descriptors: how many it may open; None: as many as we.
+    """
 
     def __init__(
-        self, directory: Path, *arguments: str, environment: dict[str, str] | None = None
+        self,
+        directory: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        descriptors: int | None = None,
     ) -> None:
         self.directory = directory
         command = [sys.executable, "-m", "binderd", "--mount", str(directory), *arguments]
+        if descriptors is not None:
+            command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -194,7 +207,7 @@ def is_stale(directory: Path) -> bool:
 
 
 @contextmanager
-def running(directory: Path, *arguments: str, **keywords: dict[str, str]) -> Iterator[Daemon]:
+def running(directory: Path, *arguments: str, **keywords: Any) -> Iterator[Daemon]:  # noqa: ANN401
     """A daemon that is ready, and gone afterwards."""
     daemon = Daemon(directory, *arguments, **keywords)
     try:
