@@ -25,7 +25,7 @@ LOG_PLACES: Final = ("stderr", "syslog")
 STALL_LIMIT: Final = 15.0  # seconds that an access to a client's memory may take
 STALL_LIMIT_MIN: Final = 1.0  # less would hit clients whose pages come from a busy disk
 STALL_LIMIT_MAX: Final = 86400.0
-LIMIT_MAX: Final = (1 << 31) - 1
+LIMIT_MAX: Final = (1 << 62) - 1
 
 
 class Kind(NamedTuple):
@@ -162,7 +162,7 @@ OPTIONS: Final = (
 
 BY_NAME: Final = {option.name: option for option in OPTIONS}
 LIMITS_TABLE: Final = "limits"  # of the file: numbers for the fields of engine/limits.py
-LIMIT_NAMES: Final = {field.replace("_", "-"): field for field in Limits._fields}
+LIMIT_NAMES: Final = {name.replace("_", "-"): name for name in Limits().numbers()}
 
 _EXAMPLE_HEAD: Final = """\
 The configuration of binderd: every option, and its default behind a comment sign. The command line
@@ -171,8 +171,8 @@ is marked (reload), systemctl restart binderd for the rest."""
 
 _LIMITS_HEAD: Final = """\
 How much clients can make the daemon keep, where its own numbers do not fit (reload). What each one
-means, and what a client sees at the limit, is in engine/limits.py and in the documentation. What is
-derived from the machine (memory, RLIMIT_NOFILE) stands here as an example."""
+means, and what a client sees at the limit, is in engine/limits.py. Those of everybody and per user
+are derived from the machine (memory, RLIMIT_NOFILE): a small one has less than stands here."""
 
 
 def example() -> str:
@@ -188,8 +188,8 @@ def example() -> str:
         if option.service is not None:
             value = f"{option.name} = {toml_value(option.service)}"
         parts.append(f"{_comment(text)}\n{value}")
-    limits = Limits()
-    numbers = [f"#{name} = {getattr(limits, field)}" for name, field in LIMIT_NAMES.items()]
+    defaults = Limits().numbers()
+    numbers = [f"#{name} = {defaults[field]}" for name, field in LIMIT_NAMES.items()]
     parts.append("\n".join([_comment(_LIMITS_HEAD), f"[{LIMITS_TABLE}]", *numbers]))
     return "\n\n".join(parts) + "\n"
 

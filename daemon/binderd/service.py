@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import resource
 import signal
 import sys
@@ -48,6 +49,7 @@ from binderd.reload import Reload
 from binderd.start import (
     check_proc,
     check_rights,
+    memory_of_machine,
     open_doors,
     raise_descriptor_limit,
     sum_up,
@@ -439,7 +441,7 @@ class Service:
             pump.trace = _tracer()
 
     def _set_limits(self, chosen: Sequence[tuple[str, int]]) -> None:
-        self._engine.limits = _limits(chosen)
+        self._engine.set_limits(_limits(chosen))
 
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
         with scope:
@@ -608,12 +610,11 @@ def _trace(is_request: bool, frame: bytes) -> None:
 
 
 def _limits(chosen: Sequence[tuple[str, int]]) -> Limits:
-    """Return the engine's limits; files on their way may take a quarter of our descriptors.
+    """Return the engine's limits: what this machine has, without what we have open already.
 
     Args:
-        chosen: fields that the configuration wants otherwise.
+        chosen: what the configuration wants otherwise.
     """
-    limits = Limits()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = limits._replace(files=min(limits.files, soft // 4))
-    return limits._replace(**dict(chosen))
+    limits = Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())
+    return limits.with_numbers(chosen)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from binderd import rights, selftest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from binderd.config import Settings
 
+_CGROUPS: Final = "/sys/fs/cgroup"
 _WITH_EXTENSION: Final = (
     "--transport fuse does for clients that know docs/EXTENSION.md: binderclient, and programs "
     "that are started with 'binderctl run'"
@@ -161,8 +163,19 @@ def _try_on_a_child(settings: Settings, missing: set[str]) -> list[str]:
     return warnings
 
 
+def memory_of_machine() -> int:
+    """Return how much memory there is for us, in bytes: the machine's, or what our cgroup may."""
+    page = resource.getpagesize()
+    memory = page * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
+        limit = Path(_CGROUPS + group, "memory.max").read_text(encoding="ascii")
+        memory = min(memory, int(limit))
+    return memory
+
+
 def raise_descriptor_limit() -> None:
-    """Allow as many descriptors as the system lets us: an open file takes two, a thread one."""
+    """Allow as many descriptors as the system lets us; ``engine/limits.py`` shares them out."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -148,16 +148,29 @@ def current_access(daemon: int) -> Access | None:
         arguments = [int(value, 16) for value in rest]
         if _number_of(number) in _BY_PID.get(machine, ()):
             iovec = _peek(daemon, arguments[3], _IOVEC.size)
-            return Access((call, _switches(daemon)), arguments[0], *_IOVEC.unpack(iovec))
+            moment = call, _switches(daemon)
+            return Access(moment, _living(arguments[0]), *_IOVEC.unpack(iovec))
         if _number_of(number) in _BY_FILE.get(machine, ()):
             link = os.readlink(f"/proc/{daemon}/fd/{arguments[0]}")
             match = re.fullmatch(r"/proc/(\d+)/mem", link)
             if match is not None:
                 moment = call, _switches(daemon)
-                return Access(moment, int(match[1]), arguments[3], arguments[2])
+                return Access(moment, _living(int(match[1])), arguments[3], arguments[2])
     except (OSError, ValueError, struct.error):
         pass  # it has gone on meanwhile
     return None
+
+
+def _living(pid: int) -> int:
+    """Return a thread that has what its process has, where the first one has ended before others.
+
+    Such a first thread has no memory and no descriptors any more.
+    """
+    with suppress(OSError):
+        for tid in (str(pid), *os.listdir(f"/proc/{pid}/task")):
+            if _lines(f"/proc/{tid}/maps"):
+                return int(tid)
+    return pid
 
 
 def _number_of(text: str) -> int | None:
@@ -370,7 +383,7 @@ def _release(holder: int, access: Access, whose: str) -> None:
 
 def _unregister(holder: int, number: int, start: int, size: int) -> OSError | None:
     try:
-        pidfd = os.pidfd_open(_process_of(holder))
+        pidfd = _open_pidfd(holder)
         try:
             copy = _call(_PIDFD_GETFD, pidfd, number, 0)
         finally:
@@ -412,6 +425,13 @@ def _userfaultfds(pid: int) -> list[int]:
                 if os.readlink(f"{folder}/{number}") == _USERFAULTFD:
                     found.append(int(number))
     return found
+
+
+def _open_pidfd(tid: int) -> int:
+    """Return a pidfd that leads to the descriptors of a thread; see ``memory/files.py``."""
+    with suppress(OSError):
+        return os.pidfd_open(tid, os.O_EXCL)
+    return os.pidfd_open(_process_of(tid))
 
 
 def _process_of(tid: int) -> int:

@@ -124,7 +124,14 @@ class FakeEngine:
 
 
 class Daemon:
-    """A running ``binderd``."""
+    """A running ``binderd``.
+
+    Args:
+        directory: where it is mounted.
+        arguments: more of its command line.
+        environment: more of its environment.
+        descriptors: how many it may open; None: as many as we.
+    """
 
     def __init__(
         self,
@@ -132,6 +139,7 @@ class Daemon:
         *arguments: str,
         environment: dict[str, str] | None = None,
         confinement: Sequence[str] | None = None,
+        descriptors: int | None = None,
     ) -> None:
         """Start it.
 
@@ -142,6 +150,8 @@ class Daemon:
         self.directory = directory
         command = [*(confined() if confinement is None else confinement), sys.executable]
         command += ["-m", "binderd", "--mount", str(directory), *arguments]
+        if descriptors is not None:
+            command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
         self.process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -220,9 +230,16 @@ def running(
     *arguments: str,
     environment: dict[str, str] | None = None,
     confinement: Sequence[str] | None = None,
+    descriptors: int | None = None,
 ) -> Iterator[Daemon]:
     """A daemon that is ready, and gone afterwards."""
-    daemon = Daemon(directory, *arguments, environment=environment, confinement=confinement)
+    daemon = Daemon(
+        directory,
+        *arguments,
+        environment=environment,
+        confinement=confinement,
+        descriptors=descriptors,
+    )
     try:
         daemon.expect("ready:")
         yield daemon

@@ -136,3 +136,35 @@ def say(*words: object) -> None:
 
 def wait_for_line() -> str:
     return sys.stdin.readline()
+
+
+_ROOM = 512  # bytes of a read buffer
+
+
+def serve(device: Device) -> None:
+    """Answer every call with nothing; never returns."""
+    commands = struct.pack("=I", abi.BC_ENTER_LOOPER)
+    while True:
+        returns = device.write_read(commands, _ROOM)
+        commands = b""
+        if struct.pack("=I", abi.BR_TRANSACTION) in returns:
+            found = find(returns, abi.BR_TRANSACTION, abi.binder_transaction_data)
+            commands = free_buffer(found.buffer)  # type: ignore[attr-defined]
+            if not found.flags & abi.TF_ONE_WAY:  # type: ignore[attr-defined]
+                commands += struct.pack("=I", abi.BC_REPLY) + abi.binder_transaction_data.build()
+
+
+def call(device: Device, handle: int = 0, data: bytes = b"") -> bool:
+    """Make one call; return whether it was answered."""
+    commands, _payload = transaction(handle, data)
+    returns = b""
+    while True:
+        returns += device.write_read(commands, _ROOM)
+        commands = b""
+        if struct.pack("=I", abi.BR_REPLY) in returns:
+            found = find(returns, abi.BR_REPLY, abi.binder_transaction_data)
+            device.write_read(free_buffer(found.buffer))  # type: ignore[attr-defined]
+            return True
+        for word in (abi.BR_FAILED_REPLY, abi.BR_DEAD_REPLY):
+            if struct.pack("=I", word) in returns:
+                return False

@@ -6,12 +6,15 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.engine.ports import Mapping
+from binderd.engine.ports import Mapping, NoAnswer
 from binderd.memory import proc
+from binderd.memory.client_process import AddressSpace
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.proc import Area, FileId, find_mapping, is_mapped, parse_areas
 from binderd.memory.upkeep import Upkeep
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = mmap.PAGESIZE
-ME = os.getpid()
 
 
 class Front:
@@ -73,10 +75,18 @@ def watcher() -> Watcher:
 
 @pytest.fixture
 def arena(front: Front, watcher: Watcher) -> Iterator[MemfdArena]:
-    arena = MemfdArena(ME, front.id, watcher.upkeep)
+    space = AddressSpace(os.getpid(), os.getpid())
+    arena = MemfdArena(space, front.id, watcher.upkeep)
     yield arena
     if arena.fd >= 0:
         arena.close()
+    space.abandon()
+
+
+@pytest.fixture
+def maps() -> Iterator[int]:
+    with open("/proc/self/maps", "rb") as maps:
+        yield maps.fileno()
 
 
 # locate
@@ -95,29 +105,29 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.usefixtures("way")
-def test_locate_finds_the_mapping(front: Front, arena: MemfdArena) -> None:
-    assert find_mapping(ME, front.id) is None
+def test_locate_finds_the_mapping(front: Front, arena: MemfdArena, maps: int) -> None:
+    assert find_mapping(maps, front.id) is None
     address = front.map(64 * PAGE)
     assert arena.locate() == Mapping(address, 64 * PAGE)
 
 
 @pytest.mark.usefixtures("way")
-def test_a_split_mapping_counts_as_one(front: Front, arena: MemfdArena) -> None:
+def test_a_split_mapping_counts_as_one(front: Front, arena: MemfdArena, maps: int) -> None:
     address = front.map(64 * PAGE)
     protect(address + 8 * PAGE, PAGE, 0)
     protect(address + 63 * PAGE, PAGE, 0)
-    assert find_mapping(ME, front.id) == Area(address, address + 64 * PAGE, 0)
+    assert find_mapping(maps, front.id) == Area(address, address + 64 * PAGE, 0)
     unmap(address + 32 * PAGE, PAGE)
     assert arena.locate() == Mapping(address, 32 * PAGE)
 
 
 @pytest.mark.usefixtures("way")
-def test_a_mapping_that_goes_on_elsewhere_in_the_file(front: Front) -> None:
+def test_a_mapping_that_goes_on_elsewhere_in_the_file(front: Front, maps: int) -> None:
     whole = front.map(32 * PAGE)
     # The second half shows the file from its start again.
     flags = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED
     map_over(whole + 16 * PAGE, 16 * PAGE, front.fd, flags)
-    assert find_mapping(ME, front.id) == Area(whole, whole + 16 * PAGE, 0)
+    assert find_mapping(maps, front.id) == Area(whole, whole + 16 * PAGE, 0)
 
 
 def map_over(address: int, size: int, fd: int, flags: int) -> None:
@@ -153,19 +163,69 @@ def test_a_mapping_behind_the_end_of_the_pages(front: Front, arena: MemfdArena) 
 
 
 @pytest.mark.usefixtures("way")
-def test_is_mapped(front: Front) -> None:
+def test_is_mapped(front: Front, maps: int) -> None:
     address = front.map(4 * PAGE)
-    assert is_mapped(ME, front.id, address)
-    assert is_mapped(ME, front.id, address + 4 * PAGE - 1)
-    assert not is_mapped(ME, front.id, address + 4 * PAGE)
-    assert not is_mapped(ME, front.id._replace(inode=1), address)
-    assert not is_mapped((1 << 31) - 1, front.id, address)
+    assert is_mapped(maps, front.id, address)
+    assert is_mapped(maps, front.id, address + 4 * PAGE - 1)
+    assert not is_mapped(maps, front.id, address + 4 * PAGE)
+    assert not is_mapped(maps, front.id._replace(inode=1), address)
     unmap(address, PAGE)
-    assert not is_mapped(ME, front.id, address)
+    assert not is_mapped(maps, front.id, address)
 
 
-def test_a_process_that_is_gone(front: Front) -> None:
-    assert find_mapping((1 << 31) - 1, front.id) is None
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    """A forked child, which does nothing."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(1)
+    yield pid
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_process_that_is_gone(front: Front, watcher: Watcher, sleeper: int) -> None:
+    space = AddressSpace(sleeper, sleeper)
+    arena = MemfdArena(space, front.id, watcher.upkeep)
+    assert arena.is_alive()
+    os.kill(sleeper, signal.SIGKILL)
+    os.waitpid(sleeper, 0)
+    assert not arena.is_alive()
+    assert arena.locate() is None
+    process = arena.process = FakeProcess(None)
+    process.mapping = Mapping(1 << 30, PAGE)
+    assert not arena.is_still_mapped()
+    arena.close()
+    space.abandon()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.EPERM])
+def test_who_cannot_ask_knows_nothing(
+    front: Front, arena: MemfdArena, watcher: Watcher, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    front.map(4 * PAGE)
+    process = arena.process = FakeProcess(None)
+    process.mapping = arena.locate()
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proc.fcntl, "ioctl", refuse)
+        with pytest.raises(NoAnswer):
+            arena.locate()
+        with pytest.raises(NoAnswer):
+            arena.is_alive()
+        arena.write(0, b"x")
+        for _ in range(4):
+            watcher.upkeep.tick()
+        assert watcher.unmapped == []
+    assert arena.is_alive()
+    assert arena.locate() == process.mapping
 
 
 def test_names_do_not_disturb_the_text(front: Front, tmp_path: Path) -> None:

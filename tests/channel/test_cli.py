@@ -123,7 +123,10 @@ def test_the_service_unit_is_sound() -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(UNIT)], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", "--man=no", str(UNIT)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     complaints = [
         line

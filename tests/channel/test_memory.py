@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from binderd.injector import helper
+from binderd.memory import client_process
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.proc import FileId, belongs_to, process_of
-from binderd.memory.process_memory import AddressSpace, ProcessMemory
+from binderd.memory.proc import FileId, process_of
+from binderd.memory.process_memory import ProcessMemory
 from binderd.memory.upkeep import Upkeep
 from channel.helpers import ClientProcess, NoInstaller
 from channel.rawclient import anonymous, peek, poke, protect, unmap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import Any
 
 PAGE = mmap.PAGESIZE
 NONE = 0
@@ -28,26 +31,27 @@ NONE = 0
 @pytest.fixture
 def arena() -> Iterator[MemfdArena]:
     upkeep = Upkeep(lambda: None, lambda process: None)
-    arena = MemfdArena(os.getpid(), FileId(0, 0, 0), upkeep)
+    space = client_process.AddressSpace(os.getpid(), os.getpid())
+    arena = MemfdArena(space, FileId(0, 0, 0), upkeep)
     yield arena
     arena.close()
+    space.abandon()
 
 
-SPACES: list[AddressSpace] = []
+PROCESSES: list[client_process.ClientProcess] = []
 
 
 @pytest.fixture(autouse=True)
 def closing() -> Iterator[None]:
     yield
-    while SPACES:
-        SPACES.pop().close()
+    while PROCESSES:
+        PROCESSES.pop().close()
 
 
 def memory_of(tid: int) -> ProcessMemory:
-    space = AddressSpace(tid)
-    SPACES.append(space)
-    assert space.open(tid)
-    return ProcessMemory(tid, space, NoInstaller())
+    PROCESSES.append(client_process.ClientProcess(tid, tid))
+    process = PROCESSES[-1]
+    return ProcessMemory(tid, tid, process, process.space, NoInstaller())
 
 
 @pytest.fixture
@@ -156,13 +160,27 @@ def test_large_pieces(memory: ProcessMemory) -> None:
     unmap(address, 1 << 20)
 
 
-def test_without_a_descriptor_it_still_works(place: int) -> None:
+def test_threads_of_other_processes_are_reached_the_honest_way(sleeper: int, place: int) -> None:
+    memory = ProcessMemory(sleeper, sleeper, None, None, NoInstaller())
+    for text in (b"1st", b"2nd", b"3rd"):
+        assert memory.write(place, text)
+        assert memory.read(place, 3) == text
+    assert (memory.is_openers, memory.sees_area, memory._read_end) == (False, False, 0)
+
+
+def test_without_a_descriptor_it_still_works(place: int, no_descriptors: Callable[[], Any]) -> None:
     poke(place, b"text")
-    SPACES.append(AddressSpace(os.getpid()))
-    memory = ProcessMemory(os.getpid(), SPACES[-1], NoInstaller())
-    for _ in range(3):
+    memory = memory_of(os.getpid())
+    assert memory._opener is not None
+    memory._opener.space.memory, kept = -1, memory._opener.space.memory
+    with no_descriptors():
+        for _ in range(3):
+            assert memory.read(place, 4) == b"text"
+            assert memory.write(place, b"text")
+    memory._opener.space.memory = kept
+    for _ in range(2):
         assert memory.read(place, 4) == b"text"
-        assert memory.write(place, b"text")
+        assert memory.sees_area, "and is asked for again"
 
 
 def test_a_process_that_is_gone(place: int, arena: MemfdArena) -> None:
@@ -194,9 +212,13 @@ def test_an_exec_brings_new_memory(tmp_path: Path) -> None:
         process.tell()
         address = int(process.line())
         # As if both programs had their buffer in the same place.
+        assert memory.sees_area
         memory._read_start, memory._read_end = address, address + PAGE
         memory._write_start, memory._write_end = address, address + PAGE
+        memory.is_settled = False
         assert memory.write(address + 8, b"!")
+        assert not memory.sees_area
+        assert memory._read_end == 0, "nothing is proven of the new program"
         assert [memory.read(address, 9) for _ in range(3)] == [b"new text!"] * 3
     finally:
         process.clean_up()
@@ -292,7 +314,20 @@ def test_scatter_fails_where_memory_ends(
 
 def test_whose_thread_is_it(sleeper: int) -> None:
     assert process_of(sleeper) == sleeper
-    assert belongs_to(sleeper, sleeper)
-    assert not belongs_to(sleeper, os.getpid())
+    process = client_process.ClientProcess(os.getpid(), os.getpid())
+    assert process.has(os.getpid())
+    assert not process.has(sleeper)
+    process.close()
     with pytest.raises(ProcessLookupError):
         process_of((1 << 31) - 1)
+    with pytest.raises(ProcessLookupError):
+        client_process.ClientProcess((1 << 31) - 1, (1 << 31) - 1)
+
+
+def test_a_thread_that_cannot_be_asked_about_is_not_let_go(
+    sleeper: int, no_descriptors: Callable[[], Any]
+) -> None:
+    assert not helper._is_traced(sleeper)
+    with no_descriptors():
+        assert helper._is_traced(sleeper)
+    assert not helper._is_traced((1 << 31) - 1)

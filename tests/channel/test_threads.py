@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from binderd.engine.ports import NoAnswer
 from binderd.memory.client import FileClient, FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import Upkeep
@@ -17,7 +18,8 @@ from channel.helpers import FakeProcess, NoInstaller
 from channel.rawclient import PAGE, anonymous, poke, unmap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 
 class Worker:
@@ -113,12 +115,12 @@ def test_threads_of_a_process_share_one_address_space(opener: FileOpener) -> Non
     poke(address, b"text")
     before = descriptors()
     memories = [client.memory(tid) for tid in (threading.get_native_id(), worker.tid)]
-    assert descriptors() == before + 3, "one address space and two watched threads"
+    assert descriptors() == before + 2, "two watched threads"
     assert [memory.read(address, 4) for memory in memories] == [b"text", b"text"]
     worker.end()
     assert is_readable(opener.watch, 1)
     opener.reap()
-    assert descriptors() == before + 2
+    assert descriptors() == before + 1
     assert memories[0].read(address, 4) == b"text"
     client.close()
     unmap(address, PAGE)
@@ -161,9 +163,8 @@ def test_a_failed_registration_leaves_nothing_behind(
 
 def test_a_thread_of_which_nothing_can_be_had(opener: FileOpener) -> None:
     client = open_client(opener)
-    memory = client.memory((1 << 31) - 1)
-    assert memory.read(anonymous(PAGE), 4) == b""
-    assert not memory.write(anonymous(PAGE), b"1234")
+    with pytest.raises(NoAnswer):
+        client.memory((1 << 31) - 1)
     client.close()
     with pytest.raises(ProcessLookupError):
         opener.open((1 << 31) - 1, 5)
@@ -179,6 +180,65 @@ def test_without_thread_pidfds_nothing_is_watched(
     client = open_client(opener)
     client.memory(threading.get_native_id())
     assert not watch.is_available
+    monkeypatch.undo()
     client.memory(threading.get_native_id())
-    assert watch.missed == 1, "it is not tried again"
+    assert len(watch) == 0, "it is not tried again"
     client.close()
+
+
+def test_files_of_a_process_share_what_it_costs(opener: FileOpener, watch: ThreadWatch) -> None:
+    worker = Worker()
+    tids = [threading.get_native_id(), worker.tid]
+    first = open_client(opener)
+    for tid in tids:
+        first.memory(tid)
+    before = descriptors()
+    others = [open_client(opener) for _ in range(20)]
+    memories = [other.memory(tid) for other in others for tid in tids]
+    assert descriptors() == before + len(others), "the pages of each"
+    assert len(watch) == 2
+    worker.end()
+    assert is_readable(watch, 1)
+    gone = [client.pages.process for client in (first, *others)]
+    assert opener.reap() == [(process, worker.tid) for process in gone]
+    first.close()
+    assert len({memory.pid for memory in memories}) == 1
+    assert len(watch) == 1, "the others are interested still"
+    for other in others:
+        other.close()
+    assert len(watch) == 0
+
+
+def test_everything_is_given_back(opener: FileOpener) -> None:
+    before = descriptors()
+    clients = [open_client(opener) for _ in range(5)]
+    for client in clients:
+        client.memory(threading.get_native_id())
+    for client in clients:
+        client.close()
+    assert descriptors() == before
+
+
+def test_no_descriptor_is_no_answer(
+    opener: FileOpener, no_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """And no answer lasts: once there are descriptors again all is well."""
+    client = open_client(opener)
+    address = anonymous(PAGE)
+    poke(address, b"text")
+    worker = Worker()
+    with no_descriptors():
+        with pytest.raises(NoAnswer):
+            client.memory(worker.tid)
+        with pytest.raises(OSError, match="Too many open files"):
+            opener.open(threading.get_native_id(), 6)
+        with pytest.raises(NoAnswer):
+            client.user()
+        assert client.pages.is_alive(), "that needs none"
+    memory = client.memory(worker.tid)
+    assert memory.read(address, 4) == b"text"
+    assert memory.sees_area
+    assert len(opener.watch) == 1
+    worker.end()
+    client.close()
+    unmap(address, PAGE)

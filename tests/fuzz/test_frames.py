@@ -44,12 +44,13 @@ HEADER = fuse.fuse_in_header.size
 class FuzzedClient:
     """A client whose threads all share one memory; implements ``OpenedClient``."""
 
-    nice = 0
+    nice = payer = 0
     is_foreign = False
 
     def __init__(self, number: int, memory: FakeMemory) -> None:
         arena = FakeArena(memory, MAPPING + (number << 32))
         arena.map(4096)
+        self._area = arena
         self.arena: ReceiverArena = arena
         self.pid = 1000 + number
         self.backing_id = number
@@ -58,7 +59,7 @@ class FuzzedClient:
         self._memory = memory
 
     def memory(self, tid: int) -> FakeThread:
-        return FakeThread(self._memory, tid, 0)
+        return FakeThread(self._memory, tid, 0, self._area)
 
     def forget_thread(self, tid: int) -> None:
         assert tid

@@ -67,7 +67,7 @@ class Actor:
         self.memory = FakeMemory()
         self.heap = bytearray(script.HEAP_SIZE)
         self.memory.map(script.heap(number), self.heap, writable=True)
-        self.fakes = [ActorThread(self.memory, self.pid, 0) for _ in range(script.THREADS)]
+        self.fakes = [ActorThread(self.memory, self.pid, 0, None) for _ in range(script.THREADS)]
 
 
 class Ranges(RangeAllocator):
@@ -106,6 +106,8 @@ class File:
             arena.map(step.size)
         self.arena = arena
         fakes = self.owner.fakes
+        for fake in fakes:
+            fake.area = arena  # all of a process' areas last as long as it
         client = FakeClient(
             self.owner,  # type: ignore[arg-type]
             arena,
@@ -120,6 +122,7 @@ class File:
             self.process.mapping = mapping
             area = self.process._area = BufferArea(mapping, Limits().buffers_per_process)
             area._ranges = Ranges(mapping.size, player.give_up)
+            self.process.user.areas.add(mapping.size)
         self.buffers: list[int] = []
         self.news: list[bytes] = []  # commands that acknowledge what was read
 

@@ -51,7 +51,7 @@ def test_sighup_takes_over_what_can_change(tmp_path: Path) -> None:
         daemon.expect(f"SIGHUP: all stays as it was: {file}:1: nonsense")
         assert run_client(place, OPEN.format(name="c")) == ["True"]
 
-        file.write_text("[limits]\nprocesses = 1")
+        file.write_text("[limits]\nopen-files = 1")
         daemon.process.send_signal(signal.SIGHUP)
         daemon.expect("limits")
         assert run_client(

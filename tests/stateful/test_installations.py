@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.engine.limits import Limits
+from binderd.engine.limits import Bound, Limits
 from binderwire.binder_abi import (
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
@@ -102,7 +102,7 @@ def test_another_call_waits_behind(world: EngineWorld) -> None:
 
 
 LIMITS = {
-    "of all": Limits(files=3),
+    "of all": Limits(files=Bound.of(3)),
     "of a process": Limits(files_per_process=3),
     "of a transaction": Limits(files_per_transaction=3),
 }
@@ -110,8 +110,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 def test_there_are_not_too_many_files_on_their_way(limits: Limits) -> None:
-    world = EngineWorld()
-    world.engine.limits = limits
+    world = EngineWorld(limits)
     scene = welcoming(world)
     fd = scene.client.proc.new_file()
     four = bc.oneway(0, bc.payload(*[bc.fd(fd)] * 4))

@@ -203,6 +203,11 @@ class Program:
         if self.world.attaches:
             self.puppet.ask("attach", fd=fd, attach=BINDERD_ATTACH, report=BINDERD_INSTALLED)
 
+    def exec(self, fd: int) -> None:
+        """Run another program, which inherits ``fd``."""
+        self.puppet.exec(fd)
+        self.heap = self.puppet.heap
+
     def hold(self, file: OpenFile) -> None:
         self.files.append(file)
         file.holds += 1
@@ -437,6 +442,13 @@ class DeviceProc(Proc):
 
     def set_nonblocking(self) -> None:
         self.program.puppet.ask("nonblock", fd=self.fd)
+
+    def exec(self) -> None:
+        self.program.exec(self.fd)
+        while self.program.files != [self.file]:
+            self.program.files.remove(self.file)
+            self.file.holds -= 1
+        self.world.settle()
 
     def munmap(self) -> None:
         address, size = self.mapping

@@ -31,6 +31,7 @@ from support.playbook import (
 
 if TYPE_CHECKING:
     from binderd.engine.completion import Completion
+    from binderd.engine.limits import Limits
     from binderd.engine.ports import Room
     from binderd.engine.process import Process
     from support.playbook import Watch
@@ -42,15 +43,19 @@ TICKET_FIRST = 1000
 
 
 class EngineWorld(World):
-    """An engine and its clients."""
+    """An engine and its clients.
+
+    Args:
+        limits: of the engine; None: the usual ones.
+    """
 
     name = "engine"
     is_kernel = False
     heap_size = 16 << 20  # bytes a process; taken from the machine only where it is touched
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
         super().__init__()
-        self.engine = Engine()
+        self.engine = Engine(limits)
         self.timers: dict[int, int] = {}  # those that run, and their milliseconds
         self.guests = 0
         self.programs: list[Program] = []
@@ -210,6 +215,7 @@ class OpenFile:
 
     def __init__(self, program: Program, device: str, *, nonblocking: bool) -> None:
         self.world = program.world
+        self.opener = program
         self.device = device
         self.released = False
         self.calling: dict[int, Program] = {}  # threads with an open request, and whose they are
@@ -411,7 +417,8 @@ class EngineThread(Thread):
         self._tid = proc.world.next_number()
         self.program.tids[self._tid] = self.file
         program = proc.program
-        self._fake = FakeThread(program.memory, program.pid, program.nice)
+        area = self.file.arena if program is self.file.opener else None
+        self._fake = FakeThread(program.memory, program.pid, program.nice, area)
         program.fakes[self._tid] = self._fake
 
     @property
@@ -555,6 +562,22 @@ class EngineProc(Proc):
         child = Program(self.world, uid or self.program.uid, self.program)
         child.files = list(self.program.files)
         return EngineProc(child, self.file)
+
+    def exec(self) -> None:
+        program = self.program
+        for ticket in [t for t, r in self.world.requests.items() if r.program is program]:
+            self.world.engine.interrupt(ticket)
+            self.world.drain()
+        for file in list(program.files):
+            if file.opener is program:
+                file.arena.lose()
+            if file is not self.file:
+                program.close_file(file)
+        for tid, file in program.tids.items():
+            if not file.released:
+                self.world.engine.thread_gone(file.process, tid)
+                self.world.drain()
+        program.tids.clear()
 
     def munmap(self) -> None:
         self.file.arena.unmap()

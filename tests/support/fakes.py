@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from binderd.engine.ports import REFUSED, SENT, STOPPING, Mapping, Room
+from binderd.engine.ports import REFUSED, SENT, STOPPING, Mapping, NoAnswer, Room
 from support.playbook import GUEST_UID, GUEST_USERS, NO_UID
 
 if TYPE_CHECKING:
@@ -168,16 +168,30 @@ class FakeMemory:
 
 
 class FakeThread:
-    """One thread of an address space; implements ``ClientMemory``."""
+    """One thread of an address space; implements ``ClientMemory``.
 
-    def __init__(self, memory: FakeMemory, pid: int, nice: int) -> None:
+    Args:
+        area: of the file that it uses, None if it is not of the process that has opened that.
+    """
+
+    def __init__(self, memory: FakeMemory, pid: int, nice: int, area: FakeArena | None) -> None:
         self.pid = pid
+        self.area = area
+        self.is_settled = False
         self.read = memory.read
         self.write = memory.write
         self.copy = memory.copy
         self.scatter = memory.scatter
         self.file = memory.file
         self._nice = nice
+
+    @property
+    def is_openers(self) -> bool:
+        return self.area is not None
+
+    @property
+    def sees_area(self) -> bool:
+        return self.area is not None and self.area.alive
 
     def nice(self) -> int:
         return self._nice
@@ -196,6 +210,9 @@ class FakeArena:
         self.address = address
         self.octets = bytearray()
         self.times_touched = 0
+        self.alive = True  # is the program still there that opened the file?
+        self.times_asked = 0
+        self.answers = True  # or is there no descriptor left to ask with?
 
     def map(self, size: int) -> None:
         """The client calls mmap."""
@@ -208,8 +225,23 @@ class FakeArena:
         self._memory.unmap(self.address)
         self._mapping = None
 
+    def lose(self) -> None:
+        """The client runs another program."""
+        self.unmap()
+        self.alive = False
+
     def locate(self) -> Mapping | None:
+        self._ask()
         return self._mapping
+
+    def is_alive(self) -> bool:
+        self._ask()
+        return self.alive
+
+    def _ask(self) -> None:
+        self.times_asked += 1
+        if not self.answers:
+            raise NoAnswer
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         assert 0 <= offset <= len(self.octets) - len(data), "written outside of the receive area"
@@ -242,6 +274,7 @@ class FakeClient:
         self.arena: ReceiverArena = arena
         self.program = program
         self.nice = program.nice
+        self.payer = program.uid
         self.is_foreign = program.is_guest
         self._thread_of = thread_of
 

@@ -13,6 +13,7 @@ from binderd.engine.death import Death
 from binderd.engine.freeze import FreezeNotice
 from binderd.engine.node import Node
 from binderd.engine.transaction import Transaction
+from binderd.engine.work import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -45,6 +46,7 @@ def check(
     _check_freezes(engine, alive)
     _check_files(engine, alive)
     _check_counts(engine, alive)
+    _check_users(engine, alive)
 
 
 # Walking
@@ -250,8 +252,6 @@ def _check_files(engine: Engine, alive: list[Process]) -> None:
     queued = [(process, buffer) for process in alive for buffer in buffers_of(process)]
     for process in alive:
         assert process.files_queued == sum(len(b.files) for p, b in queued if p is process)
-        sent = sum(len(b.files) for _, b in queued if b.files_from is process)
-        assert process.files_sent == sent
     assert engine.counts()["files"] == sum(len(buffer.files) for _, buffer in queued)
     for number, installation in engine.installations.items():
         assert (installation.number, installation.is_over) == (number, False)
@@ -307,3 +307,52 @@ def _check_counts(engine: Engine, alive: list[Process]) -> None:
     assert counts["transactions"] == len(live)
     assert counts["deaths"] == len(deaths)
     assert counts["parked"] == len(engine.parked)
+
+
+def _check_users(engine: Engine, alive: list[Process]) -> None:
+    """What each user is charged for is what its open files have."""
+    users = engine.users._by_number
+    assert {process.user.number for process in alive} <= set(users)
+    queued = [(process.user, buffer) for process in alive for buffer in buffers_of(process)]
+    calls = [call for thread in threads_of(alive) for call in stack_of(thread)]
+    calls += [work for work in works_of(alive) if isinstance(work, Transaction)]
+    paid = {outer.debug_id: outer for call in calls for outer in chain_of(call) if outer._calls}
+    for number, user in users.items():
+        own = [process for process in alive if process.user is user]
+        shares = [work._share for work in works_of(own) if isinstance(work, Notice)]
+        counts = user.counts()
+        assert user.number == number
+        assert own or user.files_sent, "a user who has nothing"
+        assert counts.pop("attachments") >= 0
+        assert counts == {
+            "areas": sum(area.size for area in map(area_of, own) if area is not None),
+            "buffers": sum(len(buffers_of(process)) for process in own),
+            "calls": sum(call._calls is user.calls for call in paid.values()),
+            "files": sum(len(b.files) for receiver, b in queued if receiver is user),
+            "files_sent": sum(
+                len(b.files) for _, b in queued if b.files_from and b.files_from.user is user
+            ),
+            "nodes": sum(len(process.nodes) for process in own),
+            "notices": len(shares) + len(_registrations(own)),
+            "open_files": len(own),
+            "refs": sum(len(process.handles.refs) for process in own),
+            "threads": sum(len(process.threads) for process in own),
+        }
+        assert all(share is user.notices for share in shares)
+        for sender, count in user.files_from.items():
+            assert count == sum(
+                len(b.files)
+                for receiver, b in queued
+                if receiver is user and b.files_from and b.files_from.user is sender
+            )
+
+
+def _registrations(processes: list[Process]) -> set[int]:
+    """Return the death and freeze notices of processes."""
+    found = {id(work) for work in works_of(processes) if isinstance(work, (Death, FreezeNotice))}
+    for ref in refs_of(processes):
+        found |= {id(notice) for notice in (ref.death, ref.freeze) if notice is not None}
+    for process in processes:
+        found |= {id(death) for group in process.delivered_deaths.values() for death in group}
+        found |= {id(notice) for group in process.delivered_freezes.values() for notice in group}
+    return found

@@ -334,6 +334,10 @@ class Proc(ABC):
         """Fork; the child's end of the same open file.  It may become another user."""
 
     @abstractmethod
+    def exec(self) -> None:
+        """Run another program, which inherits the open file and nothing else; its threads end."""
+
+    @abstractmethod
     def munmap(self) -> None:
         """Unmap the receive area."""
 

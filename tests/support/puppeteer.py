@@ -117,6 +117,12 @@ class Puppet:
             self.answer(number)
         return Puppet(ours, uid, nice=nice, nice_limit=nice_limit)
 
+    def exec(self, fd: int) -> None:
+        """Let the process run the program anew, with nothing but its socket and ``fd``."""
+        self.ask("exec", fd=fd)
+        hello = self.ask("hello", uid=0, nice=0, nice_limit=0)
+        self.heap = hello["heap"]
+
     def tid_outside(self, tid: int) -> int:
         """Return how we know the thread that its process knows as ``tid``."""
         if self.pid == self.own_pid:

@@ -140,6 +140,7 @@ class CuseDevice:
             memory = file.process.thread(tid).memory
         except KernelErrno as error:
             return error.errno
+        memory.is_settled = False
         if request in EXTENSION:
             incoming = ioc_size(request) if ioc_direction(request) & IOC_WRITE else 0
             argument = memory.read(address, incoming) if incoming else b""

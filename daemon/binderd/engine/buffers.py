@@ -185,7 +185,8 @@ class Buffer:
             return
         count, sender = len(self.files), self.files_from
         assert sender is not None
-        sender.files_sent -= count
+        sender.user.files_arrived(receiver.user, count)
+        receiver.engine.users.settle(sender.user)
         receiver.files_queued -= count
         receiver.engine.stats.files -= count
         for passed in self.files:

@@ -15,6 +15,7 @@ from binderd.engine.work import LAST, MORE, Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_CLEAR_DEATH_NOTIFICATION_DONE,
     BR_DEAD_BINDER,
+    BR_ERROR,
     binder_uintptr_t,
 )
 
@@ -39,6 +40,7 @@ class Death(Work):
         )
         process.engine.stats.deaths += 1
         process.engine.stats.deaths_made += 1
+        process.user.notices.add(1)
 
     def announce(self) -> None:
         """The node's owner is dead; any thread of the process may read it."""
@@ -51,7 +53,7 @@ class Death(Work):
             self._process.count_return(BR_CLEAR_DEATH_NOTIFICATION_DONE)
             out += pack_word(BR_CLEAR_DEATH_NOTIFICATION_DONE)
             out += binder_uintptr_t.pack(self.cookie)
-            self._process.engine.stats.deaths -= 1
+            self._count_out()
             return MORE
         self._process.count_return(BR_DEAD_BINDER)
         out += pack_word(BR_DEAD_BINDER)
@@ -77,12 +79,12 @@ class Death(Work):
         dequeue(self)
         if self.delivered:
             self._undeliver()
-        self._process.engine.stats.deaths -= 1
+        self._count_out()
 
     def cancel(self) -> None:
         """Withdrawn unread: only what no ref owns is counted out here."""
         if self.cleared:
-            self._process.engine.stats.deaths -= 1
+            self._count_out()
 
     def kind(self) -> int:
         if self.only_acknowledge:
@@ -97,6 +99,10 @@ class Death(Work):
             enqueue(self._process.todo, self)
             self._process.wake_one()
 
+    def _count_out(self) -> None:
+        self._process.engine.stats.deaths -= 1
+        self._process.user.notices.remove(1)
+
     def _undeliver(self) -> None:
         self.delivered = False
         waiting = self._process.delivered_deaths[self.cookie]
@@ -106,9 +112,15 @@ class Death(Work):
 
 
 def request_death(thread: Thread, handle: int, cookie: int) -> None:
-    """BC_REQUEST_DEATH_NOTIFICATION; a bad handle or a second request is ignored (E7)."""
+    """BC_REQUEST_DEATH_NOTIFICATION; a bad handle or a second request is ignored (E7).
+
+    Where the user has too many the thread reads BR_ERROR, as when the driver has no memory.
+    """
     ref = thread.process.handles.find(handle, strong=False)
     if ref is None or ref.death is not None:
+        return
+    if not thread.process.user.notices.has_room(1):
+        thread.fail(BR_ERROR)
         return
     ref.death = Death(thread.process, cookie)
     if ref.node.process is None:

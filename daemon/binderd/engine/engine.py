@@ -28,6 +28,7 @@ from binderd.engine.log import TransactionLog
 from binderd.engine.process import Process
 from binderd.engine.stats import Stats
 from binderd.engine.thread import POLL, WAITING, Thread, WriteRead
+from binderd.engine.user import Users
 from binderwire.binder_abi import BINDER_WRITE_READ, binder_write_read
 from binderwire.extension_abi import BINDERD_ERRNO
 
@@ -71,12 +72,14 @@ class Engine:
         "runnable",
         "stats",
         "timers",
+        "users",
     )
 
     def __init__(self, limits: Limits | None = None, clock: Callable[[], int] = lambda: 0) -> None:
         self.limits = limits or Limits()
         self.clock = clock
         self.stats = Stats()
+        self.users = Users(self.limits)
         self.log = TransactionLog()  # the latest transactions
         self.failed_log = TransactionLog()  # the latest that failed
         self.outbox: list[Completion] = []
@@ -105,14 +108,16 @@ class Engine:
             nonblocking: opened with O_NONBLOCK.
 
         Raises:
-            KernelErrno: ENOMEM, too many open files.
+            KernelErrno: ENOMEM, too many open files, of this user or of all.
         """
-        if self.stats.processes >= self.limits.processes:
+        user = self.users.find(client.payer)
+        if not user.open_files.has_room(1):
+            self.users.settle(user)
             raise KernelErrno(ENOMEM)
         shared = self._contexts.get(context)
         if shared is None:
             shared = self._contexts[context] = Context(context)
-        return Process(self, shared, pid, client, nonblocking=nonblocking)
+        return Process(self, shared, pid, client, user, nonblocking=nonblocking)
 
     def ioctl(
         self,
@@ -220,6 +225,11 @@ class Engine:
         installation.give_up(process, pid)
         self._run()
 
+    def set_limits(self, limits: Limits) -> None:
+        """Go by other limits from now on; what clients have beyond them stays theirs."""
+        self.limits = limits
+        self.users.renew(limits)
+
     def expire(self, timer: int) -> None:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
         for freezing in list(self._freezings.values()):
@@ -265,6 +275,7 @@ class Engine:
             "freezing": len(self._freezings),
             "installations": len(self.installations),
             "parked": len(self.parked),
+            "users": len(self.users),
         }
 
     # Services for the nouns
@@ -285,7 +296,7 @@ class Engine:
         """End a BINDER_WRITE_READ; the argument goes back even with an errno (R8, R9)."""
         if thread.parked is not None:
             del self.parked[request.ticket]
-            thread.parked = None
+            thread.wake_up()
             thread.looper &= ~WAITING
         thread.need_return = False
         completion = Completion(request.ticket, result, request.pack())
@@ -309,6 +320,7 @@ class Engine:
         if len(argument) < binder_write_read.size:
             raise KernelErrno(EFAULT)
         thread.forget_nice()
+        thread.memory.is_settled = False
         request = WriteRead(ticket, _unpack_write_read(argument))
         # A read that goes on is past its commands, also past those that an error has held up (Q10).
         goes_on = thread.installation is not None and request.read_consumed > 0
@@ -335,6 +347,7 @@ class Engine:
 
     def _other_ioctl(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
         row = IOCTLS.get(request)
+        thread.memory.is_settled = False
         try:
             if row is None:
                 raise KernelErrno(EINVAL)

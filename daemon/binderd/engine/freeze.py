@@ -13,7 +13,7 @@ Mirrors binder_ioctl_freeze and binder_request_/clear_freeze_notification.
 
 from __future__ import annotations
 
-from errno import EAGAIN, EINVAL
+from errno import EAGAIN, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from binderd.engine import views
@@ -109,6 +109,7 @@ class FreezeNotice(Work):
         self.cleared = False  # is BR_CLEAR_FREEZE_NOTIFICATION_DONE what is left to say?
         process.engine.stats.freezes += 1
         process.engine.stats.freezes_made += 1
+        process.user.notices.add(1)
 
     def announce(self) -> None:
         """Put the report into the process' queue."""
@@ -131,7 +132,7 @@ class FreezeNotice(Work):
             self._process.count_return(BR_CLEAR_FREEZE_NOTIFICATION_DONE)
             out += pack_word(BR_CLEAR_FREEZE_NOTIFICATION_DONE)
             out += binder_uintptr_t.pack(self.cookie)
-            self._process.engine.stats.freezes -= 1
+            self._count_out()
             return MORE
         self._process.count_return(BR_FROZEN_BINDER)
         out += pack_word(BR_FROZEN_BINDER)
@@ -160,15 +161,19 @@ class FreezeNotice(Work):
         dequeue(self)
         if self.sent:
             self._undeliver()
-        self._process.engine.stats.freezes -= 1
+        self._count_out()
 
     def cancel(self) -> None:
         """Withdrawn unread: only what no ref owns is counted out here."""
         if self.cleared:
-            self._process.engine.stats.freezes -= 1
+            self._count_out()
 
     def kind(self) -> int:
         return views.CLEAR_FREEZE_NOTIFICATION if self.cleared else views.FROZEN_BINDER
+
+    def _count_out(self) -> None:
+        self._process.engine.stats.freezes -= 1
+        self._process.user.notices.remove(1)
 
     def _undeliver(self) -> None:
         self.sent = False
@@ -182,11 +187,14 @@ def request_notice(thread: Thread, handle: int, cookie: int) -> None:
     """BC_REQUEST_FREEZE_NOTIFICATION; a weak ref suffices (F5).
 
     Raises:
-        KernelErrno: EINVAL: no such handle, or requested before (E6).
+        KernelErrno: EINVAL: no such handle, or requested before (E6); ENOMEM: the user has too
+            many.
     """
     ref = thread.process.handles.find(handle, strong=False)
     if ref is None or ref.freeze is not None:
         raise KernelErrno(EINVAL)
+    if not thread.process.user.notices.has_room(1):
+        raise KernelErrno(ENOMEM)
     ref.freeze = FreezeNotice(thread.process, cookie)
     owner = ref.node.process
     if owner is not None:

@@ -83,6 +83,7 @@ class Node(Work):
         self._stats = process.engine.stats
         self._stats.nodes += 1
         self._stats.nodes_made += 1
+        process.user.nodes.add(1)
 
     def is_manager(self) -> bool:
         """Whether this is the context manager's node right now."""
@@ -171,16 +172,21 @@ class Node(Work):
         if self.process is not None:
             dequeue(self)
             del self.process.nodes[self.ptr]
+            self.process.user.nodes.remove(1)
             self.process = None
         self._stats.nodes -= 1
 
     def orphan(self) -> None:
         """The owner is gone: tell whoever asked to know, live on while refs do (N11).
 
+        Its user is not charged any longer: what is left is part of what the refs cost.
+
         Mirrors binder_node_release.
         """
         cancel_all(self.one_way_todo)
         dequeue(self)
+        if self.process is not None:
+            self.process.user.nodes.remove(1)
         self.process = None
         self.local_strong = self.local_weak = 0
         if not self.refs:

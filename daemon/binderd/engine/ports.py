@@ -19,6 +19,13 @@ STOPPING: Final = 1  # the thread will be stopped for it: ``Engine.stopped`` say
 SENT: Final = 2  # the client was told how, and will do it itself
 
 
+class NoAnswer(Exception):
+    """The machine could not be asked now, for want of memory or a descriptor of ours.
+
+    That is no "no": nothing may follow from it that lasts.
+    """
+
+
 class Room(NamedTuple):
     """Bytes of a client's read buffer that nothing was put into yet."""
 
@@ -44,7 +51,20 @@ class ReceiverArena(Protocol):
     """The pages of one open file that transactions are delivered into."""
 
     def locate(self) -> Mapping | None:
-        """Return where the opener has the pages mapped right now, None if it has not."""
+        """Return where the opener has the pages mapped right now, None if it has not.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
+
+    def is_alive(self) -> bool:
+        """Return whether the program that opened the file is still there.
+
+        Once it is not, it never is again: nobody else can receive through this file.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Put the daemon's own bytes at ``offset`` (bytes from the start of the mapping)."""
@@ -63,6 +83,12 @@ class ClientMemory(Protocol):
     """
 
     pid: int  # of the thread's process, in the daemon's pid namespace
+    is_openers: bool  # is that the process that opened the file?
+    # Does the thread's address space have the receive area, as far as was seen so far? It is seen
+    # wherever ``read`` or ``write`` would otherwise reach another program than they did before.
+    sees_area: bool
+    # Was it seen since the thread was last in user space? The engine says when that was.
+    is_settled: bool
 
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""
@@ -78,7 +104,11 @@ class ClientMemory(Protocol):
         """
 
     def file(self, fd: int) -> File | None:
-        """Return the open file that the thread has under ``fd``, None if there is none (EBADF)."""
+        """Return the open file that the thread has under ``fd``, None if there is none (EBADF).
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
 
     def nice(self) -> int:
         """Return the thread's nice value."""
@@ -109,17 +139,30 @@ class Client(Protocol):
     """The outside half of one open file."""
 
     arena: ReceiverArena
+    payer: int  # who is charged for what is kept: the opener's user, 0 is root
     nice: int  # of the opener, when it opened
     is_foreign: bool  # is the opener in another pid or user namespace than the daemon?
 
     def pid_of(self, sender: Client) -> int:
-        """Return the sender's process id as this client's pid namespace has it; 0: none."""
+        """Return the sender's process id as this client's pid namespace has it; 0: none.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
 
     def uid_of(self, uid: int) -> int:
-        """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none."""
+        """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
 
     def user(self) -> int:
-        """Return the effective user of the opener's process, in the daemon's user namespace."""
+        """Return the effective user of the opener's process, in the daemon's user namespace.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
 
     def security_context(self) -> bytes | None:
         """Return the opener's security context with its NUL, None where no LSM gives one."""
@@ -128,6 +171,9 @@ class Client(Protocol):
         """Return the memory of the thread ``tid`` (in the daemon's pid namespace).
 
         Called once per binder thread object, while a request of that thread is open.
+
+        Raises:
+            NoAnswer: it could not be asked.
         """
 
     def forget_thread(self, tid: int) -> None:

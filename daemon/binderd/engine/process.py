@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from binderd.engine.buffers import Buffer, BufferArea, Sizes
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.node import Node
+from binderd.engine.ports import NoAnswer
 from binderd.engine.ref import HandleTable
 from binderd.engine.stats import NUMBER_MASK, Words
 from binderd.engine.thread import Thread
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from binderd.engine.engine import Engine
     from binderd.engine.freeze import FreezeNotice
     from binderd.engine.ports import Client, Mapping
+    from binderd.engine.user import User
 
 
 class Process:
@@ -34,12 +36,12 @@ class Process:
     Args:
         pid: the opener's process id, in the daemon's pid namespace.
         client: its pages and its memory.
+        user: who is charged for it.
         nonblocking: the file was opened with O_NONBLOCK.
     """
 
     __slots__ = (
         "_area",
-        "_is_unmapped",
         "client",
         "context",
         "delivered_deaths",
@@ -47,10 +49,11 @@ class Process:
         "detects_spam",
         "engine",
         "files_queued",
-        "files_sent",
         "handles",
         "is_dead",
         "is_frozen",
+        "is_unmapped",
+        "keepers",
         "mapping",
         "max_threads",
         "nodes",
@@ -64,21 +67,31 @@ class Process:
         "started_threads",
         "threads",
         "todo",
+        "user",
         "waiting",
         "words",
     )
 
     def __init__(
-        self, engine: Engine, context: Context, pid: int, client: Client, *, nonblocking: bool
+        self,
+        engine: Engine,
+        context: Context,
+        pid: int,
+        client: Client,
+        user: User,
+        *,
+        nonblocking: bool,
     ) -> None:
         self.engine = engine
         self.context = context
         self.pid = pid
         self.client = client
+        self.user = user
         self.nonblocking = nonblocking
         self.is_dead = False
         self.mapping: Mapping | None = None  # where does the opener see its pages?
-        self._is_unmapped = False
+        self.is_unmapped = False  # for good
+        self.keepers = 0  # threads whose blocked read keeps the mapping's address space alive
         self._area: BufferArea | None = None
         self.threads: dict[int, Thread] = {}  # by thread id
         self.nodes: dict[int, Node] = {}  # by ptr
@@ -92,7 +105,6 @@ class Process:
         self.received_one_way = False  # was a one-way call queued while frozen?
         self.outstanding = 0  # transactions queued here or being answered here
         self.files_queued = 0  # on their way to us
-        self.files_sent = 0  # by us, still on their way
         self.detects_spam = False  # does it want BR_ONEWAY_SPAM_SUSPECT?
         self.max_threads = 0
         self.requested_threads = 0  # BR_SPAWN_LOOPER sent, BC_REGISTER_LOOPER not seen yet
@@ -102,6 +114,7 @@ class Process:
         engine.stats.processes += 1
         engine.stats.processes_made += 1
         engine.processes[self] = None
+        user.open_files.add(1)
 
     # Threads
 
@@ -109,13 +122,19 @@ class Process:
         """Return the thread object of ``tid``, a new one the first time (binder_get_thread).
 
         Raises:
-            KernelErrno: ENOMEM, too many threads.
+            KernelErrno: ENOMEM, too many threads, of this process, its user or all; or nothing
+                can be had of it now.
         """
         thread = self.threads.get(tid)
         if thread is None:
-            if len(self.threads) >= self.engine.limits.threads_per_process:
+            most = self.engine.limits.threads_per_process
+            if len(self.threads) >= most or not self.user.threads.has_room(1):
                 raise KernelErrno(ENOMEM)
-            thread = self.threads[tid] = Thread(self, tid, self.client.memory(tid))
+            try:
+                memory = self.client.memory(tid)
+            except NoAnswer:
+                raise KernelErrno(ENOMEM) from None
+            thread = self.threads[tid] = Thread(self, tid, memory)
         return thread
 
     def wake_one(self) -> None:
@@ -158,7 +177,10 @@ class Process:
         """
         node = self.nodes.get(ptr)
         if node is None:
-            if len(self.nodes) >= self.engine.limits.nodes_per_process:
+            limits, count = self.engine.limits, len(self.nodes)
+            if count >= limits.nodes_per_process or (
+                count >= limits.nodes_granted and not self.user.nodes.has_room(1)
+            ):
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             node = self.nodes[ptr] = Node(self, ptr, cookie, flags)
         elif node.cookie != cookie:
@@ -172,20 +194,25 @@ class Process:
         """Return a buffer in this process' receive area; arguments as ``BufferArea.allocate``.
 
         Raises:
-            BinderFailure: BR_DEAD_REPLY -ESRCH where nothing is mapped (E1), otherwise as
+            BinderFailure: BR_DEAD_REPLY -ESRCH where nothing is mapped (E1); BR_FAILED_REPLY
+                -ENOMEM where that cannot be asked now, or the user has too much; otherwise as
                 ``BufferArea.allocate``.
         """
         area = self._area
         if area is None:
             area = self._map_area()
-        elif self._is_unmapped:
+        elif not self.keepers:
+            self.look_for_area()
+        if self.is_unmapped:
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
+        user = self.user
+        granted = self.engine.limits.buffers_granted
+        if len(area.buffers) >= granted and not user.buffers.has_room(1):
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        buffer = area.allocate(sizes, one_way_from)
         self.engine.stats.buffers += 1
-        try:
-            return area.allocate(sizes, one_way_from)
-        except BinderFailure:
-            self.engine.stats.buffers -= 1
-            raise
+        user.buffers.add(1)
+        return buffer
 
     def free_buffer(self, buffer: Buffer) -> None:
         """Free a buffer whose transaction was queued (binder_free_buf).
@@ -214,6 +241,7 @@ class Process:
             self.client.arena.write(buffer.offset, bytes(buffer.size))
         self._area.free(buffer)
         self.engine.stats.buffers -= 1
+        self.user.buffers.remove(1)
         self.client.arena.touched()
 
     def _release_held(self, buffer: Buffer) -> None:
@@ -254,15 +282,37 @@ class Process:
 
     def unmap(self) -> None:
         """The opener has no pages any more; nothing can be sent to it again (B8)."""
-        self._is_unmapped = True
+        self.is_unmapped = True
+
+    def look_for_area(self) -> None:
+        """See whether the program that has mapped the pages is still there.
+
+        A thread that is blocked in a read keeps its address space alive, so this is for when there
+        is none, or where one has just turned out to be in another.
+
+        Raises:
+            BinderFailure: -ENOMEM, it could not be asked.
+        """
+        try:
+            if not self.client.arena.is_alive():
+                self.unmap()
+        except NoAnswer:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
 
     def _map_area(self) -> BufferArea:
-        if self._is_unmapped:
+        if self.is_unmapped:
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
-        self.mapping = self.client.arena.locate()
-        if self.mapping is None:
+        try:
+            mapping = self.client.arena.locate()
+        except NoAnswer:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
+        if mapping is None:
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
-        self._area = BufferArea(self.mapping, self.engine.limits.buffers_per_process)
+        if not self.user.areas.has_room(mapping.size):
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        self.user.areas.add(mapping.size)
+        self.mapping = mapping
+        self._area = BufferArea(mapping, self.engine.limits.buffers_per_process)
         return self._area
 
     # The end
@@ -300,7 +350,11 @@ class Process:
                     buffer.transaction.buffer = None
                 buffer.drop_files(self)
             self.engine.stats.buffers -= len(self._area.buffers)
+            self.user.buffers.remove(len(self._area.buffers))
+            self.user.areas.remove(self._area.size)
             self._area = None
         assert not (self.threads or self.waiting or self.todo or self.handles.refs)
         self.engine.stats.words.add(self.words)
         self.engine.stats.processes -= 1
+        self.user.open_files.remove(1)
+        self.engine.users.settle(self.user)

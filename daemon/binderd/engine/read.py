@@ -10,9 +10,11 @@ Mirrors binder_thread_read and binder_wait_for_work.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from errno import EAGAIN, EFAULT
 from typing import Final
 
+from binderd.engine.errors import BinderFailure
 from binderd.engine.thread import ENTERED, REGISTERED, Thread, WriteRead
 from binderd.engine.work import UNREADY, Work, pack_word, put_back
 from binderwire.binder_abi import BR_NOOP, BR_SPAWN_LOOPER, binder_transaction_data_secctx
@@ -96,13 +98,14 @@ def _collect(thread: Thread, request: WriteRead) -> bool:
         work.queue = None
         if not todo:
             thread.process_todo = False
+        before = len(out)
         ending = work.deliver(thread, out)
         if ending == UNREADY:
             return _await_files(thread, request, out, work)
         if ending:
-            _hand_over(thread, request, out, work)
+            _hand_over(thread, request, out, work, before)
             return True
-    _hand_over(thread, request, out, None)
+    _hand_over(thread, request, out, None, len(out))
     return True
 
 
@@ -116,7 +119,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     thread.process_todo = True
     if thread.closing is not None:
         # This ioctl ends at once anyway (R7), and its thread can be stopped for one reason only.
-        _hand_over(thread, request, out, None)
+        _hand_over(thread, request, out, None, len(out))
         return True
     position = request.read_buffer + request.read_consumed
     if out and not thread.memory.write(position, out):
@@ -131,13 +134,27 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     return True
 
 
-def _hand_over(thread: Thread, request: WriteRead, out: bytearray, last: Work | None) -> None:
-    """Put ``out`` into the client's read buffer and answer the request."""
-    start = request.read_consumed
+def _hand_over(
+    thread: Thread, request: WriteRead, out: bytearray, last: Work | None, before: int
+) -> None:
+    """Put ``out`` into the client's read buffer and answer the request.
+
+    Args:
+        last: the work that ended the read, if any did.
+        before: how much of ``out`` comes before that, in bytes.
+    """
+    start, saw_area = request.read_consumed, thread.memory.sees_area
     spawn = _wants_looper(thread)
     if spawn and start == 0 and out:
         out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
     stored = not out or thread.memory.write(request.read_buffer + start, out)
+    if saw_area and not thread.memory.sees_area:
+        # The thread has turned out to run another program than when it was last seen.
+        with suppress(BinderFailure):
+            thread.process.look_for_area()
+        if last is not None and last.withdraw(thread):
+            del out[before:]
+            last = None
     if last is not None:
         last.stored(thread, ok=stored)
     if not stored:

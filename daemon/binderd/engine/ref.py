@@ -37,6 +37,7 @@ class Ref:
         self.death: Death | None = None  # who is told when the node's owner goes?
         self.freeze: FreezeNotice | None = None  # who is told when it is frozen?
         node.refs[process] = self
+        process.user.refs.add(1)
         process.engine.stats.refs += 1
         process.engine.stats.refs_made += 1
 
@@ -90,6 +91,7 @@ class Ref:
         if self.freeze is not None:
             self.freeze.forget()
             self.freeze = None
+        self.process.user.refs.remove(1)
         self.process.engine.stats.refs -= 1
 
 
@@ -123,7 +125,10 @@ class HandleTable:
         if ref is not None:
             ref.increment(strong=strong, thread=thread)
             return ref
-        if len(self.refs) >= self._process.engine.limits.refs_per_process:
+        limits, count = self._process.engine.limits, len(self.refs)
+        if count >= limits.refs_per_process or (
+            count >= limits.refs_granted and not self._process.user.refs.has_room(1)
+        ):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         ref = Ref(self._process, node, self._take(manager=node.is_manager()))
         self.refs[ref.handle] = ref

@@ -7,11 +7,14 @@ is told.  Here is the state that both share.
 
 from __future__ import annotations
 
+from errno import ENOMEM
 from typing import TYPE_CHECKING, Final
 
+from binderd.engine.errors import BinderFailure
 from binderd.engine.installation import cancel
+from binderd.engine.ports import NoAnswer
 from binderd.engine.work import ErrorSlot, Work, WorkQueue, cancel_all, enqueue
-from binderwire.binder_abi import BR_DEAD_REPLY, BR_OK, binder_write_read
+from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK, binder_write_read
 
 if TYPE_CHECKING:
     from binderd.engine.installation import Installation
@@ -77,6 +80,7 @@ class Thread:
         "for_process",
         "installation",
         "is_dead",
+        "keeps_area",
         "looper",
         "memory",
         "need_return",
@@ -107,6 +111,7 @@ class Thread:
         self.return_error = ErrorSlot()  # our own failure to send
         self.reply_error = ErrorSlot()  # the failure of whom we called
         self.parked: WriteRead | None = None  # the blocked read
+        self.keeps_area = False  # does that read keep the receive area where it was mapped?
         self.for_process = False  # may the current read take work of the process? (Q1)
         # For the transaction at the front of todo; None: not begun, or it needs none.
         self.installation: Installation | None = None
@@ -119,6 +124,7 @@ class Thread:
         self._nice: int | None = None  # known for the current ioctl, during which it cannot change
         process.engine.stats.threads += 1
         process.engine.stats.threads_made += 1
+        process.user.threads.add(1)
 
     def is_looper(self) -> bool:
         """Whether the thread said that it serves calls."""
@@ -142,7 +148,17 @@ class Thread:
         if self.parked is None:
             self.parked = request
             self.looper |= WAITING
+            if self.memory.sees_area:
+                self.keeps_area = True
+                self.process.keepers += 1
             self.process.engine.parked[request.ticket] = self
+
+    def wake_up(self) -> None:
+        """The blocked read ends."""
+        self.parked = None
+        if self.keeps_area:
+            self.keeps_area = False
+            self.process.keepers -= 1
 
     def must_wait(self) -> bool:
         """Whether files have to be installed before anything can be read."""
@@ -163,6 +179,23 @@ class Thread:
         if self.reply_error.word == BR_OK:
             self.reply_error.word = word
             self.enqueue(self.reply_error)
+
+    def sending_user(self, *, one_way: bool) -> int:
+        """Return whose transactions this thread sends: the opener's whoever has the file (I1).
+
+        Raises:
+            BinderFailure: -ENOMEM, it could not be asked; or the opener's user has too many that it
+                was not told of yet, or too many calls that are not answered.
+        """
+        user = self.process.user
+        if not user.notices.has_room(1) or not (one_way or user.calls.has_room(1)):
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        if self.memory.is_openers:
+            return self.uid
+        try:
+            return self.process.client.user()
+        except NoAnswer:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
 
     # Priority (I3)
 
@@ -211,6 +244,7 @@ class Thread:
                 call = call.target_parent
             else:
                 call.sender = None
+                call.uncharge()
                 call = call.sender_parent
         self.stack = None
         if unanswered is not None:
@@ -220,3 +254,4 @@ class Thread:
             process.wake_pollers()  # an epoll set that this thread has filled looks again (R15)
         process.client.forget_thread(self.tid)
         process.engine.stats.threads -= 1
+        process.user.threads.remove(1)

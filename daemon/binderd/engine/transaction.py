@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine import installation, views
 from binderd.engine.errors import BinderFailure
 from binderd.engine.log import CALL, ONE_WAY, REPLY, note
+from binderd.engine.ports import NoAnswer
 from binderd.engine.translate import Translation
 from binderd.engine.views import TransactionView, WorkView
 from binderd.engine.work import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from binderd.engine.node import Node
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread, WriteRead
+    from binderd.engine.user import Share
 
 _unpack: Final = binder_transaction_data.unpack_from
 _pack: Final = binder_transaction_data.pack
@@ -68,6 +70,7 @@ class Transaction(Work):
     """A call, one-way call or reply that is under way."""
 
     __slots__ = (
+        "_calls",
         "_stats",
         "buffer",
         "code",
@@ -87,17 +90,24 @@ class Transaction(Work):
     )
 
     def __init__(
-        self, thread: Thread, debug_id: int, code: int, flags: int, buffer: Buffer, target: Process
+        self,
+        thread: Thread,
+        euid: int,
+        debug_id: int,
+        code: int,
+        flags: int,
+        buffer: Buffer,
+        target: Process,
     ) -> None:
         self.queue = None
+        self._calls: Share | None = None  # who is charged for a call that waits for its reply
         self.debug_id = debug_id
         self.code = code
         self.flags = flags
         self.sender: Thread | None = None  # who waits for the reply; None: nobody
         self.sender_parent: Transaction | None = None
         # The user is the opener's even if somebody else has the file in hand (I1).
-        is_opener = thread.pid == thread.process.pid
-        self.sender_euid = thread.uid if is_opener else thread.process.client.user()
+        self.sender_euid = euid
         self.sender_pid = thread.pid  # who did send it; to compare only
         self.sender_tid = thread.tid
         self.started_ns = 0  # when its call was sent, by the engine's clock
@@ -126,13 +136,16 @@ class Transaction(Work):
                 return UNREADY
             thread.installation = None
             if attempt.numbers is None:
-                return self._refuse_files(thread, out)
+                return self._refuse(thread, out)
             buffer.fill_in(attempt.numbers, thread.process)
         node, sender = buffer.target_node, self.sender
         pid, euid = 0 if sender is None else sender.process.pid, self.sender_euid
         if client.is_foreign:  # I1
-            pid = 0 if sender is None else client.pid_of(sender.process.client)
-            euid = client.uid_of(euid)
+            try:
+                pid = 0 if sender is None else client.pid_of(sender.process.client)
+                euid = client.uid_of(euid)
+            except NoAnswer:
+                return self._refuse(thread, out)
         if node is not None:
             self._lend_nice(thread, node)
         if node is None:
@@ -171,8 +184,15 @@ class Transaction(Work):
         else:
             self._fail(BR_FAILED_REPLY)  # binder_cleanup_transaction
 
-    def _refuse_files(self, thread: Thread, out: bytearray) -> int:
-        """The files of this payload cannot be given to the reader (O8).
+    def withdraw(self, thread: Thread) -> bool:
+        """Its addresses mean something else to the new program, or nothing."""
+        if self.buffer is None:
+            return False  # was refused
+        self._fail(BR_DEAD_REPLY if thread.process.is_unmapped else BR_FAILED_REPLY)
+        return True
+
+    def _refuse(self, thread: Thread, out: bytearray) -> int:
+        """The files of this payload, or its sender's number, cannot be given to the reader (O8).
 
         Who waits for a reply learns it here, who called learns it as a failed call, and the reader
         of a call sees nothing.
@@ -262,8 +282,24 @@ class Transaction(Work):
 
     # Its end
 
+    def wait_for_reply(self, thread: Thread) -> None:
+        """It is a call, and the innermost of its sender."""
+        self.nice = thread.nice()
+        self.sender = thread
+        self.sender_parent = thread.stack
+        thread.stack = self
+        self._calls = thread.process.user.calls
+        self._calls.add(1)
+
+    def uncharge(self) -> None:
+        """Nobody waits for the reply any more."""
+        if self._calls is not None:
+            self._calls.remove(1)
+            self._calls = None
+
     def free(self) -> None:
         """Forget the transaction; its buffer, if it has one still, belongs to the receiver."""
+        self.uncharge()
         if self.buffer is not None:
             self.buffer.transaction = None
             self.buffer = None
@@ -341,6 +377,7 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
     found = (0, 0, 0)
     try:
+        euid = thread.sending_user(one_way=one_way)
         node, receiver = _find_target(thread.process, handle)
         found = (0, 0, node.debug_id)
         target_thread = None if one_way else _find_nested(thread, receiver)
@@ -352,16 +389,13 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
         thread.fail(failure.reply)
         return
     note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, None)
-    call = Transaction(thread, debug_id, code, flags, buffer, receiver)
+    call = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
     call.started_ns = receiver.engine.clock()
     if one_way:
         _queue_one_way(thread, call, node, receiver)
         return
-    enqueue(thread.todo, Notice(BR_TRANSACTION_COMPLETE))
-    call.nice = thread.nice()
-    call.sender = thread
-    call.sender_parent = thread.stack
-    thread.stack = call
+    enqueue(thread.todo, Notice(BR_TRANSACTION_COMPLETE, thread.process.user.notices))
+    call.wait_for_reply(thread)
     _queue(call, receiver, target_thread)
 
 
@@ -425,6 +459,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         assert caller.stack is call, "a caller waits for its innermost call only"
         receiver = caller.process
         found = (receiver.pid, caller.tid, 0)
+        euid = thread.sending_user(one_way=True)
         buffer = receiver.allocate((data_size, offsets_size, extra_size, 0), None)
         buffer.clear = bool(flags & TF_CLEAR_BUF)
         accepts_fds = bool(call.flags & TF_ACCEPT_FDS)
@@ -437,8 +472,8 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         call.send_failed_reply(failure.reply)
         return
     note(thread, debug_id, REPLY, found, handle, sizes, None)
-    thread.enqueue(Notice(BR_TRANSACTION_COMPLETE))
-    reply = Transaction(thread, debug_id, code, flags, buffer, receiver)
+    thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.notices))
+    reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
     reply.started_ns = call.started_ns
     caller.stack = call.sender_parent
     call.sender = None
@@ -534,7 +569,8 @@ def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Proc
         node.has_one_way = True
         _queue(call, receiver, None)
     is_spam = suspect and word == BR_TRANSACTION_COMPLETE
-    thread.enqueue(SpamNotice(word) if is_spam else Notice(word))
+    share = thread.process.user.notices
+    thread.enqueue(SpamNotice(word, share) if is_spam else Notice(word, share))
 
 
 def _drop_outdated(call: Transaction, node: Node, receiver: Process) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.buffers import Passed
 from binderd.engine.errors import BinderFailure
+from binderd.engine.ports import NoAnswer
 from binderd.engine.scatter import Pointers
 from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
@@ -217,21 +218,23 @@ class Translation:
         if not self.accepts_fds:
             raise BinderFailure(BR_FAILED_REPLY, -EPERM)
         sender, receiver = self.thread.process, self.receiver
-        limits, stats = receiver.engine.limits, receiver.engine.stats
+        limits = receiver.engine.limits
         if (
             len(self.buffer.files) >= limits.files_per_transaction
-            or sender.files_sent >= limits.files_per_process
             or receiver.files_queued >= limits.files_per_process
-            or stats.files >= limits.files
+            or not sender.user.may_send_file(receiver.user)
         ):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
-        file = self.thread.memory.file(fd)
+        try:
+            file = self.thread.memory.file(fd)
+        except NoAnswer:
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
         if file is None:
             raise BinderFailure(BR_FAILED_REPLY, -EBADF)
         self.buffer.hold_file(Passed(offset, file, in_array), sender)
-        sender.files_sent += 1
+        sender.user.send_file(receiver.user)
         receiver.files_queued += 1
-        stats.files += 1
+        receiver.engine.stats.files += 1
 
 
 _TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {

@@ -18,6 +18,7 @@ from binderwire.binder_abi import BR_OK, BR_ONEWAY_SPAM_SUSPECT, BR_TRANSACTION_
 if TYPE_CHECKING:
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread, WriteRead
+    from binderd.engine.user import Share
 
 # An ordered set: work is taken from the front, and out of the middle when it is withdrawn.
 WorkQueue = OrderedDict["Work", None]
@@ -48,6 +49,14 @@ class Work:
 
     def stored(self, thread: Thread, *, ok: bool) -> None:
         """What ``deliver`` ended the read with has reached the client's memory, or could not."""
+
+    def withdraw(self, thread: Thread) -> bool:
+        """The reader has turned out to be another program than it was sent to.
+
+        Returns:
+            Whether it was for the old one only, and is taken back.
+        """
+        return False
 
     def cancel(self) -> None:
         """Nobody will read this any more: its thread or process is going."""
@@ -95,18 +104,28 @@ def cancel_all(queue: WorkQueue) -> None:
 
 
 class Notice(Work):
-    """A bare BR_ word: BR_TRANSACTION_COMPLETE and its kin."""
+    """A bare BR_ word: BR_TRANSACTION_COMPLETE and its kin.
 
-    __slots__ = ("word",)
+    Args:
+        share: of the user whose thread is to read it.
+    """
 
-    def __init__(self, word: int) -> None:
+    __slots__ = ("_share", "word")
+
+    def __init__(self, word: int, share: Share) -> None:
         self.queue = None
         self.word = word
+        self._share = share
+        share.add(1)
 
     def deliver(self, thread: Thread, out: bytearray) -> int:
+        self._share.remove(1)
         thread.process.count_return(self.word)
         out += pack_word(self.word)
         return MORE
+
+    def cancel(self) -> None:
+        self._share.remove(1)
 
     def kind(self) -> int:
         if self.word == BR_TRANSACTION_PENDING_FROZEN:
@@ -142,6 +161,7 @@ class SpamNotice(Notice):
     __slots__ = ()
 
     def deliver(self, thread: Thread, out: bytearray) -> int:
+        self._share.remove(1)
         word = BR_ONEWAY_SPAM_SUSPECT if thread.process.detects_spam else self.word
         thread.process.count_return(word)
         out += pack_word(word)

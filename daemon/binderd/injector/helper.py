@@ -208,11 +208,14 @@ class Helper:
 
 
 def _is_traced(tid: int) -> bool:
+    """Whether a thread is ours still; where that cannot be asked now it is until the next look."""
     try:
         with open(f"/proc/{tid}/status", "rb") as status:
             for line in status:
                 if line.startswith(b"TracerPid:"):
                     return int(line.split()[1]) == os.getpid()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         pass
+    except OSError:
+        return True
     return False

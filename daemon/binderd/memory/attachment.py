@@ -18,6 +18,7 @@ from errno import EAGAIN, EBADF, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, ENOTSOCK, EP
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from binderd.engine.ports import NoAnswer
 from binderd.memory.files import take_file
 from binderwire.extension_abi import (
     BINDERD_CLOSE,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from binderd.memory.files import Disposal
+    from binderd.memory.thread_watch import Watched
 
 # It might work later; for whoever waits for nothing it is all the same.
 _NO_ROOM: Final = frozenset({EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM, ETOOMANYREFS})
@@ -47,13 +49,13 @@ class Attachment:
         disposal: closes it in the end: there may be anything in what the client has sent us.
     """
 
-    __slots__ = ("_disposal", "_end", "flags", "pidfd")
+    __slots__ = ("_disposal", "_end", "flags", "watched")
 
     def __init__(self, end: socket.socket, flags: int, disposal: Disposal) -> None:
         self._end = end
         self._disposal = disposal
         self.flags = flags
-        self.pidfd = -1  # the watch on the process, what ``ThreadWatch.forget`` takes
+        self.watched: Watched | None = None  # the process, what ``ThreadWatch.forget`` takes
 
     def send(
         self, kind: int, value: int, left: int = 0, fds: Sequence[int] = (), body: bytes = b""
@@ -123,14 +125,19 @@ def attachment_of(tid: int, fd: int, flags: int, disposal: Disposal) -> Attachme
     Returns:
         An errno instead: EBADF, no such descriptor; ENOTSOCK; EINVAL, no connected SOCK_SEQPACKET
         pair; ENOTCONN.
+
+    Raises:
+        NoAnswer: it could not be asked.
     """
     # Looked at before it is taken: closing a file of a FUSE file system, and be it the device
     # itself, is a request to its server.
     try:
         if not os.readlink(f"/proc/{tid}/fd/{fd}").startswith("socket:"):
             return ENOTSOCK
-    except OSError:
+    except FileNotFoundError:
         return EBADF
+    except OSError as error:
+        raise NoAnswer from error
     taken = take_file(tid, fd, disposal)
     if taken is None:
         return EBADF

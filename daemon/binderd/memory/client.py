@@ -1,30 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outside half of one open device file (the port ``Client``), and who makes it.
 
-Here the pieces of this package meet: a receive arena, one memory per binder thread, an address
-space per process that uses the file, a watch on each thread.
+Here the pieces of this package meet: a receive arena, the process that opened the file, one memory
+per binder thread, a watch on each thread.
 """
 
 from __future__ import annotations
 
-from errno import EINVAL, EMFILE, ENFILE, ENOSPC
+import os
+from contextlib import ExitStack
+from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.ports import REFUSED, SENT, STOPPING
+from binderd.engine.ports import REFUSED, SENT, STOPPING, NoAnswer
 from binderd.memory.attachment import Attachment, attachment_of
+from binderd.memory.client_process import ClientProcess, ClientProcesses
 from binderd.memory.files import Disposal, TakenFile
 from binderd.memory.identity import (
     NO_ID,
+    PidNamespace,
+    Users,
     is_foreign,
     nice_of,
-    pid_as_seen_by,
+    payer_of,
     security_context,
-    uid_as_seen_by,
     user_of,
 )
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.proc import FileId, belongs_to, process_of
-from binderd.memory.process_memory import AddressSpace, ProcessMemory
+from binderd.memory.proc import FileId, process_of
+from binderd.memory.process_memory import ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
 
     from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
-    from binderd.memory.thread_watch import ThreadWatch
+    from binderd.engine.user import Share
+    from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
 
@@ -71,77 +76,119 @@ class Installer(Disposal, Protocol):
 class _ThreadEntry:
     """What is kept for one thread that has used the file."""
 
-    __slots__ = ("pidfd", "space")
+    __slots__ = ("pid", "watched")
 
-    def __init__(self, pidfd: int, space: AddressSpace) -> None:
-        self.pidfd = pidfd
-        self.space = space
+    def __init__(self, pid: int, watched: Watched | None) -> None:
+        self.pid = pid
+        self.watched = watched
 
 
 class FileClient:
     """One open file's pages, memories and watched threads.
 
     Args:
-        pid: the opener's process id.
-        tid: the thread that opened it.
+        process: who opened it.
+        tid: the thread that does.
         arena: its pages.
         backing_id: what the kernel calls those pages, 0 if it does not know them.
         opener: who made this, and takes it back.
+
+    Raises:
+        OSError: something about the process could not be asked.
     """
 
     __slots__ = (
         "_attachments",
         "_opener",
+        "_pid_namespace",
         "_security_context",
         "_seen_pids",
-        "_spaces",
         "_threads",
         "_user",
+        "_users",
         "arena",
         "backing_id",
         "is_foreign",
         "nice",
         "pages",
+        "payer",
         "pid",
+        "process",
     )
 
     arena: ReceiverArena
 
     def __init__(
-        self, pid: int, tid: int, arena: MemfdArena, backing_id: int, opener: FileOpener
+        self,
+        process: ClientProcess,
+        tid: int,
+        arena: MemfdArena,
+        backing_id: int,
+        opener: FileOpener,
     ) -> None:
-        self.pid = pid
+        place = process.place
+        self.process = process
+        self.pid = process.pid
+        self.payer = payer_of(tid)
         self.nice = nice_of(tid)
-        self.is_foreign = is_foreign(pid)
+        self.is_foreign = is_foreign(place)
+        self._pid_namespace = PidNamespace(place) if self.is_foreign else None
+        self._users = Users(place)
         self._security_context = security_context(tid)
-        self._user = user_of(pid)
-        self._seen_pids: dict[int, int] = {}  # our process id of a sender -> this client's
+        self._user = user_of(place)
+        self._seen_pids: dict[ClientProcess, int] = {}  # a sender -> its number for this client
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
         self._opener = opener
         self._attachments: dict[int, Attachment] = {}  # by process id
-        self._spaces: dict[int, AddressSpace] = {}  # by process id
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
 
     def pid_of(self, sender: Client) -> int:
-        """Return the sender's process id as this client's pid namespace has it; 0: none."""
+        """Return the sender's process id as this client's pid namespace has it; 0: none.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
         assert isinstance(sender, FileClient)
-        seen = self._seen_pids.get(sender.pid)
+        assert self._pid_namespace is not None
+        seen = self._seen_pids.get(sender.process)
         if seen is None:
             if len(self._seen_pids) >= _SEEN_PIDS_MAX:
-                self._seen_pids.clear()  # process ids come and go, and are used again
-            seen = self._seen_pids[sender.pid] = pid_as_seen_by(self.pid, sender.pid)
+                self._seen_pids.clear()  # processes come and go
+            try:
+                seen = self._pid_namespace.number_of(sender.process.place)
+            except ProcessLookupError:
+                return 0
+            except OSError as error:
+                raise NoAnswer from error
+            self._seen_pids[sender.process] = seen
         return seen
 
     def uid_of(self, uid: int) -> int:
-        """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none."""
-        return uid_as_seen_by(self.pid, uid)
+        """Return a user id as this client's user namespace has it; 2**32 - 1 if it has none.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
+        try:
+            return self._users.number_of(uid)
+        except ProcessLookupError:
+            return NO_ID
+        except OSError as error:
+            raise NoAnswer from error
 
     def user(self) -> int:
-        """Return the effective user of the opener's process, the last one if that is gone."""
-        user = user_of(self.pid)
-        if user != NO_ID:
-            self._user = user
+        """Return the effective user of the opener's process, the last one if that is gone.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
+        try:
+            self._user = user_of(self.process.place)
+        except ProcessLookupError:
+            pass
+        except OSError as error:
+            raise NoAnswer from error
         return self._user
 
     def security_context(self) -> bytes | None:
@@ -151,21 +198,26 @@ class FileClient:
     def memory(self, tid: int) -> ProcessMemory:
         """Return the memory of ``tid``, which must have a request open.
 
-        A thread of which nothing can be had gets a memory in which every address is a fault.
+        Raises:
+            NoAnswer: it could not be asked.
         """
         self.forget_thread(tid)  # it left with BINDER_THREAD_EXIT and is back
-        space = self._space_of(tid)
-        space.threads += 1
-        pidfd = self._opener.watch.watch(self, tid)
-        self._threads[tid] = _ThreadEntry(pidfd, space)
-        return ProcessMemory(tid, space, self._opener.installer)
+        try:
+            is_openers = self.process.has(tid)
+            pid = self.pid if is_openers else process_of(tid)
+            watched = self._opener.watch.watch(self, tid)
+        except OSError as error:
+            raise NoAnswer from error
+        self._threads[tid] = _ThreadEntry(pid, watched)
+        opener = self.process if is_openers else None
+        return ProcessMemory(pid, tid, opener, self.pages.space, self._opener.installer)
 
     def install(
         self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
     ) -> int:
         """Begin to give files to the process of ``tid``; see ``Client.install``."""
         fds = [file.fd for file in files if isinstance(file, TakenFile)]
-        pid = self._threads[tid].space.pid
+        pid = self._threads[tid].pid
         attachment = self._attachments.get(pid)
         if attachment is not None:
             sent = attachment.send_closes(closes) and attachment.send_files(number, fds)
@@ -185,11 +237,7 @@ class FileClient:
         entry = self._threads.pop(tid, None)
         if entry is None:
             return
-        self._opener.watch.forget(entry.pidfd)
-        entry.space.threads -= 1
-        if not entry.space.threads:
-            entry.space.close()
-            self._spaces.pop(entry.space.pid, None)
+        self._opener.watch.forget(self, entry.watched)
 
     # The extension's socket
 
@@ -209,24 +257,27 @@ class FileClient:
         Returns:
             0 or the errno: see docs/EXTENSION.md.
         """
-        pid = self._process_of(tid)
-        if flags & BINDERD_ATTACH_AREA and pid != self.pid:
-            return EINVAL
-        attachment = attachment_of(tid, fd, flags, self._opener.installer)
+        try:
+            is_openers = self.process.has(tid)
+            pid = self.pid if is_openers else process_of(tid)
+            if flags & BINDERD_ATTACH_AREA and not is_openers:
+                return EINVAL
+            attachment = attachment_of(tid, fd, flags, self._opener.installer)
+        except OSError as error:
+            return _errno_for_client(error)
+        except NoAnswer:
+            return ENOMEM
         if isinstance(attachment, int):
             return attachment
         errno = self._send_area(attachment) if flags & BINDERD_ATTACH_AREA else 0
-        if not errno and pid not in self._attachments:
-            errno = ENOSPC if len(self._attachments) >= self._opener.attachments_max else 0
+        if not errno and flags & BINDERD_ATTACH_FILES:
+            errno = self._keep(attachment, pid)
+        elif not errno:
+            self.detach(pid)
+        if errno or not flags & BINDERD_ATTACH_FILES:
+            attachment.close()
         if errno:
-            attachment.close()
             return errno
-        self.detach(pid)
-        if flags & BINDERD_ATTACH_FILES:
-            attachment.pidfd = self._opener.watch.watch_process(self, pid)
-            self._attachments[pid] = attachment
-        else:
-            attachment.close()
         if self.pages.process is not None:
             self.pages.process.engine.attached(self.pages.process, pid)
         return 0
@@ -235,16 +286,41 @@ class FileClient:
         """Let go of the socket of a process."""
         attachment = self._attachments.pop(pid, None)
         if attachment is not None:
-            self._opener.watch.forget(attachment.pidfd)
+            self._opener.watch.forget(self, attachment.watched)
             attachment.close()
+            self._share_of_attachments().remove(1)
+
+    def _keep(self, attachment: Attachment, pid: int) -> int:
+        """Keep a socket instead of the one that the process had before; return 0 or the errno."""
+        share = self._share_of_attachments()
+        if pid not in self._attachments and (
+            len(self._attachments) >= self._opener.attachments_max or not share.has_room(1)
+        ):
+            return ENOSPC
+        try:
+            watched = self._opener.watch.watch_process(self, pid)
+        except OSError as error:
+            return _errno_for_client(error)
+        self.detach(pid)
+        attachment.watched = watched
+        self._attachments[pid] = attachment
+        share.add(1)
+        return 0
+
+    def _share_of_attachments(self) -> Share:
+        process = self.pages.process
+        assert process is not None
+        return process.user.attachments
 
     def _send_area(self, attachment: Attachment) -> int:
         try:
-            fd = self.pages.shared_fd()
+            fd = self.pages.open_shared()
         except OSError as error:
-            # EMFILE is about our table of descriptors; to the client it would mean its own.
-            return ENFILE if error.errno == EMFILE else error.errno or EINVAL
-        return attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
+            return _errno_for_client(error)
+        try:
+            return attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
+        finally:
+            os.close(fd)
 
     def adopt(self, process: Process) -> None:
         """Say which engine process the file has become."""
@@ -258,23 +334,10 @@ class FileClient:
             self.detach(pid)
         self._opener.take_back(self)
 
-    def _space_of(self, tid: int) -> AddressSpace:
-        for pid, space in self._spaces.items():
-            if belongs_to(tid, pid):
-                return space
-        pid = self._process_of(tid)
-        space = AddressSpace(pid)
-        space.open(tid)
-        self._spaces[pid] = space
-        return space
 
-    def _process_of(self, tid: int) -> int:
-        if belongs_to(tid, self.pid):
-            return self.pid
-        try:
-            return process_of(tid)
-        except OSError:
-            return tid
+def _errno_for_client(error: OSError) -> int:
+    # EMFILE is about our table of descriptors; to the client it would mean its own.
+    return ENFILE if error.errno == EMFILE else error.errno or EINVAL
 
 
 class Backing(Protocol):
@@ -303,6 +366,7 @@ class FileOpener:
     __slots__ = (
         "_clients",
         "_mount",
+        "_processes",
         "_upkeep",
         "attachments_max",
         "has_passthrough",
@@ -325,6 +389,7 @@ class FileOpener:
         self.attachments_max = attachments_max
         self.has_passthrough = True  # does the kernel take backing files?
         self._clients: dict[FileClient, None] = {}
+        self._processes = ClientProcesses()
 
     def open(self, tid: int, nodeid: int) -> FileClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
@@ -332,16 +397,19 @@ class FileOpener:
         Raises:
             OSError: the thread cannot be found, or memory or descriptors are used up.
         """
-        pid = process_of(tid)
         mount = self._mount if self.has_passthrough and nodeid else None
         file = FileId(*mount.device, nodeid) if mount is not None else None
-        arena = MemfdArena(pid, file, self._upkeep)
-        try:
-            backing_id = mount.register(arena.fd) if mount is not None else 0
-        except BaseException:
-            arena.close()
-            raise
-        client = FileClient(pid, tid, arena, backing_id, self)
+        with ExitStack() as undo:
+            process = self._processes.join(tid)
+            undo.callback(self._processes.leave, process)
+            arena = MemfdArena(process.space, file, self._upkeep)
+            undo.callback(arena.close)
+            backing_id = 0
+            if mount is not None:
+                backing_id = mount.register(arena.fd)
+                undo.callback(mount.unregister, backing_id)
+            client = FileClient(process, tid, arena, backing_id, self)
+            undo.pop_all()
         self._clients[client] = None
         return client
 
@@ -355,6 +423,7 @@ class FileOpener:
             if client.backing_id and self._mount is not None:
                 self._mount.unregister(client.backing_id)
             client.pages.close()
+            self._processes.leave(client.process)
 
     def reap(self) -> list[tuple[Process, int]]:
         """Return threads that have ended, as (process, thread id), and keep nothing for them."""

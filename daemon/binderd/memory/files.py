@@ -11,15 +11,16 @@ import ctypes
 import fcntl
 import os
 import stat
-from errno import EINVAL
+from errno import EBADF, EINVAL
 from struct import Struct
 from typing import Final, Protocol
 
+from binderd.engine.ports import NoAnswer
 from binderd.memory.proc import process_of
 
 _PIDFD_THREAD: Final = os.O_EXCL
 
-_pidfd_getfd = ctypes.PyDLL(None).pidfd_getfd
+_pidfd_getfd = ctypes.PyDLL(None, use_errno=True).pidfd_getfd
 _pidfd_getfd.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_uint]
 _pidfd_getfd.restype = ctypes.c_int
 
@@ -97,20 +98,23 @@ def _flushes(fd: int) -> bool:
 def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
     """Return the open file that thread ``tid`` has under ``fd``, None if it has none.
 
-    Descriptors of ours that run out look like a bad descriptor to the sender: its transaction fails
-    and nothing else does.
+    Raises:
+        NoAnswer: it could not be asked, for want of a descriptor of ours for example.
     """
     if not 0 <= fd < 1 << 31:
         return None
     try:
         pidfd = _open_pidfd(tid)
-    except OSError:
-        return None
+    except OSError as error:
+        raise NoAnswer from error
     try:
         taken: int = _pidfd_getfd(pidfd, fd, 0)
+        errno = ctypes.get_errno()
     finally:
         os.close(pidfd)
     if taken < 0:
+        if errno != EBADF:
+            raise NoAnswer(errno)
         return None
     if fcntl.fcntl(taken, fcntl.F_GETFL) & os.O_PATH:  # the driver's fget takes none of these
         os.close(taken)
@@ -122,7 +126,8 @@ def _open_pidfd(tid: int) -> int:
     """Return a pidfd that leads to the descriptors of thread ``tid``.
 
     Differs: before Linux 6.9 there are pidfds of processes only, so a thread that has a table of
-    descriptors of its own (without CLONE_FILES) is taken for its process' first one.
+    descriptors of its own (without CLONE_FILES) is taken for its process' first one; and where that
+    has ended nothing can be taken.
     """
     try:
         return os.pidfd_open(tid, _PIDFD_THREAD)

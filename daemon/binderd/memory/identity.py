@@ -1,75 +1,136 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who a client is, as itself and others see it: namespaces, security context, nice value.
+"""Who a client is, as itself and others see it: namespaces, users, security context, nice value.
 
 A number that one process gives another must be one that the other knows: a sender's process id in
 the reader's pid namespace, its user in the reader's user namespace (I1).
 
 Differs: the driver takes the namespaces of the thread that reads. Ours are those that the process
 had when it opened the file.
+
+Places, and what is raised, are as in ``proc.py``.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from errno import ESRCH
+from errno import EINVAL, ENOENT, EOPNOTSUPP
 from functools import cache
+from struct import Struct
 from typing import Final
+
+from binderd.memory.proc import gone, open_in, place_of, read_in, status_field
 
 NO_ID: Final = 0xFFFFFFFF  # a user that a namespace has no number for
 
-_NS_GET_PARENT: Final = 0xB702  # <linux/nsfs.h>
+# <linux/nsfs.h>
+_NS_GET_PARENT: Final = 0xB702
+_NS_GET_OWNER_UID: Final = 0xB704
+_NESTING_MAX: Final = 32  # user namespaces in one another, as the kernel allows them
+_uid: Final = Struct("=I")
+
 _CAP_SYS_NICE: Final = 23
 _NICE_MAX: Final = 19
 _NICE_VALUES: Final = 40
 _NICE_LIMIT: Final = b"Max nice priority"
+_OWN: Final = "/proc/self"
+
+# What a kernel answers that has no security module to ask.
+_NO_CONTEXT: Final = frozenset({EINVAL, ENOENT, EOPNOTSUPP})
+
+# Containers are charged together; their numbers begin where those of users end.
+_CONTAINER_FIRST: Final = 1 << 32
+
+
+def namespace(place: str, kind: str) -> int:
+    """Return the inode number by which a process' namespace is known."""
+    try:
+        return os.stat(f"{place}/ns/{kind}").st_ino
+    except FileNotFoundError:
+        raise gone() from None
 
 
 @cache
-def _own_namespaces() -> tuple[int, int]:
-    return _namespace(os.getpid(), "pid"), _namespace(os.getpid(), "user")
+def _own_namespace(kind: str) -> int:
+    return namespace(_OWN, kind)
 
 
-def _namespace(pid: int, kind: str) -> int:
-    """Return the inode number by which a namespace is known, 0 if the process is gone."""
-    try:
-        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
-    except OSError:
-        return 0
-
-
-def is_foreign(pid: int) -> bool:
+def is_foreign(place: str) -> bool:
     """Return whether a process is in another pid or user namespace than we are."""
-    return (_namespace(pid, "pid"), _namespace(pid, "user")) != _own_namespaces()
+    return any(namespace(place, kind) != _own_namespace(kind) for kind in ("pid", "user"))
 
 
-def pid_as_seen_by(reader: int, pid: int) -> int:
-    """Return the process id of ``pid`` in the pid namespace of ``reader``, 0 if it has none there.
+class PidNamespace:
+    """A pid namespace beneath ours, and how its processes number others.
 
     Args:
-        reader: a process id in our namespace.
-        pid: another.
+        place: of a process in it.
     """
-    reader_ids, ids = _namespace_pids(reader), _namespace_pids(pid)
-    levels_down = len(ids) - len(reader_ids)
-    if not reader_ids or levels_down < 0:
-        return 0
-    if _ancestor_namespace(pid, levels_down) != _namespace(reader, "pid"):
-        return 0
-    return ids[len(reader_ids) - 1]
+
+    __slots__ = ("_depth", "_inode")
+
+    def __init__(self, place: str) -> None:
+        self._inode = namespace(place, "pid")
+        self._depth = len(_namespace_pids(place))
+
+    def number_of(self, place: str) -> int:
+        """Return the number of another process in it, 0 if it has none."""
+        numbers = _namespace_pids(place)
+        levels_down = len(numbers) - self._depth
+        if levels_down < 0 or _ancestor_namespace(place, levels_down) != self._inode:
+            return 0
+        return numbers[self._depth - 1]
 
 
-def uid_as_seen_by(reader: int, uid: int) -> int:
-    """Return a user id of ours as the user namespace of ``reader`` has it, else NO_ID."""
-    try:
-        with open(f"/proc/{reader}/uid_map", encoding="ascii") as lines:
-            for line in lines:
+class Users:
+    """The users of a process' user namespace.
+
+    Args:
+        place: of the process.
+    """
+
+    __slots__ = ("_place", "_ranges")
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._ranges: list[tuple[int, int, int]] = []  # first inside, first outside, count
+
+    def number_of(self, uid: int) -> int:
+        """Return the number of one of our users in there, NO_ID if it has none."""
+        if not self._ranges:  # they are set once in the life of a namespace
+            for line in read_in(self._place, "uid_map").splitlines():
                 inside, outside, count = (int(word) for word in line.split())
-                if outside <= uid < outside + count:
-                    return inside + uid - outside
-    except OSError:
-        pass
-    return NO_ID
+                self._ranges.append((inside, outside, count))
+        for inside, outside, count in self._ranges:
+            if outside <= uid < outside + count:
+                return inside + uid - outside
+        return NO_ID
+
+
+def payer_of(tid: int) -> int:
+    """Return who is charged for what a thread, which has a request open, makes us keep.
+
+    Returns:
+        Its effective user. Who is in a user namespace of somebody's has many users for nothing, so
+        the owner of the outermost counts; if that is root then that container does, as a number
+        above those of users.
+    """
+    place = place_of(tid)
+    if namespace(place, "user") == _own_namespace("user"):
+        return user_of(place)
+    fd = open_in(place, "ns/user", os.O_RDONLY)
+    try:
+        for _ in range(_NESTING_MAX):
+            parent = fcntl.ioctl(fd, _NS_GET_PARENT)
+            if os.fstat(parent).st_ino == _own_namespace("user"):
+                os.close(parent)
+                break
+            os.close(fd)
+            fd = parent
+        owner: int = _uid.unpack(fcntl.ioctl(fd, _NS_GET_OWNER_UID, bytes(_uid.size)))[0]
+        return owner or _CONTAINER_FIRST + os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
 
 
 def security_context(tid: int) -> bytes | None:
@@ -78,21 +139,22 @@ def security_context(tid: int) -> bytes | None:
     Differs: where AppArmor gives it, the driver gets none, and fails the call.
     """
     try:
-        with open(f"/proc/{tid}/attr/current", "rb") as file:
+        with open(f"{place_of(tid)}/attr/current", "rb", buffering=0) as file:
             context = file.read().rstrip(b"\n\0")
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _NO_CONTEXT:
+            return None
+        raise
     return context + b"\0" if context else None
 
 
-def user_of(pid: int) -> int:
-    """Return the effective user of a process, NO_ID if it is gone."""
-    fields = _status_field(pid, b"Uid:").split()
-    return int(fields[1]) if fields else NO_ID
+def user_of(place: str) -> int:
+    """Return the effective user of a process or thread."""
+    return int(status_field(place, b"Uid:").split()[1])
 
 
 def nice_of(tid: int) -> int:
-    """Return the nice value of a thread, 0 if it is gone."""
+    """Return the nice value of a thread, 0 if it is gone; asking needs nothing that can run out."""
     try:
         return os.getpriority(os.PRIO_PROCESS, tid)
     except OSError:
@@ -113,59 +175,48 @@ def set_nice(tid: int, nice: int) -> None:
         if nice <= _NICE_MAX:
             os.setpriority(os.PRIO_PROCESS, tid, nice)
     except OSError:
-        pass  # gone, or we may not: then it stays as it is
+        pass  # gone, or we may not, or could not ask: it stays as it is, and the next call tries
 
 
 def _nice_limit(tid: int) -> int:
     """Return the RLIMIT_NICE of a thread, as that counts.
 
     Raises:
-        OSError: ESRCH, it is gone.
+        OSError: ESRCH, it is gone; others, it could not be asked.
     """
     # Not prlimit(2): that demands CAP_SYS_RESOURCE for other users' processes, also to look.
-    with open(f"/proc/{tid}/limits", "rb") as limits:
-        for line in limits:
-            if line.startswith(_NICE_LIMIT):
-                soft = line[len(_NICE_LIMIT) :].split()[0]
-                return _NICE_VALUES if soft == b"unlimited" else int(soft)
-    raise OSError(ESRCH, os.strerror(ESRCH))
+    for line in read_in(place_of(tid), "limits").splitlines():
+        if line.startswith(_NICE_LIMIT):
+            soft = line[len(_NICE_LIMIT) :].split()[0]
+            return _NICE_VALUES if soft == b"unlimited" else int(soft)
+    raise gone()
 
 
 def _may_set_nice(tid: int) -> bool:
     """Return whether a thread has CAP_SYS_NICE where it counts, in our user namespace."""
-    capabilities = int(_status_field(tid, b"CapEff:") or b"0", 16)
+    place = place_of(tid)
+    capabilities = int(status_field(place, b"CapEff:"), 16)
     return bool(capabilities >> _CAP_SYS_NICE & 1) and (
-        _namespace(tid, "user") == _own_namespaces()[1]
+        namespace(place, "user") == _own_namespace("user")
     )
 
 
-def _namespace_pids(pid: int) -> list[int]:
+def _namespace_pids(place: str) -> list[int]:
     """Return a process' ids, from our namespace down to its own."""
-    return [int(word) for word in _status_field(pid, b"NSpid:").split()]
+    return [int(word) for word in status_field(place, b"NSpid:").split()]
 
 
-def _status_field(pid: int, name: bytes) -> bytes:
+def _ancestor_namespace(place: str, levels_up: int) -> int:
+    """Return the pid namespace some levels above that of a process, 0 if we may not know it."""
+    fd = open_in(place, "ns/pid", os.O_RDONLY)
     try:
-        with open(f"/proc/{pid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(name):
-                    return line[len(name) :]
-    except OSError:
-        pass
-    return b""
-
-
-def _ancestor_namespace(pid: int, levels_up: int) -> int:
-    """Return the pid namespace some levels above that of ``pid``, 0 if it cannot be had."""
-    try:
-        fd = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for _ in range(levels_up):
+        for _ in range(levels_up):
+            try:
                 parent = fcntl.ioctl(fd, _NS_GET_PARENT)
-                os.close(fd)
-                fd = parent
-            return os.fstat(fd).st_ino
-        finally:
+            except PermissionError:
+                return 0  # above our own
             os.close(fd)
-    except OSError:
-        return 0
+            fd = parent
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)

@@ -19,13 +19,14 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.ports import Mapping
+from binderd.engine.ports import Mapping, NoAnswer
 from binderd.memory.proc import FileId, file_id, find_mapping, is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from binderd.engine.process import Process
+    from binderd.memory.client_process import AddressSpace
     from binderd.memory.upkeep import Upkeep
 
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
@@ -39,12 +40,31 @@ _MODE: Final = 0o400
 _PAGE: Final = mmap.PAGESIZE
 _BLOCK: Final = 512  # bytes; what st_blocks counts in
 
+# Not the mmap module: that keeps a copy of the descriptor.
+_libc: Final = ctypes.PyDLL(None, use_errno=True)
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_libc.mmap.restype = ctypes.c_void_p
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED: Final = ctypes.c_void_p(-1).value
+
+
+def _map(fd: int) -> int:
+    """Map the pages to be read and written; return their address."""
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    address = _libc.mmap(None, ARENA_SIZE, protection, mmap.MAP_SHARED, fd, 0)
+    if address is None or address == _MAP_FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(address)
+
 
 class MemfdArena:
     """The pages of one open file (the port ``ReceiverArena``).
 
     Args:
-        pid: the opener, in our pid namespace.
+        space: the address space of the program that opens the file. As in the driver nobody else
+            can receive: neither another process nor what the opener runs later on.
         file: what the opener's /proc/PID/maps calls the file that the pages are mapped through,
             None if the kernel maps none for it. The memfd itself counts, too.
         upkeep: is told when there is something to look after.
@@ -58,20 +78,19 @@ class MemfdArena:
         "_file",
         "_files",
         "_pages",
-        "_pid",
-        "_shared_fd",
+        "_start",
         "address",
         "fd",
         "is_listed",
         "is_quiet",
         "process",
         "size",
+        "space",
         "ticks_unchecked",
         "upkeep",
     )
 
-    def __init__(self, pid: int, file: FileId | None, upkeep: Upkeep) -> None:
-        self._pid = pid
+    def __init__(self, space: AddressSpace, file: FileId | None, upkeep: Upkeep) -> None:
         self._base = 0  # where in the file the client's mapping starts, in bytes
         self.size = ARENA_SIZE  # bytes from there to the end
         self.upkeep = upkeep
@@ -85,22 +104,32 @@ class MemfdArena:
             os.fchmod(self.fd, _MODE)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
             own = file_id(self.fd)
-            self._pages = mmap.mmap(self.fd, ARENA_SIZE)
+            self._start = _map(self.fd)
         except BaseException:
             os.close(self.fd)
             raise
-        self._shared_fd = -1
+        self.space = space.hold()
         self._files = (own,) if file is None else (file, own)
         self._file = own  # by which of them did ``locate`` find it?
         # Where ``copy`` writes to: the address of the byte that the engine calls offset 0.
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
+        self.address = self._start
+        self._pages = memoryview((ctypes.c_char * ARENA_SIZE).from_address(self._start)).cast("B")
 
     def locate(self) -> Mapping | None:
-        """Return where the opener has the pages mapped right now, None if it has not."""
-        for file in self._files:
-            area = find_mapping(self._pid, file)
-            if area is not None:
-                break
+        """Return where the opener has the pages mapped right now, None if it has not.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
+        try:
+            for file in self._files:
+                area = find_mapping(self.space.maps, file)
+                if area is not None:
+                    break
+        except ProcessLookupError:
+            return None
+        except OSError as error:
+            raise NoAnswer from error
         if area is None or area.offset >= ARENA_SIZE:
             return None
         self._file = file
@@ -111,23 +140,40 @@ class MemfdArena:
         self.size = ARENA_SIZE - area.offset
         return Mapping(area.start, min(area.end - area.start, self.size))
 
-    def shared_fd(self) -> int:
+    def is_alive(self) -> bool:
+        """Return whether the program that opened the file is still there.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
+        try:
+            return self.space.is_alive()
+        except ProcessLookupError:
+            return False
+        except OSError as error:
+            raise NoAnswer from error
+
+    def open_shared(self) -> int:
         """Return a descriptor through which the pages can be read and nothing else.
 
-        It stays ours, and is the same each time: a client cannot have us open files without end.
+        It is the caller's to close.
 
         Raises:
             OSError: there is no descriptor left.
         """
-        if self._shared_fd < 0:
-            flags = os.O_RDONLY | os.O_CLOEXEC
-            self._shared_fd = os.open(f"/proc/self/fd/{self.fd}", flags)
-        return self._shared_fd
+        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def is_still_mapped(self) -> bool:
-        """Return whether what ``locate`` found is still there."""
+        """Return whether what ``locate`` found is still there, as far as it can be asked now."""
         mapping = self.process.mapping if self.process is not None else None
-        return mapping is None or is_mapped(self._pid, self._file, mapping.address)
+        if mapping is None:
+            return True
+        try:
+            return is_mapped(self.space.maps, self._file, mapping.address)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True  # the next look asks again
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Put the daemon's own bytes at ``offset``.
@@ -170,7 +216,7 @@ class MemfdArena:
             start = -(-(self._base + offset) // _PAGE) * _PAGE
             end = min(self._base + offset + size, ARENA_SIZE) // _PAGE * _PAGE
             if start < end:
-                self._pages.madvise(mmap.MADV_REMOVE, start, end - start)
+                _libc.madvise(self._start + start, end - start, mmap.MADV_REMOVE)
 
     def allocated_bytes(self) -> int:
         """Return how much memory the pages take."""
@@ -180,9 +226,9 @@ class MemfdArena:
         """Let go of the pages; a client's mapping keeps its own hold on them."""
         self.upkeep.drop(self)
         self.process = None
-        self._pages.close()
+        self._pages.release()
+        _libc.munmap(self._start, ARENA_SIZE)
         os.close(self.fd)
-        if self._shared_fd >= 0:
-            os.close(self._shared_fd)
-        self.fd = self._shared_fd = -1
+        self.space.release()
+        self.fd = -1
         self.size = -1  # from here on nothing fits

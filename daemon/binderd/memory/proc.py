@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions to /proc: whose thread is this, and where has a process mapped a file?
 
-Nothing here may know what the answers are for.
+A question has three outcomes. It is answered; or what was asked about is gone, which every function
+here and in ``identity.py`` reports as ``ProcessLookupError``; or it could not be asked, for want of
+a descriptor or memory or because somebody forbids it: any other ``OSError``, from which nothing
+follows.
+
+A place is where /proc shows a process or thread: ``/proc/TID`` as long as a request of that thread
+is open, for its number is its own till then; afterwards the path of a descriptor that was opened
+meanwhile. Nothing here may know what the answers are for.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ _procmap_query = struct.Struct("=QQQQQQQQQIIIIQQ")
 PROCMAP_QUERY: Final = ioc(IOC_READ | IOC_WRITE, "f", 17, _procmap_query.size)
 _COVERING_OR_NEXT: Final = 0x10
 _FILE_BACKED: Final = 0x20
+_READ_SIZE: Final = 1 << 16
 
 
 class FileId(NamedTuple):
@@ -48,58 +56,102 @@ def file_id(fd: int) -> FileId:
     return FileId(os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
 
 
-def process_of(tid: int) -> int:
-    """Return the process id (tgid) of the thread ``tid``, both in our pid namespace.
+def place_of(tid: int) -> str:
+    """Return the place of a thread that has a request open."""
+    return f"/proc/{tid}"
 
-    Raises:
-        OSError: ESRCH, there is no such thread.
+
+def open_in(place: str, name: str, flags: int) -> int:
+    """Open a file of /proc; return the descriptor, which the caller closes.
+
+    Args:
+        place: of a process or thread.
+        name: of the file, beneath it.
+        flags: of open(2).
     """
     try:
-        with open(f"/proc/{tid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Tgid:"):
-                    return int(line[5:])
+        return os.open(f"{place}/{name}", flags | os.O_CLOEXEC)
     except FileNotFoundError:
-        pass
-    raise OSError(ESRCH, os.strerror(ESRCH))
+        raise gone() from None
 
 
-def belongs_to(tid: int, pid: int) -> bool:
-    """Return whether ``tid`` is a thread of the process ``pid``; cheaper than ``process_of``."""
+def read_in(place: str, name: str) -> bytes:
+    """Return what a file of /proc says; arguments as ``open_in``."""
+    fd = open_in(place, name, os.O_RDONLY)
     try:
-        os.stat(f"/proc/{pid}/task/{tid}")
-    except OSError:
+        pieces = []
+        while piece := os.read(fd, _READ_SIZE):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
+
+
+def exists_in(place: str, name: str) -> bool:
+    """Return whether there is a file of /proc; arguments as ``open_in``."""
+    try:
+        os.stat(f"{place}/{name}")
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return True
 
 
-def find_mapping(pid: int, file: FileId) -> Area | None:
-    """Return where the process ``pid`` has ``file`` mapped first, None if it has not.
+def gone() -> ProcessLookupError:
+    """Return what is raised where the owner of a number has gone."""
+    return ProcessLookupError(ESRCH, os.strerror(ESRCH))
+
+
+def status_field(place: str, name: bytes) -> bytes:
+    """Return what the status of a process or thread says under ``name``, which has the colon."""
+    for line in read_in(place, "status").splitlines():
+        if line.startswith(name):
+            return line[len(name) :]
+    return b""
+
+
+def process_of(tid: int) -> int:
+    """Return the process id (tgid) of the thread ``tid``, both in our pid namespace."""
+    return int(status_field(place_of(tid), b"Tgid:"))
+
+
+def find_mapping(maps: int, file: FileId) -> Area | None:
+    """Return where an address space has ``file`` mapped first, None if it has not.
 
     Pieces that lie behind one another, in memory and in the file, count as one: a client that calls
     mprotect or madvise on a part of its mapping splits it without meaning to.
+
+    Args:
+        maps: a descriptor of its /proc/PID/maps.
     """
-    try:
-        maps = os.open(f"/proc/{pid}/maps", os.O_RDONLY)
-    except OSError:
-        return None  # the process is gone
-    try:
-        return _first_joined(_areas(maps, file, 0))
-    finally:
-        os.close(maps)
+    return _first_joined(_areas(maps, file, 0))
 
 
-def is_mapped(pid: int, file: FileId, address: int) -> bool:
-    """Return whether the process ``pid`` has ``file`` at ``address``."""
+def is_mapped(maps: int, file: FileId, address: int) -> bool:
+    """Return whether an address space has ``file`` at ``address``; ``maps`` as above."""
+    area = next(_areas(maps, file, address), None)
+    return area is not None and area.start <= address < area.end
+
+
+def is_alive(maps: int) -> bool:
+    """Return whether anybody has the address space still; ``maps`` as above.
+
+    Such a descriptor belongs to the address space that was there when it was opened, and not to
+    what its process runs later on.
+    """
+    query = bytearray(_procmap_query.size)
+    _procmap_query.pack_into(
+        query, 0, len(query), _COVERING_OR_NEXT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+    )
     try:
-        maps = os.open(f"/proc/{pid}/maps", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        area = next(_areas(maps, file, address), None)
-        return area is not None and area.start <= address < area.end
-    finally:
-        os.close(maps)
+        fcntl.ioctl(maps, PROCMAP_QUERY, query)
+    except OSError as error:
+        if error.errno == ENOTTY:  # before Linux 6.11 there is only the text
+            return os.pread(maps, 1, 0) != b""
+        if error.errno == ESRCH:
+            return False
+        if error.errno != ENOENT:
+            raise
+    return True
 
 
 def _areas(maps: int, file: FileId, address: int) -> Iterator[Area]:
@@ -124,8 +176,8 @@ def _query_areas(maps: int, file: FileId, address: int) -> Iterator[Area]:
         try:
             fcntl.ioctl(maps, PROCMAP_QUERY, query)
         except OSError as error:
-            if error.errno in {ENOENT, ESRCH}:
-                return  # nothing further up, or the process has ended
+            if error.errno == ENOENT:
+                return  # nothing further up
             raise
         _, _, _, start, end, _, _, offset, inode, major, minor, *_ = _procmap_query.unpack(query)
         if (major, minor, inode) == file:
@@ -135,8 +187,11 @@ def _query_areas(maps: int, file: FileId, address: int) -> Iterator[Area]:
 
 def parse_areas(maps: int, file: FileId) -> Iterator[Area]:
     """Yield the areas of ``file`` from the text of an open /proc/PID/maps, lowest first."""
+    os.lseek(maps, 0, os.SEEK_SET)
     with open(maps, "rb", closefd=False) as lines:
+        is_empty = True
         for line in lines:
+            is_empty = False
             span, _, offset, device, inode, *_ = line.split(None, 5)
             if int(inode) != file.inode:
                 continue
@@ -144,6 +199,8 @@ def parse_areas(maps: int, file: FileId) -> Iterator[Area]:
             if (major, minor) == file[:2]:
                 start, end = (int(part, 16) for part in span.split(b"-"))
                 yield Area(start, end, int(offset, 16))
+    if is_empty:
+        raise gone()  # an address space is never empty
 
 
 def _first_joined(areas: Iterator[Area]) -> Area | None:

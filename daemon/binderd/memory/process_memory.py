@@ -7,7 +7,10 @@ receiver's pages: the only way without an intermediate copy.  pread and pwrite o
 /proc/PID/mem take half the time for the few bytes of a command stream, but override protections.
 So a page is first used the honest way, which proves it, and the quick way from then on.
 
-A thread cannot exec or be reaped while its request is open, so its thread id is safe to use.
+A thread cannot exec or be reaped while its request is open, so its thread id is safe to use. What
+was proven was so of one program. With the program the descriptor goes, so the quick way notices an
+exec by itself; whenever a page is proven we ask. The quick way is for threads of the process that
+opened the file: only they share descriptors, and others may share memory with whom they like.
 
 Differs: a page that loses its protection after it was proven (mprotect) still works for command
 streams, where the driver would answer EFAULT; the client could have lifted the protection itself.
@@ -19,6 +22,7 @@ import ctypes
 import mmap
 import os
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from binderd.memory.files import Disposal, TakenFile, take_file
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from binderd.engine.ports import ReceiverArena
+    from binderd.memory.client_process import AddressSpace, ClientProcess
 
 # Above this no user address can lie, and file offsets end.
 _ADDRESS_END: Final = 1 << 63
@@ -56,55 +61,49 @@ _pack_two_iovecs = struct.Struct("=QQQQ").pack_into
 _scratch = bytearray(_SCRATCH_SIZE)
 
 
-class AddressSpace:
-    """An open /proc/PID/mem, shared by the threads of one process that use one file."""
-
-    __slots__ = ("fd", "pid", "threads")
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.threads = 0  # how many thread objects use it?
-        self.fd = -1
-
-    def open(self, tid: int) -> bool:
-        """Open the address space that ``tid`` has now, instead of the one it had.
-
-        Returns:
-            False if we may not, or have no descriptor left; then every address is a fault.
-        """
-        self.close()
-        try:
-            self.fd = os.open(f"/proc/{tid}/mem", os.O_RDWR)
-        except OSError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Let go of the address space."""
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1  # a reused number must never be read by mistake
-            os.close(fd)
-
-
 class ProcessMemory:
-    """The memory of one thread."""
+    """The memory of one thread.
+
+    Args:
+        pid: its process.
+        tid: its number.
+        opener: the process that opened the file if it is one of its threads, else None.
+        home: the address space in which the opener has the receive area.
+        disposal: closes what files are taken.
+    """
 
     __slots__ = (
         "_disposal",
+        "_home",
+        "_opener",
         "_read_end",
         "_read_start",
         "_space",
         "_tid",
         "_write_end",
         "_write_start",
+        "is_openers",
+        "is_settled",
         "pid",
+        "sees_area",
     )
 
-    def __init__(self, tid: int, space: AddressSpace, disposal: Disposal) -> None:
-        self.pid = space.pid
+    def __init__(
+        self,
+        pid: int,
+        tid: int,
+        opener: ClientProcess | None,
+        home: AddressSpace | None,
+        disposal: Disposal,
+    ) -> None:
+        self.pid = pid
+        self.is_openers = opener is not None
         self._disposal = disposal
         self._tid = tid
-        self._space = space
+        self._opener = opener
+        self._home = home
+        self._space: AddressSpace | None = None  # what was proven is proven of that
+        self.sees_area = self.is_settled = False
         # The pages that command streams were last read from and written to: proven, see above.
         self._read_start = self._read_end = 0
         self._write_start = self._write_end = 0
@@ -112,25 +111,26 @@ class ProcessMemory:
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""
         if self._read_start <= address and address + size <= self._read_end:
+            assert self._space is not None
             try:
-                data = os.pread(self._space.fd, size, address)
+                data = os.pread(self._space.memory, size, address)
             except OSError:
                 data = b""
             if len(data) == size:
+                self.is_settled = True
                 return data
-            self._renew()
         return self._prove_read(address, size)
 
     def write(self, address: int, data: bytes | bytearray) -> bool:
         """Store all of ``data``; False if any byte could not be stored (EFAULT)."""
         size = len(data)
         if self._write_start <= address and address + size <= self._write_end:
+            assert self._space is not None
             try:
-                if os.pwrite(self._space.fd, data, address) == size:
+                if os.pwrite(self._space.memory, data, address) == size:
                     return True
             except OSError:
                 pass
-            self._renew()
         return self._prove_write(address, data)
 
     def copy(self, address: int, size: int, arena: ReceiverArena, offset: int) -> bool:
@@ -173,7 +173,7 @@ class ProcessMemory:
         return _cut(kept, holes)
 
     def file(self, fd: int) -> TakenFile | None:
-        """Return the open file that the thread has under ``fd``, None if there is none."""
+        """Return the open file that the thread has under ``fd``; see ``take_file``."""
         return take_file(self._tid, fd, self._disposal)
 
     def nice(self) -> int:
@@ -195,9 +195,12 @@ class ProcessMemory:
         if not 0 <= address <= _ADDRESS_END - size:
             return b""
         local = _scratch if size <= _SCRATCH_SIZE else bytearray(size)
+        is_quick = self._settle()
         count = self._call(_process_vm_readv, local, address, size)
         if count <= 0:
             return b""
+        if not is_quick:
+            return bytes(local[:count])
         self._read_start = address & _PAGE_MASK
         self._read_end = -(-(address + count) & _PAGE_MASK)
         return bytes(local[:count])
@@ -211,8 +214,9 @@ class ProcessMemory:
             local[:size] = data
         else:
             local = bytearray(data)
+        is_quick = self._settle()
         count = self._call(_process_vm_writev, local, address, size)
-        if count > 0:
+        if is_quick and count > 0:
             self._write_start = address & _PAGE_MASK
             self._write_end = -(-(address + count) & _PAGE_MASK)
         return count == size
@@ -223,11 +227,26 @@ class ProcessMemory:
         _pack_two_iovecs(_iovecs, 0, address, size, local_address, size)
         return function(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0)
 
-    def _renew(self) -> None:
-        """The quick way failed: the memory is not as it was, or it is a new one, after an exec."""
-        self._read_start = self._read_end = 0
-        self._write_start = self._write_end = 0
-        self._space.open(self._tid)
+    def _settle(self) -> bool:
+        """See which address space the thread has; what was proven of another goes.
+
+        Returns:
+            Whether pages can be proven. Where that cannot be asked now they are not, and the next
+            use asks again.
+        """
+        if self.is_settled:
+            return self._space is not None
+        space: AddressSpace | None = None
+        if self._opener is not None:
+            with suppress(OSError):
+                space = self._opener.space_of(self._tid)
+        if space is None or space is not self._space:
+            self._read_start = self._read_end = 0
+            self._write_start = self._write_end = 0
+            self._space = space
+            self.sees_area = space is not None and space is self._home
+        self.is_settled = space is not None
+        return self.is_settled
 
 
 def _parts(

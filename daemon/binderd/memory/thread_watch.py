@@ -5,6 +5,7 @@ The driver never learns of a thread that ends without BINDER_THREAD_EXIT (I8); a
 because the thread's number will be somebody else's one day, and because it must not keep the
 objects of dead threads. A pidfd of a single thread (PIDFD_THREAD, Linux 6.9) becomes readable
 when the thread ends; all of them are in one epoll set, which one task of the service waits for.
+A thread has one pidfd, however many open files it uses.
 
 Nothing here may know trio.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import os
 import select
-from errno import EINVAL
+from errno import EINVAL, ESRCH
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,79 +23,114 @@ if TYPE_CHECKING:
 _PIDFD_THREAD: Final = os.O_EXCL
 
 
-class Watched(NamedTuple):
-    """A thread or a process that is watched on behalf of one open file."""
+class Ended(NamedTuple):
+    """A thread or a process that has ended, and an open file that was interested in it."""
 
     client: FileClient
     tid: int
     is_process: bool
 
 
+class Watched:
+    """A thread or a process that is watched, and on behalf of which open files."""
+
+    __slots__ = ("clients", "is_process", "pidfd", "tid")
+
+    def __init__(self, pidfd: int, tid: int, *, is_process: bool) -> None:
+        self.pidfd = pidfd
+        self.tid = tid
+        self.is_process = is_process
+        self.clients: dict[FileClient, None] = {}
+
+    def has_ended(self) -> bool:
+        """Return whether it has ended; the number may belong to somebody else then."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+
 class ThreadWatch:
     """The threads and processes whose end is of interest."""
 
-    __slots__ = ("_epoll", "_watched", "is_available", "missed")
+    __slots__ = ("_by_pidfd", "_epoll", "_threads", "is_available")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._watched: dict[int, Watched] = {}  # by pidfd
+        self._by_pidfd: dict[int, Watched] = {}
+        self._threads: dict[int, Watched] = {}  # by thread id: who has that number
         self.is_available = True  # can this kernel watch single threads?
-        self.missed = 0  # threads that could not be watched
 
     def __len__(self) -> int:
-        return len(self._watched)
+        return len(self._by_pidfd)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when a watched thread has ended."""
         return self._epoll.fileno()
 
-    def watch(self, client: FileClient, tid: int) -> int:
+    def watch(self, client: FileClient, tid: int) -> Watched | None:
         """Watch a thread, which must have a request open so that its number is its own.
 
         Returns:
-            What ``forget`` takes; -1 if the thread cannot be watched: then its objects live until
-            the file is closed, as in the driver.
+            What ``forget`` takes; None if this kernel cannot watch threads: then its objects live
+            until the file is closed, as in the driver.
+
+        Raises:
+            OSError: it cannot be watched now, for want of a descriptor or memory.
         """
         if not self.is_available:
-            return -1
-        try:
-            pidfd = os.pidfd_open(tid, _PIDFD_THREAD)
-        except OSError as error:
-            self.is_available = error.errno != EINVAL
-            self.missed += 1
-            return -1
-        return self._register(pidfd, Watched(client, tid, is_process=False))
+            return None
+        watched = self._threads.get(tid)
+        if watched is None or watched.has_ended():
+            try:
+                pidfd = os.pidfd_open(tid, _PIDFD_THREAD)
+            except OSError as error:
+                if error.errno == EINVAL:
+                    self.is_available = False
+                elif error.errno != ESRCH:
+                    raise
+                return None
+            watched = self._register(pidfd, tid, is_process=False)
+            self._threads[tid] = watched
+        watched.clients[client] = None
+        return watched
 
-    def watch_process(self, client: FileClient, pid: int) -> int:
+    def watch_process(self, client: FileClient, pid: int) -> Watched:
         """Watch a process, of which a thread has a request open; results as ``watch``."""
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            self.missed += 1
-            return -1
-        return self._register(pidfd, Watched(client, pid, is_process=True))
+        watched = self._register(os.pidfd_open(pid), pid, is_process=True)
+        watched.clients[client] = None
+        return watched
 
-    def _register(self, pidfd: int, watched: Watched) -> int:
+    def _register(self, pidfd: int, tid: int, *, is_process: bool) -> Watched:
         try:
             self._epoll.register(pidfd, select.EPOLLIN)
-        except OSError:
+        except BaseException:
             os.close(pidfd)
-            self.missed += 1
-            return -1
-        self._watched[pidfd] = watched
-        return pidfd
+            raise
+        watched = self._by_pidfd[pidfd] = Watched(pidfd, tid, is_process=is_process)
+        return watched
 
-    def forget(self, pidfd: int) -> None:
-        """Watch that one no longer; -1 is ignored."""
-        if self._watched.pop(pidfd, None) is not None:
-            os.close(pidfd)  # leaves the epoll set by itself: nobody else has this open file
+    def forget(self, client: FileClient, watched: Watched | None) -> None:
+        """An open file is not interested any longer."""
+        if watched is None or watched.pidfd < 0:
+            return
+        watched.clients.pop(client, None)
+        if not watched.clients:
+            self._close(watched)
 
-    def ended(self) -> list[Watched]:
+    def _close(self, watched: Watched) -> None:
+        del self._by_pidfd[watched.pidfd]
+        if self._threads.get(watched.tid) is watched:
+            del self._threads[watched.tid]
+        os.close(watched.pidfd)  # leaves the epoll set by itself: nobody else has this open file
+        watched.pidfd = -1
+
+    def ended(self) -> list[Ended]:
         """Return what has ended; never waits. Each must be forgotten by who watched it."""
-        return [self._watched[pidfd] for pidfd, _ in self._epoll.poll(0) if pidfd in self._watched]
+        found = [self._by_pidfd[fd] for fd, _ in self._epoll.poll(0) if fd in self._by_pidfd]
+        return [Ended(client, one.tid, one.is_process) for one in found for client in one.clients]
 
     def close(self) -> None:
         """Forget everybody."""
-        for pidfd in list(self._watched):
-            self.forget(pidfd)
+        for watched in list(self._by_pidfd.values()):
+            self._close(watched)
         self._epoll.close()

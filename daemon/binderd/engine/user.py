@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user: what all open files of one user make us keep together, and how much that may be.
+
+Who opens a file pays for what is kept for it, whoever uses it then. What one user can do must not
+use up another's share, so for each kind it is settled who pays:
+
+- Open files, threads, attachments, notices and calls under way: whoever has them asked for each.
+- Nodes, refs and buffers: the process that they are of. Others can make it have some, by sending
+  it or asking it for objects; so beyond its user's share each process is granted a few.
+- Receive areas: the receiver, at its first delivery, for as much as it mapped. So what is sent to
+  it afterwards takes nothing of its share.
+- Files on their way: both ends, and of each end's share another user gets a quarter at most: who
+  does not read what it is sent, or sends what is not read, stops that user's traffic and no other.
+
+Root is bounded by what there is, and a part of that is root's alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from binderd.engine.limits import Bound, Limits
+
+ROOT: Final = 0
+KINDS: Final = (
+    "areas",
+    "attachments",
+    "buffers",
+    "calls",
+    "files",
+    "nodes",
+    "notices",
+    "open_files",
+    "refs",
+    "threads",
+)
+_PAIR_SHARE: Final = 4  # files from one user to another: one part in so many of either's
+
+
+class Total:
+    """How many of one kind there are."""
+
+    __slots__ = ("bound", "count")
+
+    def __init__(self, bound: Bound) -> None:
+        self.bound = bound
+        self.count = 0
+
+
+class Share:
+    """How many of one kind a user has.
+
+    Args:
+        total: what everybody has, with the bounds.
+        is_root: is it root's share?
+    """
+
+    __slots__ = ("_is_root", "_most", "_total", "_total_most", "count")
+
+    def __init__(self, total: Total, *, is_root: bool) -> None:
+        self.count = 0
+        self._total = total
+        self._is_root = is_root
+        self._most = self._total_most = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Go by the total's bound as it is now; who has more than that keeps it."""
+        bound = self._total.bound
+        self._most = bound.total if self._is_root else bound.user
+        self._total_most = bound.total if self._is_root else bound.ordinary
+
+    def has_room(self, number: int) -> bool:
+        """Whether the user may have so many more."""
+        return self.count + number <= self._most and self._total.count + number <= self._total_most
+
+    def add(self, number: int) -> None:
+        """Count so many more."""
+        self.count += number
+        self._total.count += number
+
+    def remove(self, number: int) -> None:
+        """Count so many less."""
+        self.count -= number
+        self._total.count -= number
+
+
+class Totals:
+    """What all users have together."""
+
+    __slots__ = (
+        "areas",
+        "attachments",
+        "buffers",
+        "calls",
+        "files",
+        "nodes",
+        "notices",
+        "open_files",
+        "refs",
+        "threads",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self.open_files = Total(limits.open_files)
+        self.threads = Total(limits.threads)
+        self.nodes = Total(limits.nodes)
+        self.refs = Total(limits.refs)
+        self.buffers = Total(limits.buffers)
+        self.areas = Total(limits.areas)
+        self.calls = Total(limits.calls)
+        self.notices = Total(limits.notices)
+        self.files = Total(limits.files)
+        self.attachments = Total(limits.attachments)
+
+    def renew(self, limits: Limits) -> None:
+        """Go by other limits from now on."""
+        for kind in KINDS:
+            getattr(self, kind).bound = getattr(limits, kind)
+
+
+class User:
+    """What one user has.
+
+    Args:
+        number: who it is, as ``Client.payer`` has it.
+        totals: what everybody has.
+    """
+
+    __slots__ = (
+        "_files_most",
+        "areas",
+        "attachments",
+        "buffers",
+        "calls",
+        "files",
+        "files_from",
+        "files_sent",
+        "nodes",
+        "notices",
+        "number",
+        "open_files",
+        "refs",
+        "threads",
+    )
+
+    def __init__(self, number: int, totals: Totals) -> None:
+        is_root = number == ROOT
+        self.number = number
+        self.open_files = Share(totals.open_files, is_root=is_root)
+        self.threads = Share(totals.threads, is_root=is_root)
+        self.nodes = Share(totals.nodes, is_root=is_root)
+        self.refs = Share(totals.refs, is_root=is_root)
+        self.buffers = Share(totals.buffers, is_root=is_root)
+        self.areas = Share(totals.areas, is_root=is_root)  # in bytes
+        self.calls = Share(totals.calls, is_root=is_root)  # sent by it, not answered yet
+        self.notices = Share(totals.notices, is_root=is_root)
+        self.files = Share(totals.files, is_root=is_root)  # on their way to it
+        self.attachments = Share(totals.attachments, is_root=is_root)
+        self._files_most = 0
+        self.renew(totals)
+        self.files_sent = 0  # by it, on their way
+        self.files_from: dict[User, int] = {}  # on their way to it, by sender
+
+    def renew(self, totals: Totals) -> None:
+        """Go by the bounds as they are now."""
+        for kind in KINDS:
+            getattr(self, kind).renew()
+        bound = totals.files.bound
+        self._files_most = bound.total if self.number == ROOT else bound.user
+
+    def may_send_file(self, receiver: User) -> bool:
+        """Whether one more file of this user may be on its way to another, or the same."""
+        if not receiver.files.has_room(1) or self.files_sent >= self._files_most:
+            return False
+        if self is receiver:
+            return True
+        most = min(self._files_most, receiver._files_most) // _PAIR_SHARE
+        return receiver.files_from.get(self, 0) < max(most, 1)
+
+    def send_file(self, receiver: User) -> None:
+        """Count one that is on its way now."""
+        self.files_sent += 1
+        receiver.files.add(1)
+        receiver.files_from[self] = receiver.files_from.get(self, 0) + 1
+
+    def files_arrived(self, receiver: User, number: int) -> None:
+        """Count so many less, which this user has sent."""
+        self.files_sent -= number
+        receiver.files.remove(number)
+        left = receiver.files_from[self] - number
+        if left:
+            receiver.files_from[self] = left
+        else:
+            del receiver.files_from[self]
+
+    def counts(self) -> dict[str, int]:
+        """Return how much the user has of each kind."""
+        return {
+            "areas": self.areas.count,
+            "attachments": self.attachments.count,
+            "buffers": self.buffers.count,
+            "calls": self.calls.count,
+            "files": self.files.count,
+            "files_sent": self.files_sent,
+            "nodes": self.nodes.count,
+            "notices": self.notices.count,
+            "open_files": self.open_files.count,
+            "refs": self.refs.count,
+            "threads": self.threads.count,
+        }
+
+
+class Users:
+    """Everybody who has anything."""
+
+    __slots__ = ("_by_number", "_totals")
+
+    def __init__(self, limits: Limits) -> None:
+        self._totals = Totals(limits)
+        self._by_number: dict[int, User] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def find(self, number: int) -> User:
+        """Return a user, who may have nothing so far: then ``settle`` forgets it."""
+        user = self._by_number.get(number)
+        if user is None:
+            user = self._by_number[number] = User(number, self._totals)
+        return user
+
+    def renew(self, limits: Limits) -> None:
+        """Go by other limits from now on; who has more than they allow keeps it."""
+        self._totals.renew(limits)
+        for user in self._by_number.values():
+            user.renew(self._totals)
+
+    def settle(self, user: User) -> None:
+        """Forget a user who has nothing any more."""
+        if not user.open_files.count and not user.files_sent:
+            self._by_number.pop(user.number, None)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that has device files open: its place in /proc, and its memory.
+
+All open files of one process share what is here, so that a client with many files costs few
+descriptors: one of /proc/PID, which stands for this very process whoever gets its number later, and
+one each of /proc/PID/mem and /proc/PID/maps. These two belong to the program that the process ran
+when they were opened: once that is gone, by exec or in the end, they say so, also if the number
+lives on. None of the three needs the process' first thread to be alive.
+
+Nothing here may know binder, or what the memory is used for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from binderd.memory.proc import exists_in, is_alive, open_in, place_of, process_of
+
+_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY
+
+
+class AddressSpace:
+    """The memory of a program that a process runs.
+
+    Args:
+        pid: the process.
+        tid: one of its threads, which must have a request open.
+
+    Raises:
+        OSError: the memory cannot be had now.
+    """
+
+    __slots__ = ("_holders", "maps", "memory")
+
+    def __init__(self, pid: int, tid: int) -> None:
+        self._holders = 1
+        self.memory = _open_memory(pid, tid)  # -1: not the process' any more
+        try:
+            self.maps = _open_maps(pid, tid)
+        except BaseException:
+            os.close(self.memory)
+            raise
+
+    def is_alive(self) -> bool:
+        """Return whether the program is still there."""
+        return self.maps >= 0 and is_alive(self.maps)
+
+    def hold(self) -> AddressSpace:
+        """Have ``maps`` stay open until one more ``release``; return the address space."""
+        self._holders += 1
+        return self
+
+    def release(self) -> None:
+        """Undo a ``hold``."""
+        self._holders -= 1
+        if not self._holders:
+            maps, self.maps = self.maps, -1
+            os.close(maps)
+
+    def abandon(self) -> None:
+        """It is not what the process runs any more: read and write no more."""
+        memory, self.memory = self.memory, -1  # a reused number must never be read by mistake
+        os.close(memory)
+        self.release()
+
+
+def _open_memory(pid: int, tid: int) -> int:
+    """Open the memory of the program that a thread runs.
+
+    Through the first thread where that lives, so that the name of what we have open is of somebody
+    for as long as it is of any use: the watchdog goes by it.
+    """
+    try:
+        return open_in(place_of(pid), "mem", os.O_RDWR)
+    except ProcessLookupError:
+        return open_in(place_of(tid), "mem", os.O_RDWR)
+
+
+def _open_maps(pid: int, tid: int) -> int:
+    """Open the mapping table of the program that a thread runs.
+
+    The text of the table (before Linux 6.11) can be had only as long as the thread lives through
+    which it was opened. The first one outlives the others, but if it has ended it has no table.
+    """
+    maps = open_in(place_of(pid), "maps", os.O_RDONLY)
+    try:
+        if is_alive(maps):
+            return maps
+    except BaseException:
+        os.close(maps)
+        raise
+    os.close(maps)
+    return open_in(place_of(tid), "maps", os.O_RDONLY)
+
+
+class ClientProcess:
+    """A process as all its open files see it.
+
+    Args:
+        pid: its number, in our pid namespace.
+        tid: one of its threads, which must have a request open.
+
+    Raises:
+        OSError: it cannot be reached now.
+    """
+
+    __slots__ = ("_directory", "files", "pid", "place", "space")
+
+    def __init__(self, pid: int, tid: int) -> None:
+        self.pid = pid
+        self.files = 0  # open ones of its
+        self._directory = open_in(place_of(pid), "", _DIRECTORY)
+        self.place = f"/proc/self/fd/{self._directory}"
+        try:
+            self.space = AddressSpace(pid, tid)
+        except BaseException:
+            os.close(self._directory)
+            raise
+
+    def has(self, tid: int) -> bool:
+        """Return whether a thread is one of the process'.
+
+        Raises:
+            OSError: it could not be asked.
+        """
+        return exists_in(self.place, f"task/{tid}")
+
+    def space_of(self, tid: int) -> AddressSpace:
+        """Return the address space that a thread of the process, which has a request open, has.
+
+        Raises:
+            OSError: it could not be asked; then nothing has changed.
+        """
+        if not self.space.is_alive():
+            space = AddressSpace(self.pid, tid)
+            self.space.abandon()
+            self.space = space
+        return self.space
+
+    def close(self) -> None:
+        """The last of its files is closed."""
+        self.space.abandon()
+        os.close(self._directory)
+
+
+class ClientProcesses:
+    """The processes that have device files open."""
+
+    __slots__ = ("_by_pid",)
+
+    def __init__(self) -> None:
+        self._by_pid: dict[int, ClientProcess] = {}  # who had that number last
+
+    def join(self, tid: int) -> ClientProcess:
+        """Return the process of a thread that opens a file; ``leave`` undoes it.
+
+        Raises:
+            OSError: it cannot be reached now.
+        """
+        pid = process_of(tid)
+        process = self._by_pid.get(pid)
+        if process is None or not process.has(tid):
+            process = self._by_pid[pid] = ClientProcess(pid, tid)
+        else:
+            process.space_of(tid)
+        process.files += 1
+        return process
+
+    def leave(self, process: ClientProcess) -> None:
+        """One of the process' files is closed."""
+        process.files -= 1
+        if process.files:
+            return
+        if self._by_pid.get(process.pid) is process:
+            del self._by_pid[process.pid]
+        process.close()
