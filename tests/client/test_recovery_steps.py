@@ -12,8 +12,10 @@ import pytest
 from binderclient import recovery
 from binderclient.deaths import Obituary
 from binderclient.errors import DeadObject, DeviceError, DeviceGone, RemoteException
+from binderclient.objects import Proxy, Service
 from binderclient.parcel import Parcel
 from binderclient.recovery import Recovery, pauses
+from binderclient.servicemanager import ServiceManagerService, formats
 from client.drivers import PATIENCE
 from client.recovery_world import eventually
 
@@ -226,3 +228,23 @@ def test_closing_ends_the_thread_wherever_it_is(world: FakeWorld) -> None:
             eventually(lambda: world.attempts > 4)
         kept.close()
         eventually(lambda: not any(t.name == "binder-recovery" for t in threading.enumerate()))
+
+
+def test_a_service_whose_death_is_not_told_yet_is_not_handed_out() -> None:
+    """Between the end of a session and the telling of its deaths, the next one may ask."""
+    manager = ServiceManagerService()
+    dead: Any = Proxy(7, SimpleNamespace())
+    manager._services.update(dead=dead, living=Service())
+    dead.dead = True
+    with ask(manager, formats.LIST_SERVICES, formats.list_request()) as reply:
+        assert formats.read_list_reply(reply) == ["living"]
+    with ask(manager, formats.CHECK_SERVICE, formats.name_request("dead")) as reply:
+        assert formats.read_binder_reply(reply) is None
+
+
+def ask(manager: ServiceManagerService, code: int, request: Parcel) -> Parcel:
+    reply = Parcel()
+    request.position = 0
+    manager.on_transact(code, request, reply, 0)
+    reply.position = 0
+    return reply
