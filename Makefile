@@ -29,8 +29,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload demo run test test-vm fuzz-vm vm parity check bench bench-descriptors clean packages \
-	vm-packages fuse
+.PHONY: help setup compile preload demo run test test-vm fuzz-vm soak-restarts vm parity check bench \
+	bench-descriptors clean packages vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -90,6 +90,9 @@ fuzz-vm: export CASES ?= 500
 fuzz-vm: export SEED ?= 1
 fuzz-vm: vm-packages packages $(STAMP) ## CASES=500 random scripts, from SEED=1 on, here and there
 	PYTHONPATH=tests $(BIN)/python -m oracle --cases "$$CASES" --seed "$$SEED" $(ARGS)
+
+soak-restarts: fuse packages $(STAMP) ## a hundred restarts of the daemon below its clients
+	BINDERD_RESTARTS=100 $(PYTEST) tests/client -k many_restarts $(ARGS)
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)

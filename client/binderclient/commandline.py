@@ -391,18 +391,31 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
     parser = tool.Parser(
         prog=tool.program_name(),
         description="Serves the service manager of a binder device in the foreground, until "
-        "SIGTERM or SIGINT. Says on stderr, and through $NOTIFY_SOCKET, when it is ready.",
+        "SIGTERM or SIGINT. Says on stderr, and through $NOTIFY_SOCKET, when it is ready. When the "
+        "daemon goes it waits for the device to come back, and serves again.",
     )
     parser.add_argument(
         "--device", metavar="PATH", type=tool.path, default=DEFAULT_PATH, help="%(default)s"
     )
-    return tool.guarded(lambda: _serve_manager(parser.parse_args(arguments).device))
+    parser.add_argument(
+        "--no-reconnect",
+        action="store_true",
+        help="end with status 1 when the daemon goes, for a supervisor that starts this again",
+    )
+
+    def act() -> int:
+        chosen = parser.parse_args(arguments)
+        return _serve_manager(chosen.device, reconnect=not chosen.no_reconnect)
+
+    return tool.guarded(act)
 
 
-def _serve_manager(path: str) -> int:
+def _serve_manager(path: str, *, reconnect: bool) -> int:
     logging.basicConfig(stream=sys.stderr, format="servicemanager: %(message)s")
-    with Device(path, max_threads=0) as device:
+    with Device(path, max_threads=0, reconnect=reconnect) as device:
         device.become_context_manager(ServiceManagerService())
+        device.on_gone(lambda _device: notify(f"STATUS=Waiting for {path} to come back"))
+        device.on_back(lambda _device: notify(f"STATUS=Serving {path}"))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: device.stop())
         tool.say(f"servicemanager: ready on {path}")

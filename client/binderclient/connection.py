@@ -26,7 +26,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
-from binderclient.deaths import DeathRegistry, Obituary
+from binderclient.deaths import DeathRegistry, Mortal, Obituary
 from binderclient.errors import (
     DeadObject,
     FailedTransaction,
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from binderwire.codec import Buffer
     from binderwire.commands import Item
 
-_P = TypeVar("_P")
+_P = TypeVar("_P", bound=Mortal)
 
 _NO_REPLY: Final = {
     BR_DEAD_REPLY: DeadObject,
@@ -176,6 +176,18 @@ class Connection(Generic[_P]):
         """
         self._free.append(address)
 
+    def lost(self) -> list[Event]:
+        """Handle the end of the driver: every proxy is dead, no local object is needed.
+
+        Returns:
+            ``Obituary`` and ``Unreferenced`` events.
+        """
+        for proxy in self.handles.living():
+            proxy.dead = True
+        events: list[Event] = list(self.deaths.all_dead())
+        events += map(Unreferenced, self.nodes.clear())
+        return events
+
     def release_dropped(self, out: bytearray) -> None:
         """Append what ``free_buffer`` and the finalizers of proxies have left to be done."""
         while self._free:
@@ -244,6 +256,17 @@ class ThreadState:
     def proxy(self, handle: int) -> Any:  # noqa: ANN401 - Connection's type of proxy
         """Return the proxy of ``handle``; what a new one queues must be written at once."""
         return self._connection.handles.proxy(handle, self._out)
+
+    def found_vacant(self) -> None:
+        """Handle that nobody is context manager: the proxy of handle 0 is of none, or a dead one.
+
+        The driver ignores references on a handle 0 that leads nowhere, so the next manager needs a
+        new proxy.  One that is linked to its death stays until BR_DEAD_BINDER comes.
+        """
+        proxy = self._connection.handles.find(0)
+        if proxy is not None and not self._connection.deaths.watches(proxy):
+            proxy.dead = True
+            self._connection.handles.disown(proxy, 0, self._out)
 
     def link_to_death(self, proxy: Any, callback: Callable[[Any], object]) -> None:  # noqa: ANN401
         """See ``DeathRegistry.link``."""

@@ -6,14 +6,15 @@ that is never used twice.  The driver allows one registration per handle and ign
 (behaviours E7), so that between BC_CLEAR_DEATH_NOTIFICATION and its DONE new callbacks have to
 wait.  A registration keeps its proxy alive: a callback comes even if the caller keeps nothing.
 
-No locks here, and callbacks are returned, never called: whoever shares a registry between threads
-serialises the calls and runs the callbacks afterwards.
+No locks here, and the registry returns callbacks and never calls them: whoever shares it between
+threads serialises the calls and runs ``Obituary.tell`` afterwards.
 """
 
 from __future__ import annotations
 
+import logging
 import struct
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from binderclient.errors import DeadObject
 from binderwire.binder_abi import (
@@ -26,6 +27,9 @@ from binderwire.commands import append
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_log: Final = logging.getLogger("binderclient")
 
 
 class Mortal(Protocol):
@@ -43,6 +47,14 @@ class Obituary:
     def __init__(self, proxy: Any, callbacks: list[Callable[[Any], object]]) -> None:  # noqa: ANN401
         self.proxy = proxy
         self.callbacks = callbacks
+
+    def tell(self) -> None:
+        """Call all callbacks; what they raise is logged.  Hold no lock."""
+        for callback in self.callbacks:
+            try:
+                callback(self.proxy)
+            except Exception:
+                _log.exception("a death callback failed")
 
 
 class _Watch:
@@ -120,6 +132,21 @@ class DeathRegistry:
         del self._by_proxy[id(watch.proxy)]
         if watch.callbacks:
             self._request(watch.proxy, out).callbacks = watch.callbacks
+
+    def all_dead(self) -> list[Obituary]:
+        """Handle the end of the driver: take all registrations back.
+
+        Returns:
+            What to tell whom, of deaths that were not reported before.
+        """
+        watches = list(self._by_cookie.values())
+        self._by_cookie.clear()
+        self._by_proxy.clear()
+        return [Obituary(watch.proxy, watch.callbacks) for watch in watches if watch.callbacks]
+
+    def watches(self, proxy: Mortal) -> bool:
+        """Is there a registration for ``proxy``?"""
+        return id(proxy) in self._by_proxy
 
     def _request(self, proxy: Mortal, out: bytearray) -> _Watch:
         self._last_cookie += 1

@@ -68,6 +68,10 @@ class Deliveries:
         self._parts: dict[int, list[int]] = {}  # numbers, by the delivery that they belong to
         self._failed: set[int] = set()
 
+    def fileno(self) -> int:
+        """Return the number of our end; it hangs up when the driver is gone."""
+        return self._end.fileno()
+
     def take(self) -> None:
         """Take all that is there, and tell the device about it."""
         with self._lock:

@@ -16,10 +16,11 @@ import errno
 import mmap
 import os
 import stat
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from binderclient import deliveries
-from binderclient.errors import DeviceError, ProtocolError
+from binderclient.errors import DeviceError, DeviceGone, ProtocolError
 from binderclient.extension import lacks_mmap, map_area
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
@@ -44,8 +45,12 @@ _ioctl: Final = _libc.ioctl
 _ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _ioctl.restype = ctypes.c_int
 
-# What a FUSE client sees once the daemon behind a file is gone.
-_GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV, errno.EIO})
+# What a FUSE client sees once the daemon behind a file is gone: in a call that it was in, in later
+# ones, and where it ended before it was ready; a CUSE device is removed.  Not EIO: that one request
+# failed, by a fault of the daemon's, and the next one may succeed.
+_GONE: Final = frozenset(
+    {errno.ECONNABORTED, errno.ENOTCONN, errno.ECONNREFUSED, errno.ENODEV, errno.ENXIO}
+)
 
 # What to do about an open that fails.
 _OPEN_HINTS: Final = {
@@ -65,15 +70,25 @@ class Driver:
 
     Raises:
         DeviceError: it cannot be opened or mapped, or is no binder device of protocol 8.
+
+    ``close`` may come while other threads are in ioctls, and the number of the file must not mean
+    another file to them.  So every use of it is between ``enter`` and ``leave``, and the number is
+    free again when the last thread has left.
     """
 
     def __init__(self, path: str, map_size: int) -> None:
         self.path = path
+        self.on_gone: Callable[[], None] = lambda: None  # called by whichever thread notices
+        self.gone = False
+        # Appending to a deque is atomic: no lock, also in a signal handler.
+        self._inside: deque[None] = deque()
+        self._retired: deque[int] = deque()
         self.fd = self._open()
+        self._unclosed = deque([self.fd])
         self._is_cuse = False  # a CUSE device, as far as is known
         try:
             self._check_version()
-            self._mapping = self._map(map_size)
+            self._mapping: mmap.mmap | None = self._map(map_size)
         except BaseException:
             os.close(self.fd)
             raise
@@ -128,18 +143,42 @@ class Driver:
             OSError: it failed; DeviceError if the driver is gone.
         """
         area = (ctypes.c_char * len(argument)).from_buffer(argument)
-        while _ioctl(self.fd, request, ctypes.addressof(area)) < 0:
-            number = ctypes.get_errno()
-            if number != errno.EINTR:
-                self.check_gone(number)
-                raise OSError(number, os.strerror(number), self.path)
+        self.enter()
+        try:
+            number = errno.EINTR
+            while number == errno.EINTR:
+                failed = _ioctl(self.fd, request, ctypes.addressof(area)) < 0
+                number = ctypes.get_errno() if failed else 0
+        finally:
+            self.leave()
+        if number:
+            self.check_gone(number)
+            raise OSError(number, os.strerror(number), self.path)
 
     def check_gone(self, number: int) -> None:
-        """Raise DeviceError if that errno means that nothing can be done here any more."""
+        """Raise if that errno means that nothing can be done here any more.
+
+        Raises:
+            DeviceGone: the driver is gone; ``on_gone`` was called.
+            DeviceError: the file was closed.
+        """
         if number in _GONE:
-            raise DeviceError(number, "the driver behind it is gone", self.path)
+            self.gone = True
+            self.on_gone()
+            raise self.gone_error(number)
+        if self.gone:
+            raise self.gone_error()
         if number == errno.EBADF or self.fd < 0:
-            raise DeviceError(number, "it was closed", self.path)
+            raise DeviceError(errno.EBADF, "it was closed", self.path)
+
+    def gone_error(self, number: int = errno.ENOTCONN) -> DeviceGone:
+        """Return the exception that says so."""
+        return DeviceGone(number, "the driver behind it is gone", self.path)
+
+    def probe(self) -> None:
+        """Notice that the driver is gone, if it is; never raises."""
+        with contextlib.suppress(OSError):
+            self.control(BINDER_VERSION, bytearray(4))
 
     def set_max_threads(self, count: int) -> None:
         """Say how many threads the driver may ask for (BINDER_SET_MAX_THREADS)."""
@@ -175,7 +214,10 @@ class Driver:
 
         Raises:
             ProtocolError: they are not inside of the mapping.
+            DeviceError: the driver went meanwhile, or the file was closed.
         """
+        if self.fd < 0:
+            self.check_gone(errno.EBADF)
         start = address - self._base
         if not 0 <= start <= start + size <= len(self._pages):
             raise ProtocolError(f"a buffer at {address:#x} outside of the mapping")
@@ -189,11 +231,30 @@ class Driver:
         Closing any descriptor of the device is a flush, and that is what a flush does
         (behaviours I4). CUSE tells nobody of it, so there it takes an ioctl.
         """
-        with contextlib.suppress(OSError):
-            if self._is_cuse:
-                self.control(BINDERD_FLUSH, bytearray(1))
-            else:
-                os.close(os.dup(self.fd))
+        self.enter()
+        try:
+            with contextlib.suppress(OSError):
+                if self._is_cuse:
+                    self.control(BINDERD_FLUSH, bytearray(1))
+                else:
+                    os.close(os.dup(self.fd))
+        finally:
+            self.leave()
+
+    @property
+    def lifeline(self) -> int:
+        """A descriptor that hangs up when the driver ends; -1 if there is none."""
+        return self._deliveries.fileno() if self._deliveries is not None else -1
+
+    def enter(self) -> None:
+        """Begin to use ``fd``."""
+        self._inside.append(None)
+
+    def leave(self) -> None:
+        """End what ``enter`` began."""
+        self._inside.pop()
+        if self._retired and not self._inside:
+            self._close_retired()
 
     def close(self) -> None:
         """Close the file and unmap its pages; idempotent.
@@ -201,16 +262,44 @@ class Driver:
         Pages that a caller still looks at stay mapped until it is done; they, too, keep the
         process known to the driver (behaviours N12).
         """
-        if self.fd < 0:
+        try:
+            number = self._unclosed.popleft()
+        except IndexError:
             return
-        number, self.fd = self.fd, -1
-        with contextlib.suppress(OSError):  # a driver that is gone; the file is closed anyway
-            os.close(number)
-        if self._deliveries is not None:
-            self._deliveries.close()
+        self.fd = -1
+        if self._inside:
+            self._put_aside(number)
+        self._retired.append(number)
+        if not self._inside:
+            self._close_retired()
+        # Somebody may look at parts of them; then the last one who does unmaps them.
+        pages, self._pages = self._pages, memoryview(b"")
+        mapping, self._mapping = self._mapping, None
         with contextlib.suppress(BufferError):
-            self._pages.release()
-            self._mapping.close()
+            pages.release()
+            if mapping is not None:
+                mapping.close()
+
+    def forget(self) -> None:
+        """For a forked child: close its copy, whichever of the parent's threads were inside."""
+        self._inside.clear()
+        self.close()
+
+    @staticmethod
+    def _put_aside(number: int) -> None:
+        """Close the device, but keep its number from becoming that of another file."""
+        with contextlib.suppress(OSError):  # without a free number: it will be closed later
+            stand_in = os.eventfd(0)  # knows no ioctl
+            os.dup2(stand_in, number, inheritable=False)
+            os.close(stand_in)
+
+    def _close_retired(self) -> None:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            number = self._retired.popleft()
+            with contextlib.suppress(OSError):  # a driver that is gone; the file is closed anyway
+                os.close(number)
+            if self._deliveries is not None:
+                self._deliveries.close()
 
 
 class WriteRead:
@@ -248,13 +337,17 @@ class WriteRead:
         it says no.  An exception from a signal handler passes through.  It also goes in again after
         descriptors were taken that binderd has sent.
         """
-        while _ioctl(driver.fd, BINDER_WRITE_READ, self._record_address) < 0:
-            number = ctypes.get_errno()
-            if number == BINDERD_ERRNO:
-                driver.take_deliveries()
-            elif number != errno.EINTR or not go_on():
-                return number
-        return 0
+        driver.enter()
+        try:
+            while _ioctl(driver.fd, BINDER_WRITE_READ, self._record_address) < 0:
+                number = ctypes.get_errno()
+                if number == BINDERD_ERRNO:
+                    driver.take_deliveries()
+                elif number != errno.EINTR or not go_on():
+                    return number
+            return 0
+        finally:
+            driver.leave()
 
     @property
     def write_consumed(self) -> int:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong, as exceptions.
 
-Three families, never mixed: what the driver answers in the BR_ stream (``DeadObject`` and its
-like), what the other process answers in the payload (``RemoteException``), and what this process
-did wrong or lost itself (``ParcelError``, ``MisuseError``, ``DeviceError``).  This file must not
-know parcels or connections.
+Three families: what the driver answers in the BR_ stream (``DeadObject`` and its like), what the
+other process answers in the payload (``RemoteException``), and what this process did wrong or lost
+itself (``ParcelError``, ``MisuseError``, ``DeviceError``).  ``DeviceGone`` is in the first and in
+the third: with its device an object is dead.  This file must not know parcels or connections.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class MisuseError(BinderError, RuntimeError):
 
 
 class DeviceError(BinderError, OSError):
-    """The device file cannot be used: missing, closed, lost its driver, inherited by fork.
+    """The device file cannot be used: missing, closed, inherited by fork.
 
     Args:
         number: the errno.
@@ -124,6 +124,14 @@ class DeviceError(BinderError, OSError):
 
     def __init__(self, number: int, message: str, path: str) -> None:
         OSError.__init__(self, number, f"{message} ({os.strerror(number)})", path)
+
+
+class DeviceGone(DeviceError, DeadObject):
+    """The driver behind an open device file is gone, and everything that was had through it.
+
+    Its objects are dead, so this is a ``DeadObject`` as well.  ``errno`` is ECONNABORTED for a call
+    that was under way, which may or may not have been handled, and ENOTCONN for one that was not.
+    """
 
 
 class CallAbandoned(BinderError):

@@ -78,6 +78,16 @@ class HandleTable(Generic[_P]):
         reference = self._proxies.get(handle)
         return reference is not None and reference() is proxy
 
+    def find(self, handle: int) -> _P | None:
+        """Return the proxy of ``handle`` if there is one in use."""
+        reference = self._proxies.get(handle)
+        return reference() if reference is not None else None
+
+    def living(self) -> list[_P]:
+        """Return all proxies that are in use."""
+        found = [reference() for reference in list(self._proxies.values())]
+        return [proxy for proxy in found if proxy is not None]
+
     def disown(self, proxy: _P, handle: int, out: bytearray) -> None:
         """Release the reference of a proxy that is still alive, because its object is dead."""
         reference = self._proxies.get(handle)

@@ -83,6 +83,13 @@ class NodeTable:
         """
         return self._change(number, strong=-(not weak), weak=-weak)
 
+    def clear(self) -> list[Service]:
+        """Forget all objects, because the driver is gone; let go of them outside of any lock."""
+        kept = [node.service for node in self._nodes.values()]
+        self._nodes.clear()
+        self._numbers.clear()
+        return kept
+
     def _enter(self, number: int, service: Service) -> None:
         self._nodes[number] = _Node(service)
         self._numbers[id(service)] = number

@@ -269,7 +269,7 @@ class Proxy(RemoteObject):
             For a one-way call an empty parcel.
 
         Raises:
-            DeadObject: the object's process is gone.
+            DeadObject: the object's process is gone; DeviceGone, the whole driver is.
             FailedTransaction: the driver refused, for example a request that is too large.
             FrozenObject: the object's process is frozen.
             RemoteException: the object answered with a bare status.
@@ -294,9 +294,10 @@ class Proxy(RemoteObject):
         """Have ``callback(proxy)`` called once when the object's process is gone.
 
         It runs in a thread that serves: start the thread pool.  The link keeps the proxy alive.
+        When the driver goes it runs in a thread of its own.
 
         Raises:
-            DeadObject: that is known already.
+            DeadObject: that is known already; ``callback`` will not be called.
         """
         self.device.link_to_death(self, callback)
 

@@ -41,10 +41,12 @@ from binderclient.blocking import (
     Device,
     Ticket,
 )
-from binderclient.errors import DeadObject, RemoteException
+from binderclient.errors import DeadObject, DeviceGone, RemoteException
 from binderclient.objects import Caller, RemoteObject, Service, call_flags, dispatch, set_caller
 from binderclient.parcel import Parcel
+from binderclient.recovery import pauses
 from binderclient.servicemanager import ServiceNotFound, formats
+from binderclient.servicemanager.client import Offer
 from binderwire.binder_abi import TF_ONE_WAY
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from binderclient.connection import Delivery
     from binderclient.objects import IBinder
+    from binderclient.session import Session
 
 DEFAULT_MAX_CALLS: Final = 16
 _UNREGISTER_SECONDS: Final = 1.0
@@ -65,18 +68,19 @@ async def open_device(
     map_size: int = DEFAULT_MAP_SIZE,
     max_threads: int = DEFAULT_MAX_THREADS,
     max_calls: int = DEFAULT_MAX_CALLS,
+    reconnect: bool = False,
 ) -> AsyncIterator[AsyncDevice]:
     """Open a binder device; at the end of the ``async with`` block it is closed.
 
     Args:
-        path, map_size: see ``Device``.
+        path, map_size, reconnect: see ``Device``.
         max_threads: how many incoming calls may be in the hands of tasks at a time, less one.
         max_calls: how many outgoing calls may be in the air at a time; more of them wait.
 
     Raises:
         DeviceError: the device cannot be used.
     """
-    device = AsyncDevice(path, map_size, max_threads, max_calls)
+    device = AsyncDevice(path, map_size, max_threads, max_calls, reconnect=reconnect)
     failure: Exception | None = None
     async with trio.open_nursery() as handlers:
         device.handlers = handlers
@@ -95,14 +99,17 @@ class AsyncProxy(RemoteObject):
 
     device: AsyncDevice
 
+    def __init__(self, handle: int, device: AsyncDevice, session: Session) -> None:
+        super().__init__(handle, device)
+        self.session = session
+
     async def call(
         self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
     ) -> Parcel:
         """Call the object; see ``Proxy.call`` for arguments, return and exceptions."""
         request = Parcel() if data is None else data
-        return await self.device.transact(
-            self.handle, code, request, call_flags(oneway=oneway, clear=clear)
-        )
+        flags = call_flags(oneway=oneway, clear=clear)
+        return await self.device.transact(self.session, self.handle, code, request, flags)
 
     async def ping(self) -> None:
         """Return if the object answers; raises like ``call``."""
@@ -114,7 +121,7 @@ class AsyncProxy(RemoteObject):
             return reply.read_string16() or ""
 
     async def wait_dead(self) -> None:
-        """Return when the object's process is gone.  The device must serve."""
+        """Return when the object's process is gone, or the driver.  The device must serve."""
         died = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
@@ -143,18 +150,27 @@ class AsyncDevice:
         map_size: int,
         max_threads: int,
         max_calls: int,
+        *,
+        reconnect: bool,
     ) -> None:
         self.handlers: trio.Nursery | None = None  # where tasks handle incoming calls
         self._token = trio.lowlevel.current_trio_token()
         self._calls = trio.CapacityLimiter(max_calls)
         self._closing = False
+        self._changed = trio.Event()  # the device has gone or is back, since somebody waits
         self._device = Device(
             path,
             map_size=map_size,
             max_threads=max_threads,
-            make_proxy=lambda handle: AsyncProxy(handle, self),
+            reconnect=reconnect,
+            make_proxy=self._make_proxy,
             run_handler=self._hand_over,
         )
+        self.on_gone(AsyncDevice._change)
+        self.on_back(AsyncDevice._change)
+
+    def _make_proxy(self, handle: int, session: Session) -> AsyncProxy:
+        return AsyncProxy(handle, self, session)
 
     @property
     def context_manager(self) -> AsyncProxy:
@@ -178,15 +194,17 @@ class AsyncDevice:
 
     # Outgoing calls
 
-    async def transact(self, handle: int, code: int, data: Parcel, flags: int) -> Parcel:
+    async def transact(
+        self, session: Session, handle: int, code: int, data: Parcel, flags: int
+    ) -> Parcel:
         """Send a transaction and wait for its reply; ``AsyncProxy.call`` is the way to use it."""
         home = _current_home.get()
         if home is not None and home.is_free:
-            return await home.transact(self._device, self._token, handle, code, data, flags)
+            return await home.transact(session, self._token, handle, code, data, flags)
         ticket = Ticket()
         try:
             return await trio.to_thread.run_sync(
-                self._device.transact,
+                session.transact,
                 handle,
                 code,
                 data,
@@ -197,16 +215,67 @@ class AsyncDevice:
             )
         except trio.Cancelled:
             ticket.cancelled = True
-            self._device.wake_all()  # so that the waiting thread looks at its ticket
+            session.wake_all()  # so that the waiting thread looks at its ticket
             raise
 
     async def link(self, proxy: AsyncProxy, callback: Callable[[RemoteObject], object]) -> None:
         """Have ``callback`` called, in another thread, when the object's process is gone."""
-        await trio.to_thread.run_sync(self._device.link_to_death, proxy, callback)
+        await trio.to_thread.run_sync(proxy.session.link_to_death, proxy, callback)
 
     async def unlink(self, proxy: AsyncProxy, callback: Callable[[RemoteObject], object]) -> bool:
         """Take back ``link``."""
-        return await trio.to_thread.run_sync(self._device.unlink_to_death, proxy, callback)
+        return await trio.to_thread.run_sync(proxy.session.unlink_to_death, proxy, callback)
+
+    # When the driver goes
+
+    @property
+    def gone(self) -> bool:
+        """See ``Device.gone``."""
+        return self._device.gone
+
+    @property
+    def reconnects(self) -> bool:
+        """Does it come back by itself?"""
+        return self._device.recovery.reconnect
+
+    def on_gone(self, callback: Callable[[AsyncDevice], object]) -> None:
+        """Have ``callback(device)`` called in the trio thread each time the driver goes."""
+        self._device.on_gone(lambda _device: self.run_soon(callback))
+
+    def on_back(self, callback: Callable[[AsyncDevice], object]) -> None:
+        """Have ``callback(device)`` called in the trio thread each time the device is back."""
+        self._device.on_back(lambda _device: self.run_soon(callback))
+
+    async def wait_gone(self) -> None:
+        """Return when the driver is gone; at once if it is now."""
+        await trio.lowlevel.checkpoint()
+        while not self.gone:
+            await self._changed.wait()
+
+    async def wait_back(self) -> None:
+        """Return when the device can be used; at once if nothing is wrong.
+
+        Raises:
+            DeviceGone: the driver is gone and will not be back.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.gone:
+            if not self.reconnects:
+                raise self._device.session.driver.gone_error()
+            await self._changed.wait()
+
+    def offering(self, name: str, offer: Offer) -> contextlib.AbstractContextManager[None]:
+        """See ``Recovery.offering``."""
+        return self._device.recovery.offering(name, offer)
+
+    def run_soon(self, callback: Callable[[AsyncDevice], object]) -> None:
+        """Have ``callback(device)`` called in the trio thread, from whichever thread this is."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(callback, self)
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     # Incoming calls
 
@@ -281,7 +350,7 @@ class _Home:
 
     async def transact(
         self,
-        device: Device,
+        session: Session,
         token: trio.lowlevel.TrioToken,
         handle: int,
         code: int,
@@ -295,7 +364,7 @@ class _Home:
 
         def job() -> None:
             try:
-                outcome.append(device.transact(handle, code, data, flags))
+                outcome.append(session.transact(handle, code, data, flags))
             except BaseException as error:
                 outcome.append(error)
             token.run_sync_soon(over.set)
@@ -343,7 +412,8 @@ class AsyncServiceManager:
         """Offer ``service``; see ``ServiceManager.add``.  Starts to serve."""
         self._device.start_serving()
         request = formats.add_request(name, service)
-        formats.read_empty_reply(await self._call(formats.ADD_SERVICE, request))
+        with self._device.offering(name, Offer(name, service)):
+            formats.read_empty_reply(await self._call(formats.ADD_SERVICE, request))
 
     async def check(self, name: str) -> IBinder | None:
         """Return the service of that name, None if there is none."""
@@ -364,7 +434,26 @@ class AsyncServiceManager:
         return formats.read_list_reply(await self._call(formats.LIST_SERVICES, request))
 
     async def wait(self, name: str) -> AsyncProxy:
-        """Return the proxy of the service of that name, as soon as there is one."""
+        """Return the proxy of the service of that name, as soon as there is one.
+
+        With ``reconnect`` it also waits for the device and for a service manager.
+        """
+        waits = pauses()
+        while True:
+            try:
+                return await self._wait_with_manager(name)
+            except DeadObject:
+                if not self._device.reconnects:
+                    raise
+            await self._device.wait_back()
+            await trio.sleep(next(waits))
+
+    def named(self, name: str) -> AsyncNamedService:
+        """Return the service of that name, whichever it is at the time of each call."""
+        return AsyncNamedService(self, name)
+
+    async def _wait_with_manager(self, name: str) -> AsyncProxy:
+        """Wait as long as the service manager lives."""
         found: list[IBinder] = []
         arrived = trio.Event()
 
@@ -375,15 +464,23 @@ class AsyncServiceManager:
             found.append(service)
             arrived.set()
 
+        def manager_died(_manager: RemoteObject) -> None:
+            self._device.run_soon(lambda _device: arrived.set())
+
         callback = formats.RegistrationCallback(registered)
         self._device.start_serving()
         request = formats.callback_request(name, callback)
         formats.read_empty_reply(await self._call(formats.REGISTER_FOR_NOTIFICATIONS, request))
+        manager = self._device.context_manager
+        await self._device.link(manager, manager_died)
         try:
             await arrived.wait()
         finally:
             with trio.move_on_after(_UNREGISTER_SECONDS, shield=True):
+                await self._device.unlink(manager, manager_died)
                 await self._unregister(name, callback)
+        if not found:
+            raise _no_manager()
         return _as_proxy(name, found[-1])
 
     async def _unregister(self, name: str, callback: IBinder) -> None:
@@ -395,8 +492,48 @@ class AsyncServiceManager:
     async def _call(self, code: int, request: Parcel) -> Parcel:
         try:
             return await self._device.context_manager.call(code, request)
+        except DeviceGone:
+            raise
         except DeadObject:
-            raise DeadObject("no service manager is running on this device") from None
+            raise _no_manager() from None
+
+
+class AsyncNamedService:
+    """A service that is held by its name; trio flavour of ``NamedService``."""
+
+    def __init__(self, manager: AsyncServiceManager, name: str) -> None:
+        self.name = name
+        self._manager = manager
+        self._proxy: AsyncProxy | None = None
+
+    async def proxy(self) -> AsyncProxy:
+        """See ``NamedService.proxy``."""
+        proxy = self._proxy
+        if proxy is None or proxy.dead:
+            proxy = self._proxy = await self._manager.get(self.name)
+        return proxy
+
+    async def wait(self) -> AsyncProxy:
+        """See ``NamedService.wait``."""
+        proxy = self._proxy
+        if proxy is None or proxy.dead:
+            proxy = self._proxy = await self._manager.wait(self.name)
+        return proxy
+
+    async def call(
+        self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
+    ) -> Parcel:
+        """See ``NamedService.call``."""
+        proxy = await self.proxy()
+        try:
+            return await proxy.call(code, data, oneway=oneway, clear=clear)
+        except DeadObject:
+            self._proxy = None
+            raise
+
+
+def _no_manager() -> DeadObject:
+    return DeadObject("no service manager is running on this device")
 
 
 def _as_proxy(name: str, service: IBinder | None) -> AsyncProxy:

@@ -78,9 +78,15 @@ class MountedDaemon:
     def __init__(self, directory: Path, devices_count: int = DEVICES_COUNT) -> None:
         self.mount = directory / "mount"
         self._log = directory / "log"
+        self._ready = directory / "ready"
         self._numbers = itertools.count()
-        names = [f"--device=test{number}" for number in range(devices_count)]
-        address = str(directory / "ready")
+        self._names = [f"--device=test{number}" for number in range(devices_count)]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, beneath the same path as the one before; returns when it is ready."""
+        address = str(self._ready)
+        self._ready.unlink(missing_ok=True)
         with (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness,
             self._log.open("w") as log,
@@ -88,7 +94,15 @@ class MountedDaemon:
             readiness.bind(address)
             readiness.settimeout(PATIENCE)
             self.process = subprocess.Popen(
-                [*confined(), sys.executable, "-m", "binderd", "--mount", str(self.mount), *names],
+                [
+                    *confined(),
+                    sys.executable,
+                    "-m",
+                    "binderd",
+                    "--mount",
+                    str(self.mount),
+                    *self._names,
+                ],
                 stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": address},
             )
@@ -117,6 +131,17 @@ class MountedDaemon:
         while left := {name: n for name, n in self.counts().items() if n and name != "pages"}:
             assert time.monotonic() < deadline, left
         assert "our bug" not in self._log.read_text(), self._log.read_text()
+
+    def kill(self) -> None:
+        """End it as nothing ends by itself: its mount stays."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def clean_up(self) -> None:
+        """End it whatever state it is in, and take its mounts away."""
+        self.kill()
+        while str(self.mount) in Path("/proc/self/mountinfo").read_text().split():
+            subprocess.run(["umount", "-l", str(self.mount)], check=True)
 
     def stop(self) -> None:
         self.process.terminate()

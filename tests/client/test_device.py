@@ -444,6 +444,20 @@ def test_a_killed_server_is_dead_to_its_callers(bench: Bench) -> None:
         device.context_manager.ping()
 
 
+def test_the_death_of_a_manager_that_was_looked_for_too_early_is_told(bench: Bench) -> None:
+    told = threading.Event()
+    with Device(bench.device) as device:
+        device.start_thread_pool()
+        early = device.context_manager  # of nobody: the driver ignores its references
+        with pytest.raises(DeadObject):
+            early.ping()
+        bench.peer()
+        device.context_manager.ping()
+        device.context_manager.link_to_death(lambda _proxy: told.set())
+        bench.peers[0].kill()
+        assert told.wait(PATIENCE)
+
+
 def test_an_unlinked_death_is_not_told(bench: Bench) -> None:
     told: list[Proxy] = []
     other = threading.Event()

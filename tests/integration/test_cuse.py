@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import grp
 import os
 import pwd
+import select
 import signal
 import stat
 import subprocess
@@ -17,9 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from binderclient.blocking import Device
 from binderwire.binder_abi import BINDER_SET_CONTEXT_MGR, BINDER_VERSION
 from channel.helpers import Daemon, client, needs_fuse, run_client, running
 from channel.test_device import CALLER, SERVER
+from client.recovery_world import EchoService, errno_of, eventually, outcome_of
+from client.test_recovery_of_others import poll_until_an_error, read_until_it_fails, sleeps
 from client.test_servicemanager import ManagerProcess
 
 if TYPE_CHECKING:
@@ -91,6 +96,35 @@ def test_default_mode_and_a_kill(tmp_path: Path) -> None:
             with pytest.raises(OSError, match=r"not connected|aborted|No such device"):
                 fcntl.ioctl(fd, BINDER_VERSION, bytearray(4))
             os.close(fd)
+
+
+@needs_cuse
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_clients_outlive_a_daemon(tmp_path: Path, number: signal.Signals) -> None:
+    """What they see is in docs/RECOVERY.md; the rest is as with files: tests/client."""
+    path = NODES / "binder"
+    with devices(tmp_path) as daemon:
+        reading, polling = (os.open(path, os.O_RDWR) for _ in range(2))
+        reader, read = outcome_of(lambda: read_until_it_fails(reading))
+        poller, polled = outcome_of(lambda: poll_until_an_error(polling))
+        eventually(lambda: sleeps(reader.native_id) and sleeps(poller.native_id))
+        device = Device(path, reconnect=True)
+        device.become_context_manager(EchoService())
+        device.start_thread_pool()
+        daemon.end(number)
+        for thread in (reader, poller):
+            thread.join(PATIENCE)
+        assert isinstance(read[0], OSError)
+        assert errno.errorcode[read[0].errno or 0] == "ECONNABORTED"
+        assert polled == [select.POLLERR]
+        version = bytearray(4)
+        assert errno_of(lambda: fcntl.ioctl(reading, BINDER_VERSION, version)) == "ENOTCONN"
+        assert errno_of(lambda: os.open(path, os.O_RDWR)) == "ENOENT"
+        assert errno_of(lambda: os.close(reading)) == errno_of(lambda: os.close(polling)) == "works"
+        eventually(lambda: device.gone)
+    with device, devices(tmp_path), Device(path) as other:
+        assert device.wait_back(PATIENCE)
+        assert other.context_manager.interface() == EchoService.descriptor
 
 
 @needs_cuse

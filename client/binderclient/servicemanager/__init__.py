@@ -27,7 +27,7 @@ meaning of "the n-th name" is not offered.
 
 from __future__ import annotations
 
-from binderclient.servicemanager.client import ServiceManager, ServiceNotFound
+from binderclient.servicemanager.client import NamedService, ServiceManager, ServiceNotFound
 from binderclient.servicemanager.server import ServiceManagerService
 
-__all__ = ["ServiceManager", "ServiceManagerService", "ServiceNotFound"]
+__all__ = ["NamedService", "ServiceManager", "ServiceManagerService", "ServiceNotFound"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from binderclient import android
@@ -24,7 +25,7 @@ from binderclient.servicemanager.formats import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from binderclient.objects import IBinder
 
@@ -37,7 +38,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,127}\Z")  # as Android's isValidS
 class ServiceManagerService(Service):
     """The service manager itself: give it to ``Device.become_context_manager`` and serve.
 
-    One thread must serve it (``max_threads=0``): it changes its tables without a lock.
+    One thread is to serve it (``max_threads=0``), which keeps callers in order.  Deaths may be told
+    by another, when the driver goes, so the tables have a lock.
     """
 
     descriptor: ClassVar[str] = DESCRIPTOR
@@ -45,6 +47,14 @@ class ServiceManagerService(Service):
     def __init__(self) -> None:
         self._services: dict[str, IBinder] = {}
         self._callbacks: dict[str, list[IBinder]] = {}
+        self._lock = threading.RLock()
+
+    def on_transact(
+        self, code: int, data: Parcel, reply: Parcel, flags: int
+    ) -> Awaitable[None] | None:
+        """See ``Service``."""
+        with self._lock:
+            return super().on_transact(code, data, reply, flags)
 
     def may_add(self, _who: Caller, _name: str) -> bool:
         """Say whether a caller may offer a service of that name; here everybody may."""
@@ -54,7 +64,7 @@ class ServiceManagerService(Service):
     @transaction(CHECK_SERVICE)
     def check_service(self, data: Parcel, reply: Parcel) -> None:
         """Answer with the service of a name, or null."""
-        service = self._services.get(data.read_string16() or "")
+        service = self._find(data.read_string16() or "")
         reply.write_no_exception()
         reply.write_strong_binder(service)
 
@@ -79,7 +89,7 @@ class ServiceManagerService(Service):
     def list_services(self, _data: Parcel, reply: Parcel) -> None:
         """Answer with all names, sorted."""
         reply.write_no_exception()
-        reply.write_string16_array(sorted(self._services))
+        reply.write_string16_array(sorted(name for name in self._services if self._find(name)))
 
     @transaction(REGISTER_FOR_NOTIFICATIONS)
     def register_for_notifications(self, data: Parcel, reply: Parcel) -> None:
@@ -91,8 +101,9 @@ class ServiceManagerService(Service):
         self._link(callback, self._callback_died)
         self._callbacks.setdefault(name, []).append(callback)
         reply.write_no_exception()
-        if name in self._services:
-            _notify_registered(callback, name, self._services[name])
+        service = self._find(name)
+        if service is not None:
+            _notify_registered(callback, name, service)
 
     @transaction(UNREGISTER_FOR_NOTIFICATIONS)
     def unregister_for_notifications(self, data: Parcel, reply: Parcel) -> None:
@@ -104,6 +115,11 @@ class ServiceManagerService(Service):
         self._remove_callback(name, callback)
         self._unlink(callback, self._callback_died)
         reply.write_no_exception()
+
+    def _find(self, name: str) -> IBinder | None:
+        """Return a service, unless it is known to be dead and only its death is not told yet."""
+        service = self._services.get(name)
+        return None if isinstance(service, Proxy) and service.dead else service
 
     def _remove_callback(self, name: str, callback: IBinder) -> None:
         callbacks = self._callbacks[name]
@@ -121,13 +137,15 @@ class ServiceManagerService(Service):
 
     def _service_died(self, service: Proxy) -> None:
         # Called once per name that it was added as; the first call removes them all.
-        for name in [n for n, known in self._services.items() if known is service]:
-            del self._services[name]
+        with self._lock:
+            for name in [n for n, known in self._services.items() if known is service]:
+                del self._services[name]
 
     def _callback_died(self, callback: Proxy) -> None:
-        for name in [n for n, known in self._callbacks.items() if callback in known]:
-            while callback in self._callbacks.get(name, ()):
-                self._remove_callback(name, callback)
+        with self._lock:
+            for name in [n for n, known in self._callbacks.items() if callback in known]:
+                while callback in self._callbacks.get(name, ()):
+                    self._remove_callback(name, callback)
 
 
 def is_service_name(name: str) -> bool:
