@@ -10,10 +10,12 @@ COMPILED := build/compiled
 COMPILED_STAMP := $(COMPILED)/.done
 # The library for programs that cannot be changed, where 'binderctl run' finds it.
 PRELOAD := client/binderclient/libbinderd-preload.so
+# What 'binderctl stress' starts.
+STRESS_WORKER := client/binderclient/binderd-stress-worker
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
-	tests/client/test_examples.py
+	tests/client/test_examples.py tests/stress
 
 # What the targets start. Arguments are passed on with ARGS: make bench ARGS="--rounds 3".
 DEMO ?= $(BIN)/python -m binderclient.demo
@@ -25,7 +27,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload demo run test test-vm fuzz-vm vm parity check bench bench-descriptors clean packages \
+.PHONY: help setup compile preload stress-worker demo run test test-vm fuzz-vm vm parity check bench bench-descriptors clean packages \
 	vm-packages fuse
 
 help: ## this text
@@ -44,6 +46,8 @@ compile: packages $(STAMP) $(COMPILED_STAMP) ## compile the daemon's request pat
 
 preload: packages $(STAMP) $(PRELOAD) ## compile the library of 'binderctl run' (others call it)
 
+stress-worker: packages $(STAMP) $(STRESS_WORKER) ## compile the workers of 'binderctl stress' (others call it)
+
 demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work for ten seconds (root, /dev/fuse)
 	$(FAST) $(DEMO) $(ARGS)
 
@@ -51,7 +55,7 @@ run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it unti
 	$(FAST) $(RUN) $(ARGS)
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
-test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those that mount: root, /dev/fuse)
+test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
 	$(PYTEST) $(ARGS)
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
@@ -104,7 +108,7 @@ bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
 	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)
 
 clean: ## remove what these targets made: .venv, build, caches
-	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache $(PRELOAD)
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache $(PRELOAD) $(STRESS_WORKER)
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -131,6 +135,10 @@ $(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
 $(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/include/*.h) $(STAMP)
 	@echo "compiling the library of 'binderctl run'"
 	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_preload --inplace
+
+$(STRESS_WORKER): setup.py $(wildcard client/stress/*.[ch]) $(STAMP)
+	@echo "compiling the worker of 'binderctl stress'"
+	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_stress_worker --inplace
 
 fuse:
 	@tests/setup.sh fuse "make $(firstword $(MAKECMDGOALS))"
