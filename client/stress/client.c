@@ -181,7 +181,10 @@ static void complain_of_refusal(const struct call *call)
 // Mistakes on purpose: see fault.h.
 static void play_tricks(struct thread *thread, struct call *call, uint64_t number)
 {
+	if (fault("crash"))
+		_exit(9);
 	if (fault("double")) {
+		message_seal(thread->message, number);
 		port_call(&thread->port, call);
 	} else if (fault("reorder")) {
 		message_seal(thread->message, number + 1);
@@ -221,8 +224,9 @@ static void call_server(struct thread *thread, const struct use *use, enum kind 
 		enclose_node(thread->message, NODE + 1 + thread->number % board->threads);
 	if (kind == ONEWAY)
 		play_tricks(thread, &call, next);
-	enum outcome outcome = kind == ONEWAY && fault("lose") ?
-		ACCEPTED : send(thread, &call, &next, known, &start_ns);
+	bool is_lost = kind == ONEWAY && (fault("lose") || always_fault("lose-all"));
+	enum outcome outcome =
+		is_lost ? ACCEPTED : send(thread, &call, &next, known, &start_ns);
 	if (outcome == ACCEPTED) {
 		count_done(kind, size, now_ns() - start_ns);
 		note_how(&call);

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 _TICK_SECONDS: Final = 0.005
 _READY_SECONDS: Final = 60.0  # for a process; more processes have more time
 _READY_SECONDS_EACH: Final = 0.5
-_DRAIN_SECONDS: Final = 60.0
-_END_SECONDS: Final = 30.0
 _ASK_SECONDS: Final = 10.0
 _SHOWN_MAX: Final = 3  # complaints of one kind
 _ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -213,7 +211,7 @@ class Conductor:
         clients = range(board.servers, board.workers)
         self._until(
             "every client comes to the end of its calls",
-            _DRAIN_SECONDS,
+            self._options.patience,
             lambda: all(board.field(number, "idle") == threads for number in clients),
         )
         lives = {w.number: w.life for w in self._crew.of(SERVER, CLIENT)}
@@ -248,7 +246,7 @@ class Conductor:
         self._result.check("no server has a file left that was sent to it", not kept, _listed(kept))
 
     def _end_role(self, role: str) -> list[str]:
-        ended = self._crew.end(role, time.monotonic() + _END_SECONDS)
+        ended = self._crew.end(role, time.monotonic() + self._options.patience)
         return [f"{w.name}: {_status(w)}" for w in ended if w.popen.returncode]
 
     def _collect(self) -> None:
@@ -280,7 +278,7 @@ class Conductor:
         if not before:
             self._result.notes.append(f"{what}? It could not be asked: no readable binder_logs")
             return
-        deadline = time.monotonic() + _END_SECONDS
+        deadline = time.monotonic() + self._options.patience
         while True:
             more = audit.leftovers(before, logs.counts())
             ours = logs.processes() & pids
@@ -331,7 +329,7 @@ class Conductor:
 
     def _settle(self, what: str, missing: Callable[[], list[str]]) -> None:
         """Check that nothing is missing, soon."""
-        deadline = time.monotonic() + _DRAIN_SECONDS
+        deadline = time.monotonic() + self._options.patience
         while (left := missing()) and not self._failures and time.monotonic() < deadline:
             self._tick(0.05)
         self._result.check(what, not left, _listed(left))
@@ -350,8 +348,7 @@ class Conductor:
         refused = sum(board.field(number, "no_room") for number in workers)
         faults = sum(board.field(number, name) for number in workers for name in audit.FAULTS)
         extra = f"refused {refused:,}  killed {counts['killed']}  faults {faults}"
-        of = f"{self._options.seconds:.0f}"
-        self._progress.show(progress_text(seconds, of, calls, rate, extra))
+        self._progress.show(progress_text(self._options, seconds, calls, rate, extra))
 
     @contextmanager
     def _heeding_signals(self) -> Iterator[None]:

@@ -65,6 +65,7 @@ class Options:
     duration: float | None = None  # seconds
     transactions: int = 0  # 0: no such limit
     seed: int = 1
+    patience: float = 60.0  # seconds
     kill: float = 0.0  # a second
     stop: float = 0.0
     freeze: float = 0.0
@@ -164,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, metavar: str, kind: Callable[[str], Any], text: str, **more: Any) -> None:  # noqa: ANN401
         default = getattr(defaults, name)
-        shown = "" if default is None or isinstance(default, tuple) else " (%(default)s)"
+        shown = " (%(default)s)" if default is not None and not text.endswith(")") else ""
         parser.add_argument(
             f"--{name}", metavar=metavar, type=kind, default=default, help=text + shown, **more
         )
@@ -182,9 +183,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("nested", "PERCENT", percent, "share of calls during which the server calls back")
     add("files", "PERCENT", percent, "share of calls with a file descriptor")
     add("rate", "CALLS/S", per_second(1e7), "calls a second, of all clients; 0: as many as go")
+    text = "how long to wait in the end for what is missing (60s)"
+    add("patience", "T", seconds, text)
     text = f"how long, such as 10s, 5m, 1h ({DURATION_SECONDS:g}s; without end if --transactions)"
     add("duration", "T", seconds, text)
-    add("transactions", "N", whole(0, 10**15), "end after so many calls; 0: no such limit")
+    add("transactions", "N", whole(0, 10**15), "end after so many calls; 0: no limit")
     add("seed", "N", whole(0, 2**62), "of all dice")
     often = per_second(1000)
     add("kill", "N/S", often, "processes killed and replaced in a second")

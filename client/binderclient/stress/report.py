@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,9 +125,11 @@ def _daemon_text(result: Result) -> str:
     )
 
 
-def progress_text(seconds: float, of: str, calls: int, rate: float, extra: str) -> str:
+def progress_text(options: Options, seconds: float, calls: int, rate: float, extra: str) -> str:
     """Return the line of one second."""
-    return f"{seconds:4.0f}/{of} s  {rate:9,.0f} calls/s  {calls:12,d} calls  {extra}"
+    until = "" if math.isinf(options.seconds) else f"/{options.seconds:.0f}"
+    limit = f"/{options.transactions:,d}" if options.transactions else ""
+    return f"{seconds:4.0f}{until} s  {rate:9,.0f} calls/s  {calls:12,d}{limit} calls  {extra}"
 
 
 def _rate(count: int, result: Result) -> float:
