@@ -301,14 +301,25 @@ static uint64_t wait_until_due(uint64_t *due_ns)
 	return *due_ns;
 }
 
+// Any server that is connected, from a random one on; that one is connected if it is not.
+static bool pick_server(struct thread *thread, struct use *use)
+{
+	unsigned servers = (unsigned)board->servers, first = (unsigned)(roll(thread) % servers);
+
+	connection_make(&thread->port, first, greet);
+	for (unsigned i = 0; i < servers; i++)
+		if (connection_use((first + i) % servers, use))
+			return true;
+	return false;
+}
+
 static void step(struct thread *thread, uint64_t *due_ns)
 {
-	unsigned server = (unsigned)(roll(thread) % board->servers);
 	struct use use;
 
-	connection_make(&thread->port, server, greet);
-	if (!connection_use(server, &use)) {
-		pause_ns(NO_SERVER_NS / board->servers);
+	if (!pick_server(thread, &use)) {
+		port_flush(&thread->port);
+		pause_ns(NO_SERVER_NS);
 		return;
 	}
 	enum kind kind = roll_kind(thread);

@@ -25,6 +25,7 @@ struct connection {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct connection *connections;
+static bool is_connecting; // one thread at a time: the others go on with what is connected
 
 void connections_prepare(void)
 {
@@ -102,9 +103,10 @@ static bool begin(unsigned server, uint64_t life)
 	uint64_t now = now_ns();
 
 	pthread_mutex_lock(&lock);
-	bool is_ours = connection->state == NONE && life && life != connection->life &&
-		       now >= connection->retry_at;
+	bool is_ours = !is_connecting && connection->state == NONE && life &&
+		       life != connection->life && now >= connection->retry_at;
 	if (is_ours) {
+		is_connecting = true;
 		connection->state = CONNECTING;
 		connection->retry_at = now + RETRY_NS;
 		connection->is_told = false;
@@ -116,6 +118,7 @@ static bool begin(unsigned server, uint64_t life)
 static void settle(struct port *port, struct connection *connection, enum state state)
 {
 	pthread_mutex_lock(&lock);
+	is_connecting = false;
 	connection->state = state == UP && connection->is_told ? DOWN : state;
 	release_if_over(port, connection);
 	pthread_mutex_unlock(&lock);
