@@ -15,7 +15,7 @@ STRESS_WORKER := client/binderclient/binderd-stress-worker
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
-	tests/client/test_examples.py tests/stress
+	tests/client/test_examples.py tests/stress/test_run.py::test_with_accidents
 
 # What the targets start. Arguments are passed on with ARGS: make bench ARGS="--rounds 3".
 DEMO ?= $(BIN)/python -m binderclient.demo
@@ -27,8 +27,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload stress-worker demo run test test-vm fuzz-vm vm parity check bench bench-descriptors clean packages \
-	vm-packages fuse
+.PHONY: help setup compile preload stress-worker demo run test test-vm fuzz-vm vm parity check \
+	bench bench-descriptors clean packages vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -46,7 +46,7 @@ compile: packages $(STAMP) $(COMPILED_STAMP) ## compile the daemon's request pat
 
 preload: packages $(STAMP) $(PRELOAD) ## compile the library of 'binderctl run' (others call it)
 
-stress-worker: packages $(STAMP) $(STRESS_WORKER) ## compile the workers of 'binderctl stress' (others call it)
+stress-worker: packages $(STAMP) $(STRESS_WORKER) ## compile the worker of 'binderctl stress' (others call it)
 
 demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work for ten seconds (root, /dev/fuse)
 	$(FAST) $(DEMO) $(ARGS)
@@ -67,11 +67,13 @@ test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) ## 'make check', then 
 # which must end as docs/parity.json says; then what needs CUSE, and the preload library.
 VM_FOLDER := $(abspath build/vm)
 VM_LIBRARY := $(addprefix tests/preload/test_,service_manager.py programs.py descriptors.py)
-VM_KERNEL := tests/introspect/test_life.py tests/vm tests/conformance $(VM_LIBRARY)
-VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY)
+VM_STRESS := tests/stress/test_run.py::test_with_accidents
+VM_KERNEL := tests/introspect/test_life.py tests/vm tests/conformance $(VM_LIBRARY) $(VM_STRESS)
+VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY) \
+	$(VM_STRESS)
 in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS=$(1) \
 	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
-test-vm: vm-packages packages $(STAMP) $(PRELOAD) ## tests on a kernel with its own binder driver, in QEMU
+test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own binder driver, in QEMU
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
 else
@@ -108,8 +110,8 @@ bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
 	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)
 
 clean: ## remove what these targets made: .venv, build, caches
-	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache $(PRELOAD) $(STRESS_WORKER)
-	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache
+	rm -rf $(PRELOAD) $(STRESS_WORKER) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A look at the package database (some 20 ms) each time, so that a cached .venv cannot hide a gap.

@@ -144,8 +144,8 @@ void board_print_layout(void)
 	LIST("worker", WORKER);
 	LIST("cell", CELL);
 	LIST("link", LINK);
-	printf("\"complaint_size\": %d, \"kinds\": %d, \"shards\": %d, \"counts_size\": %d, \"lowest\": %llu, "
-	       "\"highest\": %llu, \"digits\": %d}\n",
+	printf("\"complaint_size\": %d, \"kinds\": %d, \"shards\": %d, "
+	       "\"counts_size\": %d, \"lowest\": %llu, \"highest\": %llu, \"digits\": %d}\n",
 	       COMPLAINT_MAX, KINDS, SHARDS, HISTOGRAM_COUNTS, HISTOGRAM_LOWEST, HISTOGRAM_HIGHEST,
 	       HISTOGRAM_DIGITS);
 }

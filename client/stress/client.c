@@ -46,7 +46,8 @@ static double chance(struct thread *thread) // from 0 to 1
 // As many between 1 and 2 KiB as between 2 and 4.
 static size_t roll_size(struct thread *thread)
 {
-	double low = log2((double)board->payload_min + 1), high = log2((double)board->payload_max + 1);
+	double low = log2((double)board->payload_min + 1);
+	double high = log2((double)board->payload_max + 1);
 	size_t size = (size_t)exp2(low + (high - low) * chance(thread)) - 1;
 
 	if (size < board->payload_min)
@@ -213,7 +214,8 @@ static void call_server(struct thread *thread, const struct use *use, enum kind 
 	size_t size = roll_size(thread);
 	struct call call = { .handle = use->handle, .code = CODES[kind],
 			     .data = thread->message, .size = MESSAGE_SIZE + size,
-			     .objects_at = OBJECT_OFFSET, .objects = kind == NESTED || kind == FILES,
+			     .objects_at = OBJECT_OFFSET,
+			     .objects = kind == NESTED || kind == FILES,
 			     .one_way = kind == ONEWAY };
 
 	if (cell->server_life != use->life)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // connections.h - the servers as one client process knows them, shared by its threads.
 //
-// A connection is used by any number of threads at a time. Once its server is dead, nobody begins to
-// use it, and when the last user is gone and the driver has told of the death, its handle is
+// A connection is used by any number of threads at a time. Once its server is dead, nobody begins
+// to use it, and when the last user is gone and the driver has told of the death, its handle is
 // released: not earlier, as the number may be another object's at once.
 
 #pragma once

@@ -116,20 +116,18 @@ int run_idle(void)
 
 int main(int argc, char **argv)
 {
-	pid_t parent = getppid();
-
 	if (argc == 2 && !strcmp(argv[1], "layout")) {
 		board_print_layout();
 		return 0;
 	}
 	if (argc != 6) {
-		fputs("started by binderctl stress: layout | ROLE DEVICE BOARD NUMBER LIFE\n", stderr);
+		fputs("for binderctl stress: layout | ROLE DEVICE BOARD NUMBER LIFE\n", stderr);
 		return 2;
 	}
-	prctl(PR_SET_PDEATHSIG, SIGKILL); // nothing outlives binderctl
-	if (getppid() != parent)
-		return 3;
 	board_open(atoi(argv[3]));
+	prctl(PR_SET_PDEATHSIG, SIGKILL); // nothing outlives binderctl
+	if ((uint64_t)getppid() != board->run)
+		return 3;
 	if (!strcmp(argv[1], "server") || !strcmp(argv[1], "client"))
 		board_be((unsigned)atoi(argv[4]), strtoull(argv[5], NULL, 10));
 	port_open(argv[2]);
