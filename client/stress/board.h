@@ -22,7 +22,7 @@
 	F(pid) F(life) F(ready) F(idle) F(calls) F(oneways) F(nesteds) F(files) F(bytes) \
 	F(no_room) F(spam) F(frozen) F(pending_frozen) F(no_room_for_reply) F(dead) F(backoff_ns) \
 	F(received) F(stale) F(linked) F(told) F(pool) F(files_at_start) F(files_at_end) \
-	F(corrupt) F(lost) F(doubled) F(overtaken) F(stray) F(refused)
+	F(corrupt) F(lost) F(doubled) F(overtaken) F(stray) F(refused) F(broken)
 
 // Of a client thread and a server: how far the numbers of its calls are, by the one or the other.
 #define CELL(F) F(client_life) F(server_life) F(oneways) F(calls)

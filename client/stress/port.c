@@ -21,9 +21,10 @@ static void fail(const char *what)
 {
 	int error = errno;
 
-	if (self)
-		board_complain(&self->refused, "%s: %s", what, strerror(error));
-	fprintf(stderr, "stress worker: %s: %s\n", what, strerror(error));
+	if (self) // binderctl says it
+		board_complain(&self->broken, "%s: %s", what, strerror(error));
+	else
+		fprintf(stderr, "stress worker: %s: %s\n", what, strerror(error));
 	_exit(3);
 }
 

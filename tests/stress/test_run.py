@@ -23,7 +23,9 @@ from binderclient.stress import command
 from binderclient.stress import latency as stress_latency
 from binderclient.stress.command import worker_program
 from binderclient.stress.errors import StressError
+from channel.helpers import running
 from preload import toolbox
+from support.fuse_daemon import missing_capability
 
 if TYPE_CHECKING:
     from support.device_world import Driver
@@ -180,6 +182,32 @@ def test_a_worker_that_ends_by_itself(fuse: FuseDaemon, faulty_worker: Path) -> 
     words = ("--worker", faulty_worker, "--device", fuse.new_device("x"), *SMALL)
     found = facts(*words, status=1, STRESS_FAULT="crash")
     assert "no process ends by itself" in failed(found)
+
+
+def test_a_daemon_that_dies(worker: Path, tmp_path: Path) -> None:
+    """The report says so; the processes end, and nothing waits for what cannot come."""
+    assert worker.exists()
+    if (reason := missing_capability()) is not None:
+        pytest.skip(reason)
+    place = tmp_path / "mount"
+    words = [*COMMAND, "--device", str(place / "binder"), "--duration=1h", "--json", *SMALL[:2]]
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    try:
+        with running(place) as daemon, subprocess.Popen(words, text=True, **pipes) as run:
+            assert run.stderr is not None
+            for line in run.stderr:
+                if "calls/s" in line:
+                    break
+            daemon.end(signal.SIGKILL)
+            text, said = run.communicate(timeout=PATIENCE)
+    finally:
+        subprocess.run(["umount", "--recursive", "--lazy", place], check=False)
+    assert "Traceback" not in said, said
+    assert run.returncode == 1
+    found = json.loads(text)
+    assert "no process ends by itself" in failed(found)
+    assert "no system calls that failed" in failed(found)
+    assert "nothing is left in the driver" in failed(found)
 
 
 # Where there can be no run

@@ -22,6 +22,7 @@ FAULTS: Final = {
     "overtaken": "one-way calls out of order",
     "stray": "messages that were meant for somebody else",
     "refused": "refusals for another reason than lack of room",
+    "broken": "system calls that failed",
 }
 
 

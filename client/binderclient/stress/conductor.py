@@ -26,7 +26,7 @@ from binderclient.stress.crew import CLIENT, IDLE, REGISTRY, SERVER, Crew, Worke
 from binderclient.stress.driver import Facts, Logs, Usage, ask_device
 from binderclient.stress.errors import StressError
 from binderclient.stress.latency import read_counts
-from binderclient.stress.place import device_for_stress, open_device
+from binderclient.stress.place import close_device, device_for_stress, open_device
 from binderclient.stress.report import ALL, KINDS, Result, progress_text
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Conductor:
             self._board = Board(read_layout(self._program), self._settings())
             stack.callback(self._board.close)
             self._freezer = open_device(device)
-            stack.callback(os.close, self._freezer)
+            stack.callback(close_device, self._freezer)
             size = options.clients + options.servers + options.idle + 1
             self._crew = crew = Crew(
                 self._program, device, self._board.fd, self._environment(facts), size
@@ -247,7 +247,13 @@ class Conductor:
 
     def _end_role(self, role: str) -> list[str]:
         ended = self._crew.end(role, time.monotonic() + self._options.patience)
-        return [f"{w.name}: {_status(w)}" for w in ended if w.popen.returncode]
+        return [self._how_it_ended(worker) for worker in ended if worker.popen.returncode]
+
+    def _how_it_ended(self, worker: Worker) -> str:
+        text = f"{worker.name}: {_status(worker)}"
+        if worker.role in {SERVER, CLIENT} and (why := self._board.complaint(worker.number)):
+            text += f" ({why})"
+        return text
 
     def _collect(self) -> None:
         board, result = self._board, self._result
@@ -280,11 +286,15 @@ class Conductor:
             return
         deadline = time.monotonic() + self._options.patience
         while True:
-            more = audit.leftovers(before, logs.counts())
+            after = logs.counts()
+            more = audit.leftovers(before, after)
             ours = logs.processes() & pids
             if not (more or ours) or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
+        if not after:
+            self._result.check(what, False, f"{logs.place} cannot be read any more")
+            return
         others = before.get("proc", 0) and not is_own
         if more and not ours and others:
             self._result.notes.append(f"the driver has more of {more}: others use it as well")
@@ -315,7 +325,7 @@ class Conductor:
         for worker in self._crew.ended(seconds):
             if not worker.was_killed:
                 if worker.role != REGISTRY or worker.popen.returncode:
-                    self._failures.append(f"{worker.name}: {_status(worker)}")
+                    self._failures.append(self._how_it_ended(worker))
             elif worker.role in {SERVER, CLIENT}:
                 self._board.clear(worker.number, "ready")
                 self._crew.start(worker.role, worker.number, worker.life + 1)
@@ -374,7 +384,7 @@ def _ask(device: str) -> Facts:
     try:
         return ask_device(fd, device)
     finally:
-        os.close(fd)
+        close_device(fd)
 
 
 def _check_manager(device: str) -> None:

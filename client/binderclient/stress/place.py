@@ -79,6 +79,12 @@ def _add(folder: str) -> str:
     return f"{folder}/{name}"
 
 
+def close_device(fd: int) -> None:
+    """Close it; that fails, and matters to nobody, where its driver is gone."""
+    with suppress(OSError):
+        os.close(fd)
+
+
 def open_device(path: str) -> int:
     """Open a device; returns the descriptor.
 
