@@ -26,9 +26,9 @@ everything: payloads at both ends, the order of one-way calls, that no call is l
 every death is told to everybody who asked, and that nothing is left in the driver. Works on any
 binder device: FUSE, CUSE, Linux's own.
 
-Without --device, and as root, it adds a device of its own through the binder-control beside
-{device}, and removes it in the end; else it uses {device}. Where a device has no context manager
-it becomes that; else it finds its servers through the service manager that is there."""
+Without --device it takes the usual one, {device}; as root it rather adds a device of
+its own beside that, through binder-control, and removes it in the end. Where a device has no
+context manager it becomes that; else it finds its servers through the service manager there."""
 
 EPILOG: Final = """\
 examples:
