@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_MOUNT: Final = "/dev/binderfs"
 DEVICES: Final = ("binder", "hwbinder", "vndbinder")  # with --serve, as on Android
 _END_SECONDS: Final = 10.0
-CLIENTS_MAX: Final = 48  # more than that need more room than two servers have
+CLIENTS_MAX: Final = 256  # each is a Python process of its own
 SECONDS_MAX: Final = 24 * 3600
 _EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"  # only in a checkout
 _R = TypeVar("_R")
