@@ -10,10 +10,12 @@ COMPILED := build/compiled
 COMPILED_STAMP := $(COMPILED)/.done
 # The library for programs that cannot be changed, where 'binderctl run' finds it.
 PRELOAD := client/binderclient/libbinderd-preload.so
+# What 'binderctl stress' starts.
+STRESS_WORKER := client/binderclient/binderd-stress-worker
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
-	tests/client/test_examples.py
+	tests/client/test_examples.py tests/stress/test_run.py::test_with_accidents
 
 RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchdog.py \
 	integration/test_binderfs.py integration/test_cuse.py integration/test_logs.py \
@@ -29,8 +31,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload demo run test test-vm fuzz-vm soak-restarts vm parity check bench \
-	bench-descriptors clean packages vm-packages fuse
+.PHONY: help setup compile preload stress-worker demo run test test-vm fuzz-vm soak-restarts vm parity \
+	check bench bench-descriptors clean packages vm-packages fuse
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -48,6 +50,8 @@ compile: packages $(STAMP) $(COMPILED_STAMP) ## compile the daemon's request pat
 
 preload: packages $(STAMP) $(PRELOAD) ## compile the library of 'binderctl run' (others call it)
 
+stress-worker: packages $(STAMP) $(STRESS_WORKER) ## compile the worker of 'binderctl stress' (others call it)
+
 demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work for ten seconds (root, /dev/fuse)
 	$(FAST) $(DEMO) $(ARGS)
 
@@ -56,7 +60,7 @@ run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it unti
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
 # Daemons have the rights of the systemd unit; what rights matter to runs with a container's as well.
-test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those that mount: root, /dev/fuse)
+test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
 	$(PYTEST) $(ARGS)
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
@@ -69,12 +73,14 @@ test: check $(COMPILED_STAMP) $(PRELOAD) ## 'make check', then all tests (those 
 # which must end as docs/parity.json says; then what needs CUSE, and the preload library.
 VM_FOLDER := $(abspath build/vm)
 VM_LIBRARY := $(addprefix tests/preload/test_,service_manager.py programs.py descriptors.py)
+VM_STRESS := tests/stress/test_run.py::test_with_accidents
 VM_KERNEL := tests/introspect/test_life.py tests/integration/test_file_requests.py tests/vm tests/conformance \
-	$(VM_LIBRARY)
-VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY)
+	$(VM_LIBRARY) $(VM_STRESS)
+VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY) \
+	$(VM_STRESS)
 in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS=$(1) \
 	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
-test-vm: vm-packages packages $(STAMP) $(PRELOAD) ## tests on a kernel with its own binder driver, in QEMU
+test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own binder driver, in QEMU
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
 else
@@ -114,8 +120,8 @@ bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
 	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)
 
 clean: ## remove what these targets made: .venv, build, caches
-	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache $(PRELOAD)
-	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .import_linter_cache
+	rm -rf $(PRELOAD) $(STRESS_WORKER) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A look at the package database (some 20 ms) each time, so that a cached .venv cannot hide a gap.
@@ -141,6 +147,10 @@ $(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
 $(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/include/*.h) $(STAMP)
 	@echo "compiling the library of 'binderctl run'"
 	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_preload --inplace
+
+$(STRESS_WORKER): setup.py $(wildcard client/stress/*.[ch]) $(STAMP)
+	@echo "compiling the worker of 'binderctl stress'"
+	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_stress_worker --inplace
 
 fuse:
 	@tests/setup.sh fuse "make $(firstword $(MAKECMDGOALS))"

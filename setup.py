@@ -6,9 +6,9 @@ BINDERD_COMPILE=1 in the environment they are compiled to C as well, which makes
 share of a call about a third of what it is (`make bench` shows both). `make compile` puts the
 result into build/compiled.
 
-The preload library, with the C compiler ($CC, $CFLAGS), into the package binderclient; where there
-is none the package is installed without it, and `binderctl run` says so. `make preload` puts it
-into the source tree.
+The preload library and the worker of `binderctl stress`, with the C compiler ($CC, $CFLAGS), into
+the package binderclient; where there is none the package is installed without them, and `binderctl
+run` and `stress` say so. `make preload` and `make stress-worker` put them into the source tree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from setuptools import Command, Distribution, setup
 from setuptools.command.build import build
@@ -48,19 +48,41 @@ def extension_modules() -> list[object]:
     return list(mypycify([*sources, *COMPILED_MODULES], opt_level="3"))
 
 
-PRELOAD_LIBRARY = Path("binderclient", "libbinderd-preload.so")
-PRELOAD_SOURCES = Path("client/preload")
-PRELOAD_INCLUDES = Path("client/include")
-PRELOAD_FLAGS = (
-    *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", "-shared"),
-    *("-pthread", "-Wl,-z,now", "-Wl,-z,defs"),
+class CProgram(NamedTuple):
+    """Something in C that is a file of the package binderclient."""
+
+    name: str
+    sources: Path
+    flags: tuple[str, ...]
+    libraries: tuple[str, ...]
+    needed_by: str
+
+
+INCLUDES = Path("client/include")
+PRELOAD = CProgram(
+    "libbinderd-preload.so",
+    Path("client/preload"),
+    (
+        *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", "-shared"),
+        *("-pthread", "-Wl,-z,now", "-Wl,-z,defs"),
+    ),
+    ("-ldl",),
+    "binderctl run",
+)
+STRESS_WORKER = CProgram(
+    "binderd-stress-worker",
+    Path("client/stress"),
+    ("-std=c11", "-O2", "-Wall", "-Wextra", "-pthread"),
+    ("-lm",),
+    "binderctl stress",
 )
 
 
-class BuildPreload(Command):
-    """``setup.py build_preload``: compiles the preload library."""
+class BuildC(Command):
+    """Compiles one of them; which, its subclasses say."""
 
-    description = "compile the preload library"
+    program: ClassVar[CProgram]
+    description = "compile a program or library in C"
     user_options: ClassVar[list[tuple[str, str | None, str]]] = [
         ("build-lib=", None, "where the packages are built"),
         ("inplace", "i", "put it into the source tree, and fail if that is not possible"),
@@ -78,7 +100,8 @@ class BuildPreload(Command):
     @property
     def target(self) -> Path:
         in_source_tree = self.inplace or self.editable_mode
-        return Path("client" if in_source_tree else str(self.build_lib)) / PRELOAD_LIBRARY
+        root = "client" if in_source_tree else str(self.build_lib)
+        return Path(root, "binderclient", self.program.name)
 
     def run(self) -> None:
         compiler = shlex.split(os.environ.get("CC", "cc"))
@@ -88,18 +111,19 @@ class BuildPreload(Command):
         self.target.parent.mkdir(parents=True, exist_ok=True)
         command = [
             *compiler,
-            *PRELOAD_FLAGS,
+            *self.program.flags,
             *shlex.split(os.environ.get("CFLAGS", "")),
-            f"-I{PRELOAD_INCLUDES}",
+            f"-I{INCLUDES}",
             *("-o", str(self.target)),
-            *map(str, sorted(PRELOAD_SOURCES.glob("*.c"))),
-            "-ldl",
+            *map(str, sorted(self.program.sources.glob("*.c"))),
+            *self.program.libraries,
         ]
         if subprocess.run(command, check=False).returncode != 0:
             self.give_up("it does not compile")
 
     def give_up(self, reason: str) -> None:
-        message = f"{PRELOAD_LIBRARY.name} is not built: {reason}; `binderctl run` will not work"
+        name, needed_by = self.program.name, self.program.needed_by
+        message = f"{name} is not built: {reason}; `{needed_by}` will not work"
         if self.inplace:
             raise SystemExit(message)
         self.warn(message)
@@ -107,8 +131,8 @@ class BuildPreload(Command):
     # What setuptools wants to know of a step of its build.
 
     def get_source_files(self) -> list[str]:
-        headers = PRELOAD_INCLUDES.glob("*.h")
-        return [str(path) for path in (*PRELOAD_SOURCES.glob("*.[ch]"), *headers)]
+        headers = INCLUDES.glob("*.h")
+        return [str(path) for path in (*self.program.sources.glob("*.[ch]"), *headers)]
 
     def get_outputs(self) -> list[str]:
         return [str(self.target)]
@@ -117,10 +141,25 @@ class BuildPreload(Command):
         return {}
 
 
-class Build(build):
-    """The usual build, then the preload library."""
+class BuildPreload(BuildC):
+    """``setup.py build_preload``."""
 
-    sub_commands: ClassVar = [*build.sub_commands, ("build_preload", None)]
+    program = PRELOAD
+
+
+class BuildStressWorker(BuildC):
+    """``setup.py build_stress_worker``."""
+
+    program = STRESS_WORKER
+
+
+C_BUILDS = {"build_preload": BuildPreload, "build_stress_worker": BuildStressWorker}
+
+
+class Build(build):
+    """The usual build, then what is in C."""
+
+    sub_commands: ClassVar = [*build.sub_commands, *((name, None) for name in C_BUILDS)]
 
 
 class PlatformDistribution(Distribution):
@@ -131,7 +170,7 @@ class PlatformDistribution(Distribution):
 
 
 setup(
-    cmdclass={"build": Build, "build_preload": BuildPreload},
+    cmdclass={"build": Build, **C_BUILDS},
     distclass=PlatformDistribution,
     ext_modules=extension_modules(),
 )

@@ -20,7 +20,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from binderclient import tool
+from binderclient import stress, tool
 from binderclient.blocking import DEFAULT_PATH, Device
 from binderclient.errors import DeadObject
 from binderclient.notify import notify
@@ -50,6 +50,7 @@ examples:
   %(prog)s call org.example.echo 1 s16 hello i32 42
   %(prog)s --device /dev/binderfs/hwbinder --json list
   %(prog)s run -- ./service_manager /dev/binderfs/binder
+  %(prog)s stress --kill 2           many processes under load; see its --help
 
 exit status: 0 done, 1 it could not be done, 2 the arguments are wrong, 130 interrupted.
 With --json errors are JSON as well, on standard output: {{"error": "what is wrong"}}."""
@@ -268,7 +269,7 @@ def _add_run(commands: Any) -> None:  # noqa: ANN401
     running.set_defaults(start=_run, parser=running)
 
 
-_SUBCOMMANDS: Final = (_add_queries, _add_call, _add_run)
+_SUBCOMMANDS: Final = (_add_queries, _add_call, _add_run, stress.add_command)
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -36,7 +36,8 @@ def needs_mount() -> None:
 
 
 def report(client: int, *, deaths: int = 0, samples: dict[str, list[int]]) -> dict[str, object]:
-    return {"client": client, "samples": samples, "bytes": 10, "errors": [], "deaths": deaths}
+    numbers = {"bytes": 10, "deaths": deaths, "refused": 0}
+    return {"client": client, "samples": samples, "errors": [], **numbers}
 
 
 # What can be tested without a device
@@ -185,3 +186,19 @@ def test_serving_until_interrupted(workplace: dict[str, str]) -> None:
         _, text = serving.communicate(timeout=PATIENCE)
     assert serving.returncode == 0, text
     assert not Path(mount).exists()
+
+
+def test_many_clients_wait_for_room(workplace: dict[str, str]) -> None:
+    """More than the receive area of one server has room for: refused, sent again, no error."""
+    result = subprocess.run(
+        [*COMMAND, "--seconds", "2", "--clients", "64", "--json"],
+        capture_output=True,
+        text=True,
+        env=workplace,
+        timeout=10 * PATIENCE,
+        check=False,
+    )
+    outcome = json.loads(result.stdout)
+    assert [check for check in outcome["checks"] if not check["held"]] == [], result.stderr
+    assert outcome["errors"] == []
+    assert result.returncode == 0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_MOUNT: Final = "/dev/binderfs"
 DEVICES: Final = ("binder", "hwbinder", "vndbinder")  # with --serve, as on Android
 _END_SECONDS: Final = 10.0
-CLIENTS_MAX: Final = 48  # more than that need more room than two servers have
+CLIENTS_MAX: Final = 256  # each is a Python process of its own
 SECONDS_MAX: Final = 24 * 3600
 _EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"  # only in a checkout
 _R = TypeVar("_R")
@@ -218,7 +218,8 @@ def _as_text(outcome: Outcome) -> str:
     rate = tally.calls / outcome.seconds
     total = (
         f"{tally.calls:,} calls ({rate:,.0f}/s), {size_text(tally.bytes)}, "
-        f"{tally.total('deaths')} deaths told to clients, {len(tally.errors)} errors"
+        f"{tally.total('deaths')} deaths told to clients, {tally.total('refused')} calls refused "
+        f"for lack of room and sent again, {len(tally.errors)} errors"
     )
     table = table_text(tally.rows(outcome.seconds))
     return f"\n{table}\n\n{total}\n\n{checks_text(outcome.checks)}"
@@ -232,6 +233,7 @@ def _as_json(outcome: Outcome) -> str:
             "calls": tally.calls,
             "bytes": tally.bytes,
             "deaths": tally.total("deaths"),
+            "refused": tally.total("refused"),
             "errors": tally.errors,
             "rows": [row._asdict() for row in tally.rows(outcome.seconds)],
             "checks": [check._asdict() for check in outcome.checks],

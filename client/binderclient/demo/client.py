@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from binderclient.blocking import Device
 from binderclient.demo import workload
 from binderclient.demo.child import Reporter, Stop
+from binderclient.demo.patience import Patience
 from binderclient.demo.workload import CorruptMessage, body_of, read_message, write_message
 from binderclient.errors import BinderError, DeadObject
 from binderclient.objects import Proxy, Service, transaction
@@ -28,7 +29,8 @@ from binderclient.servicemanager import ServiceManager
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ACKNOWLEDGE_SECONDS: Final = 10.0
+# A note waits for those of all others, and each of these for the calls that are queued before it.
+_ACKNOWLEDGE_SECONDS: Final = 120.0
 
 
 class Callback(Service):
@@ -70,15 +72,16 @@ class Callback(Service):
 class Peer:
     """One server, as this client sees it; as long as that server lives."""
 
-    def __init__(self, client: int, name: str, proxy: Proxy) -> None:
+    def __init__(self, client: int, name: str, proxy: Proxy, patience: Patience) -> None:
         self.name = name
         self.died = threading.Event()
         self._client = client
         self._proxy = proxy
+        self._patience = patience
         self._callback = Callback()
         self._notes = 0
         proxy.link_to_death(self._on_death)
-        proxy.call(workload.HELLO, workload.hello(client, self._callback)).close()
+        patience.call(proxy, workload.HELLO, workload.hello(client, self._callback)).close()
 
     def _on_death(self, _proxy: Proxy) -> None:
         self.died.set()
@@ -89,7 +92,7 @@ class Peer:
         body = body_of(self._client, sequence, size)
         request = Parcel.for_interface(workload.DESCRIPTOR)
         write_message(request, self._client, sequence, body)
-        with self._proxy.call(workload.ECHO, request) as reply:
+        with self._patience.call(self._proxy, workload.ECHO, request) as reply:
             message, returned = read_message(reply)
             if message[:2] != (self._client, sequence) or returned.nbytes != size:
                 raise CorruptMessage(f"sent {sequence} with {size} bytes, got {message}")
@@ -102,7 +105,7 @@ class Peer:
         body = body_of(self._client, self._notes, size)
         write_message(request, self._client, self._notes, body)
         request.write_bool(acknowledge)
-        self._proxy.call(workload.NOTE, request, oneway=True)
+        self._patience.call(self._proxy, workload.NOTE, request, oneway=True)
 
     def settle(self) -> None:
         """Wait where too many one-way messages would be under way."""
@@ -114,7 +117,7 @@ class Peer:
         request = Parcel.for_interface(workload.DESCRIPTOR)
         request.write_int32(self._client)
         request.write_int32(number)
-        with self._proxy.call(workload.NESTED, request) as reply:
+        with self._patience.call(self._proxy, workload.NESTED, request) as reply:
             if reply.read_int32() != number + 1:
                 raise CorruptMessage(f"a wrong answer to {number}")
 
@@ -125,7 +128,7 @@ class Peer:
         self.settle()
         request = Parcel.for_interface(workload.DESCRIPTOR)
         request.write_int32(self._client)
-        with self._proxy.call(workload.BYE, request) as reply:
+        with self._patience.call(self._proxy, workload.BYE, request) as reply:
             received = reply.read_int64()
         if received != self._notes:
             raise CorruptMessage(f"sent {self._notes} notes, {received} arrived")
@@ -148,7 +151,8 @@ class Client:
         self._errors: list[str] = []
         self._reunions = 0
         self._back: list[tuple[str, Proxy]] = []  # servers that came back
-        self._peers = [Peer(number, name, self._manager.wait(name)) for name in servers]
+        self._patience = Patience()
+        self._peers = [self._meet(name, self._manager.wait(name)) for name in servers]
         self._lost: list[Peer] = []
 
     def run(self, stop: Stop) -> None:
@@ -168,9 +172,12 @@ class Client:
             peer.died.wait(1.0)  # the news may come later than the failed call
         self._report(final=True)
 
+    def _meet(self, name: str, proxy: Proxy) -> Peer:
+        return Peer(self._number, name, proxy, self._patience)
+
     def _meet_again(self, name: str, proxy: Proxy) -> None:
         try:
-            self._peers.append(Peer(self._number, name, proxy))
+            self._peers.append(self._meet(name, proxy))
             self._reunions += 1
         except DeadObject:
             # The manager was asked before it knew of the death, and gave us the dead one.
@@ -232,6 +239,7 @@ class Client:
                 "samples": samples,
                 "bytes": self._bytes,
                 "errors": self._errors,
+                "refused": self._patience.refused,
                 "dead_objects": len(self._lost),
                 "deaths": sum(peer.died.is_set() for peer in self._peers + self._lost),
                 "reunions": self._reunions,

@@ -129,7 +129,7 @@ def progress_text(second: int, seconds: int, tally: Tally, calls: int, size: int
     return (
         f"{second:3d}/{seconds} s  {calls:6,d} calls/s  {size_text(size):>9}/s  "
         f"{tally.calls:8,d} calls  {tally.total('deaths')} deaths told  "
-        f"{len(tally.errors)} errors"
+        f"{tally.total('refused')} refused  {len(tally.errors)} errors"
     )
 
 

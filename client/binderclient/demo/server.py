@@ -17,6 +17,7 @@ from typing import ClassVar
 from binderclient.blocking import Device
 from binderclient.demo import workload
 from binderclient.demo.child import REPORT_SECONDS, Reporter, Stop
+from binderclient.demo.patience import Patience
 from binderclient.demo.workload import CorruptMessage, read_message, write_message
 from binderclient.errors import BinderError, DeadObject
 from binderclient.objects import Proxy, Service, caller, transaction
@@ -41,6 +42,7 @@ class Worker(Service):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._clients: dict[int, _Client] = {}
+        self._patience = Patience()
         self.calls = self.deaths = 0
         self.threads: set[int] = set()
         self.errors: list[str] = []
@@ -91,7 +93,7 @@ class Worker(Service):
             answer = Parcel.for_interface(workload.CALLBACK_DESCRIPTOR)
             answer.write_int64(message.sequence)
             with contextlib.suppress(DeadObject):
-                client.callback.call(workload.ACKNOWLEDGE, answer, oneway=True)
+                self._patience.call(client.callback, workload.ACKNOWLEDGE, answer, oneway=True)
 
     @transaction(workload.NESTED)
     def nested(self, data: Parcel, reply: Parcel) -> None:
@@ -101,7 +103,7 @@ class Worker(Service):
             raise DeadObject("killed since it sent this")
         question = Parcel.for_interface(workload.CALLBACK_DESCRIPTOR)
         question.write_int32(data.read_int32())
-        with client.callback.call(workload.ASK, question) as answer:
+        with self._patience.call(client.callback, workload.ASK, question) as answer:
             reply.write_int32(answer.read_int32())
 
     @transaction(workload.BYE)

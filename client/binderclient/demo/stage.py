@@ -28,6 +28,7 @@ KILLED_CLIENTS: Final = (1, 2)
 _CLIENTS_DIE_AT: Final = 0.35  # of the time
 _SERVER_DIES_AT: Final = 0.6
 _SOON_SECONDS: Final = 10.0
+_SOON_SECONDS_EACH: Final = 0.5  # more for each client
 _PAGES_SECONDS: Final = 4.0  # counts must be zero at once, pages within two seconds
 
 
@@ -69,6 +70,7 @@ class Stage:
         self._outcome = Outcome()
         self._servers: dict[str, dict[str, Any]] = {}  # name -> its last report
         self._changed = trio.Event()
+        self._soon = _SOON_SECONDS + _SOON_SECONDS_EACH * settings.clients
 
     async def run(self) -> Outcome:
         """Do it all; what went wrong is in the outcome.
@@ -82,7 +84,7 @@ class Stage:
             async with open_device(self._daemon.device) as device:
                 names = AsyncServiceManager(device)
                 await self._play(names, stack, nursery)
-            status = await manager.end(_SOON_SECONDS, signal.SIGTERM)
+            status = await manager.end(self._soon, signal.SIGTERM)
             self._outcome.check("the service manager ends cleanly", status == 0, _status(status))
         await self._check_empty()
         return self._outcome
@@ -98,7 +100,7 @@ class Stage:
 
         server_a, server_b = server(SERVICE_A, THREADS_OF_A), server(SERVICE_B, 0)
         for name in (SERVICE_A, SERVICE_B):
-            with trio.fail_after(_SOON_SECONDS):
+            with trio.fail_after(self._soon):
                 await names.wait(name)
         clients = {n: self._start_client(n, stack, nursery) for n in range(self._settings.clients)}
         tally = self._outcome.tally
@@ -133,7 +135,7 @@ class Stage:
     ) -> Child:
         server.kill()
         self._progress.say("killed a server in the middle of its calls")
-        with trio.move_on_after(_SOON_SECONDS) as scope:
+        with trio.move_on_after(self._soon) as scope:
             while SERVICE_B in await names.list():  # noqa: ASYNC110 - nobody reports a removal
                 await trio.sleep(0.02)
         self._outcome.check(
@@ -156,7 +158,7 @@ class Stage:
         statuses: dict[str, int | None] = {}
 
         async def end(name: str, child: Child) -> None:
-            statuses[name] = await child.end(_SOON_SECONDS)
+            statuses[name] = await child.end(self._soon)
 
         async with trio.open_nursery() as nursery:
             for number, child in clients.items():
@@ -232,7 +234,7 @@ class Stage:
 
     async def _until(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait until something holds by the children's reports, and note whether it did."""
-        with trio.move_on_after(_SOON_SECONDS):
+        with trio.move_on_after(self._soon):
             while not holds():
                 await self._changed.wait()
         self._outcome.check(what, holds())
