@@ -16,7 +16,7 @@ import pytest
 from binderd.channel import syscalls
 from binderd.channel.errors import StartError
 from binderd.channel.fuse_mount import FSTYPE, FuseMount
-from binderd.channel.mounts import mount_at
+from binderd.channel.mounts import mount_at, read_mounts
 from channel.helpers import SECONDS_MAX, Daemon, client, is_stale, needs_fuse, run_client, running
 
 if TYPE_CHECKING:
@@ -214,3 +214,13 @@ def test_without_privileges(place: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "start as root" in done.stderr
+
+
+def test_a_path_with_a_carriage_return_is_one_line_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "a\rb\x0b\u2028"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
+    try:
+        assert [mount.fstype for mount in read_mounts() if mount.path == str(path)] == ["tmpfs"]
+    finally:
+        subprocess.run(["umount", path], check=True)

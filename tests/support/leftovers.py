@@ -22,9 +22,10 @@ import shutil
 import tempfile
 import time
 from contextlib import suppress
-from errno import ECONNABORTED, ENOTCONN
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from binderd.channel.mounts import hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,6 @@ MARK: Final = "BINDERD_TEST_SESSION"  # the variable by which processes are reco
 OUR_TYPE: Final = "fuse.binderd"
 CUSE_CLASS: Final = Path("/sys/class/cuse")
 PATIENCE: Final = 10.0  # seconds for what is ending by itself: helpers, the closing of files
-_DEAD: Final = (ENOTCONN, ECONNABORTED)
 
 
 def mounts_below(folder: Path) -> set[str]:
@@ -61,11 +61,9 @@ def _mounts() -> Iterator[tuple[str, Path, str]]:
 
 
 def is_dead(path: Path) -> bool:
-    """Whether nobody serves the file system that is mounted there."""
-    try:
-        os.statvfs(path)
-    except OSError as error:
-        return error.errno in _DEAD
+    """Whether nobody serves the file system that is mounted there; never hangs."""
+    with suppress(OSError), hold(str(path)) as mount:
+        return mount is not None and mount.is_dead()
     return False
 
 

@@ -46,7 +46,9 @@ class MountEntry(NamedTuple):
 
 def read_mounts() -> list[MountEntry]:
     """Return all mounts of our mount namespace, also those that others hide."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    table = "/proc/self/mountinfo"
+    # The kernel quotes a newline in a path, and no other character that Python ends lines at.
+    with open(table, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         return [_parse_mount(line) for line in lines]
 
 
