@@ -10,6 +10,11 @@ COMPILED := build/compiled
 COMPILED_STAMP := $(COMPILED)/.done
 # The library for programs that cannot be changed, where 'binderctl run' finds it.
 PRELOAD := client/binderclient/libbinderd-preload.so
+# What is installed: a wheel for Debian's Python, and manual pages and completion (docs/manual).
+export PREFIX ?= /usr/local
+export DESTDIR ?=
+export MANUAL := build/manual
+WHEEL_STAMP := build/wheel/.done
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
@@ -26,7 +31,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload demo run test test-vm fuzz-vm vm parity check bench bench-descriptors clean packages \
-	vm-packages fuse
+	vm-packages fuse wheel sdist dist deb install uninstall test-wheel test-install
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -34,7 +39,7 @@ help: ## this text
 	@echo "New here? As root, 'make demo' sets everything up and shows a call from end to end;"
 	@echo "'make run' keeps a device for your own programs. Changed something? 'make test'."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest) and bench, e.g. make bench ARGS=--help"
 
@@ -87,6 +92,31 @@ fuzz-vm: vm-packages packages $(STAMP) ## CASES=500 random scripts, from SEED=1 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
 
+install: wheel ## install below PREFIX (/usr/local) for Debian's Python; DESTDIR for packagers
+	systemd/install.sh all build/wheel/*.whl
+
+uninstall: ## remove what 'make install' has installed, with the same PREFIX
+	systemd/install.sh uninstall
+
+wheel: packages $(STAMP) $(WHEEL_STAMP) ## dist/*.whl, compiled, for this machine and this Python
+	@mkdir -p dist && cp build/wheel/*.whl dist/ && ls build/wheel/*.whl
+
+sdist: packages $(STAMP) ## dist/*.tar.gz, with all that is here
+	$(BIN)/python -m build --sdist --outdir dist
+
+dist: sdist wheel ## both
+
+deb: ## dist/*.deb, with Debian's own tools, for this Debian
+	@tests/setup.sh packages deb
+	@mkdir -p dist && debian/build.sh dist
+
+test-wheel: fuse wheel ## the wheel in a bare virtual environment, and one from the sdist (two minutes)
+	tests/install/run.sh wheel $(BIN)/python
+
+test-install: fuse ## deb and pip in clean Debian systems: SUITES="bookworm trixie" (long; root)
+	@tests/setup.sh packages install
+	tests/install/run.sh all $(SUITES)
+
 parity: $(STAMP) ## make docs/PARITY.md from the results that the latest tests have left
 	$(BIN)/python tests/parity.py --write $(ARGS)
 
@@ -95,6 +125,7 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/bench/run.py
+	$(BIN)/mypy docs/manual
 	$(BIN)/lint-imports
 
 bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
@@ -128,8 +159,15 @@ $(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
 	@rm -rf $(COMPILED)/binderclient
 	@touch $@
 
+$(WHEEL_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES) $(wildcard client/*/*.[chp]* client/*/*/*.py docs/manual/*)
+	@echo "building the wheel (a minute)"
+	@rm -rf build/wheel build/manual build/lib.* build/bdist.*
+	@$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir build/wheel .
+	@$(BIN)/python docs/manual build/manual
+	@touch $@
+
 $(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/include/*.h) $(STAMP)
-	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_preload --inplace
+	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_programs --inplace
 
 fuse:
 	@tests/setup.sh fuse "make $(firstword $(MAKECMDGOALS))"

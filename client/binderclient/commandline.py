@@ -21,6 +21,7 @@ from binderclient.notify import notify
 from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
 from binderclient.servicemanager import ServiceManager, ServiceManagerService
+from binderclient.version import add_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,6 +121,7 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
         "SIGTERM or SIGINT. Says on stderr, and through $NOTIFY_SOCKET, when it is ready.",
     )
     parser.add_argument("--device", default=DEFAULT_PATH, help="default: %(default)s")
+    add_version(parser)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, format="servicemanager: %(message)s")
     try:
@@ -147,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", metavar="PATH", default=DEFAULT_PATH, help="%(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_version(parser)
     parser.set_defaults(command=None)  # of run
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from binderd import compilation
 from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         SystemExit: 2 with a line on stderr for a mistake, 0 after --help and --version.
     """
-    parser = _make_parser()
+    parser = make_parser()
     chosen = parser.parse_args(arguments)
     devices = tuple(chosen.device or DEFAULT_DEVICES)
     try:
@@ -123,7 +124,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     )
 
 
-def _make_parser() -> _Parser:
+def make_parser() -> _Parser:
+    """Return the parser of the command line, from which the manual page is made, too."""
     parser = _Parser(
         prog="binderd",
         description=_DESCRIPTION,
@@ -175,7 +177,12 @@ def _make_parser() -> _Parser:
         default="info",
         help="debug shows every request and reply (default: %(default)s)",
     )
-    parser.add_argument("--version", action="version", version=f"binderd {_version()}")
+    parser.add_argument(
+        "--version",
+        action=_ShowVersion,
+        nargs=0,
+        help="show the version, and whether the daemon's request path is compiled, and exit",
+    )
     return parser
 
 
@@ -285,6 +292,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _ShowVersion(argparse.Action):
+    """Looks at what is loaded only if it is asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"binderd {_version()} ({compilation.describe()})")
+        parser.exit()
 
 
 def _version() -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd import watchdog
+from binderd import compilation, watchdog
 from binderd.channel.cuse_node import CuseNode, NodeError, has_cuse
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
@@ -73,12 +73,18 @@ def main(settings: Settings) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level.upper(), format="binderd: %(message)s"
     )
+    _log.info("request path: %s", compilation.describe())
     try:
         check_capabilities()
         raise_descriptor_limit()
         limit = settings.stall_limit
         with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
-            trio.run(_serve, settings, restrict_keyboard_interrupt_to_checkpoints=True)
+            trio.run(
+                _serve,
+                settings,
+                restrict_keyboard_interrupt_to_checkpoints=True,
+                strict_exception_groups=True,  # trio 0.22's default is another
+            )
     except StartError as error:
         print(f"binderd: {error}", file=sys.stderr)
         return 1

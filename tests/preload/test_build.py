@@ -45,7 +45,7 @@ def test_what_it_offers_and_what_it_needs(library: Path) -> None:
 
 
 def build(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "setup.py", "build_preload"]
+    command = [sys.executable, "-W", "ignore", "setup.py", "build_programs"]
     return subprocess.run(
         [*command, f"--build-lib={directory}"],
         cwd=toolbox.ROOT,
