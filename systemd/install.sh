@@ -26,19 +26,17 @@ installed=()
 
 die() { printf 'install: %s\n' "$*" >&2 && exit 1; }
 
-# put MODE TARGET [SOURCE] - installs a file; without SOURCE, what comes on standard input.
+# put MODE TARGET SOURCE - installs a file. Not in a pipeline: it would be forgotten.
 put() {
-    install -D -m "$1" "${3:-/dev/stdin}" "$DESTDIR$2"
+    install -D -m "$1" "$3" "$DESTDIR$2"
     installed+=("$2")
 }
 
 # put_tree SOURCE TARGET - installs all files below a folder.
 put_tree() {
-    local file mode
+    local file
     while IFS= read -r -d '' file; do
-        mode=644
-        [[ $file != *.so ]] || mode=755
-        put "$mode" "$2/$file" "$1/$file"
+        put 644 "$2/$file" "$1/$file"
     done < <(cd "$1" && find . -type f ! -path '*/__pycache__/*' -printf '%P\0' | sort -z)
 }
 
@@ -52,7 +50,8 @@ put_files() {
     done
     put 644 "$DOCUMENTS/binderclient.md" client/README.md
     for file in systemd/*.service systemd/*.socket systemd/*.path; do
-        [[ ! -f $file ]] || sed "s|/usr/bin/|$PREFIX/bin/|g" "$file" | put 644 "$UNITS/${file##*/}"
+        [[ -f $file ]] || continue
+        put 644 "$UNITS/${file##*/}" <(sed "s|/usr/bin/|$PREFIX/bin/|g" "$file")
     done
     for file in systemd/*.sysusers systemd/*.tmpfiles; do
         [[ -f $file ]] || continue
@@ -105,14 +104,14 @@ put_command() {
         # The daemon starts Python once more; 'binderctl run' must not hand it to other programs.
         [[ $1 == binderctl ]] || lines+=("os.environ[\"PYTHONPATH\"] = \"$3\"")
     fi
-    {
+    put 755 "$PREFIX/bin/$1" <(
         printf '%s\n' "#!$PYTHON" "# $1 - made by systemd/install.sh" "import os" "import sys" ""
         printf '%s\n' "${lines[@]}" "from ${2%:*} import ${2#*:}" "" "sys.exit(${2#*:}())"
-    } | put 755 "$PREFIX/bin/$1"
+    )
 }
 
 write_manifest() {
-    { printf '%s\n' "${installed[@]}" "$MANIFEST"; } | put 644 "$MANIFEST"
+    put 644 "$MANIFEST" <(printf '%s\n' "${installed[@]}" "$MANIFEST")
 }
 
 uninstall() {
