@@ -28,6 +28,12 @@ die() { printf 'install: %s\n' "$*" >&2 && exit 1; }
 
 # put MODE TARGET SOURCE - installs a file. Not in a pipeline: it would be forgotten.
 put() {
+    local folder=${2%/*} made=()
+    while [[ -n $folder && ! -d $DESTDIR$folder ]]; do
+        made=("$folder/" "${made[@]}")
+        folder=${folder%/*}
+    done
+    installed+=("${made[@]}")
     install -D -m "$1" "$3" "$DESTDIR$2"
     installed+=("$2")
 }
@@ -111,30 +117,34 @@ put_command() {
 }
 
 write_manifest() {
-    put 644 "$MANIFEST" <(printf '%s\n' "${installed[@]}" "$MANIFEST")
+    mkdir -p "$DESTDIR${MANIFEST%/*}"
+    printf '%s\n' "${installed[@]}" "${MANIFEST%/*}/" "$MANIFEST" >"$DESTDIR$MANIFEST"
 }
 
 uninstall() {
-    local file folder
+    local number path
     [[ -f $DESTDIR$MANIFEST ]] || die "nothing is installed below $DESTDIR$PREFIX"
     mapfile -t installed <"$DESTDIR$MANIFEST"
-    for file in "${installed[@]}"; do
-        rm -f "$DESTDIR$file"
-        folder=$DESTDIR${file%/*}
-        case $file in *.py) rm -rf "$folder/__pycache__" ;; esac
+    for ((number = ${#installed[@]} - 1; number >= 0; number--)); do
+        path=$DESTDIR${installed[number]}
+        case $path in
+            */) rmdir "${path%/}" 2>/dev/null || true ;; # somebody else has put something there
+            *.py) rm -rf "$path" "${path%/*}/__pycache__" ;;
+            *) rm -f "$path" ;;
+        esac
     done
-    for file in "${installed[@]}"; do
-        folder=${file%/*}
-        while [[ $folder == "$PREFIX"/*/* ]] && rmdir "$DESTDIR$folder" 2>/dev/null; do
-            folder=${folder%/*}
-        done
-    done
+    installed=()
 }
 
 [[ $PREFIX == /* && $PREFIX != *[\"\'\|\&\\[:space:]]* ]] || die "PREFIX=$PREFIX is no plain absolute path"
 case "${1-}" in
     files) put_files ;;
-    all) put_python "${2-}" && put_files && write_manifest ;;
+    all)
+        [[ ! -f $DESTDIR$MANIFEST ]] || uninstall # an older one
+        put_python "${2-}"
+        put_files
+        write_manifest
+        ;;
     uninstall) uninstall ;;
     *) die "usage: install.sh all WHEEL | files | uninstall" ;;
 esac

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # run.sh - every way to install, tried: in clean Debian systems (root.sh), or the short form here.
 #
-#   run.sh all [SUITE ...]  the Debian package and pip, on bookworm and trixie: some 15 minutes
+#   run.sh all [SUITE ...]  the Debian package, pip and make, on bookworm and trixie: some 15 minutes
 #   run.sh wheel PYTHON     `make wheel`'s wheel in a bare virtual environment on this machine; and that the
 #                           one that the source distribution gives is the same. PYTHON has pip and build.
 set -euo pipefail
@@ -35,6 +35,7 @@ all() {
         tests/install/root.sh "$suite" /source/tests/install/deb.sh build
         tests/install/root.sh "$suite" /source/tests/install/deb.sh install
         tests/install/root.sh "$suite" /source/tests/install/pip.sh
+        tests/install/root.sh "$suite" /source/tests/install/make.sh
     done
 }
 

@@ -86,8 +86,12 @@ def test_installed_and_removed(built: Path, tmp_path: Path, prefix: str) -> None
     (package,) = (name for name in found if name.endswith("binderclient/libbinderd-preload.so"))
     assert (tmp_path / package).stat().st_size > 0
 
+    again = install(built, tmp_path, "all", str(wheel), prefix=prefix)
+    assert again.returncode == 0, again.stderr
+    assert files_below(tmp_path) == found
     assert install(built, tmp_path, "uninstall", prefix=prefix).returncode == 0
-    assert files_below(tmp_path) == {str(other.relative_to(tmp_path))}
+    kept = {parent for parent in other.parents if tmp_path in parent.parents}
+    assert set(tmp_path.rglob("*")) == {other, *kept}
 
 
 def test_commands_find_what_python_does_not_search(built: Path, tmp_path: Path) -> None:
