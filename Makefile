@@ -110,11 +110,12 @@ deb: ## dist/*.deb, with Debian's own tools, for this Debian
 	@tests/setup.sh packages deb
 	@mkdir -p dist && debian/build.sh dist
 
-test-wheel: fuse wheel ## the wheel in a bare virtual environment, and one from the sdist (two minutes)
+test-wheel: fuse wheel ## the wheel in a bare virtual environment, and one from the sdist
 	tests/install/run.sh wheel $(BIN)/python
 
-test-install: fuse ## deb and pip in clean Debian systems: SUITES="bookworm trixie" (long; root)
+test-install: fuse packages $(STAMP) ## deb, pip, make in clean systems: SUITES="bookworm trixie" (long; root)
 	@tests/setup.sh packages install
+	tests/install/run.sh same $(BIN)/python
 	tests/install/run.sh all $(SUITES)
 
 parity: $(STAMP) ## make docs/PARITY.md from the results that the latest tests have left
