@@ -73,7 +73,6 @@ def main(settings: Settings) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level.upper(), format="binderd: %(message)s"
     )
-    _log.info("request path: %s", compilation.describe())
     try:
         check_capabilities()
         raise_descriptor_limit()
@@ -341,6 +340,7 @@ class Service:
         _log.info("ready: %s", self._where)
         for line in self._restrictions:
             _log.warning("%s", line)
+        _log.info("request path: %s", compilation.describe())
         notify("READY=1", f"STATUS=Serving {self._where}")
 
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
