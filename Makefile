@@ -12,6 +12,11 @@ COMPILED_STAMP := $(COMPILED)/.done
 PRELOAD := client/binderclient/libbinderd-preload.so
 # What 'binderctl stress' starts.
 STRESS_WORKER := client/binderclient/binderd-stress-worker
+# What is installed: a wheel for Debian's Python, and manual pages and completion (docs/manual).
+export PREFIX ?= /usr/local
+export DESTDIR ?=
+export MANUAL := build/manual
+WHEEL_STAMP := build/wheel/.done
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/channel/test_device.py tests/client/test_demo.py \
@@ -32,7 +37,8 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload stress-worker demo run test test-vm fuzz-vm soak-restarts vm parity \
-	check bench bench-descriptors clean packages vm-packages fuse
+	check bench bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+	test-wheel test-install
 
 help: ## this text
 	@echo "binderd: Android's Binder IPC on any Linux, in user space."
@@ -40,7 +46,7 @@ help: ## this text
 	@echo "New here? As root, 'make demo' sets everything up and shows a call from end to end;"
 	@echo "'make run' keeps a device for your own programs. Changed something? 'make test'."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest) and bench, e.g. make bench ARGS=--help"
 
@@ -103,6 +109,32 @@ soak-restarts: fuse packages $(STAMP) ## a hundred restarts of the daemon below 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
 
+install: wheel ## install below PREFIX (/usr/local) for Debian's Python; DESTDIR for packagers
+	systemd/install.sh all build/wheel/*.whl
+
+uninstall: ## remove what 'make install' has installed, with the same PREFIX
+	systemd/install.sh uninstall
+
+wheel: packages $(STAMP) $(WHEEL_STAMP) ## dist/*.whl, compiled, for this machine and this Python
+	@mkdir -p dist && cp build/wheel/*.whl dist/ && ls build/wheel/*.whl
+
+sdist: packages $(STAMP) ## dist/*.tar.gz, with all that is here
+	$(BIN)/python -m build --sdist --outdir dist
+
+dist: sdist wheel ## both
+
+deb: ## dist/*.deb, with Debian's own tools, for this Debian
+	@tests/setup.sh packages deb
+	@mkdir -p dist && debian/build.sh dist
+
+test-wheel: fuse wheel ## the wheel in a bare virtual environment, and one from the sdist
+	tests/install/run.sh wheel $(BIN)/python
+
+test-install: fuse packages $(STAMP) ## deb, pip, make in clean systems: SUITES="bookworm trixie" (long; root)
+	@tests/setup.sh packages install
+	tests/install/run.sh same $(BIN)/python
+	tests/install/run.sh all $(SUITES)
+
 parity: $(STAMP) ## make docs/PARITY.md from the results that the latest tests have left
 	$(BIN)/python tests/parity.py --write $(ARGS)
 
@@ -111,6 +143,7 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/bench/run.py
+	$(BIN)/mypy docs/manual
 	$(BIN)/lint-imports
 
 bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
@@ -144,13 +177,19 @@ $(COMPILED_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES)
 	@rm -rf $(COMPILED)/binderclient
 	@touch $@
 
-$(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/include/*.h) $(STAMP)
-	@echo "compiling the library of 'binderctl run'"
-	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_preload --inplace
+$(WHEEL_STAMP): setup.py pyproject.toml $(STAMP) $(SOURCES) $(wildcard client/*/*.[chp]* client/*/*/*.py docs/manual/*)
+	@echo "building the wheel (a minute)"
+	@rm -rf build/wheel build/manual build/lib.* build/bdist.*
+	@$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir build/wheel .
+	@$(BIN)/python docs/manual build/manual
+	@touch $@
 
-$(STRESS_WORKER): setup.py $(wildcard client/stress/*.[ch]) $(STAMP)
-	@echo "compiling the worker of 'binderctl stress'"
-	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_stress_worker --inplace
+$(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/stress/*.[ch] client/include/*.h) $(STAMP)
+	@echo "compiling what is in C beside it"
+	@CFLAGS=-Werror $(BIN)/python -W ignore setup.py -q build_programs --inplace
+
+$(STRESS_WORKER): $(PRELOAD)
+	@test -e $@ && touch $@
 
 fuse:
 	@tests/setup.sh fuse "make $(firstword $(MAKECMDGOALS))"

@@ -1,91 +1,150 @@
 # SPDX-License-Identifier: Apache-2.0
 """What has to be compiled; everything else is in pyproject.toml.
 
-The request path, with mypyc: the packages below are plain typed Python and run as such. With
-BINDERD_COMPILE=1 in the environment they are compiled to C as well, which makes the daemon's own
-share of a call about a third of what it is (`make bench` shows both). `make compile` puts the
-result into build/compiled.
+The request path of the daemon, with mypyc: plain typed Python that runs as such, too. Compiled, the
+daemon's own share of a call is about a third of what it is else (`make bench` shows both).
+binderd/compilation.py has the list.
 
-The preload library and the worker of `binderctl stress`, with the C compiler ($CC, $CFLAGS), into
-the package binderclient; where there is none the package is installed without them, and `binderctl
-run` and `stress` say so. `make preload` and `make stress-worker` put them into the source tree.
+Programs in C, with the C compiler ($CC, $CFLAGS): the table below has them.
+
+A build that cannot do that fails and says what is missing. With BINDERD_COMPILE=0 in the
+environment the request path stays interpreted, and programs in C are left out where there is no C
+compiler. An editable installation is always interpreted. `binderd --version` tells.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from setuptools import Command, Distribution, setup
 from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
 
-# Whatever a request passes through; no coroutine lives there.
-COMPILED_PACKAGES = (
-    "daemon/binderd/engine",
-    "daemon/binderd/fuse",
-    "daemon/binderd/device",
-    "daemon/binderd/memory",
+WANTS_COMPILED = os.environ.get("BINDERD_COMPILE", "1") != "0"
+ADVICE = (
+    "Install a C compiler and Python's headers (Debian: apt-get install gcc libc6-dev "
+    "linux-libc-dev python3-dev), or set BINDERD_COMPILE=0 for a slower, interpreted daemon."
 )
-COMPILED_MODULES = ("daemon/binderd/channel/transfer.py",)
 
 
-def extension_modules() -> list[object]:
-    """Return what to compile: nothing unless it was asked for."""
-    if os.environ.get("BINDERD_COMPILE") != "1":
-        return []
-    from mypyc.build import mypycify
-
-    sources = sorted(
-        str(path)
-        for package in COMPILED_PACKAGES
-        for path in Path(package).glob("*.py")
-        if path.name != "__init__.py"
-    )
-    return list(mypycify([*sources, *COMPILED_MODULES], opt_level="3"))
+def give_up(reason: str, advice: str = ADVICE) -> SystemExit:
+    """Return what ends the build."""
+    return SystemExit(f"\nbinderd cannot be built: {reason}. {advice}\n")
 
 
-class CProgram(NamedTuple):
-    """Something in C that is a file of the package binderclient."""
+def find_compiler() -> list[str] | None:
+    """Return the command of the C compiler, None if there is none."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    return compiler if shutil.which(compiler[0]) else None
 
-    name: str
-    sources: Path
+
+class BuildRequestPath(build_ext):
+    """``build_ext``, which finds out what there is to compile when it is run, not before."""
+
+    def run(self) -> None:
+        if WANTS_COMPILED and not (self.editable_mode or self.inplace):
+            self.distribution.ext_modules = self.translate()
+            self.distribution.reinitialize_command(self)  # now that there is something
+            self.ensure_finalized()
+        super().run()
+
+    def build_extensions(self) -> None:
+        try:
+            super().build_extensions()
+        except Exception as error:
+            raise give_up(f"the C compiler fails ({error})") from None
+
+    def translate(self) -> list[object]:
+        """Make C of the request path."""
+        if find_compiler() is None:
+            raise give_up(f"there is no C compiler ({os.environ.get('CC') or 'cc'})")
+        headers = Path(sysconfig.get_path("include"))
+        if not (headers / "Python.h").exists():
+            raise give_up(f"there is no {headers}/Python.h")
+        try:
+            from mypyc.build import mypycify
+        except ImportError as error:
+            raise give_up(f"there is no mypyc ({error})", "Install mypy.") from None
+        try:
+            return list(mypycify(self.sources(), opt_level="3"))
+        except (Exception, SystemExit) as error:
+            raise give_up(
+                f"mypyc fails ({error})", "Another version of mypy may help, or BINDERD_COMPILE=0."
+            ) from None
+
+    @staticmethod
+    def sources() -> list[str]:
+        table = runpy.run_path("daemon/binderd/compilation.py")["REQUEST_PATH"]
+        found = []
+        for path in (Path("daemon", *name.split(".")) for name in table):
+            files = path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]
+            found += [str(file) for file in files if file.name != "__init__.py"]
+        return sorted(found)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program or library in C that a package brings along."""
+
+    target: Path  # below the packages
+    sources: Path  # a folder
     flags: tuple[str, ...]
     libraries: tuple[str, ...]
-    needed_by: str
+    needed_by: str  # what does not work without it
+
+    def command(self, compiler: list[str], target: Path) -> list[str]:
+        return [
+            *compiler,
+            *("-std=gnu11", "-O2", "-Wall", "-Wextra"),
+            *self.flags,
+            *shlex.split(os.environ.get("CPPFLAGS", "")),
+            *shlex.split(os.environ.get("CFLAGS", "")),
+            f"-I{INCLUDES}",
+            *("-o", str(target)),
+            *map(str, sorted(self.sources.glob("*.c"))),
+            *shlex.split(os.environ.get("LDFLAGS", "")),
+            *self.libraries,
+        ]
 
 
 INCLUDES = Path("client/include")
-PRELOAD = CProgram(
-    "libbinderd-preload.so",
-    Path("client/preload"),
-    (
-        *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", "-shared"),
-        *("-pthread", "-Wl,-z,now", "-Wl,-z,defs"),
+PROGRAMS = (
+    Program(
+        target=Path("binderclient", "libbinderd-preload.so"),
+        sources=Path("client/preload"),
+        flags=(
+            *("-fPIC", "-fvisibility=hidden", "-shared", "-pthread"),
+            *("-Wl,-z,now", "-Wl,-z,defs"),
+        ),
+        libraries=("-ldl",),
+        needed_by="binderctl run",
     ),
-    ("-ldl",),
-    "binderctl run",
-)
-STRESS_WORKER = CProgram(
-    "binderd-stress-worker",
-    Path("client/stress"),
-    ("-std=c11", "-O2", "-Wall", "-Wextra", "-pthread"),
-    ("-lm",),
-    "binderctl stress",
+    Program(
+        target=Path("binderclient", "binderd-stress-worker"),
+        sources=Path("client/stress"),
+        flags=("-pthread",),
+        libraries=("-lm",),
+        needed_by="binderctl stress",
+    ),
 )
 
 
-class BuildC(Command):
-    """Compiles one of them; which, its subclasses say."""
+class BuildPrograms(Command):
+    """``setup.py build_programs``: compiles the programs in C."""
 
-    program: ClassVar[CProgram]
-    description = "compile a program or library in C"
+    description = "compile the programs in C"
     user_options: ClassVar[list[tuple[str, str | None, str]]] = [
         ("build-lib=", None, "where the packages are built"),
-        ("inplace", "i", "put it into the source tree, and fail if that is not possible"),
+        ("inplace", "i", "put them into the source tree, and fail if that is not possible"),
     ]
     boolean_options: ClassVar[list[str]] = ["inplace"]
     editable_mode = False  # set by setuptools
@@ -97,80 +156,56 @@ class BuildC(Command):
     def finalize_options(self) -> None:
         self.set_undefined_options("build", ("build_lib", "build_lib"))
 
-    @property
-    def target(self) -> Path:
+    def target(self, program: Program) -> Path:
         in_source_tree = self.inplace or self.editable_mode
-        root = "client" if in_source_tree else str(self.build_lib)
-        return Path(root, "binderclient", self.program.name)
+        return Path("client" if in_source_tree else str(self.build_lib)) / program.target
 
     def run(self) -> None:
-        compiler = shlex.split(os.environ.get("CC", "cc"))
-        if shutil.which(compiler[0]) is None:
-            self.give_up(f"no C compiler ({compiler[0]})")
-            return
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            *compiler,
-            *self.program.flags,
-            *shlex.split(os.environ.get("CFLAGS", "")),
-            f"-I{INCLUDES}",
-            *("-o", str(self.target)),
-            *map(str, sorted(self.program.sources.glob("*.c"))),
-            *self.program.libraries,
-        ]
-        if subprocess.run(command, check=False).returncode != 0:
-            self.give_up("it does not compile")
+        for program in PROGRAMS:
+            self.compile(program)
 
-    def give_up(self, reason: str) -> None:
-        name, needed_by = self.program.name, self.program.needed_by
-        message = f"{name} is not built: {reason}; `{needed_by}` will not work"
-        if self.inplace:
-            raise SystemExit(message)
-        self.warn(message)
+    def compile(self, program: Program) -> None:
+        compiler = find_compiler()
+        if compiler is None:
+            reason = f"there is no C compiler ({os.environ.get('CC') or 'cc'})"
+            if WANTS_COMPILED or self.inplace:
+                raise give_up(reason)
+            self.warn(f"{program.target.name} is left out, {reason}: no `{program.needed_by}`")
+            return
+        target = self.target(program)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if subprocess.run(program.command(compiler, target), check=False).returncode != 0:
+            raise give_up(f"{program.target.name} does not compile")
 
     # What setuptools wants to know of a step of its build.
 
     def get_source_files(self) -> list[str]:
-        headers = INCLUDES.glob("*.h")
-        return [str(path) for path in (*self.program.sources.glob("*.[ch]"), *headers)]
+        folders = [INCLUDES, *(program.sources for program in PROGRAMS)]
+        return [str(path) for folder in folders for path in folder.glob("*.[ch]")]
 
     def get_outputs(self) -> list[str]:
-        return [str(self.target)]
+        return [str(self.target(program)) for program in PROGRAMS]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}
 
 
-class BuildPreload(BuildC):
-    """``setup.py build_preload``."""
-
-    program = PRELOAD
-
-
-class BuildStressWorker(BuildC):
-    """``setup.py build_stress_worker``."""
-
-    program = STRESS_WORKER
-
-
-C_BUILDS = {"build_preload": BuildPreload, "build_stress_worker": BuildStressWorker}
-
-
 class Build(build):
-    """The usual build, then what is in C."""
+    """The usual build, then the programs in C."""
 
-    sub_commands: ClassVar = [*build.sub_commands, *((name, None) for name in C_BUILDS)]
+    sub_commands: ClassVar = [*build.sub_commands, ("build_programs", None)]
 
 
 class PlatformDistribution(Distribution):
-    """What is built holds machine code, so it is for one kind of machine."""
+    """What is built holds machine code, so it is for one kind of machine and one Python."""
 
     def has_ext_modules(self) -> bool:
         return True
 
 
+if "editable_wheel" in sys.argv:
+    print("binderd: an editable installation is interpreted; `make compile` makes a fast daemon")
 setup(
-    cmdclass={"build": Build, **C_BUILDS},
+    cmdclass={"build": Build, "build_ext": BuildRequestPath, "build_programs": BuildPrograms},
     distclass=PlatformDistribution,
-    ext_modules=extension_modules(),
 )

@@ -3,7 +3,8 @@
 # setup.sh - the parts of the Makefile that are too long for it.
 #
 #   setup.sh packages     installs the Debian packages that are missing
-#   setup.sh packages vm  the same for those that only 'make vm' and 'make test-vm' need
+#   setup.sh packages vm  the same for those that only 'make vm' and 'make test-vm' need;
+#                         deb: 'make deb', install: 'make test-install'
 #   setup.sh venv DIR     makes the virtual environment and installs the project into it
 #   setup.sh progress WHAT COMMAND...  runs a silent command, and says every 10 s that it still runs
 #   setup.sh fuse WHO     fails, with one line that starts with WHO, where FUSE cannot be mounted
@@ -21,6 +22,15 @@ packages=(
 
 vm_packages=(
     qemu-system-x86 busybox-static kmod  # the machine, the first program in it, depmod
+)
+
+deb_packages=(
+    build-essential debhelper dh-python pybuild-plugin-pyproject pkg-config lintian
+    mypy python3-construct python3-pyfuse3 python3-setuptools python3-trio python3-wheel python3-dev
+)
+
+install_packages_for_tests=(
+    mmdebstrap  # makes clean systems
 )
 
 say() { printf '%s\n' "$*" >&2; }
@@ -94,6 +104,7 @@ make_venv() {
     with_progress "installing the project and its tools into $directory (a minute or two)" \
         "$directory/bin/python" -m pip install --quiet --disable-pip-version-check \
         --editable '.[test]'
+    say "setup: it is editable, so interpreted; what make starts is compiled first (make compile)"
 }
 
 check_fuse() {
@@ -112,11 +123,15 @@ check_fuse() {
 
 case "${1-}" in
     packages)
-        [[ ${2-} != vm ]] || packages=("${vm_packages[@]}")
+        case ${2-} in
+            vm) packages=("${vm_packages[@]}") ;;
+            deb) packages=("${deb_packages[@]}") ;;
+            install) packages=("${install_packages_for_tests[@]}") ;;
+        esac
         install_packages
         ;;
     venv) make_venv "$2" ;;
     fuse) check_fuse "$2" ;;
     progress) with_progress "${@:2}" ;;
-    *) say "usage: setup.sh packages [vm] | venv DIR | fuse WHO | progress WHAT COMMAND..." && exit 2 ;;
+    *) say "usage: setup.sh packages [vm|deb|install] | venv DIR | fuse WHO | progress WHAT COMMAND..." && exit 2 ;;
 esac

@@ -28,6 +28,7 @@ from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
 from binderclient.servicemanager import ServiceManager, ServiceManagerService, ServiceNotFound
 from binderclient.servicemanager.server import is_service_name
+from binderclient.version import add_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -197,6 +198,7 @@ def _parser(*, as_json: bool) -> tool.Parser:
         epilog=_EPILOG.format(manager=manager),
     )
     _add_common(parser, hidden=False)
+    add_version(parser)
     kind: Any = functools.partial(tool.Parser, as_json=as_json)  # argparse would say: a class
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=kind)
     for add in _SUBCOMMANDS:

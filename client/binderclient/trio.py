@@ -27,9 +27,11 @@ reference to a new object out of a parcel, and closing a large one.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import queue
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -59,6 +61,15 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_CALLS: Final = 16
 _UNREGISTER_SECONDS: Final = 1.0
+
+# Debian 12's trio, 0.22, has another name for it.
+_ABANDON: Final = (
+    "abandon_on_cancel"
+    if "abandon_on_cancel" in inspect.signature(trio.to_thread.run_sync).parameters
+    else "cancellable"
+)
+_run_sync: Any = trio.to_thread.run_sync
+_run_in_thread_that_may_be_left: Any = partial(_run_sync, **{_ABANDON: True})
 
 
 @contextlib.asynccontextmanager
@@ -203,16 +214,10 @@ class AsyncDevice:
             return await home.transact(session, self._token, handle, code, data, flags)
         ticket = Ticket()
         try:
-            return await trio.to_thread.run_sync(
-                session.transact,
-                handle,
-                code,
-                data,
-                flags,
-                ticket,
-                abandon_on_cancel=True,
-                limiter=self._calls,
+            reply: Parcel = await _run_in_thread_that_may_be_left(
+                session.transact, handle, code, data, flags, ticket, limiter=self._calls
             )
+            return reply
         except trio.Cancelled:
             ticket.cancelled = True
             session.wake_all()  # so that the waiting thread looks at its ticket
@@ -476,7 +481,8 @@ class AsyncServiceManager:
         try:
             await arrived.wait()
         finally:
-            with trio.move_on_after(_UNREGISTER_SECONDS, shield=True):
+            with trio.move_on_after(_UNREGISTER_SECONDS) as scope:
+                scope.shield = True
                 await self._device.unlink(manager, manager_died)
                 await self._unregister(name, callback)
         if not found:

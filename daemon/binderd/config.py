@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from binderd import rights
+from binderd import compilation, rights
 from binderd.config_file import ConfigError, plain, read_entries
 from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
 from binderd.options import (
@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         SystemExit: 2 with a line on stderr for a mistake, 0 after --help and the like.
     """
-    parser = _make_parser()
+    parser = make_parser()
     chosen = parser.parse_args(arguments)
     if chosen.print_config:
         print(example(), end="")
@@ -146,7 +146,7 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         ConfigError: what is wrong, and where.
     """
-    chosen = vars(_make_parser().parse_args(arguments))
+    chosen = vars(make_parser().parse_args(arguments))
     values = {option.name: _Value(option.default, option.name) for option in OPTIONS}
     limits: dict[str, _Value] = {}
     must_exist = chosen["config"] is not None or chosen["check_config"]
@@ -291,7 +291,8 @@ def changed(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
     return [name for name in names if name in _RELOADED], [n for n in names if n not in _RELOADED]
 
 
-def _make_parser() -> _Parser:
+def make_parser() -> _Parser:
+    """Return the parser of the command line, from which the manual page is made, too."""
     parser = _Parser(
         prog="binderd",
         description=_DESCRIPTION,
@@ -313,7 +314,12 @@ def _make_parser() -> _Parser:
             help=f"{option.text} (default: {shown})",
         )
     _add_config(parser)
-    parser.add_argument("--version", action="version", version=f"binderd {_version()}")
+    parser.add_argument(
+        "--version",
+        action=_ShowVersion,
+        nargs=0,
+        help="show the version, and whether the daemon's request path is compiled, and exit",
+    )
     return parser
 
 
@@ -420,6 +426,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
         self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
+
+
+class _ShowVersion(argparse.Action):
+    """Looks at what is loaded only if it is asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"binderd {_version()} ({compilation.describe()})")
+        parser.exit()
 
 
 def _version() -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd import watchdog
+from binderd import compilation, watchdog
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
@@ -99,7 +99,11 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
         limit = settings.stall_limit
         with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
             return trio.run(
-                _serve, settings, reread, restrict_keyboard_interrupt_to_checkpoints=True
+                _serve,
+                settings,
+                reread,
+                restrict_keyboard_interrupt_to_checkpoints=True,
+                strict_exception_groups=True,  # trio 0.22's default is another
             )
     except StartError as error:
         reason = str(error)
@@ -433,6 +437,7 @@ class Service:
         _log.info("ready: %s", self._where)
         for line in self._restrictions:
             _log.warning("%s", line)
+        _log.info("request path: %s", compilation.describe())
         notify("READY=1", f"STATUS=Serving {self._where}")
 
     def _set_log_level(self, level: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections import namedtuple
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from construct import (
     Bytes,
@@ -65,10 +65,7 @@ class LayoutError(TypeError):
     """A declaration that no C compiler would lay out that way, or that has no fixed size."""
 
 
-class Buffer(Protocol):
-    """What ``struct`` can read from (bytes, bytearray, memoryview, mmap)."""
-
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+Buffer: TypeAlias = bytes | bytearray | memoryview  # what records are read from
 
 
 class Field(NamedTuple):

@@ -33,7 +33,7 @@ def built_library() -> Path:
     if not BUILT.exists() or BUILT.stat().st_mtime < newest:
         if shutil.which("cc") is None:
             pytest.skip("no C compiler")
-        command = [sys.executable, "-W", "ignore", "setup.py", "-q", "build_preload", "--inplace"]
+        command = [sys.executable, "-W", "ignore", "setup.py", "-q", "build_programs", "--inplace"]
         environment = {**os.environ, "CFLAGS": "-Werror"}
         subprocess.run(command, cwd=ROOT, check=True, env=environment)
     return BUILT

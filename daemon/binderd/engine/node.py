@@ -63,22 +63,22 @@ class Node(Work):
 
     def __init__(self, process: Process, ptr: int, cookie: int, flags: int) -> None:
         self.queue = None
-        self.debug_id = process.engine.next_id()
+        self.debug_id: int = process.engine.next_id()
         self.process: Process | None = process
-        self.ptr = ptr
-        self.cookie = cookie
+        self.ptr: int = ptr
+        self.cookie: int = cookie
         self.min_priority = flags & FLAT_BINDER_FLAG_PRIORITY_MASK
         self.accepts_fds = bool(flags & FLAT_BINDER_FLAG_ACCEPTS_FDS)
         self.wants_security_context = bool(flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX)
         self.refs: dict[Process, Ref] = {}
-        self.internal_strong = 0
-        self.local_strong = 0
-        self.local_weak = 0
-        self.has_strong = False  # does the owner know of a strong reference?
-        self.has_weak = False
+        self.internal_strong: int = 0
+        self.local_strong: int = 0
+        self.local_weak: int = 0
+        self.has_strong: bool = False  # does the owner know of a strong reference?
+        self.has_weak: bool = False
         self.pending_strong = False  # was BR_ACQUIRE sent and not acknowledged yet?
         self.pending_weak = False
-        self.has_one_way = False  # is a one-way call queued or its buffer not freed? (Q7)
+        self.has_one_way: bool = False  # is a one-way call queued or its buffer not freed? (Q7)
         self.one_way_todo: WorkQueue = WorkQueue()
         self._stats = process.engine.stats
         self._stats.nodes += 1

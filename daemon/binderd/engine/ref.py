@@ -28,12 +28,12 @@ class Ref:
     __slots__ = ("death", "debug_id", "freeze", "handle", "node", "process", "strong", "weak")
 
     def __init__(self, process: Process, node: Node, handle: int) -> None:
-        self.debug_id = process.engine.next_id()
+        self.debug_id: int = process.engine.next_id()
         self.process = process
-        self.node = node
+        self.node: Node = node
         self.handle = handle
-        self.strong = 0  # how often the process has acquired it
-        self.weak = 0
+        self.strong: int = 0  # how often the process has acquired it
+        self.weak: int = 0
         self.death: Death | None = None  # who is told when the node's owner goes?
         self.freeze: FreezeNotice | None = None  # who is told when it is frozen?
         node.refs[process] = self

@@ -153,5 +153,5 @@ def attachment_of(tid: int, fd: int, flags: int, disposal: Disposal) -> Attachme
             raise OSError(EINVAL, os.strerror(EINVAL))
     except OSError as error:
         disposal.dispose(end.detach(), flushes=False)
-        return EINVAL if error.errno is None else error.errno
+        return error.errno or EINVAL
     return Attachment(end, flags, disposal)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of the daemon is compiled (mypyc), and whether it is where it runs.
+
+setup.py runs this file for the table, so it needs nothing of the rest of the package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.machinery import ExtensionFileLoader
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+# Whatever a request passes through, packages and modules; no coroutine lives there.
+REQUEST_PATH: Final = (
+    "binderd.engine",
+    "binderd.fuse",
+    "binderd.device",
+    "binderd.memory",
+    "binderd.channel.transfer",
+)
+_NAMED_MAX: Final = 3  # how many modules are named where there is a mixture
+
+
+def describe() -> str:
+    """Return ``compiled``, ``interpreted``, or what is which, of the modules that are loaded."""
+    kinds = {module.__name__: _is_compiled(module) for module in _request_path()}
+    if all(kinds.values()):
+        return "compiled"
+    slow = [name for name, is_compiled in kinds.items() if not is_compiled]
+    if len(slow) == len(kinds):
+        return "interpreted"
+    names = ", ".join(slow[:_NAMED_MAX]) + (", ..." if len(slow) > _NAMED_MAX else "")
+    return f"mixed: {len(slow)} of {len(kinds)} modules interpreted ({names}); install it again"
+
+
+def _request_path() -> Iterator[ModuleType]:
+    """Load and yield every module of the request path."""
+    # First, as the daemon does: some orders of loading compiled modules crash the interpreter.
+    importlib.import_module("binderd.service")
+    for name in REQUEST_PATH:
+        module = importlib.import_module(name)
+        if not hasattr(module, "__path__"):
+            yield module
+            continue
+        for found in pkgutil.iter_modules(module.__path__, f"{name}."):
+            yield importlib.import_module(found.name)
+
+
+def _is_compiled(module: ModuleType) -> bool:
+    return module.__spec__ is not None and isinstance(module.__spec__.loader, ExtensionFileLoader)
