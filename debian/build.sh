@@ -5,6 +5,7 @@
 #
 #   build.sh DIR   where the results go
 set -euo pipefail
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin # a package is for Debian's own Python
 cd "$(dirname "$0")/.."
 results=$(realpath "$1")
 

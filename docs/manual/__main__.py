@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import shells
+from binderd.options import example
 from commands import COMMANDS, parser_of
 from roff import page
-
-from binderd.options import example
 
 
 def main(arguments: list[str]) -> int:
