@@ -13,7 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/binderd"
 tar --exclude=./build --exclude=./dist --exclude=./.venv --exclude=./.git --exclude='./.*_cache' \
-    --exclude=./.hypothesis --exclude='*.egg-info' --exclude='*.so' --exclude=__pycache__ -cf - . |
+    --exclude=./.hypothesis --exclude='*.egg-info' --exclude='*.so' --exclude=binderd-stress-worker --exclude=__pycache__ -cf - . |
     tar -C "$work/binderd" -xf -
 cd "$work/binderd"
 if ! dpkg-buildpackage -us -uc >"$work/log" 2>&1; then

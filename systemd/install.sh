@@ -54,6 +54,8 @@ put_files() {
     local file name
     put 644 "$PREFIX/include/binderd.h" client/include/binderd.h
     put_tree "$MANUAL/share" "$PREFIX/share"
+    # It is for umount(8) to call, with what mount.binder's page says.
+    put 644 "$PREFIX/share/man/man8/umount.fuse.binderd.8" <(echo ".so man8/mount.binder.8")
     put_tree client/examples "$DOCUMENTS/examples"
     for file in README.md CHANGELOG.md docs/*.md; do
         put 644 "$DOCUMENTS/${file##*/}" "$file"

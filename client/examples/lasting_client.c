@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lasting_client.c - outlives its daemon, by the recipe of docs/RECOVERY.md: sends each line of its
 // input to handle 0 and prints what comes back.
-//   cc -O2 -Wall -o lasting_client lasting_client.c && ./lasting_client /dev/binderfs/hwbinder
+//   cc -O2 -Wall -o build/lasting_client client/examples/lasting_client.c
 
 #include <errno.h>
 #include <fcntl.h>

@@ -10,11 +10,18 @@ from __future__ import annotations
 import logging
 import sys
 from logging.handlers import SysLogHandler
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from binderd.channel.errors import StartError
+from binderwire.describe import describe_reply, describe_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SYSLOG: Final = "/dev/log"
+SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
+
+_log: Final = logging.getLogger("binderd")
 
 
 class _Syslog(SysLogHandler):
@@ -56,3 +63,30 @@ def start_log(level: str, place: str) -> None:
 def set_log_level(level: str) -> None:
     """Change how much is logged."""
     logging.getLogger().setLevel(level.upper())
+
+
+class Complaints:
+    """Counts what goes wrong and says when it may be logged."""
+
+    __slots__ = ("_last", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = -SECONDS_BETWEEN_COMPLAINTS
+
+    def is_due(self, now: float) -> bool:
+        """Count one more; return whether it may be logged at the time ``now`` (seconds)."""
+        self.count += 1
+        if now - self._last < SECONDS_BETWEEN_COMPLAINTS:
+            return False
+        self._last = now
+        return True
+
+
+def tracer() -> Callable[[bool, bytes], None] | None:
+    """Return what shows each request and reply, None if the level is too high for that."""
+    return _trace if _log.isEnabledFor(logging.DEBUG) else None
+
+
+def _trace(is_request: bool, frame: bytes) -> None:
+    _log.debug("%s", describe_request(frame) if is_request else describe_reply(frame))

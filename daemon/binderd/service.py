@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
 import resource
 import signal
 import sys
@@ -31,7 +30,6 @@ from binderd.channel.submounts import Submounts
 from binderd.device.binder_device import BinderDevice
 from binderd.device.cuse_device import CuseDevice
 from binderd.engine.engine import Engine
-from binderd.engine.limits import Limits
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import NOT_MAPPABLE, READ_BUFFER_SIZE, Session
@@ -40,7 +38,7 @@ from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
 from binderd.introspect.tree import PLACES, LogTree
 from binderd.links import Links
-from binderd.log import set_log_level, start_log
+from binderd.log import SECONDS_BETWEEN_COMPLAINTS, Complaints, set_log_level, start_log, tracer
 from binderd.memory.client import FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import TICK_SECONDS, Upkeep
@@ -49,13 +47,12 @@ from binderd.reload import Reload
 from binderd.start import (
     check_proc,
     check_rights,
-    memory_of_machine,
+    limits_for,
     open_doors,
     raise_descriptor_limit,
     sum_up,
     transports_to_try,
 )
-from binderwire.describe import describe_reply, describe_request
 from binderwire.fuse_abi import OPCODES
 
 if TYPE_CHECKING:
@@ -73,7 +70,6 @@ _log: Final = logging.getLogger("binderd")
 _ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_ENDING_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 _BEATS_PER_TIMEOUT: Final = 3  # so often is the service manager's watchdog fed
-_SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
 _STATUS_LOST: Final = 3  # somebody else took away what we serve
 _FEEDING_PAUSE: Final = 0.001  # seconds; a socket with room may still lack something else
 
@@ -178,7 +174,7 @@ class Service:
         self._settings = settings
         self._mount = mount = doors.mount
         self._nodes = doors.nodes
-        self._engine = Engine(_limits(settings.limits), clock=time.monotonic_ns)
+        self._engine = Engine(limits_for(settings.limits), clock=time.monotonic_ns)
         self._watch = ThreadWatch()
         self._helper_moved = trio.Event()
         self._upkeep_due = trio.Event()
@@ -275,7 +271,7 @@ class Service:
             channel.meet(other)
             other.meet(channel)
         self._channels.append(channel)
-        pump = Pump(channel, server, self._reply_failed, _tracer())
+        pump = Pump(channel, server, self._reply_failed, tracer())
         self._pumps.append(pump)
         return pump
 
@@ -443,10 +439,10 @@ class Service:
     def _set_log_level(self, level: str) -> None:
         set_log_level(level)
         for pump in self._pumps:
-            pump.trace = _tracer()
+            pump.trace = tracer()
 
     def _set_limits(self, chosen: Sequence[tuple[str, int]]) -> None:
-        self._engine.set_limits(_limits(chosen))
+        self._engine.set_limits(limits_for(chosen))
 
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
         with scope:
@@ -540,7 +536,7 @@ class Service:
                 "our bug in %s (%d so far, %s)",
                 about,
                 self._complaints.count,
-                f"at most one line per {_SECONDS_BETWEEN_COMPLAINTS:.0f} s",
+                f"at most one line per {SECONDS_BETWEEN_COMPLAINTS:.0f} s",
                 exc_info=error,
             )
 
@@ -586,40 +582,3 @@ async def _in_thread(step: Callable[[], None]) -> None:
     await done.wait()
     if failures:
         raise failures[0]
-
-
-class Complaints:
-    """Counts what goes wrong and says when it may be logged."""
-
-    __slots__ = ("_last", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._last = -_SECONDS_BETWEEN_COMPLAINTS
-
-    def is_due(self, now: float) -> bool:
-        """Count one more; return whether it may be logged at the time ``now`` (seconds)."""
-        self.count += 1
-        if now - self._last < _SECONDS_BETWEEN_COMPLAINTS:
-            return False
-        self._last = now
-        return True
-
-
-def _tracer() -> Callable[[bool, bytes], None] | None:
-    return _trace if _log.isEnabledFor(logging.DEBUG) else None
-
-
-def _trace(is_request: bool, frame: bytes) -> None:
-    _log.debug("%s", describe_request(frame) if is_request else describe_reply(frame))
-
-
-def _limits(chosen: Sequence[tuple[str, int]]) -> Limits:
-    """Return the engine's limits: what this machine has, without what we have open already.
-
-    Args:
-        chosen: what the configuration wants otherwise.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())
-    return limits.with_numbers(chosen)

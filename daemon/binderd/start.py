@@ -19,6 +19,7 @@ from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
 from binderd.config import check_node_names
 from binderd.device.cuse_device import CHANNELS_MAX
+from binderd.engine.limits import Limits
 from binderd.injector.architecture import own_architecture
 
 if TYPE_CHECKING:
@@ -172,6 +173,17 @@ def memory_of_machine() -> int:
         limit = Path(_CGROUPS + group, "memory.max").read_text(encoding="ascii")
         memory = min(memory, int(limit))
     return memory
+
+
+def limits_for(chosen: Sequence[tuple[str, int]]) -> Limits:
+    """Return the engine's limits: what this machine has, without what we have open already.
+
+    Args:
+        chosen: what the configuration wants otherwise.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())
+    return limits.with_numbers(chosen)
 
 
 def raise_descriptor_limit() -> None:

@@ -12,7 +12,7 @@ fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2 && exit 1; }
 copy_tree() {
     mkdir "$1"
     tar -C /source --exclude=./build --exclude=./dist --exclude=./.venv --exclude=./.git \
-        --exclude='./.*_cache' --exclude='*.egg-info' --exclude='*.so' --exclude=__pycache__ -cf - . |
+        --exclude='./.*_cache' --exclude='*.egg-info' --exclude='*.so' --exclude=binderd-stress-worker --exclude=__pycache__ -cf - . |
         tar -C "$1" -xf -
 }
 

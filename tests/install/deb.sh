@@ -27,7 +27,7 @@ try() {
     /source/tests/install/one_call.sh /usr/bin /usr/bin/python3 /usr/share/doc/binderd/examples
     /source/tests/install/shells.sh
     systemd-analyze verify binderd.service || fail "the unit"
-    [[ $(dpkg -L binderd | grep -c '/man/man[18]/.*gz$') == 4 ]] || fail "manual pages"
+    [[ $(dpkg -L binderd | grep -c '/man/man[18]/.*gz$') == 5 ]] || fail "manual pages"
     dpkg -L binderd | grep -qx /usr/include/binderd.h || fail "binderd.h"
     dpkg --purge binderd >/dev/null
     diff <(printf '%s\n' "$before") <(files /) || fail "purge leaves that"
