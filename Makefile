@@ -36,7 +36,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload stress-worker demo run test test-vm fuzz-vm soak-restarts vm parity \
+.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity \
 	check bench bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
@@ -90,13 +90,17 @@ test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
 else
-	BINDERD_VM=host $(PYTEST) tests/vm
+	BINDERD_VM=host $(PYTEST) tests/vm --ignore tests/vm/test_systemd.py
 	@rm -f $(VM_FOLDER)/*.json
 	$(call in_vm,kernel,$(VM_KERNEL))
 	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_FOLDER)/kernel.json
 	$(call in_vm,cuse,$(VM_CUSE))
 	$(BIN)/python tests/parity.py --verify --complete cuse $(VM_FOLDER)/cuse.json
 endif
+
+test-systemd: vm-packages packages $(STAMP) deb ## the package under a real systemd: installed, restarted, purged
+	@tests/setup.sh packages install
+	BINDERD_VM=host $(PYTEST) tests/vm/test_systemd.py $(ARGS)
 
 fuzz-vm: export CASES ?= 500
 fuzz-vm: export SEED ?= 1

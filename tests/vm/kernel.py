@@ -118,7 +118,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another process is fetching the kernel: waiting for it")
+            say("another process is fetching the kernel: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -135,7 +135,7 @@ def _newest(folder: Path) -> Kernel | None:
 
 def _fetch(unfinished: Path, folder: Path) -> None:
     package = _download(unfinished)
-    _say(f"unpacking {package.name}")
+    say(f"unpacking {package.name}")
     tree = unfinished / "tree"
     _run("dpkg-deb", "--extract", package, tree)
     shutil.rmtree(tree / "usr/share", ignore_errors=True)
@@ -157,7 +157,7 @@ def _download(folder: Path) -> Path:
     except MachineError:  # no package lists yet, or lists of an older state of the mirror
         if os.geteuid():
             raise
-        _say("apt-get update")
+        say("apt-get update")
         _run("apt-get", "update", "-qq")
         return _download_listed(folder)
 
@@ -167,7 +167,7 @@ def _download_listed(folder: Path) -> Path:
     match = re.search(r"Depends: (linux-image-\S+)", depends)
     if not match:
         raise MachineError(f"apt knows no package {PACKAGE}; is this Debian 12?")
-    _say(f"downloading {match[1]}, some 100 MB, once")
+    say(f"downloading {match[1]}, some 100 MB, once")
     _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", match[1], directory=folder)
     return next(folder.glob("*.deb"))
 
@@ -183,5 +183,5 @@ def _run(*command: str | Path, directory: Path | None = None) -> str:
     return result.stdout.decode(errors="replace")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"vm: {text}", file=sys.stderr, flush=True)
