@@ -19,7 +19,7 @@ copy_tree() {
 # files DIR - lists all files below, but for what packages and caches change in any case.
 files() {
     find "$1" -xdev \( -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log \
-        -o -path /tmp -o -path /root -o -path /source -o -path /results -o -path /tree \
+        -o -path /run -o -path /tmp -o -path /root -o -path /source -o -path /results -o -path /tree \
         -o -name __pycache__ -path '*/python3/*' \) -prune -o -print | sort
 }
 

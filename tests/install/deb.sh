@@ -17,7 +17,7 @@ build() {
 }
 
 try() {
-    local before depends packages=("$results"/binderd_*.deb)
+    local before depends page packages=("$results"/binderd_*.deb)
     # What it depends on comes first, so that what is left by the package itself can be told.
     depends=$(dpkg-deb --field "${packages[0]}" Depends | sed 's/([^)]*)//g; s/|[^,]*//g; s/,/ /g')
     # shellcheck disable=SC2086 # a list
@@ -26,9 +26,12 @@ try() {
     dpkg -i "${packages[0]}" >/dev/null
     /source/tests/install/one_call.sh /usr/bin /usr/bin/python3 /usr/share/doc/binderd/examples
     /source/tests/install/shells.sh
-    systemd-analyze verify binderd.service || fail "the unit"
-    [[ $(dpkg -L binderd | grep -c '/man/man[18]/.*gz$') == 5 ]] || fail "manual pages"
-    dpkg -L binderd | grep -qx /usr/include/binderd.h || fail "binderd.h"
+    systemd-analyze verify binderd.service binder-servicemanager@binder.service || fail "the unit"
+    for page in binderd.8 binderctl.1 binder-servicemanager.1 mount.binder.8; do
+        [[ $(man --where "${page#*.}" "${page%.*}") == */"$page.gz" ]] || fail "$page"
+    done
+    binderd --check-config || fail "the configuration"
+    [[ -f /usr/include/binderd.h ]] || fail "binderd.h"
     dpkg --purge binderd >/dev/null
     diff <(printf '%s\n' "$before") <(files /) || fail "purge leaves that"
     printf 'deb.sh: installed, used and purged on %s\n' "$suite"

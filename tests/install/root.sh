@@ -17,9 +17,8 @@ archive=build/roots/$suite.tar
 if [[ ! -f $archive ]]; then
     mkdir -p build/roots
     printf 'install: making a Debian %s (a minute)\n' "$suite" >&2
-    # iproute2 and the like are not there: what is not named in README must not be needed.
-    mmdebstrap --quiet --variant=minbase --include=ca-certificates "$suite" "$archive.new" "$MIRROR"
-    mv "$archive.new" "$archive"
+    mmdebstrap --quiet --variant=minbase --include=ca-certificates "$suite" "${archive%.tar}.new.tar" "$MIRROR"
+    mv "${archive%.tar}.new.tar" "$archive"
 fi
 mkdir -p build/install
 root=$(mktemp -d "${TMPDIR:-/tmp}/binderd-root-XXXXXX")
@@ -45,8 +44,9 @@ for name in null zero full random urandom tty fuse; do
     touch "$root/dev/$name" && mount --bind "/dev/$name" "$root/dev/$name"
 done
 ln -s /proc/self/fd "$root/dev/fd"
-mkdir -p "$root/dev/shm" "$root/source" "$root/results" "$root/old"
+mkdir -p "$root/dev/pts" "$root/dev/shm" "$root/source" "$root/results" "$root/old"
 mount -t tmpfs shm "$root/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666 pts "$root/dev/pts" && ln -s pts/ptmx "$root/dev/ptmx"
 mount --bind "$source" "$root/source" && mount -o remount,bind,ro "$root/source"
 mount --bind "$source/build/install" "$root/results"
 cd "$root"
