@@ -26,6 +26,7 @@ if [[ $PREFIX == /usr ]]; then HELPERS=${HELPERS:-/usr/sbin}; else HELPERS=${HEL
 ETC=${ETC:-/etc/binderd}
 DOCUMENTS=$PREFIX/share/doc/binderd
 MANIFEST=$PREFIX/lib/binderd/installed-files
+PRISTINE=$PREFIX/lib/binderd/binderd.toml # the configuration as it was installed
 installed=()
 
 die() { printf 'install: %s\n' "$*" >&2 && exit 1; }
@@ -44,9 +45,11 @@ put() {
 
 # put_tree SOURCE TARGET - installs all files below a folder.
 put_tree() {
-    local file
+    local file mode
     while IFS= read -r -d '' file; do
-        put 644 "$2/$file" "$1/$file"
+        mode=644
+        case $file in *-worker) mode=755 ;; esac # a program; wheels are unpacked without modes
+        put "$mode" "$2/$file" "$1/$file"
     done < <(cd "$1" && find . -type f ! -path '*/__pycache__/*' -printf '%P\0' | sort -z)
 }
 
@@ -126,17 +129,15 @@ put_command() {
     )
 }
 
-write_manifest() {
-    mkdir -p "$DESTDIR${MANIFEST%/*}"
-    printf '%s\n' "${installed[@]}" "${MANIFEST%/*}/" "$MANIFEST" >"$DESTDIR$MANIFEST"
-}
-
 uninstall() {
     local number path
     [[ -f $DESTDIR$MANIFEST ]] || die "nothing is installed below $DESTDIR$PREFIX"
     mapfile -t installed <"$DESTDIR$MANIFEST"
     for ((number = ${#installed[@]} - 1; number >= 0; number--)); do
         path=$DESTDIR${installed[number]}
+        if [[ $path == "$DESTDIR$ETC/binderd.toml" ]]; then
+            cmp -s "$path" "$DESTDIR$PRISTINE" || continue # an administrator's work
+        fi
         case $path in
             */) rmdir "${path%/}" 2>/dev/null || true ;; # somebody else has put something there
             *.py) rm -rf "$path" "${path%/*}/__pycache__" ;;
@@ -151,9 +152,10 @@ case "${1-}" in
     files) put_files ;;
     all)
         [[ ! -f $DESTDIR$MANIFEST ]] || uninstall # an older one
+        put 644 "$PRISTINE" "$MANUAL/etc/binderd.toml" # first, so that it goes last
         put_python "${2-}"
         put_files
-        write_manifest
+        printf '%s\n' "${installed[@]}" "$MANIFEST" >"$DESTDIR$MANIFEST"
         ;;
     uninstall) uninstall ;;
     *) die "usage: install.sh all WHEEL | files | uninstall" ;;

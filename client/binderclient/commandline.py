@@ -405,6 +405,7 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="end with status 1 when the daemon goes, for a supervisor that starts this again",
     )
+    add_version(parser)
 
     def act() -> int:
         chosen = parser.parse_args(arguments)

@@ -88,6 +88,7 @@ def parser_of(command: Command) -> argparse.ArgumentParser:
     with (
         mock.patch.object(argparse.ArgumentParser, "parse_args", capture),
         mock.patch.object(sys, "argv", [command.name]),
+        mock.patch.object(sys.modules["__main__"], "__spec__", None),  # it is no "python -m"
         mock.patch.dict(os.environ, {"COLUMNS": str(COLUMNS)}),
         contextlib.suppress(SystemExit),
     ):

@@ -21,6 +21,9 @@ EXPECTED = (
     "share/man/man8/binderd.8",
     "share/man/man1/binderctl.1",
     "share/man/man1/binder-servicemanager.1",
+    "share/man/man8/mount.binder.8",
+    "lib/systemd/system/binder-servicemanager@.service",
+    "lib/sysusers.d/binderd.conf",
     "share/bash-completion/completions/binderctl",
     "share/zsh/site-functions/_binderctl",
     "share/fish/vendor_completions.d/binderctl.fish",
@@ -81,10 +84,16 @@ def test_installed_and_removed(built: Path, tmp_path: Path, prefix: str) -> None
     found = files_below(tmp_path)
     assert {f"{prefix[1:]}/{name}" for name in EXPECTED} <= found
     unit = (tmp_path / prefix[1:] / "lib/systemd/system/binderd.service").read_text()
-    assert f"ExecStart={prefix}/bin/binderd " in unit
-    assert all(name.startswith(f"{prefix[1:]}/") for name in found)
+    assert f"\nExecStart={prefix}/bin/binderd\n" in unit
+    elsewhere = {name for name in found if not name.startswith(f"{prefix[1:]}/")}
+    sbin = "usr/sbin" if prefix == "/usr" else "sbin"
+    helpers = {f"{sbin}/mount.binder", f"{sbin}/umount.fuse.binderd"}
+    assert helpers <= found
+    assert elsewhere - helpers == {"etc/binderd/binderd.toml"}
     (package,) = (name for name in found if name.endswith("binderclient/libbinderd-preload.so"))
     assert (tmp_path / package).stat().st_size > 0
+    (worker,) = (name for name in found if name.endswith("binderclient/binderd-stress-worker"))
+    assert os.access(tmp_path / worker, os.X_OK)
 
     again = install(built, tmp_path, "all", str(wheel), prefix=prefix)
     assert again.returncode == 0, again.stderr
@@ -103,6 +112,18 @@ def test_commands_find_what_python_does_not_search(built: Path, tmp_path: Path) 
     assert 'sys.path.insert(0, "/opt/b/lib/binderd/python")' in daemon
     assert 'os.environ["PYTHONPATH"] = "/opt/b/lib/binderd/python"' in daemon
     assert "PYTHONPATH" not in (commands / "binderctl").read_text()
+
+
+def test_a_configuration_that_was_changed_stays(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    configuration = tmp_path / "etc/binderd/binderd.toml"
+    for words in (("all", str(wheel)), ("all", str(wheel)), ("uninstall",)):
+        assert install(built, tmp_path, *words, prefix="/usr/local").returncode == 0
+        if words[0] == "all":
+            assert "log-level" in configuration.read_text()
+            configuration.write_text("# mine; log-level\n")
+    assert files_below(tmp_path) == {"etc/binderd/binderd.toml"}
+    assert configuration.read_text().startswith("# mine")
 
 
 @pytest.mark.parametrize("prefix", ["usr", "/with space", "/a|b"])

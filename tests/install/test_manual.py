@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"binderd": 8, "binderctl": 1, "binder-servicemanager": 1}
+PAGES = {"binderd": 8, "mount.binder": 8, "binderctl": 1, "binder-servicemanager": 1}
 COLUMNS = "96"
 every_command = pytest.mark.parametrize("name", PAGES)
 
