@@ -28,7 +28,7 @@ try() {
     /source/tests/install/shells.sh
     systemd-analyze verify binderd.service binder-servicemanager@binder.service || fail "the unit"
     for page in binderd.8 binderctl.1 binder-servicemanager.1 mount.binder.8; do
-        [[ $(man --where "${page#*.}" "${page%.*}") == */"$page.gz" ]] || fail "$page"
+        [[ $(man --where "${page##*.}" "${page%.*}") == */"$page.gz" ]] || fail "$page"
     done
     binderd --check-config || fail "the configuration"
     [[ -f /usr/include/binderd.h ]] || fail "binderd.h"
