@@ -25,8 +25,6 @@ PACKAGES: Final = (
     *("python3", "python3-construct", "python3-pyfuse3", "python3-trio"),
 )
 MIRROR: Final = "http://deb.debian.org/debian"
-# What nobody reads in there, and the emulated machine would have to.
-WITHOUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 
 def obtain() -> Path:
@@ -48,7 +46,6 @@ def obtain() -> Path:
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=place.parent) as unfinished:
         tree = Path(unfinished, "tree")
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        command += [f"--dpkgopt=path-exclude={pattern}" for pattern in WITHOUT]
         done = subprocess.run(
             [*command, SUITE, tree, os.environ.get("MIRROR", MIRROR)],
             stdin=subprocess.DEVNULL,

@@ -350,10 +350,10 @@ def _bears_mark(fd: int) -> bool:
 def _make_alike(fd: int, other: int) -> None:
     """Give a directory what another has: owner, mode, extended attributes (ACL, labels, mark)."""
     status = os.fstat(other)
-    os.fchown(fd, status.st_uid, status.st_gid)
     os.fchmod(fd, stat.S_IMODE(status.st_mode))
     for attribute in os.listxattr(other):
         os.setxattr(fd, attribute, os.getxattr(other, attribute))
+    os.fchown(fd, status.st_uid, status.st_gid)  # from then on the rest would take another right
 
 
 def _open(parent: int, name: str, path: str) -> int:
