@@ -173,9 +173,10 @@ async def test_a_child_whose_output_outlives_it(
     (tmp_path / "keeper.py").write_text(
         textwrap.dedent("""\
             import os, sys
+            gate = open(os.environ["GATE"])
             if os.fork() == 0:
                 os.setsid()
-                open(os.environ["GATE"]).read()  # until the test ends
+                gate.read()  # until the test ends
                 os._exit(0)
             print("up", file=sys.stderr, flush=True)
             sys.stdin.read()

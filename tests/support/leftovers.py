@@ -143,7 +143,7 @@ class Guard:
         self._descriptors = descriptors()  # pytest has opened its own by now
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        for what in self._now(self._strangers):
+        for what in self._now(self._strangers) | zombies():
             self._first_seen.setdefault(what, nodeid)
         for what in self._changed():
             self._first_seen.setdefault(what, nodeid)

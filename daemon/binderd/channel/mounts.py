@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 2.0  # seconds that a file system which is alive may take before it is left alone
 _ERRORS_OF_THE_DEAD: Final = (ENOTCONN, ECONNABORTED)
 _DESCRIPTORS_END: Final = 1 << 20
+_unanswered: Final[set[int]] = set()  # children that may still ask
 
 
 class MountEntry(NamedTuple):
@@ -88,6 +89,7 @@ class HeldMount:
             poll.register(exited, select.POLLIN)
             if not poll.poll(_PATIENCE * 1000):
                 os.kill(child, signal.SIGKILL)  # in vain until it has its answer: not waited for
+                _unanswered.add(child)
                 return False
             _, status = os.waitpid(child, 0)
         finally:
@@ -113,6 +115,8 @@ def hold(path: str) -> Iterator[HeldMount | None]:
     Raises:
         OSError: it cannot be told.
     """
+    for child in [child for child in _unanswered if os.waitpid(child, os.WNOHANG)[0]]:
+        _unanswered.remove(child)
     try:
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
