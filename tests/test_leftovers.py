@@ -35,7 +35,8 @@ def test_clean(tmp_path):
     subprocess.run(["true"])
 
 def test_orphan():
-    subprocess.run(["sh", "-c", "sleep 1000 & "], stdout=subprocess.DEVNULL)
+    script = "sleep 1000 & until grep -q sleep /proc/$!/comm; do :; done"
+    subprocess.run(["sh", "-c", script], stdout=subprocess.DEVNULL)
 
 def test_zombie():
     os.fork() or os._exit(0)
@@ -94,7 +95,7 @@ def test_a_session_that_leaves_something_fails_and_says_what(place: Path) -> Non
             os.kill(int(line.split()[1].rstrip(":")), signal.SIGKILL)
     wanted = {
         "sleep 1000": "test_orphan",
-        "was not waited for": "the last test",
+        "was not waited for": "test_zombie",
         "/dev/null": "test_descriptor",
         "limit of descriptors": "test_limit",
         "litter-": "test_file",

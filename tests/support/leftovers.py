@@ -77,8 +77,10 @@ def processes_of(mark: bytes, strangers: set[str]) -> set[str]:
     numbers = {name for name in os.listdir("/proc") if name.isdecimal()} - {str(os.getpid())}
     for name in numbers - strangers:
         with suppress(OSError):  # it has ended, or is none of our user's
-            if mark not in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                strangers.add(name)
+            environment = Path(f"/proc/{name}/environ").read_bytes()
+            if mark not in environment.split(b"\0"):
+                if environment:  # it has none for a moment while it becomes another program
+                    strangers.add(name)
             else:
                 command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ")
                 found.add(f"process {name}: {os.fsdecode(command)[:200]}")
@@ -117,6 +119,11 @@ def descriptors() -> dict[int, str]:
     return found
 
 
+def _key(what: str) -> str:
+    """Return what stays the same of something: a process may become another program."""
+    return what.partition(": ")[0]
+
+
 class Guard:
     """The plugin. Made before any test is collected.
 
@@ -144,17 +151,18 @@ class Guard:
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         for what in self._now(self._strangers) | zombies():
-            self._first_seen.setdefault(what, nodeid)
+            self._first_seen.setdefault(_key(what), nodeid)
         for what in self._changed():
-            self._first_seen.setdefault(what, nodeid)
+            self._first_seen.setdefault(_key(what), nodeid)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         left = self.leftovers()
         if left:
             session.exitstatus = 1
+            since = [self._first_seen.get(_key(what), "the last test") for what in left]
             lines = [
-                f"  {what}\n    first seen after {self._first_seen.get(what, 'the last test')}"
-                for what in left
+                f"  {what}\n    first seen after {test}"
+                for what, test in zip(left, since, strict=True)
             ]
             self._report = "\n".join(["This session has left behind:", *lines])
         if not session.exitstatus:  # otherwise it may tell why
