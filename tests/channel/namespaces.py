@@ -78,3 +78,8 @@ def line_with(process: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return line
     raise AssertionError(f"no {text!r}, only {seen}")
+
+
+def ready(log: object) -> str:
+    """Return a command that waits until the daemon with that log is ready, or fails in the end."""
+    return f"timeout 60 bash -c 'until grep -q ready: {log}; do sleep 0.1; done'"

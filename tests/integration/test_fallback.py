@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from channel.helpers import SECONDS_MAX
-from channel.namespaces import binderd, command, line_with, started
+from channel.namespaces import binderd, command, line_with, ready, started
 from integration.test_transports import EXTENSION, NO_FUSE, PREFIX, WRONG, Case, ends
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_only_a_node_that_is_known_to_be_ours_is_removed(place: Path, stage: Pat
     options = ("--transport=cuse", "--device=binder", "--device-prefix", PREFIX)
     again = " ".join(map(str, binderd("--mount", place / "m", *options)))
     kill = (
-        f"{again} 2>$PLACE/log & pid=$!; until grep -q ready: $PLACE/log; do sleep 0.1; done; "
+        f"{again} 2>$PLACE/log & pid=$!; {ready(place / 'log')}; "
         f"kill -9 $pid; wait $pid || true; test -c /dev/{PREFIX}binder"
     )
     words = binderd("--mount", place / "m", *options)

@@ -18,7 +18,7 @@ from binderd.channel import syscalls
 from binderd.channel.fuse_mount import FSTYPE, _Claim, mount_options, open_device
 from binderd.channel.mounts import hold, mount_at, read_mounts
 from channel.helpers import Daemon, is_stale, needs_fuse, running
-from channel.namespaces import binderd, command, line_with, run, started
+from channel.namespaces import binderd, command, line_with, ready, run, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +137,7 @@ def test_a_dead_mount_beneath_another_dev(place: Path, tmp_path: Path) -> None:
     stage.mkdir()
     start = " ".join(map(str, binderd("--mount", "/dev/b", "--transport=fuse")))
     before = (
-        f"{start} 2>{place}/log & pid=$!; until grep -q ready: {place}/log; do sleep 0.1; done; "
+        f"{start} 2>{place}/log & pid=$!; {ready(f'{place}/log')}; "
         f"kill -9 $pid; wait $pid || true; mkdir {place}/dev; mount -t tmpfs x {place}/dev; "
         f"cp -a /dev/null /dev/fuse {place}/dev/; mount --move {place}/dev /dev; "
         "grep -q ' /dev/b ' /proc/self/mountinfo"
@@ -192,7 +192,7 @@ def test_a_mount_that_was_moved_is_ours_still(place: Path, tmp_path: Path) -> No
     stage.mkdir()
     script = (
         f"mount -t tmpfs x {place}; {' '.join(binderd('--mount', f'{place}/a'))} 2>{stage}/log & "
-        f"pid=$!; until grep -q ready: {stage}/log; do sleep 0.1; done; mkdir {place}/b; "
+        f"pid=$!; {ready(f'{stage}/log')}; mkdir {place}/b; "
         f"mount --move {place}/a {place}/b; kill $pid; wait $pid; status=$?; cat {stage}/log; "
         f"grep {place}/ /proc/self/mountinfo; exit $status"
     )

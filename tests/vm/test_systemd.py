@@ -32,9 +32,10 @@ until_true() {
 pid_of() { systemctl show --property MainPID --value "$1"; }
 restarts() { systemctl show --property NRestarts --value binderd; }
 as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"; }
-sees() { nsenter --target "$(pid_of "$1")" --mount ls "$2" 2>&1 | tr '\\n' ' '; echo; }
+sees() { nsenter --target "$(pid_of "$1")" --mount ls "$2" 2>&1 | tr '\\n' ' '; }
 call() { as_nobody binderctl --timeout 60 call org.example.echo 1 s16 hello; }
 """
+MANAGER = "binder-servicemanager@binder"
 SANDBOXES = {  # the name of a service: how it is kept apart
     "private-tmp": "PrivateTmp=yes",
     "dynamic-user": "DynamicUser=yes",
@@ -163,20 +164,12 @@ def test_a_reload_changes_what_can_change(system: System) -> None:
     assert "68006500" in said, "clients have noticed nothing"
 
 
-def test_sandboxed_services_see_the_devices(system: System) -> None:
-    for name, properties in SANDBOXES.items():
-        words = " ".join(f"--property {word}" for word in properties.split())
-        system.run(f"systemd-run --quiet --unit {name} {words} sleep infinity")
-    for name in SANDBOXES:
-        assert system.run(f"sees {name} /dev/binderfs") == DEVICES
-
-
 @pytest.mark.parametrize(
     ("how", "status"),
     [
         ("kill -KILL $(pid_of binderd)", "killed"),
-        ("kill -STOP $(pid_of binderd)", "watchdog"),
-        ("umount --recursive /dev/binderfs", "3"),
+        ("kill -STOP $(pid_of binderd)", "Watchdog timeout"),
+        (f"systemctl stop echo {MANAGER}; umount --recursive /dev/binderfs", "status=3"),
     ],
 )
 def test_it_comes_back(system: System, how: str, status: str) -> None:
@@ -194,7 +187,7 @@ def test_it_comes_back(system: System, how: str, status: str) -> None:
         as_nobody binderctl --timeout 60 wait org.example.echo
         before=$(restarts)
         {how}
-        until_true 'test "$(restarts)" -gt '$before
+        until_true 'test "$(restarts)" -gt '"$before"
         until_true "systemctl is-active binderd"
         until_true "systemctl is-active binder-servicemanager@binder"
         until_true "as_nobody binderctl list"
@@ -202,6 +195,14 @@ def test_it_comes_back(system: System, how: str, status: str) -> None:
         """
     )
     assert status in said
+
+
+def test_sandboxed_services_see_the_devices(system: System) -> None:
+    for name, properties in SANDBOXES.items():
+        words = " ".join(f"--property {word}" for word in properties.split())
+        system.run(f"systemd-run --quiet --unit {name} {words} sleep infinity")
+    for name in SANDBOXES:
+        assert system.run(f"sees {name} /dev/binderfs") == DEVICES
 
 
 def test_sandboxed_services_see_the_new_devices(system: System) -> None:
@@ -236,7 +237,7 @@ def test_mount_and_fstab(system: System) -> None:
         ls /mnt/one | tr '\\n' ' '; echo
         umount /mnt/one
         ! findmnt /mnt/one
-        until_true "! pgrep -f -- '--mount /mnt/one'"
+        until_true "! pgrep -f -- '[-]-mount /mnt/one'"
         mount -t binder binder /mnt/one -o colour=red 2>&1 || echo "status $?"
         echo 'binder /mnt/two binder nofail,max=5,x-mount.mkdir 0 0' >>/etc/fstab
         systemctl daemon-reload
@@ -244,7 +245,7 @@ def test_mount_and_fstab(system: System) -> None:
         ls /mnt/two | tr '\\n' ' '; echo
         systemctl stop mnt-two.mount
         ! findmnt /mnt/two
-        until_true "! pgrep -f -- '--mount /mnt/two'"
+        until_true "! pgrep -f -- '[-]-mount /mnt/two'"
         sed -i '/mnt.two/d' /etc/fstab
         rmdir /mnt/one /mnt/two
         """
@@ -282,9 +283,9 @@ def test_stop_and_purge_leave_nothing(system: System) -> None:
         """
         systemctl stop echo private-tmp dynamic-user strict private-devices 2>/dev/null || true
         systemctl stop binderd
-        grep binder /proc/self/mountinfo || true
+        grep fuse.binderd /proc/self/mountinfo || true
         ls -d /dev/*binder* 2>/dev/null || true
-        pgrep -af '[b]inderd|[b]inder-service' || true
+        pgrep --list-name '^binder' || true
         """
     )
     assert left == ""
