@@ -24,7 +24,6 @@ PACKAGES: Final = (
     *("systemd", "systemd-sysv", "dbus", "kmod", "procps", "mount", "util-linux"),
     *("python3", "python3-construct", "python3-pyfuse3", "python3-trio"),
 )
-MIRROR: Final = "http://deb.debian.org/debian"
 
 
 def obtain() -> Path:
@@ -46,8 +45,9 @@ def obtain() -> Path:
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=place.parent) as unfinished:
         tree = Path(unfinished, "tree")
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        mirror = [os.environ["MIRROR"]] if "MIRROR" in os.environ else []  # else where apt looks
         done = subprocess.run(
-            [*command, SUITE, tree, os.environ.get("MIRROR", MIRROR)],
+            [*command, SUITE, tree, *mirror],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
