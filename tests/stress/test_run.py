@@ -79,7 +79,9 @@ def test_with_accidents(driver: Driver, worker: Path, tmp_path: Path) -> None:
     totals = found["totals"]
     for name in ("calls", "oneways", "nesteds", "files", "told", "dead"):
         assert totals[name] > 0, name
-    assert found["latencies"]["all"]["calls"] == found["calls"]
+    # Who is killed between counting a call and noting how long it took has no more than one.
+    unnoted = found["calls"] - found["latencies"]["all"]["calls"]
+    assert 0 <= unnoted <= found["accidents"]["killed"]
     assert picture.read_text().startswith("<svg")
     if driver.is_kernel:
         assert found["daemon"] is None
