@@ -132,7 +132,7 @@ def test_pages_return_within_about_a_second(place: Path, daemon: Daemon) -> None
         assert daemon.counts()["pages"] >= 500000 // 4096
         start = time.monotonic()
         daemon.wait_for_counts(pages=0, buffers=0)
-        assert time.monotonic() - start < 2.5
+        assert time.monotonic() - start < 5
 
 
 def test_a_mapping_that_is_gone_is_noticed(place: Path) -> None:

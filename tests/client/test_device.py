@@ -330,7 +330,7 @@ def test_a_busy_server_is_made_to_use_more_threads(bench: Bench) -> None:
     seen: set[int] = set()
 
     def nap() -> None:
-        with peer.call(p.SLEEP, request(100)) as reply:
+        with peer.call(p.SLEEP, request(500)) as reply:
             seen.add(reply.read_int32())
 
     with connected(bench, "--threads", "3") as (_device, peer):
@@ -341,7 +341,7 @@ def test_a_busy_server_is_made_to_use_more_threads(bench: Bench) -> None:
         for thread in threads:
             thread.join(PATIENCE)
         assert len(seen) > 1
-        assert time.monotonic() - start < 0.4
+        assert time.monotonic() - start < 1.9
 
 
 def test_a_thread_that_ends_leaves_the_driver(bench: Bench) -> None:
@@ -372,8 +372,8 @@ def test_an_exception_out_of_a_signal_handler_gives_the_call_up(bench: Bench) ->
     with connected(bench) as (_device, peer):
         start = time.monotonic()
         with alarm(0.05, give_up), pytest.raises(Enough):
-            peer.call(p.SLEEP, request(300))
-        assert time.monotonic() - start < 0.25
+            peer.call(p.SLEEP, request(2000))
+        assert time.monotonic() - start < 1.5
         assert echo(peer, b"next") == b"next"  # although the driver had a call of this thread
 
 
@@ -402,7 +402,7 @@ def test_closing_ends_calls_of_other_threads(bench: Bench) -> None:
         thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(0.1)
-    thread.join(1.0)
+    thread.join(2.5)
     assert not thread.is_alive()
     assert len(outcome) == 1
 
@@ -413,7 +413,7 @@ def test_stop_ends_join_from_a_signal_handler(bench: Bench) -> None:
         with alarm(0.1, lambda *_: device.stop()):
             start = time.monotonic()
             device.join_thread_pool()
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 3
 
 
 # Deaths

@@ -414,8 +414,8 @@ def test_waiting_for_the_return_costs_next_to_nothing(world: World) -> None:
         world.end("SIGKILL")
         eventually(lambda: device.gone)
         used = sum(os.times()[:2])
-        assert not device.wait_back(1.0)
-        assert sum(os.times()[:2]) - used < 0.3
+        assert not device.wait_back(3.0)
+        assert sum(os.times()[:2]) - used < 1
 
 
 def test_many_restarts_leave_nothing_behind(world: World) -> None:

@@ -78,13 +78,13 @@ async def test_calls_of_many_tasks_are_in_the_air_at_a_time(bench: Bench) -> Non
         peer = device.context_manager
 
         async def nap() -> None:
-            (await peer.call(p.SLEEP, request(100))).close()
+            (await peer.call(p.SLEEP, request(400))).close()
 
         start = time.monotonic()
         async with trio.open_nursery() as nursery:
             for _ in range(6):
                 nursery.start_soon(nap)
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 2
 
 
 async def test_handlers_run_as_tasks_at_a_time(bench: Bench) -> None:
@@ -125,10 +125,10 @@ async def test_a_cancelled_call_frees_its_thread(bench: Bench) -> None:
         peer = device.context_manager
         start = time.monotonic()
         with trio.move_on_after(0.1):
-            await peer.call(p.SLEEP, request(3000))
-        with trio.fail_after(1):
+            await peer.call(p.SLEEP, request(10_000))
+        with trio.fail_after(5):
             await peer.ping()  # there is one thread for calls, and it is not waiting any more
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 6
 
 
 async def test_a_call_that_is_cancelled_before_it_starts_has_not_happened(bench: Bench) -> None:
