@@ -37,7 +37,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity \
-	check bench bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+	check site bench bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
 help: ## this text
@@ -142,13 +142,19 @@ test-install: fuse packages $(STAMP) ## deb, pip, make in clean systems: SUITES=
 parity: $(STAMP) ## make docs/PARITY.md from the results that the latest tests have left
 	$(BIN)/python tests/parity.py --write $(ARGS)
 
-check: packages $(STAMP) ## lint, formatting, types, import contracts
+check: packages $(STAMP) ## lint, formatting, types, import contracts, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/bench/run.py
 	$(BIN)/mypy docs/manual
+	MYPYPATH=docs/manual $(BIN)/mypy docs/site
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory site
+
+# The notice is about a later version of mkdocs, which pyproject.toml excludes.
+site: $(STAMP) ## the documents as a site in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
 	$(FAST) $(BENCH) $(ARGS)
