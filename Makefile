@@ -86,7 +86,7 @@ VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallbac
 	$(VM_STRESS)
 in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-900} $(VM) run "BINDERD_BACKENDS=$(1) \
 	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
-test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own binder driver, in QEMU
+test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own driver, in QEMU; then test-systemd
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
 else
@@ -96,6 +96,7 @@ else
 	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_FOLDER)/kernel.json
 	$(call in_vm,cuse,$(VM_CUSE))
 	$(BIN)/python tests/parity.py --verify --complete cuse $(VM_FOLDER)/cuse.json
+	@$(MAKE) --no-print-directory test-systemd
 endif
 
 test-systemd: vm-packages packages $(STAMP) deb ## the package under a real systemd: installed, restarted, purged
