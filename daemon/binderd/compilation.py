@@ -22,6 +22,7 @@ REQUEST_PATH: Final = (
     "binderd.device",
     "binderd.memory",
     "binderd.channel.transfer",
+    "binderd.heartbeat",
 )
 _NAMED_MAX: Final = 3  # how many modules are named where there is a mixture
 

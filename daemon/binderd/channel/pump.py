@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from binderd.channel.transfer import ENDED, WOULD_BLOCK, serve_batch, write_all
+from binderd.heartbeat import beat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,7 @@ class Pump:
         size = channel.read()
         if size > 0:
             self.trace(True, bytes(channel.buffer[:size]))
+            beat()
             self._session.receive(channel.buffer, size)
             self.flush()
         return size

@@ -11,6 +11,8 @@ import os
 from errno import ECONNABORTED, ENODEV, ENOENT, ENOTCONN
 from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.heartbeat import beat
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -102,6 +104,7 @@ def serve_batch(
         size = read_frame(fd, buffers)
         if size <= 0:
             break
+        beat()
         receive(frame, size)
         if outgoing:
             write_all(fd, outgoing, report_bug)

@@ -13,6 +13,7 @@ from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.engine.ports import REFUSED, SENT, STOPPING, NoAnswer
+from binderd.heartbeat import enter
 from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.client_process import ClientProcess, ClientProcesses
 from binderd.memory.files import Disposal, TakenFile
@@ -202,6 +203,7 @@ class FileClient:
             NoAnswer: it could not be asked.
         """
         self.forget_thread(tid)  # it left with BINDER_THREAD_EXIT and is back
+        enter(-tid)
         try:
             is_openers = self.process.has(tid)
             pid = self.pid if is_openers else process_of(tid)
@@ -257,6 +259,7 @@ class FileClient:
         Returns:
             0 or the errno: see docs/EXTENSION.md.
         """
+        enter(-tid)
         try:
             is_openers = self.process.has(tid)
             pid = self.pid if is_openers else process_of(tid)

@@ -5,7 +5,8 @@ All open files of one process share what is here, so that a client with many fil
 descriptors: one of /proc/PID, which stands for this very process whoever gets its number later, and
 one each of /proc/PID/mem and /proc/PID/maps. These two belong to the program that the process ran
 when they were opened: once that is gone, by exec or in the end, they say so, also if the number
-lives on. None of the three needs the process' first thread to be alive.
+lives on. The one of /proc/PID is what signals can be sent through, too: it is the process' subject
+for the watchdog. None of the three needs the process' first thread to be alive.
 
 Nothing here may know binder, or what the memory is used for.
 """
@@ -15,9 +16,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from binderd.heartbeat import NOBODY, enter
 from binderd.memory.proc import exists_in, is_alive, open_in, place_of, process_of
 
-_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY  # with O_PATH it would take no signals
 
 
 class AddressSpace:
@@ -26,15 +28,18 @@ class AddressSpace:
     Args:
         pid: the process.
         tid: one of its threads, which must have a request open.
+        subject: the process, as the watchdog is to know it.
 
     Raises:
         OSError: the memory cannot be had now.
     """
 
-    __slots__ = ("_holders", "maps", "memory")
+    __slots__ = ("_holders", "maps", "memory", "subject")
 
-    def __init__(self, pid: int, tid: int) -> None:
+    def __init__(self, pid: int, tid: int, subject: int = NOBODY) -> None:
         self._holders = 1
+        self.subject = subject
+        enter(subject)
         self.memory = _open_memory(pid, tid)  # -1: not the process' any more
         try:
             self.maps = _open_maps(pid, tid)
@@ -44,6 +49,7 @@ class AddressSpace:
 
     def is_alive(self) -> bool:
         """Return whether the program is still there."""
+        enter(self.subject)
         return self.maps >= 0 and is_alive(self.maps)
 
     def hold(self) -> AddressSpace:
@@ -113,7 +119,7 @@ class ClientProcess:
         self._directory = open_in(place_of(pid), "", _DIRECTORY)
         self.place = f"/proc/self/fd/{self._directory}"
         try:
-            self.space = AddressSpace(pid, tid)
+            self.space = AddressSpace(pid, tid, self._directory)
         except BaseException:
             os.close(self._directory)
             raise
@@ -133,7 +139,7 @@ class ClientProcess:
             OSError: it could not be asked; then nothing has changed.
         """
         if not self.space.is_alive():
-            space = AddressSpace(self.pid, tid)
+            space = AddressSpace(self.pid, tid, self._directory)
             self.space.abandon()
             self.space = space
         return self.space
@@ -158,6 +164,7 @@ class ClientProcesses:
         Raises:
             OSError: it cannot be reached now.
         """
+        enter(-tid)
         pid = process_of(tid)
         process = self._by_pid.get(pid)
         if process is None or not process.has(tid):

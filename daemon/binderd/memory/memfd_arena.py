@@ -20,6 +20,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine.ports import Mapping, NoAnswer
+from binderd.heartbeat import enter
 from binderd.memory.proc import FileId, file_id, find_mapping, is_mapped
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class MemfdArena:
         Raises:
             NoAnswer: it could not be asked.
         """
+        enter(self.space.subject)
         try:
             for file in self._files:
                 area = find_mapping(self.space.maps, file)
@@ -168,6 +170,7 @@ class MemfdArena:
         mapping = self.process.mapping if self.process is not None else None
         if mapping is None:
             return True
+        enter(self.space.subject)
         try:
             return is_mapped(self.space.maps, self._file, mapping.address)
         except ProcessLookupError:

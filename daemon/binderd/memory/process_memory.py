@@ -25,6 +25,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from binderd.heartbeat import enter
 from binderd.memory.files import Disposal, TakenFile, take_file
 from binderd.memory.identity import nice_of, set_nice
 from binderd.memory.memfd_arena import MemfdArena
@@ -112,6 +113,7 @@ class ProcessMemory:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""
         if self._read_start <= address and address + size <= self._read_end:
             assert self._space is not None
+            enter(-self._tid)
             try:
                 data = os.pread(self._space.memory, size, address)
             except OSError:
@@ -126,6 +128,7 @@ class ProcessMemory:
         size = len(data)
         if self._write_start <= address and address + size <= self._write_end:
             assert self._space is not None
+            enter(-self._tid)
             try:
                 if os.pwrite(self._space.memory, data, address) == size:
                     return True
@@ -140,6 +143,7 @@ class ProcessMemory:
         if not 0 <= address <= _ADDRESS_END - size:
             return False
         _pack_two_iovecs(_iovecs, 0, address, size, target, size)
+        enter(-self._tid)
         return _process_vm_readv(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0) == size  # type: ignore[no-any-return]
 
     def scatter(
@@ -174,6 +178,7 @@ class ProcessMemory:
 
     def file(self, fd: int) -> TakenFile | None:
         """Return the open file that the thread has under ``fd``; see ``take_file``."""
+        enter(-self._tid)
         return take_file(self._tid, fd, self._disposal)
 
     def nice(self) -> int:
@@ -189,6 +194,7 @@ class ProcessMemory:
         if not total:
             return True
         _pack_iovec(_iovecs, 0, address, total)
+        enter(-self._tid)
         return _process_vm_readv(self._tid, _LOCAL_IOVECS, count, _REMOTE_IOVEC, 1, 0) == total  # type: ignore[no-any-return]
 
     def _prove_read(self, address: int, size: int) -> bytes:
@@ -225,6 +231,7 @@ class ProcessMemory:
         """Move ``size`` bytes between ``local`` and the client; return how many moved, or -1."""
         local_address = ctypes.addressof(ctypes.c_char.from_buffer(local))
         _pack_two_iovecs(_iovecs, 0, address, size, local_address, size)
+        enter(-self._tid)
         return function(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0)
 
     def _settle(self) -> bool:
