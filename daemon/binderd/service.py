@@ -25,10 +25,12 @@ from binderd import compilation, watchdog
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
+from binderd.channel.pauses import Pauses
 from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
 from binderd.device.binder_device import BinderDevice
 from binderd.device.cuse_device import CuseDevice
+from binderd.device.pace import Pace
 from binderd.engine.engine import Engine
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
@@ -204,8 +206,16 @@ class Service:
             settings, reread, directory, self._links, self._set_limits, self._set_log_level
         )
         self._tree = Tree(directory, now)
+        self._pauses = Pauses(self._flush, self._complain)
         self._device = BinderDevice(
-            self._engine, self._tree, directory, self._opener, outgoing, self._start_timer
+            self._engine,
+            self._tree,
+            directory,
+            self._opener,
+            outgoing,
+            self._start_timer,
+            Pace(time.monotonic_ns),
+            self._pauses.begin,
         )
         logs = LogTree(self._engine, resource.getpagesize())
         self._logs = LogFiles(logs, now, self._request_failed)
@@ -244,6 +254,7 @@ class Service:
                 nursery.start_soon(self._heed_helper)
                 nursery.start_soon(self._feed_helper)
                 nursery.start_soon(self._do_upkeep)
+                nursery.start_soon(self._pauses.run, self._device.go_on)
                 nursery.start_soon(self._feed_watchdog)
                 if self._mount is not None and self._pump is not None:
                     nursery.start_soon(self._show_inside, self._mount)

@@ -79,6 +79,7 @@ class FakeEngine:
         self.outbox: list[Done] = []
         self.poll_wakes: list[object] = []
         self.timers: list[tuple[int, int]] = []
+        self.paused: dict[int, object] = {}
         self.calls: list[tuple[object, ...]] = []
         self.parks = False  # does an ioctl stay open?
         self.fails: Exception | None = None  # raised by the next call

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from binderd.device.binder_device import BinderDevice
+from binderd.device.pace import Pace
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
@@ -73,6 +74,8 @@ class World:
             self.opener,
             self.outgoing,
             lambda number, milliseconds: self.timers.append((number, milliseconds)),
+            Pace(lambda: 0),
+            lambda: None,
         )
         self.session = Session(
             self.tree,

@@ -58,6 +58,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     backend: World
     if request.param == "engine":
         backend = EngineWorld()
+        backend.pause_unnoticed()
     elif request.param == "kernel":
         zygote = request.getfixturevalue("zygote")
         backend = DeviceWorld(request.getfixturevalue("kernel_driver"), zygote)

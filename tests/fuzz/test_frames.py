@@ -7,12 +7,14 @@ are not.
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from binderd.device.binder_device import BinderDevice
+from binderd.device.pace import Pace
 from binderd.engine.engine import Engine
 from binderd.engine.ports import REFUSED
 from binderd.fuse.directory import Directory
@@ -120,10 +122,18 @@ class Kernel:
         self.engine = Engine()
         directory = Directory(["binder", "hwbinder"], DEVICES_MAX, self.engine.forget_context)
         tree = Tree(directory)
-        device = BinderDevice(
-            self.engine, tree, directory, self.opener, self.outgoing, self.start_timer
+        pace = Pace(itertools.count().__next__, slice_ns=1)  # each slice is over with a step
+        self.device = BinderDevice(
+            self.engine,
+            tree,
+            directory,
+            self.opener,
+            self.outgoing,
+            self.start_timer,
+            pace,
+            self.have_paused,
         )
-        self.session = Session(tree, device, self.outgoing, lambda _: None, self.bug)
+        self.session = Session(tree, self.device, self.outgoing, lambda _: None, self.bug)
         self.frame = bytearray(READ_BUFFER_SIZE)
         self.unique = 0
         self.waiting: dict[int, int] = {}  # opcodes of requests without a reply, by unique
@@ -136,6 +146,9 @@ class Kernel:
 
     def start_timer(self, number: int, milliseconds: int) -> None:
         """No time passes here; a wait ends with the interruption that will come."""
+
+    def have_paused(self) -> None:
+        """What has paused goes on now and then."""
 
     def bug(self, opcode: int, error: Exception) -> None:
         raise AssertionError(f"{fuse.OPCODES.get(opcode, opcode)} failed") from error
@@ -220,6 +233,9 @@ class Kernel:
         return opcode, header + body
 
     def send(self) -> None:
+        if self.random.random() < 0.3:
+            self.device.go_on()
+            self.collect()
         opcode, frame = self.make_frame()
         self.waiting[self.unique] = opcode
         self.receive(frame)
@@ -232,6 +248,10 @@ class Kernel:
     def receive(self, frame: bytes) -> None:
         self.frame[: len(frame)] = frame
         self.session.receive(self.frame, len(frame))
+        self.collect()
+
+    def collect(self) -> None:
+        """Look at what goes to the kernel."""
         for reply in self.outgoing:
             length, error, unique = fuse.fuse_out_header.unpack_from(reply)
             assert length == len(reply)
@@ -256,6 +276,9 @@ class Kernel:
             body = fuse.fuse_interrupt_in.build(unique=number)
             self.receive(self.request(fuse.FUSE_INTERRUPT, body))
             del self.waiting[self.unique]
+        while self.device.go_on():
+            pass
+        self.collect()
         assert not self.waiting
         for handle in self.handles:
             self.receive(self.request(fuse.FUSE_RELEASE, fuse.fuse_release_in.build(fh=handle)))

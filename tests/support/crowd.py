@@ -377,6 +377,8 @@ class Crowd:
         if self.pick(32) == 0:
             parts.append(bc.fd(self._file(hand.member)))
         parts.append(bytes((0, 0, 4, 40, 400)[self.pick(5)]))
+        if self.world.lets_pause:  # a handle may mean something else when its command is taken
+            target, meanings = None, [None] * len(meanings)
         self.letters[number] = Letter(code, target, meanings, len(pieces))
         return bc.payload(*parts), code, room
 

@@ -24,10 +24,10 @@ class RecordedWorld(EngineWorld):
         self.digest = hashlib.sha256()
         super().__init__()
 
-    def drain(self) -> None:
+    def hand_out(self) -> None:
         for completion in self.engine.outbox:
             self.digest.update(repr(tuple(completion)).encode())
-        super().drain()
+        super().hand_out()
 
 
 class Hand:

@@ -64,9 +64,16 @@ class EngineWorld(World):
         self.pollers: list[EnginePoll | EngineWatch] = []
         self.installs: list[Install] = []  # begun
         self.is_held = False  # are they to wait?
+        self.lets_pause = False  # is whatever has paused to stay so?
+        self.pauses = 0  # that there were so far
         self._tids_seen: dict[Process, set[int]] = {}
         self._lost_threads: set[Process] = set()
         self._numbers = itertools.count(TICKET_FIRST)
+
+    def pause_unnoticed(self) -> None:
+        """Have the engine pause wherever nobody was woken, so that no client can tell."""
+        engine = self.engine
+        engine.pace = lambda: not (engine.runnable or engine.drained or engine.poll_wakes)
 
     def next_number(self) -> int:
         return next(self._numbers)
@@ -93,10 +100,19 @@ class EngineWorld(World):
         """Hand out what the last engine call produced, as a transport does."""
         self.hand_out()
         self.check()
+        while self.engine.paused and not self.lets_pause:
+            self.go_on()
         while self.installs and not self.is_held:
             self.installs.pop(0).carry_out()
             self.hand_out()
             self.check()
+
+    def go_on(self, ticket: int = 0) -> None:
+        """Go on with something that is paused, of itself what has waited longest."""
+        self.pauses += 1
+        self.engine.go_on(ticket or next(iter(self.engine.paused)))
+        self.hand_out()
+        self.check()
 
     def hand_out(self) -> None:
         completions, self.engine.outbox[:] = list(self.engine.outbox), []
@@ -195,13 +211,19 @@ class Program:
         self.world.drain()
         file.maybe_release()
 
+    def interrupt(self) -> None:
+        """Wait for the end of all requests, which a fatal signal interrupts."""
+        for ticket in [t for t, r in self.world.requests.items() if r.program is self]:
+            self.world.engine.interrupt(ticket)
+            self.world.drain()
+            while ticket in self.world.engine.paused:
+                self.world.go_on()
+
     def die(self) -> None:
         if not self.alive:
             return
         self.alive = False
-        for ticket in [t for t, r in self.world.requests.items() if r.program is self]:
-            self.world.engine.interrupt(ticket)
-            self.world.drain()
+        self.interrupt()
         for file in list(self.files):
             self.close_file(file)
         for tid, file in self.tids.items():
@@ -374,8 +396,11 @@ class EnginePending(Pending):
         return self._completion is None
 
     def wait(self) -> tuple[int, bytes]:
-        while self._completion is None and self.program.world.timers:
-            self.program.world.let_time_pass()
+        world = self.program.world
+        while self._completion is None and world.engine.paused:
+            world.go_on()
+        while self._completion is None and world.timers:
+            world.let_time_pass()
         assert self._completion is not None, "the ioctl sleeps"
         return -self._completion.result, self._completion.payload
 
@@ -471,9 +496,10 @@ class EngineThread(Thread):
         world = self.proc.world
         for ticket, request in list(world.requests.items()):
             if request._tid == self.tid and request.program is self.program:
+                sleeps = ticket not in world.engine.paused
                 world.engine.interrupt(ticket)
                 world.drain()
-                assert request.wait()[0] == EINTR
+                assert not sleeps or request.wait()[0] == EINTR
 
     def end(self) -> None:
         assert self.tid not in self.file.calling, "the thread sleeps in an ioctl"
@@ -565,9 +591,7 @@ class EngineProc(Proc):
 
     def exec(self) -> None:
         program = self.program
-        for ticket in [t for t, r in self.world.requests.items() if r.program is program]:
-            self.world.engine.interrupt(ticket)
-            self.world.drain()
+        program.interrupt()
         for file in list(program.files):
             if file.opener is program:
                 file.arena.lose()

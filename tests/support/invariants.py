@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from binderd.engine.death import Death
 from binderd.engine.freeze import FreezeNotice
 from binderd.engine.node import Node
+from binderd.engine.pause import PausedIoctl
 from binderd.engine.transaction import Transaction
 from binderd.engine.work import Notice
 
@@ -43,6 +44,7 @@ def check(
             for node in process.nodes.values():
                 _check_news(node)
     _check_waiting(engine, alive)
+    _check_paused(engine, alive)
     _check_freezes(engine, alive)
     _check_files(engine, alive)
     _check_counts(engine, alive)
@@ -258,7 +260,7 @@ def _check_files(engine: Engine, alive: list[Process]) -> None:
         if installation.count and not installation.thread.is_dead:
             assert installation.thread.installation is installation
     for thread in threads_of(alive):
-        assert not thread.closes
+        assert not thread.closes or thread.paused is not None
         if thread.installation is not None:
             front = next(iter(thread.todo))
             assert isinstance(front, Transaction)
@@ -285,6 +287,19 @@ def _check_waiting(engine: Engine, alive: list[Process]) -> None:
         assert all(thread in parked.values() for thread in process.waiting)
 
 
+def _check_paused(engine: Engine, alive: list[Process]) -> None:
+    """A thread between two of its commands is listed, and is in no read."""
+    paused = {t.paused.ticket: t.paused for t in threads_of(alive) if t.paused is not None}
+    listed = {
+        ticket: found.request
+        for ticket, found in engine.paused.items()
+        if isinstance(found, PausedIoctl)
+    }
+    assert listed == paused
+    assert all(ticket == found.ticket for ticket, found in engine.paused.items())
+    assert not engine.paused.keys() & engine.parked.keys()
+
+
 def _check_counts(engine: Engine, alive: list[Process]) -> None:
     refs = list(refs_of(alive))
     dead = {ref.node.debug_id for ref in refs if ref.node.process is None}
@@ -307,6 +322,7 @@ def _check_counts(engine: Engine, alive: list[Process]) -> None:
     assert counts["transactions"] == len(live)
     assert counts["deaths"] == len(deaths)
     assert counts["parked"] == len(engine.parked)
+    assert counts["paused"] == len(engine.paused)
 
 
 def _check_users(engine: Engine, alive: list[Process]) -> None:

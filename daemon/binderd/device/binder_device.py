@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.device.control import POLL_EVENTS, control_ioctl
 from binderd.device.extension import EXTENSION, ExtensionClient, extension_ioctl
+from binderd.engine.completion import Completion
 from binderd.engine.errors import KernelErrno
 from binderd.engine.ports import Client
 from binderd.fuse.frames import (
@@ -52,6 +53,7 @@ from binderwire.fuse_abi import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from binderd.device.pace import Pace
     from binderd.engine.engine import Engine
     from binderd.engine.process import Process
     from binderd.fuse.directory import Directory
@@ -149,6 +151,9 @@ class BinderDevice:
         outgoing: where frames for the kernel are put; the session has the same list.
         start_timer: called with a number and milliseconds; ``expire`` takes the number later. With
             negative milliseconds: stop it.
+        pace: how long the engine works in one go.
+        have_paused: called when something has paused: ``go_on`` must be called until it returns
+            False.
     """
 
     __slots__ = (
@@ -156,9 +161,13 @@ class BinderDevice:
         "_directory",
         "_engine",
         "_files",
+        "_have_paused",
+        "_is_paused",
         "_next_handle",
         "_opener",
         "_outbox",
+        "_pace",
+        "_paused",
         "_poll_wakes",
         "_start_timer",
         "_timers",
@@ -175,9 +184,16 @@ class BinderDevice:
         opener: Opener,
         outgoing: list[bytes],
         start_timer: Callable[[int, int], None],
+        pace: Pace,
+        have_paused: Callable[[], None],
     ) -> None:
         self.outgoing = outgoing
         self._engine = engine
+        self._pace = pace
+        engine.pace = pace.is_over
+        self._paused = engine.paused
+        self._have_paused = have_paused
+        self._is_paused = False  # was that said?
         self._outbox = engine.outbox
         self._poll_wakes = engine.poll_wakes
         self._timers = engine.timers
@@ -446,6 +462,30 @@ class BinderDevice:
         self._engine.expire(timer)
         self.drain()
 
+    def go_on(self) -> bool:
+        """Go on with what has waited longest of what is paused; return whether there is more.
+
+        An exception is our bug; the request ends with EIO.
+        """
+        paused = self._paused
+        ticket = next(iter(paused), None)
+        if ticket is not None:
+            try:
+                self._engine.go_on(ticket)
+            except BaseException:
+                self._give_up(ticket)
+                raise
+            finally:
+                self.drain()
+        self._is_paused = bool(paused)
+        return self._is_paused
+
+    def _give_up(self, ticket: int) -> None:
+        engine = self._engine
+        is_known = ticket in engine.paused or ticket in engine.parked
+        if not is_known and not any(completion.ticket == ticket for completion in self._outbox):
+            self._outbox.append(Completion(ticket, -EIO, b""))
+
     # Results
 
     def drain(self) -> None:
@@ -471,6 +511,10 @@ class BinderDevice:
             for number, milliseconds in self._timers:
                 self._start_timer(number, milliseconds)
             self._timers.clear()
+        self._pace.begin()  # the next call
+        if self._paused and not self._is_paused:
+            self._is_paused = True
+            self._have_paused()
 
     def _wake_pollers(self) -> None:
         for process in self._poll_wakes:

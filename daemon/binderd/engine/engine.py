@@ -6,6 +6,9 @@ or when a later call gives a blocked read something to return; the transport dra
 ``poll_wakes`` after every call and keeps their order. It also starts a timer for each entry of
 ``timers``, or stops it, and calls ``expire`` when one has run out.
 
+A call that would take long stops in between and is listed in ``paused``; the transport calls
+``go_on`` for it when others have had their turn.
+
 The engine does no I/O, decides nothing by a clock and starts nothing.  Debug ids come from a
 counter of the instance, so that two engines with the same inputs produce the same bytes.
 """
@@ -25,6 +28,7 @@ from binderd.engine.installation import Installation
 from binderd.engine.ioctls import IOCTLS
 from binderd.engine.limits import Limits
 from binderd.engine.log import TransactionLog
+from binderd.engine.pause import PausedIoctl
 from binderd.engine.process import Process
 from binderd.engine.stats import Stats
 from binderd.engine.thread import POLL, WAITING, Thread, WriteRead
@@ -35,6 +39,7 @@ from binderwire.extension_abi import BINDERD_ERRNO
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from binderd.engine.pause import Paused
     from binderd.engine.ports import Client
 
 POLLIN: Final = 1
@@ -51,6 +56,9 @@ class Engine:
         limits: how much a client can make the engine keep.
         clock: returns nanoseconds since any fixed moment. Only introspection shows what it says;
             nothing is decided by it.
+
+    ``pace`` is called between two steps of a call and returns whether others should have their
+    turn now; the transport sets it.
     """
 
     __slots__ = (
@@ -66,7 +74,9 @@ class Engine:
         "limits",
         "log",
         "outbox",
+        "pace",
         "parked",
+        "paused",
         "poll_wakes",
         "processes",
         "runnable",
@@ -78,6 +88,7 @@ class Engine:
     def __init__(self, limits: Limits | None = None, clock: Callable[[], int] = lambda: 0) -> None:
         self.limits = limits or Limits()
         self.clock = clock
+        self.pace: Callable[[], bool] = _never
         self.stats = Stats()
         self.users = Users(self.limits)
         self.log = TransactionLog()  # the latest transactions
@@ -85,6 +96,7 @@ class Engine:
         self.outbox: list[Completion] = []
         self.poll_wakes: list[Process] = []
         self.parked: dict[int, Thread] = {}  # blocked reads by ticket
+        self.paused: dict[int, Paused] = {}  # what others have come in between of, by ticket
         self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
         self.processes: dict[Process, None] = {}  # all open files, the latest last
         self.drained: list[Process] = []  # frozen processes whose last call has ended
@@ -150,6 +162,17 @@ class Engine:
         if self.runnable or self.drained:
             self._run()
 
+    def go_on(self, ticket: int) -> None:
+        """Go on with something of ``paused``, up to its end or to another pause.
+
+        Args:
+            ticket: of it; one that is not there any more is ignored.
+        """
+        paused = self.paused.pop(ticket, None)
+        if paused is not None:
+            paused.go_on()
+            self._run()
+
     def poll(self, process: Process, tid: int, *, wake: bool) -> int:
         """Return POLLIN if the thread's next read would not block, else 0 (R15, binder_poll).
 
@@ -173,6 +196,10 @@ class Engine:
 
     def interrupt(self, ticket: int) -> None:
         """A signal reached the thread whose read is blocked under ``ticket`` (R9)."""
+        paused = self.paused.get(ticket)
+        if paused is not None:
+            paused.interrupt()
+            return
         thread = self.parked.get(ticket)
         if thread is not None and thread.is_being_served():
             return
@@ -275,6 +302,7 @@ class Engine:
             "freezing": len(self._freezings),
             "installations": len(self.installations),
             "parked": len(self.parked),
+            "paused": len(self.paused),
             "users": len(self.users),
         }
 
@@ -308,31 +336,54 @@ class Engine:
             thread.closing.completion, thread.closing = completion, None
 
     def abandon(self, thread: Thread) -> None:
-        """End the read of a thread that is being released; only a broken transport sees this."""
-        if thread.parked is not None:
+        """End the request of a thread that is being released; only a broken transport sees this."""
+        if thread.paused is not None:
+            request, thread.paused = thread.paused, None
+            del self.paused[request.ticket]
+            thread.closes = []
+            self.complete(thread, request, -EINTR)
+        elif thread.parked is not None:
             self.complete(thread, thread.parked, -EINTR)
+
+    def pause(self, paused: Paused) -> None:
+        """Let others have their turn before this goes on."""
+        self.paused[paused.ticket] = paused
+
+    def carry_on(self, thread: Thread, request: WriteRead) -> None:
+        """Do the commands of a BINDER_WRITE_READ from ``write_consumed`` on, then its read."""
+        result = write.run(thread, request)
+        if result == write.PAUSED:
+            thread.paused = request
+            self.pause(PausedIoctl(thread, request))
+        elif thread.closes and installation.begin_closing(thread):
+            self._ask_again(thread, request)
+        elif result:
+            request.read_consumed = 0  # Q11
+            self.complete(thread, request, result)
+        else:
+            self._read(thread, request)
 
     # Inside
 
     def _write_read(self, thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
-        if thread.parked is not None:
+        if thread.parked is not None or thread.paused is not None:
             raise KernelErrno(EBUSY)  # one thread, two requests: no kernel does this
         if len(argument) < binder_write_read.size:
             raise KernelErrno(EFAULT)
         thread.forget_nice()
         thread.memory.is_settled = False
         request = WriteRead(ticket, _unpack_write_read(argument))
+        request.write_end = min(
+            request.write_size, request.write_consumed + self.limits.write_bytes_per_ioctl
+        )
         # A read that goes on is past its commands, also past those that an error has held up (Q10).
         goes_on = thread.installation is not None and request.read_consumed > 0
         if request.write_size and not goes_on:
-            result = write.run(thread, request)
-            if thread.closes and installation.begin_closing(thread):
-                self._ask_again(thread, request)
-                return
-            if result:
-                request.read_consumed = 0  # Q11
-                self.complete(thread, request, result)
-                return
+            self.carry_on(thread, request)
+        else:
+            self._read(thread, request)
+
+    def _read(self, thread: Thread, request: WriteRead) -> None:
         if request.read_size:
             read.begin(thread, request)
         else:
@@ -410,3 +461,7 @@ class Engine:
                 for freezing in list(self._freezings.values()):
                     if freezing.processes[0] is process and process.outstanding == 0:
                         self._continue_freeze(freezing)
+
+
+def _never() -> bool:
+    return False

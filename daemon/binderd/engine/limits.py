@@ -80,8 +80,8 @@ class Limits(NamedTuple):
     attachments_per_process: int = 16  # ENOSPC from BINDERD_ATTACH; two descriptors of ours each
     files_per_transaction: int = 1024  # BR_FAILED_REPLY
     files_per_process: int = 2048  # on their way to it: BR_FAILED_REPLY
-    # One ioctl is one turn of the daemon, so one client must not make it arbitrarily long: a longer
-    # write buffer is consumed up to here and write_consumed says so.
+    # Who is killed waits for its ioctl, so that must not be arbitrarily long, even in slices: a
+    # longer write buffer is consumed up to here and write_consumed says so.
     write_bytes_per_ioctl: int = 256 << 10
 
     # Of a user and of everybody

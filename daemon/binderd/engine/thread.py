@@ -43,11 +43,13 @@ class WriteRead:
         "ticket",
         "write_buffer",
         "write_consumed",
+        "write_end",
         "write_size",
     )
 
     def __init__(self, ticket: int, fields: tuple[int, ...]) -> None:
         self.ticket = ticket
+        self.write_end = 0  # up to where this ioctl takes commands
         (
             self.write_size,
             self.write_consumed,
@@ -85,6 +87,7 @@ class Thread:
         "memory",
         "need_return",
         "parked",
+        "paused",
         "pid",
         "process",
         "process_todo",
@@ -111,6 +114,7 @@ class Thread:
         self.return_error = ErrorSlot()  # our own failure to send
         self.reply_error = ErrorSlot()  # the failure of whom we called
         self.parked: WriteRead | None = None  # the blocked read
+        self.paused: WriteRead | None = None  # whose commands are not through yet
         self.keeps_area = False  # does that read keep the receive area where it was mapped?
         self.for_process = False  # may the current read take work of the process? (Q1)
         # For the transaction at the front of todo; None: not begun, or it needs none.

@@ -59,6 +59,8 @@ _WORD: Final = 4
 _WINDOW: Final = 4096
 _LONGEST: Final = _WORD + max(row.payload.size for row in COMMANDS.values() if row.payload)
 
+PAUSED: Final = 1  # a result of ``run``
+
 Handler = "Callable[[Thread, bytes, int], None]"
 
 
@@ -66,13 +68,15 @@ def run(thread: Thread, request: WriteRead) -> int:
     """Carry out the commands from ``write_consumed`` on, which follows each (R10, Q11).
 
     Returns:
-        0, or the negative errno of the command at ``write_consumed``.
+        0; the negative errno of the command at ``write_consumed``; or PAUSED, others should have
+        their turn before that command.
     """
     position = request.write_consumed
-    stop = min(request.write_size, position + thread.process.engine.limits.write_bytes_per_ioctl)
+    stop = request.write_end
     start = data_end = position
     data = b""
     error, counters = thread.return_error, thread.process.words.commands
+    pace = thread.process.engine.pace
     while position < stop and error.word == BR_OK:  # Q10
         if position >= data_end:
             size = min(stop - position, _WINDOW)
@@ -97,6 +101,8 @@ def run(thread: Thread, request: WriteRead) -> int:
             return -failure.errno
         position += _WORD + size
         request.write_consumed = position
+        if position < stop and error.word == BR_OK and pace():
+            return PAUSED
     return 0
 
 

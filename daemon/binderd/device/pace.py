@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long the engine works in one go, by a clock that somebody else brings along."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLICE_NS: Final = 1_000_000  # several times what the largest usual call takes
+
+
+class Pace:
+    """A slice of time, which begins when it is first asked after.
+
+    Args:
+        clock: returns nanoseconds since any fixed moment.
+        slice_ns: how long a slice is.
+    """
+
+    __slots__ = ("_clock", "_ends_ns", "_slice_ns")
+
+    def __init__(self, clock: Callable[[], int], slice_ns: int = SLICE_NS) -> None:
+        self._clock = clock
+        self._slice_ns = slice_ns
+        self._ends_ns = 0  # 0: it has not begun
+
+    def begin(self) -> None:
+        """What is asked about next is a slice of its own."""
+        self._ends_ns = 0
+
+    def is_over(self) -> bool:
+        """Return whether the slice is over: others should have their turn."""
+        now = self._clock()
+        if not self._ends_ns:
+            self._ends_ns = now + self._slice_ns
+        return now >= self._ends_ns
