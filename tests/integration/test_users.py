@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
 from channel.helpers import client, needs_fuse, run_client, running
 
@@ -137,7 +138,7 @@ def take_everything(daemon: Daemon, place: Path, limits: Limits, memory: int) ->
     before, promised = is_open_in(daemon), limits.cost_of_user()
     with client(place, ATTACK) as attack:
         opened, *errors = attack.line().split()
-        assert 0 < int(opened) <= limits.open_files.user
+        assert 0 < int(opened) <= limits.of(OPEN_FILES).user
         assert errors == ["ENOMEM"]
         assert attack.line() == "done"
         assert is_open_in(daemon) - before <= promised.descriptors

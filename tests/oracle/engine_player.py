@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from binderd.engine.buffers import Buffer, BufferArea, RangeAllocator
 from binderd.engine.engine import Engine
+from binderd.engine.kinds import AREAS
 from binderd.engine.limits import Limits
 from binderd.engine.ports import STOPPING
 from binderd.engine.thread import POLL
@@ -122,7 +123,7 @@ class File:
             self.process.mapping = mapping
             area = self.process._area = BufferArea(mapping, Limits().buffers_per_process)
             area._ranges = Ranges(mapping.size, player.give_up)
-            self.process.user.areas.add(mapping.size)
+            self.process.user.of(AREAS).add(mapping.size)
         self.buffers: list[int] = []
         self.news: list[bytes] = []  # commands that acknowledge what was read
 

@@ -102,7 +102,7 @@ def test_another_call_waits_behind(world: EngineWorld) -> None:
 
 
 LIMITS = {
-    "of all": Limits(files=Bound.of(3)),
+    "of all": Limits().replaced({"files": Bound.of(3)}),
     "of a process": Limits(files_per_process=3),
     "of a transaction": Limits(files_per_transaction=3),
 }

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from errno import ENOMEM
+import struct
+from errno import EAGAIN, ENOMEM
 from typing import TYPE_CHECKING
 
 import pytest
 
 from binderd.engine.errors import KernelErrno
-from binderd.engine.limits import COSTS, Bound, Limits
+from binderd.engine.kinds import KINDS
+from binderd.engine.limits import Bound, Limits
 from binderwire.binder_abi import (
     BINDER_VERSION,
     BR_DEAD_REPLY,
@@ -22,7 +24,7 @@ from binderwire.binder_abi import (
 from support import bc
 from support.engine_world import EngineWorld
 from support.playbook import MAPPING_SIZE
-from support.scenes import get_call, manager_and_client, round_trip, take
+from support.scenes import LONG, get_call, manager_and_client, round_trip, take
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Play:
     """An engine with a limit, a manager of root's, and how it ends."""
 
     def __init__(self, **limits: Bound | int) -> None:
-        self.world = EngineWorld(Limits()._replace(**limits))
+        self.world = EngineWorld(Limits().replaced(limits))
         self.scene: Scene = manager_and_client(self.world)
 
     def user(self, uid: int) -> Thread:
@@ -47,9 +49,7 @@ class Play:
     def end(self) -> None:
         self.world.close()
         self.world.assert_empty()
-        assert not any(
-            getattr(self.world.engine.users._totals, kind).count for kind in (*COSTS, "areas")
-        )
+        assert not any(self.world.engine.users.total(kind).count for kind in KINDS)
 
 
 @pytest.fixture
@@ -181,6 +181,65 @@ def test_death_notices_that_are_not_read(plays: list[Play]) -> None:
     assert server.proc.pid
 
 
+def test_objects_in_buffers(plays: list[Play]) -> None:
+    """Each object costs us more than its bytes cost the receiver."""
+    play = Play(objects=Bound(total=1000, user=5, ordinary=900), objects_granted=2)
+    plays.append(play)
+    server = play.scene.server
+    first, second = play.user(MALLORY), play.user(MALLORY)
+    numbers = [give_to_server(play, owner) for owner in (first, second)]
+
+    def offer(number: int, count: int) -> bool:
+        items = [bc.binder(0x5000 + 8 * place, 0) for place in range(count)]
+        return not is_refused(server, bc.oneway(number, bc.payload(*items)))
+
+    assert offer(numbers[0], 5)
+    assert not offer(numbers[0], 1)
+    assert offer(numbers[1], 2), "what a process has in any case"
+    assert not offer(numbers[1], 1)
+    items = [item for _ in range(2) for item in first.read(4096).items]
+    first.write(*[bc.free(item.buffer) for item in items if item.word == BR_TRANSACTION])
+    assert offer(numbers[1], 1)
+
+
+def test_descriptors_of_arrays_are_objects(plays: list[Play]) -> None:
+    """Their numbers are kept until the buffer is freed, which then closes them (O9)."""
+    play = Play(objects=Bound(total=1000, user=5, ordinary=900), objects_granted=0)
+    plays.append(play)
+    mallory = play.user(MALLORY)
+    sender = play.user(ALICE)
+    number = handle_of(play, sender, mallory)
+    one = sender.proc.new_file()
+    for count, refused in ((4, True), (3, False), (1, True)):  # with the two that describe them
+        piece = bc.ptr(sender.proc.put(struct.pack(f"={count}i", *[one] * count)), 4 * count)
+        array = bc.fd_array(count, parent=0)
+        parts = bc.payload(bytes(8), piece, array, at=(8, 8 + len(piece)))  # O5
+        outcome = is_refused(sender, bc.oneway_sg(number, parts, buffers_size=16))
+        assert outcome is refused, count
+
+
+def give_to_server(play: Play, owner: Thread) -> int:
+    """Have the manager take a handle of a node of ``owner``'s; return it."""
+    owner.write(bc.oneway(0, bc.payload(bc.binder(0x1000, 0))))
+    call = get_call(play.scene.server)
+    number: int = call.objects[0][1]
+    play.scene.server.write(bc.acquire(number), bc.free(call.buffer))
+    return number
+
+
+def test_freezes_that_wait(plays: list[Play]) -> None:
+    play = Play(freezes=Bound(total=10, user=2, ordinary=9))
+    plays.append(play)
+    server, client = play.scene
+    assert client.start(bc.call(0)).parked
+    waits = [play.user(MALLORY).start_freeze(server.proc.pid, timeout_ms=LONG) for _ in range(2)]
+    assert play.user(MALLORY).freeze(server.proc.pid, timeout_ms=LONG) == ENOMEM
+    waits.append(play.user(ALICE).start_freeze(server.proc.pid, timeout_ms=LONG))
+    assert all(wait.parked for wait in waits)
+    assert all(wait.wait()[0] == EAGAIN for wait in waits)
+    assert play.user(MALLORY).freeze(server.proc.pid, timeout_ms=LONG) == EAGAIN, "and not ENOMEM"
+
+
 def test_calls_in_calls(plays: list[Play]) -> None:
     play = Play(calls=Bound(total=1000, user=2, ordinary=900))
     plays.append(play)
@@ -294,6 +353,6 @@ def test_limits_leave_a_machine_enough(descriptors: int, memory: int) -> None:
     assert everybody.descriptors < descriptors
     assert everybody.memory < memory
     assert one.descriptors <= everybody.descriptors // 4 + 8
-    for kind in COSTS:
-        bound = getattr(limits, kind)
+    for kind in KINDS:
+        bound = limits.of(kind)
         assert 1 <= bound.user <= bound.ordinary <= bound.total

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from binderd.engine.death import Death
 from binderd.engine.freeze import FreezeNotice
+from binderd.engine.kinds import CALLS, KINDS, NOTICES
 from binderd.engine.node import Node
 from binderd.engine.pause import PausedIoctl
 from binderd.engine.transaction import Transaction
@@ -49,6 +50,7 @@ def check(
     _check_files(engine, alive)
     _check_counts(engine, alive)
     _check_users(engine, alive)
+    _check_totals(engine)
 
 
 # Walking
@@ -338,29 +340,39 @@ def _check_users(engine: Engine, alive: list[Process]) -> None:
         shares = [work._share for work in works_of(own) if isinstance(work, Notice)]
         counts = user.counts()
         assert user.number == number
-        assert own or user.files_sent, "a user who has nothing"
-        assert counts.pop("attachments") >= 0
-        assert counts == {
+        assert not user.has_nothing()
+        assert user.files_sent == sum(
+            len(b.files) for _, b in queued if b.files_from and b.files_from.user is user
+        )
+        expected = {
             "areas": sum(area.size for area in map(area_of, own) if area is not None),
             "buffers": sum(len(buffers_of(process)) for process in own),
-            "calls": sum(call._calls is user.calls for call in paid.values()),
+            "calls": sum(call._calls is user.of(CALLS) for call in paid.values()),
             "files": sum(len(b.files) for receiver, b in queued if receiver is user),
-            "files_sent": sum(
-                len(b.files) for _, b in queued if b.files_from and b.files_from.user is user
+            "freezes": sum(
+                freezing.thread.process.user is user for freezing in engine._freezings.values()
             ),
             "nodes": sum(len(process.nodes) for process in own),
             "notices": len(shares) + len(_registrations(own)),
+            "objects": sum(b.objects for receiver, b in queued if receiver is user),
             "open_files": len(own),
             "refs": sum(len(process.handles.refs) for process in own),
             "threads": sum(len(process.threads) for process in own),
         }
-        assert all(share is user.notices for share in shares)
+        assert {name: counts[name] for name in expected} == expected
+        assert all(share is user.of(NOTICES) for share in shares)
         for sender, count in user.files_from.items():
             assert count == sum(
                 len(b.files)
                 for receiver, b in queued
                 if receiver is user and b.files_from and b.files_from.user is sender
             )
+
+
+def _check_totals(engine: Engine) -> None:
+    for kind in KINDS:
+        everybody = sum(user.of(kind).count for user in engine.users._by_number.values())
+        assert engine.users.total(kind).count == everybody, kind.name
 
 
 def _registrations(processes: list[Process]) -> set[int]:

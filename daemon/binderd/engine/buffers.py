@@ -122,6 +122,7 @@ class Buffer:
         "files",
         "files_from",
         "held",
+        "objects",
         "offset",
         "offsets_size",
         "one_way_from",
@@ -145,6 +146,7 @@ class Buffer:
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
         self.held: Held | None = None
+        self.objects = 0  # how many the receiver's user is charged for
         self.files: list[Passed] = _NO_FILES  # not installed yet
         self.files_from: Process | None = None
         self.array_numbers: list[int] = _NO_NUMBERS  # what the arrays brought the receiver (O9)

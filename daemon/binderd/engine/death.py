@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from binderd.engine import views
+from binderd.engine.kinds import NOTICES
 from binderd.engine.work import LAST, MORE, Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_CLEAR_DEATH_NOTIFICATION_DONE,
@@ -40,7 +41,7 @@ class Death(Work):
         )
         process.engine.stats.deaths += 1
         process.engine.stats.deaths_made += 1
-        process.user.notices.add(1)
+        process.user.of(NOTICES).add(1)
 
     def announce(self) -> None:
         """The node's owner is dead; any thread of the process may read it."""
@@ -101,7 +102,7 @@ class Death(Work):
 
     def _count_out(self) -> None:
         self._process.engine.stats.deaths -= 1
-        self._process.user.notices.remove(1)
+        self._process.user.of(NOTICES).remove(1)
 
     def _undeliver(self) -> None:
         self.delivered = False
@@ -119,7 +120,7 @@ def request_death(thread: Thread, handle: int, cookie: int) -> None:
     ref = thread.process.handles.find(handle, strong=False)
     if ref is None or ref.death is not None:
         return
-    if not thread.process.user.notices.has_room(1):
+    if not thread.process.user.of(NOTICES).has_room(1):
         thread.fail(BR_ERROR)
         return
     ref.death = Death(thread.process, cookie)

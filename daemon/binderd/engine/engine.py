@@ -26,6 +26,7 @@ from binderd.engine.errors import KernelErrno
 from binderd.engine.freeze import Freezing
 from binderd.engine.installation import Installation
 from binderd.engine.ioctls import IOCTLS
+from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
 from binderd.engine.log import TransactionLog
 from binderd.engine.pause import PausedIoctl
@@ -123,7 +124,7 @@ class Engine:
             KernelErrno: ENOMEM, too many open files, of this user or of all.
         """
         user = self.users.find(client.payer)
-        if not user.open_files.has_room(1):
+        if not user.of(OPEN_FILES).has_room(1):
             self.users.settle(user)
             raise KernelErrno(ENOMEM)
         shared = self._contexts.get(context)
@@ -409,7 +410,11 @@ class Engine:
             thread.need_return = False
         if isinstance(outcome, Freezing):
             outcome.ticket = ticket
-            self._begin_freeze(outcome)
+            try:
+                self._begin_freeze(outcome)
+            except KernelErrno:
+                outcome.end()
+                raise
         else:
             self.outbox.append(Completion(ticket, 0, outcome))
 
@@ -445,6 +450,8 @@ class Engine:
             freezing.timer = 0
 
     def _end_freeze(self, freezing: Freezing, result: int) -> None:
+        freezing.end()
+        self.users.settle(freezing.thread.process.user)
         freezing.thread.need_return = False
         self.outbox.append(Completion(freezing.ticket, result, b""))
 

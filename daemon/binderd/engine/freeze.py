@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from binderd.engine import views
 from binderd.engine.errors import KernelErrno
+from binderd.engine.kinds import FREEZES, NOTICES
 from binderd.engine.work import LAST, MORE, Work, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_CLEAR_FREEZE_NOTIFICATION_DONE,
@@ -32,11 +33,19 @@ if TYPE_CHECKING:
 
 
 class Freezing:
-    """A BINDER_FREEZE under way; a process' open files are frozen one after the other."""
+    """A BINDER_FREEZE under way; a process' open files are frozen one after the other.
+
+    Raises:
+        KernelErrno: ENOMEM: the user has too many.
+    """
 
     __slots__ = ("processes", "thread", "ticket", "timeout_ms", "timer")
 
     def __init__(self, thread: Thread, processes: list[Process], timeout_ms: int) -> None:
+        share = thread.process.user.of(FREEZES)
+        if not share.has_room(1):
+            raise KernelErrno(ENOMEM)
+        share.add(1)
         self.thread = thread  # who asked
         self.processes = processes  # still to be frozen; the first is the one that is waited for
         self.timeout_ms = timeout_ms  # for each of them
@@ -61,6 +70,10 @@ class Freezing:
             process.is_frozen = False
             raise KernelErrno(EAGAIN)
         tell(process, frozen=True)
+
+    def end(self) -> None:
+        """It is through, one way or the other."""
+        self.thread.process.user.of(FREEZES).remove(1)
 
     def give_up(self) -> None:
         """A signal ended the wait (F2).
@@ -109,7 +122,7 @@ class FreezeNotice(Work):
         self.cleared = False  # is BR_CLEAR_FREEZE_NOTIFICATION_DONE what is left to say?
         process.engine.stats.freezes += 1
         process.engine.stats.freezes_made += 1
-        process.user.notices.add(1)
+        process.user.of(NOTICES).add(1)
 
     def announce(self) -> None:
         """Put the report into the process' queue."""
@@ -173,7 +186,7 @@ class FreezeNotice(Work):
 
     def _count_out(self) -> None:
         self._process.engine.stats.freezes -= 1
-        self._process.user.notices.remove(1)
+        self._process.user.of(NOTICES).remove(1)
 
     def _undeliver(self) -> None:
         self.sent = False
@@ -193,7 +206,7 @@ def request_notice(thread: Thread, handle: int, cookie: int) -> None:
     ref = thread.process.handles.find(handle, strong=False)
     if ref is None or ref.freeze is not None:
         raise KernelErrno(EINVAL)
-    if not thread.process.user.notices.has_room(1):
+    if not thread.process.user.of(NOTICES).has_room(1):
         raise KernelErrno(ENOMEM)
     ref.freeze = FreezeNotice(thread.process, cookie)
     owner = ref.node.process

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from binderd.engine import views
 from binderd.engine.errors import BinderFailure
+from binderd.engine.kinds import NODES
 from binderd.engine.views import WorkView
 from binderd.engine.work import MORE, Work, WorkQueue, cancel_all, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
@@ -83,7 +84,7 @@ class Node(Work):
         self._stats = process.engine.stats
         self._stats.nodes += 1
         self._stats.nodes_made += 1
-        process.user.nodes.add(1)
+        process.user.of(NODES).add(1)
 
     def is_manager(self) -> bool:
         """Whether this is the context manager's node right now."""
@@ -172,7 +173,7 @@ class Node(Work):
         if self.process is not None:
             dequeue(self)
             del self.process.nodes[self.ptr]
-            self.process.user.nodes.remove(1)
+            self.process.user.of(NODES).remove(1)
             self.process = None
         self._stats.nodes -= 1
 
@@ -186,7 +187,7 @@ class Node(Work):
         cancel_all(self.one_way_todo)
         dequeue(self)
         if self.process is not None:
-            self.process.user.nodes.remove(1)
+            self.process.user.of(NODES).remove(1)
         self.process = None
         self.local_strong = self.local_weak = 0
         if not self.refs:

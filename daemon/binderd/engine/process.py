@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from binderd.engine.buffers import Buffer, BufferArea, Sizes
 from binderd.engine.errors import BinderFailure, KernelErrno
+from binderd.engine.kinds import AREAS, BUFFERS, NODES, OBJECTS, OPEN_FILES, THREADS
 from binderd.engine.node import Node
 from binderd.engine.ports import NoAnswer
 from binderd.engine.ref import HandleTable
@@ -58,6 +59,7 @@ class Process:
         "max_threads",
         "nodes",
         "nonblocking",
+        "objects",
         "outstanding",
         "pid",
         "poll_armed",
@@ -105,6 +107,7 @@ class Process:
         self.received_one_way = False  # was a one-way call queued while frozen?
         self.outstanding = 0  # transactions queued here or being answered here
         self.files_queued = 0  # on their way to us
+        self.objects = 0  # in our buffers
         self.detects_spam = False  # does it want BR_ONEWAY_SPAM_SUSPECT?
         self.max_threads = 0
         self.requested_threads = 0  # BR_SPAWN_LOOPER sent, BC_REGISTER_LOOPER not seen yet
@@ -114,7 +117,7 @@ class Process:
         engine.stats.processes += 1
         engine.stats.processes_made += 1
         engine.processes[self] = None
-        user.open_files.add(1)
+        user.of(OPEN_FILES).add(1)
 
     # Threads
 
@@ -128,7 +131,7 @@ class Process:
         thread = self.threads.get(tid)
         if thread is None:
             most = self.engine.limits.threads_per_process
-            if len(self.threads) >= most or not self.user.threads.has_room(1):
+            if len(self.threads) >= most or not self.user.of(THREADS).has_room(1):
                 raise KernelErrno(ENOMEM)
             try:
                 memory = self.client.memory(tid)
@@ -179,7 +182,7 @@ class Process:
         if node is None:
             limits, count = self.engine.limits, len(self.nodes)
             if count >= limits.nodes_per_process or (
-                count >= limits.nodes_granted and not self.user.nodes.has_room(1)
+                count >= limits.nodes_granted and not self.user.of(NODES).has_room(1)
             ):
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             node = self.nodes[ptr] = Node(self, ptr, cookie, flags)
@@ -207,12 +210,31 @@ class Process:
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
         user = self.user
         granted = self.engine.limits.buffers_granted
-        if len(area.buffers) >= granted and not user.buffers.has_room(1):
+        if len(area.buffers) >= granted and not user.of(BUFFERS).has_room(1):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         buffer = area.allocate(sizes, one_way_from)
         self.engine.stats.buffers += 1
-        user.buffers.add(1)
+        user.of(BUFFERS).add(1)
         return buffer
+
+    def take_objects(self, buffer: Buffer, count: int) -> None:
+        """See that ``buffer`` may hold so many more objects, and count them.
+
+        Raises:
+            BinderFailure: -ENOMEM, the user has too many.
+        """
+        share = self.user.of(OBJECTS)
+        if self.objects + count > self.engine.limits.objects_granted and not share.has_room(count):
+            raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        buffer.objects += count
+        self.objects += count
+        share.add(count)
+
+    def _drop_objects(self, buffer: Buffer) -> None:
+        if buffer.objects:
+            self.user.of(OBJECTS).remove(buffer.objects)
+            self.objects -= buffer.objects
+            buffer.objects = 0
 
     def free_buffer(self, buffer: Buffer) -> None:
         """Free a buffer whose transaction was queued (binder_free_buf).
@@ -236,12 +258,13 @@ class Process:
         """Release what ``buffer`` holds and give back its space."""
         assert self._area is not None
         self._release_held(buffer)
+        self._drop_objects(buffer)
         buffer.drop_files(self)
         if buffer.clear:
             self.client.arena.write(buffer.offset, bytes(buffer.size))
         self._area.free(buffer)
         self.engine.stats.buffers -= 1
-        self.user.buffers.remove(1)
+        self.user.of(BUFFERS).remove(1)
         self.client.arena.touched()
 
     def _release_held(self, buffer: Buffer) -> None:
@@ -308,9 +331,9 @@ class Process:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
         if mapping is None:
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
-        if not self.user.areas.has_room(mapping.size):
+        if not self.user.of(AREAS).has_room(mapping.size):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
-        self.user.areas.add(mapping.size)
+        self.user.of(AREAS).add(mapping.size)
         self.mapping = mapping
         self._area = BufferArea(mapping, self.engine.limits.buffers_per_process)
         return self._area
@@ -348,13 +371,14 @@ class Process:
             for buffer in self._area.buffers.values():
                 if buffer.transaction is not None:
                     buffer.transaction.buffer = None
+                self._drop_objects(buffer)
                 buffer.drop_files(self)
             self.engine.stats.buffers -= len(self._area.buffers)
-            self.user.buffers.remove(len(self._area.buffers))
-            self.user.areas.remove(self._area.size)
+            self.user.of(BUFFERS).remove(len(self._area.buffers))
+            self.user.of(AREAS).remove(self._area.size)
             self._area = None
         assert not (self.threads or self.waiting or self.todo or self.handles.refs)
         self.engine.stats.words.add(self.words)
         self.engine.stats.processes -= 1
-        self.user.open_files.remove(1)
+        self.user.of(OPEN_FILES).remove(1)
         self.engine.users.settle(self.user)

@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from binderd.engine.errors import BinderFailure
+from binderd.engine.kinds import REFS
 from binderwire.binder_abi import BR_FAILED_REPLY
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Ref:
         self.death: Death | None = None  # who is told when the node's owner goes?
         self.freeze: FreezeNotice | None = None  # who is told when it is frozen?
         node.refs[process] = self
-        process.user.refs.add(1)
+        process.user.of(REFS).add(1)
         process.engine.stats.refs += 1
         process.engine.stats.refs_made += 1
 
@@ -91,7 +92,7 @@ class Ref:
         if self.freeze is not None:
             self.freeze.forget()
             self.freeze = None
-        self.process.user.refs.remove(1)
+        self.process.user.of(REFS).remove(1)
         self.process.engine.stats.refs -= 1
 
 
@@ -127,7 +128,7 @@ class HandleTable:
             return ref
         limits, count = self._process.engine.limits, len(self.refs)
         if count >= limits.refs_per_process or (
-            count >= limits.refs_granted and not self._process.user.refs.has_room(1)
+            count >= limits.refs_granted and not self._process.user.of(REFS).has_room(1)
         ):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         ref = Ref(self._process, node, self._take(manager=node.is_manager()))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.errors import BinderFailure
 from binderd.engine.installation import cancel
+from binderd.engine.kinds import CALLS, NOTICES, THREADS
 from binderd.engine.ports import NoAnswer
 from binderd.engine.work import ErrorSlot, Work, WorkQueue, cancel_all, enqueue
 from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK, binder_write_read
@@ -128,7 +129,7 @@ class Thread:
         self._nice: int | None = None  # known for the current ioctl, during which it cannot change
         process.engine.stats.threads += 1
         process.engine.stats.threads_made += 1
-        process.user.threads.add(1)
+        process.user.of(THREADS).add(1)
 
     def is_looper(self) -> bool:
         """Whether the thread said that it serves calls."""
@@ -192,7 +193,7 @@ class Thread:
                 was not told of yet, or too many calls that are not answered.
         """
         user = self.process.user
-        if not user.notices.has_room(1) or not (one_way or user.calls.has_room(1)):
+        if not user.of(NOTICES).has_room(1) or not (one_way or user.of(CALLS).has_room(1)):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         if self.memory.is_openers:
             return self.uid
@@ -258,4 +259,4 @@ class Thread:
             process.wake_pollers()  # an epoll set that this thread has filled looks again (R15)
         process.client.forget_thread(self.tid)
         process.engine.stats.threads -= 1
-        process.user.threads.remove(1)
+        process.user.of(THREADS).remove(1)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine import installation, views
 from binderd.engine.errors import BinderFailure
+from binderd.engine.kinds import CALLS, NOTICES
 from binderd.engine.log import CALL, ONE_WAY, REPLY, note
 from binderd.engine.ports import NoAnswer
 from binderd.engine.translate import Translation
@@ -288,7 +289,7 @@ class Transaction(Work):
         self.sender = thread
         self.sender_parent = thread.stack
         thread.stack = self
-        self._calls = thread.process.user.calls
+        self._calls = thread.process.user.of(CALLS)
         self._calls.add(1)
 
     def uncharge(self) -> None:
@@ -394,7 +395,7 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     if one_way:
         _queue_one_way(thread, call, node, receiver)
         return
-    enqueue(thread.todo, Notice(BR_TRANSACTION_COMPLETE, thread.process.user.notices))
+    enqueue(thread.todo, Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
     call.wait_for_reply(thread)
     _queue(call, receiver, target_thread)
 
@@ -472,7 +473,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         call.send_failed_reply(failure.reply)
         return
     note(thread, debug_id, REPLY, found, handle, sizes, None)
-    thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.notices))
+    thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
     reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
     reply.started_ns = call.started_ns
     caller.stack = call.sender_parent
@@ -569,7 +570,7 @@ def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Proc
         node.has_one_way = True
         _queue(call, receiver, None)
     is_spam = suspect and word == BR_TRANSACTION_COMPLETE
-    share = thread.process.user.notices
+    share = thread.process.user.of(NOTICES)
     thread.enqueue(SpamNotice(word, share) if is_spam else Notice(word, share))
 
 

@@ -127,6 +127,8 @@ class Translation:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
         if size // _OFFSET_SIZE > self.receiver.engine.limits.objects_per_transaction:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
+        if size:
+            self.receiver.take_objects(self.buffer, size // _OFFSET_SIZE)
         self.starts = Struct(f"={size // _OFFSET_SIZE}Q").unpack(table)
         return table
 
@@ -208,6 +210,7 @@ class Translation:
             numbers = self.thread.memory.read(source, size)
             if len(numbers) != size:
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+            self.receiver.take_objects(self.buffer, fields.num_fds)  # closed when it is freed (O9)
             for position in range(0, size, _FD_SIZE):
                 fd = _unpack_word(numbers, position)[0]
                 self._take_file(fd, target + position, in_array=True)

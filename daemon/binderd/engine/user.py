@@ -4,9 +4,10 @@
 Who opens a file pays for what is kept for it, whoever uses it then. What one user can do must not
 use up another's share, so for each kind it is settled who pays:
 
-- Open files, threads, attachments, notices and calls under way: whoever has them asked for each.
-- Nodes, refs and buffers: the process that they are of. Others can make it have some, by sending
-  it or asking it for objects; so beyond its user's share each process is granted a few.
+- Most kinds: whoever has one asked for it, and pays.
+- Nodes, refs, buffers and what they hold: the process that they are of. Others can make it have
+  some, by sending it or asking it for objects; so beyond its user's share each process is granted
+  a few.
 - Receive areas: the receiver, at its first delivery, for as much as it mapped. So what is sent to
   it afterwards takes nothing of its share.
 - Files on their way: both ends, and of each end's share another user gets a quarter at most: who
@@ -19,22 +20,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from binderd.engine.kinds import FILES, KINDS, OPEN_FILES
+
 if TYPE_CHECKING:
+    from binderd.engine.kinds import Kind
     from binderd.engine.limits import Bound, Limits
 
 ROOT: Final = 0
-KINDS: Final = (
-    "areas",
-    "attachments",
-    "buffers",
-    "calls",
-    "files",
-    "nodes",
-    "notices",
-    "open_files",
-    "refs",
-    "threads",
-)
 _PAIR_SHARE: Final = 4  # files from one user to another: one part in so many of either's
 
 
@@ -86,93 +78,45 @@ class Share:
         self._total.count -= number
 
 
-class Totals:
-    """What all users have together."""
-
-    __slots__ = (
-        "areas",
-        "attachments",
-        "buffers",
-        "calls",
-        "files",
-        "nodes",
-        "notices",
-        "open_files",
-        "refs",
-        "threads",
-    )
-
-    def __init__(self, limits: Limits) -> None:
-        self.open_files = Total(limits.open_files)
-        self.threads = Total(limits.threads)
-        self.nodes = Total(limits.nodes)
-        self.refs = Total(limits.refs)
-        self.buffers = Total(limits.buffers)
-        self.areas = Total(limits.areas)
-        self.calls = Total(limits.calls)
-        self.notices = Total(limits.notices)
-        self.files = Total(limits.files)
-        self.attachments = Total(limits.attachments)
-
-    def renew(self, limits: Limits) -> None:
-        """Go by other limits from now on."""
-        for kind in KINDS:
-            getattr(self, kind).bound = getattr(limits, kind)
-
-
 class User:
     """What one user has.
 
     Args:
         number: who it is, as ``Client.payer`` has it.
-        totals: what everybody has.
+        totals: what everybody has, by the kinds' index.
     """
 
-    __slots__ = (
-        "_files_most",
-        "areas",
-        "attachments",
-        "buffers",
-        "calls",
-        "files",
-        "files_from",
-        "files_sent",
-        "nodes",
-        "notices",
-        "number",
-        "open_files",
-        "refs",
-        "threads",
-    )
+    __slots__ = ("_files_most", "_shares", "files_from", "files_sent", "number")
 
-    def __init__(self, number: int, totals: Totals) -> None:
+    def __init__(self, number: int, totals: list[Total]) -> None:
         is_root = number == ROOT
         self.number = number
-        self.open_files = Share(totals.open_files, is_root=is_root)
-        self.threads = Share(totals.threads, is_root=is_root)
-        self.nodes = Share(totals.nodes, is_root=is_root)
-        self.refs = Share(totals.refs, is_root=is_root)
-        self.buffers = Share(totals.buffers, is_root=is_root)
-        self.areas = Share(totals.areas, is_root=is_root)  # in bytes
-        self.calls = Share(totals.calls, is_root=is_root)  # sent by it, not answered yet
-        self.notices = Share(totals.notices, is_root=is_root)
-        self.files = Share(totals.files, is_root=is_root)  # on their way to it
-        self.attachments = Share(totals.attachments, is_root=is_root)
+        self._shares = [Share(total, is_root=is_root) for total in totals]
         self._files_most = 0
         self.renew(totals)
         self.files_sent = 0  # by it, on their way
         self.files_from: dict[User, int] = {}  # on their way to it, by sender
 
-    def renew(self, totals: Totals) -> None:
+    def of(self, kind: Kind) -> Share:
+        """Return how many of a kind the user has."""
+        return self._shares[kind.index]
+
+    def renew(self, totals: list[Total]) -> None:
         """Go by the bounds as they are now."""
-        for kind in KINDS:
-            getattr(self, kind).renew()
-        bound = totals.files.bound
+        for share in self._shares:
+            share.renew()
+        bound = totals[FILES.index].bound
         self._files_most = bound.total if self.number == ROOT else bound.user
+
+    def has_nothing(self) -> bool:
+        """Whether there is no reason to remember the user."""
+        if self.of(OPEN_FILES).count or self.files_sent:
+            return False
+        return not any(share.count for share in self._shares)
 
     def may_send_file(self, receiver: User) -> bool:
         """Whether one more file of this user may be on its way to another, or the same."""
-        if not receiver.files.has_room(1) or self.files_sent >= self._files_most:
+        if not receiver.of(FILES).has_room(1) or self.files_sent >= self._files_most:
             return False
         if self is receiver:
             return True
@@ -182,13 +126,13 @@ class User:
     def send_file(self, receiver: User) -> None:
         """Count one that is on its way now."""
         self.files_sent += 1
-        receiver.files.add(1)
+        receiver.of(FILES).add(1)
         receiver.files_from[self] = receiver.files_from.get(self, 0) + 1
 
     def files_arrived(self, receiver: User, number: int) -> None:
         """Count so many less, which this user has sent."""
         self.files_sent -= number
-        receiver.files.remove(number)
+        receiver.of(FILES).remove(number)
         left = receiver.files_from[self] - number
         if left:
             receiver.files_from[self] = left
@@ -197,19 +141,7 @@ class User:
 
     def counts(self) -> dict[str, int]:
         """Return how much the user has of each kind."""
-        return {
-            "areas": self.areas.count,
-            "attachments": self.attachments.count,
-            "buffers": self.buffers.count,
-            "calls": self.calls.count,
-            "files": self.files.count,
-            "files_sent": self.files_sent,
-            "nodes": self.nodes.count,
-            "notices": self.notices.count,
-            "open_files": self.open_files.count,
-            "refs": self.refs.count,
-            "threads": self.threads.count,
-        }
+        return {kind.name: self.of(kind).count for kind in KINDS}
 
 
 class Users:
@@ -218,7 +150,7 @@ class Users:
     __slots__ = ("_by_number", "_totals")
 
     def __init__(self, limits: Limits) -> None:
-        self._totals = Totals(limits)
+        self._totals = [Total(bound) for bound in limits.bounds]
         self._by_number: dict[int, User] = {}
 
     def __len__(self) -> int:
@@ -231,13 +163,18 @@ class Users:
             user = self._by_number[number] = User(number, self._totals)
         return user
 
+    def total(self, kind: Kind) -> Total:
+        """Return how many of a kind there are."""
+        return self._totals[kind.index]
+
     def renew(self, limits: Limits) -> None:
         """Go by other limits from now on; who has more than they allow keeps it."""
-        self._totals.renew(limits)
+        for total, bound in zip(self._totals, limits.bounds, strict=True):
+            total.bound = bound
         for user in self._by_number.values():
             user.renew(self._totals)
 
     def settle(self, user: User) -> None:
         """Forget a user who has nothing any more."""
-        if not user.open_files.count and not user.files_sent:
+        if user.has_nothing():
             self._by_number.pop(user.number, None)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.engine.kinds import ATTACHMENTS
 from binderd.engine.ports import REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import enter
 from binderd.memory.attachment import Attachment, attachment_of
@@ -313,7 +314,7 @@ class FileClient:
     def _share_of_attachments(self) -> Share:
         process = self.pages.process
         assert process is not None
-        return process.user.attachments
+        return process.user.of(ATTACHMENTS)
 
     def _send_area(self, attachment: Attachment) -> int:
         try:
