@@ -245,6 +245,24 @@ def test_a_guest_names_processes_as_it_knows_them(world: World) -> None:
     assert not is_frozen(scene)
 
 
+@statements("F1", "I1")
+def test_no_process_has_the_number_0(world: World) -> None:
+    scene = manager_and_client(world)
+    for hand in (freezer(world), world.open(GUESTS, guest=True, size=None).seasoned()):
+        assert hand.freeze(0) == EINVAL
+    assert not is_frozen(scene)
+
+
+@statements("F1")
+def test_the_file_of_a_dead_process_is_frozen_by_nobody(world: World) -> None:
+    scene, reason = manager_and_client(world), "its number may be somebody else's now"
+    opener = scene.client.proc
+    opener.fork()
+    opener.kill()
+    differs = world.differs("engine", "fuse", "cuse", reason=reason)
+    assert freezer(world).freeze(opener.pid) == (EINVAL if differs else 0)
+
+
 # F2
 
 

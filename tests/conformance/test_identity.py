@@ -90,9 +90,47 @@ def test_a_child_whose_opener_is_dead_calls_in_nobody_s_name(world: World) -> No
     child = opener.fork().seasoned()
     opener.kill()
     child.write(bc.call(0))
-    reason = "the opener's number is remembered, not looked up"
-    pid = opener.pid if world.differs("engine", "fuse", "cuse", reason=reason) else 0
-    answer(scene.server, get_call(scene.server, sender_pid=pid, sender_euid=0))
+    answer(scene.server, get_call(scene.server, sender_pid=0, sender_euid=0))
+
+
+@statements("I1")
+def test_a_call_of_who_has_died_meanwhile_names_no_process(world: World) -> None:
+    """Also while its file lives on: a child has that."""
+    scene = manager_and_client(world)
+    caller = scene.client.proc
+    caller.fork()
+    scene.client.write(bc.call(0))
+    caller.kill()
+    call = get_call(scene.server, sender_pid=0, sender_euid=0)
+    answer(scene.server, call)
+
+
+OWN_NAME = "a file whose opener is dead, or is another user now, is used in its user's own name"
+
+
+@statements("I1")
+def test_a_child_whose_opener_is_dead_is_its_own_user(world: World) -> None:
+    scene = manager_and_client(world)
+    opener = scene.client.proc
+    child = opener.fork(uid=UID).seasoned()
+    opener.kill()
+    child.write(bc.call(0))
+    differs = world.differs("engine", "fuse", "cuse", reason=OWN_NAME)
+    euid = UID if differs else 0
+    answer(scene.server, get_call(scene.server, sender_pid=0, sender_euid=euid))
+
+
+@statements("I1", "O10")
+def test_a_child_does_not_speak_for_what_its_opener_has_become(world: World) -> None:
+    scene = manager_and_client(world)
+    opener = scene.client.proc
+    child = opener.fork(uid=UID).seasoned()
+    opener.become(UID + 1)
+    child.write(bc.call(0))
+    differs = world.differs("engine", "fuse", "cuse", reason=OWN_NAME)
+    shown = (0, UID) if differs else (opener.pid, UID + 1)
+    call = get_call(scene.server, sender_pid=shown[0], sender_euid=shown[1])
+    answer(scene.server, call)
 
 
 @statements("I4")

@@ -68,6 +68,17 @@ def test_guests_see_each_other_as_they_know_themselves(world: World) -> None:
 
 
 @statements("I1")
+def test_a_guest_that_has_died_has_no_number_for_others(world: World) -> None:
+    scene = serve(world.open(GUESTS, guest=True))
+    guest = world.open(GUESTS, guest=True, uid=5)
+    assert called_by(scene, guest) == (guest.own_pid, 5)
+    child = guest.fork().seasoned()
+    guest.kill()
+    child.write(bc.call(0))
+    answer(scene.server, get_call(scene.server, sender_pid=0, sender_euid=5))
+
+
+@statements("I1")
 def test_a_reply_names_the_user_as_its_reader_knows_it(world: World) -> None:
     device = f"user{GUEST_UID + 9}"
     server = serve(world.open(device, uid=GUEST_UID + 9)).server

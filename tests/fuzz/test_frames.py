@@ -46,7 +46,7 @@ HEADER = fuse.fuse_in_header.size
 class FuzzedClient:
     """A client whose threads all share one memory; implements ``OpenedClient``."""
 
-    nice = payer = 0
+    nice = payer = euid = 0
     is_foreign = False
 
     def __init__(self, number: int, memory: FakeMemory) -> None:
@@ -74,6 +74,9 @@ class FuzzedClient:
 
     def user(self) -> int:
         return 0
+
+    def shares_opener(self, other: Client) -> bool:
+        return other is self
 
     def pid_of(self, sender: Client) -> int:
         raise AssertionError(f"asked of a client that is not foreign: {sender}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from binderd.engine.ports import REFUSED, SENT, STOPPING, Mapping, NoAnswer, Room
+from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, Mapping, NoAnswer, Room
 from support.playbook import GUEST_UID, GUEST_USERS, NO_UID
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class FakeClient:
         self.arena: ReceiverArena = arena
         self.program = program
         self.nice = program.nice
-        self.payer = program.uid
+        self.payer = self.euid = program.uid
         self.is_foreign = program.is_guest
         self._thread_of = thread_of
 
@@ -292,7 +292,11 @@ class FakeClient:
         return inside if 0 <= inside < GUEST_USERS else NO_UID
 
     def user(self) -> int:
-        return self.program.uid
+        return self.program.uid if self.program.alive else GONE
+
+    def shares_opener(self, other: Client) -> bool:
+        assert isinstance(other, FakeClient)
+        return other.program is self.program
 
     def security_context(self) -> bytes | None:
         context = self.program.context

@@ -149,16 +149,29 @@ class Puppet:
             return None
         return status[status.index("voluntary_ctxt_switches") :]
 
-    def kill(self) -> None:
-        """Kill the process and wait until nothing of it is left."""
+    def kill(self, *, is_child: bool = False) -> None:
+        """Kill the process and wait until nothing of it is left.
+
+        Args:
+            is_child: it is ours; its parent, who will hear of its end.
+        """
         if not self.alive:
             return
         self.alive = False
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         gone, _, _ = select.select([self._pidfd], [], [], PATIENCE)
+        if gone and not is_child:
+            self._wait_until_reaped()
         os.close(self._pidfd)
         self._control.close()
         assert gone, f"client {self.pid} cannot be killed"
+
+    def _wait_until_reaped(self) -> None:
+        """Nobody waits for it, so that takes no time; but until then it has its number."""
+        deadline = time.monotonic() + PATIENCE
+        while "\nPid:\t-1\n" not in Path(f"/proc/self/fdinfo/{self._pidfd}").read_text():
+            assert time.monotonic() < deadline, f"client {self.pid} is a zombie"
+            time.sleep(GLANCE)
 
     def _receive_pid(self) -> int:
         """Receive something; return who sent it, as we know that process."""
@@ -196,4 +209,4 @@ def start_zygote() -> Iterator[Puppet]:
         try:
             yield puppet
         finally:
-            puppet.kill()
+            puppet.kill(is_child=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.freeze import Freezing, has_calls, set_frozen, tell
 from binderd.engine.installation import report
+from binderd.engine.ports import GONE, NoAnswer
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_ENABLE_ONEWAY_SPAM_DETECTION,
@@ -168,12 +169,22 @@ def _frozen_info(thread: Thread, argument: bytes) -> bytes:
 
 
 def _processes_of(thread: Thread, pid: int) -> list[Process]:
-    """Return the open files of a process, in all contexts, the latest first."""
+    """Return the open files of a process, in all contexts, the latest first.
+
+    Differs: the driver also finds those of a dead process that had the number before.
+
+    Raises:
+        KernelErrno: EINVAL, there are none; ENOMEM, it could not be asked whose they are.
+    """
     client, processes = thread.process.client, reversed(thread.process.engine.processes)
-    if client.is_foreign:
-        found = [process for process in processes if client.pid_of(process.client) == pid]
-    else:
-        found = [process for process in processes if process.pid == pid]
+    try:
+        if client.is_foreign:
+            found = [one for one in processes if client.pid_of(one.client) == pid != 0]
+        else:
+            found = [one for one in processes if one.pid == pid]
+        found = [one for one in found if one.client.user() != GONE]
+    except NoAnswer:
+        raise KernelErrno(ENOMEM) from None
     if not found:
         raise KernelErrno(EINVAL)
     return found

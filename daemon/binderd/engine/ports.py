@@ -18,6 +18,9 @@ REFUSED: Final = 0  # it cannot be done
 STOPPING: Final = 1  # the thread will be stopped for it: ``Engine.stopped`` says when
 SENT: Final = 2  # the client was told how, and will do it itself
 
+# What ``Client.user`` returns of a process that is no more.
+GONE: Final = -1
+
 
 class NoAnswer(Exception):
     """The machine could not be asked now, for want of memory or a descriptor of ours.
@@ -140,11 +143,20 @@ class Client(Protocol):
 
     arena: ReceiverArena
     payer: int  # who is charged for what is kept: the opener's user, 0 is root
+    euid: int  # the opener's effective user when it opened, in the daemon's user namespace
     nice: int  # of the opener, when it opened
     is_foreign: bool  # is the opener in another pid or user namespace than the daemon?
 
+    def shares_opener(self, other: Client) -> bool:
+        """Return whether one process has opened both files; numbers do not tell, once it is dead.
+
+        It may be dead by now.
+        """
+
     def pid_of(self, sender: Client) -> int:
         """Return the sender's process id as this client's pid namespace has it; 0: none.
+
+        Of a sender that is dead it is the number that it had, which may be somebody else's now.
 
         Raises:
             NoAnswer: it could not be asked.
@@ -158,7 +170,10 @@ class Client(Protocol):
         """
 
     def user(self) -> int:
-        """Return the effective user of the opener's process, in the daemon's user namespace.
+        """Return the effective user that the opener's process has now, in our user namespace.
+
+        Returns:
+            GONE once it is dead, whoever has its number then.
 
         Raises:
             NoAnswer: it could not be asked.

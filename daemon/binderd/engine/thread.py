@@ -19,7 +19,7 @@ from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK, binder_
 
 if TYPE_CHECKING:
     from binderd.engine.installation import Installation
-    from binderd.engine.ports import ClientMemory
+    from binderd.engine.ports import Client, ClientMemory
     from binderd.engine.process import Process
     from binderd.engine.transaction import Transaction
 
@@ -188,6 +188,10 @@ class Thread:
     def sending_user(self, *, one_way: bool) -> int:
         """Return whose transactions this thread sends: the opener's whoever has the file (I1).
 
+        Differs: the driver asks for the user that the opener has at the moment, or had in the end.
+        Here a file whose opener is dead, or has become another user (by running su, for one), is
+        used in its user's own name.
+
         Raises:
             BinderFailure: -ENOMEM, it could not be asked; or the opener's user has too many that it
                 was not told of yet, or too many calls that are not answered.
@@ -197,10 +201,31 @@ class Thread:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         if self.memory.is_openers:
             return self.uid
+        client = self.process.client
         try:
-            return self.process.client.user()
+            return client.euid if client.user() == client.euid else self.uid
         except NoAnswer:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
+
+    def shown_pid(self, reader: Client, euid: int) -> int:
+        """Return as which process this thread is shown to who reads a call of its; 0: none (I1).
+
+        It is the opener's, and one that has the user that is shown beside it: a number that has
+        become somebody else's, or whose process has, must not lend its rights to a call. A thread
+        of the opener's that waits in a request proves that its process is there and the same.
+
+        Args:
+            reader: whom it is shown to.
+            euid: whose call it is.
+
+        Raises:
+            NoAnswer: it could not be asked.
+        """
+        opener = self.process.client
+        is_there = self.parked is not None and self.memory.is_openers
+        if not is_there and opener.user() != euid:
+            return 0
+        return reader.pid_of(opener) if reader.is_foreign else self.process.pid
 
     # Priority (I3)
 

@@ -140,13 +140,11 @@ class Transaction(Work):
                 return self._refuse(thread, out)
             buffer.fill_in(attempt.numbers, thread.process)
         node, sender = buffer.target_node, self.sender
-        pid, euid = 0 if sender is None else sender.process.pid, self.sender_euid
-        if client.is_foreign:  # I1
-            try:
-                pid = 0 if sender is None else client.pid_of(sender.process.client)
-                euid = client.uid_of(euid)
-            except NoAnswer:
-                return self._refuse(thread, out)
+        try:
+            pid = 0 if sender is None else sender.shown_pid(client, self.sender_euid)
+            euid = client.uid_of(self.sender_euid) if client.is_foreign else self.sender_euid
+        except NoAnswer:
+            return self._refuse(thread, out)
         if node is not None:
             self._lend_nice(thread, node)
         if node is None:
@@ -497,7 +495,7 @@ def _find_target(process: Process, handle: int) -> tuple[Node, Process]:
     owner = node.process
     if owner is None:
         raise BinderFailure(BR_DEAD_REPLY, -EINVAL)
-    if owner is process or (handle == 0 and owner.pid == process.pid):
+    if owner is process or (handle == 0 and owner.client.shares_opener(process.client)):
         raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
     return node, owner
 
@@ -580,7 +578,9 @@ def _drop_outdated(call: Transaction, node: Node, receiver: Process) -> None:
         if not isinstance(work, Transaction):
             continue
         same = work.code == call.code and work.flags == call.flags
-        if same and work.sender_pid == call.sender_pid:
+        # A number may be somebody else's by now.
+        sender = work.sender_pid == call.sender_pid and work.sender_euid == call.sender_euid
+        if same and sender:
             dequeue(work)
             buffer = work.buffer
             work.free()

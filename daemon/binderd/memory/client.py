@@ -13,7 +13,7 @@ from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.engine.kinds import ATTACHMENTS
-from binderd.engine.ports import REFUSED, SENT, STOPPING, NoAnswer
+from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import enter
 from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.client_process import ClientProcess, ClientProcesses
@@ -106,10 +106,10 @@ class FileClient:
         "_security_context",
         "_seen_pids",
         "_threads",
-        "_user",
         "_users",
         "arena",
         "backing_id",
+        "euid",
         "is_foreign",
         "nice",
         "pages",
@@ -137,13 +137,18 @@ class FileClient:
         self._pid_namespace = PidNamespace(place) if self.is_foreign else None
         self._users = Users(place)
         self._security_context = security_context(tid)
-        self._user = user_of(place)
+        self.euid = user_of(place)
         self._seen_pids: dict[ClientProcess, int] = {}  # a sender -> its number for this client
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
         self._opener = opener
         self._attachments: dict[int, Attachment] = {}  # by process id
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
+
+    def shares_opener(self, other: Client) -> bool:
+        """Return whether one process has opened both files."""
+        assert isinstance(other, FileClient)
+        return other.process is self.process
 
     def pid_of(self, sender: Client) -> int:
         """Return the sender's process id as this client's pid namespace has it; 0: none.
@@ -180,18 +185,17 @@ class FileClient:
             raise NoAnswer from error
 
     def user(self) -> int:
-        """Return the effective user of the opener's process, the last one if that is gone.
+        """Return the effective user of the opener's process, GONE if that is dead.
 
         Raises:
             NoAnswer: it could not be asked.
         """
         try:
-            self._user = user_of(self.process.place)
+            return user_of(self.process.place)
         except ProcessLookupError:
-            pass
+            return GONE
         except OSError as error:
             raise NoAnswer from error
-        return self._user
 
     def security_context(self) -> bytes | None:
         """Return what the opener had, with its NUL, None where no LSM gives one."""

@@ -17,7 +17,7 @@ import os
 from typing import Final
 
 from binderd.heartbeat import NOBODY, enter
-from binderd.memory.proc import exists_in, is_alive, open_in, place_of, process_of
+from binderd.memory.proc import exists_in, gone, is_alive, open_in, place_of, process_of
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY  # with O_PATH it would take no signals
 
@@ -136,9 +136,12 @@ class ClientProcess:
         """Return the address space that a thread of the process, which has a request open, has.
 
         Raises:
-            OSError: it could not be asked; then nothing has changed.
+            OSError: it could not be asked; then nothing has changed. ProcessLookupError: the thread
+                is not the process' own, as that is dead and its numbers are others' now.
         """
         if not self.space.is_alive():
+            if not self.has(tid):
+                raise gone()
             space = AddressSpace(self.pid, tid, self._directory)
             self.space.abandon()
             self.space = space
