@@ -22,8 +22,8 @@ DEFAULT_DEVICES: Final = ("binder", "hwbinder", "vndbinder")
 TRANSPORTS: Final = ("auto", "fuse", "cuse", "both")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_PLACES: Final = ("stderr", "syslog")
-STALL_LIMIT: Final = 15.0  # seconds that an access to a client's memory may take
-STALL_LIMIT_MIN: Final = 1.0  # less would hit clients whose pages come from a busy disk
+STALL_LIMIT: Final = 0.4  # seconds that clients of one user may hold us
+STALL_LIMIT_MIN: Final = 0.1  # some looks of the watchdog's
 STALL_LIMIT_MAX: Final = 86400.0
 LIMIT_MAX: Final = (1 << 62) - 1
 
@@ -129,8 +129,8 @@ OPTIONS: Final = (
         SECONDS,
         STALL_LIMIT,
         "SECONDS",
-        "kill a client whose memory does not answer for so long (pages of a file system or "
-        "a userfaultfd of its own), which keeps everybody waiting; 0: never",
+        "kill a client that keeps everybody waiting for so long, as its memory does not answer "
+        "(pages of a file system or a userfaultfd of its own) or it holds its own locks; 0: never",
     ),
     Option(
         "descriptors",

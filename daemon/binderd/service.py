@@ -15,13 +15,13 @@ import signal
 import sys
 import threading
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd import compilation, watchdog
+from binderd import compilation
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
@@ -36,6 +36,7 @@ from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import NOT_MAPPABLE, READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
+from binderd.guard import Guard, feed
 from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
 from binderd.introspect.tree import PLACES, LogTree
@@ -44,7 +45,7 @@ from binderd.log import SECONDS_BETWEEN_COMPLAINTS, Complaints, set_log_level, s
 from binderd.memory.client import FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import TICK_SECONDS, Upkeep
-from binderd.notify import notify, watchdog_seconds
+from binderd.notify import notify
 from binderd.reload import Reload
 from binderd.start import (
     check_proc,
@@ -71,7 +72,6 @@ _log: Final = logging.getLogger("binderd")
 
 _ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_ENDING_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
-_BEATS_PER_TIMEOUT: Final = 3  # so often is the service manager's watchdog fed
 _STATUS_LOST: Final = 3  # somebody else took away what we serve
 _FEEDING_PAUSE: Final = 0.001  # seconds; a socket with room may still lack something else
 
@@ -94,12 +94,12 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
         for warning in check_rights(settings):
             _log.warning("%s", warning)
         raise_descriptor_limit()
-        limit = settings.stall_limit
-        with watchdog.watching(limit, FSTYPE) if limit else nullcontext():
+        with Guard(settings.stall_limit, FSTYPE) as guard:
             return trio.run(
                 _serve,
                 settings,
                 reread,
+                guard,
                 restrict_keyboard_interrupt_to_checkpoints=True,
                 strict_exception_groups=True,  # trio 0.22's default is another
             )
@@ -113,7 +113,7 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
     return 1
 
 
-async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
+async def _serve(settings: Settings, reread: Callable[[], Settings], guard: Guard) -> int:
     missing: list[Unsupported] = []
     # Before the mount: a signal must never end us in a way that leaves it behind.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
@@ -122,7 +122,7 @@ async def _serve(settings: Settings, reread: Callable[[], Settings]) -> int:
                 doors = open_doors(settings, transport)
                 for reason in missing:
                     _log.info("%s: taking %s", reason, transport.upper())
-                is_lost = await _serve_through(doors, settings, reread, signals)
+                is_lost = await _serve_through(doors, settings, reread, guard, signals)
             except Unsupported as error:
                 missing.append(error)
             except StartError as error:
@@ -136,6 +136,7 @@ async def _serve_through(
     doors: Doors,
     settings: Settings,
     reread: Callable[[], Settings],
+    guard: Guard,
     signals: AsyncIterable[int],
 ) -> bool:
     """Serve to the end; return whether that is because somebody took away what we serve.
@@ -146,7 +147,7 @@ async def _serve_through(
     service = None
     try:
         service = Service(settings, reread, doors)
-        await service.run(signals)
+        await service.run(signals, guard)
     finally:
         if service is None or service.refusal is None:
             notify("STOPPING=1")
@@ -243,7 +244,7 @@ class Service:
         self.refusal: StartError | None = None  # why does it not come about?
         self.is_lost = False  # did somebody else take away what we serve?
 
-    async def run(self, signals: AsyncIterable[int]) -> None:
+    async def run(self, signals: AsyncIterable[int], guard: Guard) -> None:
         """Serve until a signal or an unmount says that it is enough."""
         gc.freeze()  # what was made at the start lives to the end: no need to look at it again
         with self._end:
@@ -255,7 +256,8 @@ class Service:
                 nursery.start_soon(self._feed_helper)
                 nursery.start_soon(self._do_upkeep)
                 nursery.start_soon(self._pauses.run, self._device.go_on)
-                nursery.start_soon(self._feed_watchdog)
+                nursery.start_soon(guard.keep)
+                nursery.start_soon(feed, self._pumps)
                 if self._mount is not None and self._pump is not None:
                     nursery.start_soon(self._show_inside, self._mount)
                     nursery.start_soon(self._serve_door, self._pump, self._mount.path)
@@ -340,14 +342,6 @@ class Service:
             else:
                 _log.info("%s: ending", signal.Signals(number).name)
                 self._end.cancel()
-
-    async def _feed_watchdog(self) -> None:
-        """Tell the service manager that requests are being served, as often as it wants to know."""
-        seconds = watchdog_seconds()
-        while seconds:
-            if all(pump.is_alive() for pump in self._pumps):
-                notify("WATCHDOG=1")
-            await trio.sleep(seconds / _BEATS_PER_TIMEOUT)
 
     async def _heed_threads(self) -> None:
         """Tell the engine of client threads that have ended."""

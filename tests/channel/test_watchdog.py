@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -151,27 +149,6 @@ def test_a_userfaultfd_that_we_hold_is_no_reason_to_kill_us(directory: Path) -> 
                 assert process.process.wait(SECONDS_MAX) == -9
             assert run_client(directory, "print(Device(DIR + '/binder').version())") == ["8"]
         assert daemon.end() == 0
-
-
-HELPER = """
-import subprocess, sys
-from binderd import watchdog
-watchdog.start(float(sys.argv[1]), "fuse.binderd")
-read = "import os, sys; os.pread(os.open(sys.argv[1], 0), 16, int(sys.argv[2]))"
-subprocess.run([sys.executable, "-c", read, f"/proc/{sys.argv[2]}/mem", sys.argv[3]])
-"""
-
-
-def test_a_helper_is_watched_as_well(directory: Path) -> None:
-    code = SERVED + "print(ADDRESS, flush=True)\ninput()\n"
-    with client(directory, code) as process:
-        victim = str(process.process.pid)
-        words = [sys.executable, "-c", HELPER, f"{LIMIT:g}", victim, process.line()]
-        done = subprocess.run(
-            words, stderr=subprocess.PIPE, text=True, timeout=SECONDS_MAX, check=True
-        )
-        assert f"client {victim} keeps its memory back" in done.stderr
-        assert process.process.wait(SECONDS_MAX) == -9
 
 
 def test_slow_is_not_stalled(directory: Path) -> None:

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FUSE connections: whose they are, who waits for them, and their end.
+
+The control file system tells (``fusectl``); it need not be mounted anywhere. A connection is known
+by its number, the device number of its file system.
+
+Nothing here may know why one is aborted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from binderd.watchdog.system import call, device, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The same numbers on every architecture.
+_FSOPEN: Final = 430
+_FSCONFIG: Final = 431
+_FSMOUNT: Final = 432
+_FSOPEN_CLOEXEC: Final = 1
+_FSMOUNT_CLOEXEC: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
+
+
+class Connection(NamedTuple):
+    """One FUSE connection."""
+
+    number: int
+    owner: int  # the user that it was mounted for
+    waiting: int  # requests without an answer
+
+
+def mounted_types(place: str) -> dict[int, bytes]:
+    """Return what is mounted for a process: device -> type of file system.
+
+    Raises:
+        OSError: it could not be asked.
+    """
+    types = {}
+    for line in lines(f"{place}/mountinfo"):
+        before, _, after = line.partition(b" - ")
+        types[device(before.split(b" ")[2])] = after.split(b" ")[0]
+    return types
+
+
+def connections() -> list[Connection]:
+    """Return every FUSE connection.
+
+    Raises:
+        OSError: it could not be asked.
+    """
+    found = []
+    with _control() as folder:
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                owner = os.stat(name, dir_fd=folder).st_uid
+                file = os.open(f"{name}/waiting", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    waiting = int(os.read(file, 32))
+                finally:
+                    os.close(file)
+                found.append(Connection(int(name), owner, waiting))
+    return found
+
+
+def abort(number: int) -> OSError | None:
+    """Abort a FUSE connection; return why that failed."""
+    try:
+        with _control() as folder:
+            file = os.open(f"{number}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                os.write(file, b"1")
+            finally:
+                os.close(file)
+    except OSError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _control() -> Iterator[int]:
+    """A descriptor of the FUSE control file system; a new one shows what there is by now.
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    context = call(_FSOPEN, ctypes.c_char_p(b"fusectl"), _FSOPEN_CLOEXEC)
+    try:
+        none = ctypes.c_void_p(None)
+        call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, none, none, 0)
+        mount = call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
+    try:
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    finally:
+        os.close(mount)
+    try:
+        yield folder
+    finally:
+        os.close(folder)

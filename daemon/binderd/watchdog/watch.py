@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watchdog's loop: looks at the daemon, and charges what it sees to users.
+
+What counts is time, not one long call: a client may answer just in time, and again and again. Each
+look that finds the daemon asleep in a client adds the time between two looks to what the client's
+user owes; a little is forgiven with time. Whoever has stalled us before is in debt from the start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import Final, NoReturn
+
+from binderd.heartbeat import BEATS, LOOKS, STALLER, STALLS, SUBJECT
+from binderd.watchdog import fault
+from binderd.watchdog.access import Access, current_access
+from binderd.watchdog.ask import reap
+from binderd.watchdog.culprit import Culprit
+from binderd.watchdog.remedies import Remedies
+from binderd.watchdog.system import say
+
+_LOOK_SECONDS: Final = 0.1
+_LOOKS_PER_LIMIT: Final = 4  # at least
+_FORGIVEN: Final = 0.02  # of each second
+_REMEMBERED: Final = 0.75  # of the limit, that who has stalled us owes from then on
+_IDLE_LOOKS: Final = 3  # so often must it be seen to have gone on without a new request
+_SECONDS_BETWEEN_WORDS: Final = 60.0
+_NICE: Final = -20
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+
+
+def main() -> NoReturn:
+    """Watch: arguments are the heartbeat's descriptor, the daemon, the limit, the type of mount."""
+    heartbeat, daemon, limit, own_type = sys.argv[1:]
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, b"binderd-watch", 0, 0, 0)
+    # The daemon's business; we go when it does.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError):  # without CAP_SYS_NICE we come as late as others
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    cells = memoryview(mmap.mmap(int(heartbeat), mmap.PAGESIZE)).cast("q")
+    os.close(int(heartbeat))
+    watch = Watch(int(daemon), float(limit), os.fsencode(own_type), cells)
+    while os.getppid() == int(daemon):
+        time.sleep(watch.period)
+        watch.look()
+    sys.exit(1)
+
+
+class Watch:
+    """What is known of the daemon from looking at it.
+
+    Args:
+        daemon: its process.
+        limit: seconds that a user's clients may hold it.
+        own_type: what our own file systems are called in /proc/self/mountinfo.
+        cells: its heartbeat.
+    """
+
+    def __init__(self, daemon: int, limit: float, own_type: bytes, cells: memoryview[int]) -> None:
+        self.period = min(_LOOK_SECONDS, limit / _LOOKS_PER_LIMIT)  # seconds between looks
+        self._daemon = daemon
+        self._limit = limit
+        self._own_type = own_type
+        self._cells = cells
+        self._debts: dict[int, float] = {}  # user -> seconds
+        self._said = -_SECONDS_BETWEEN_WORDS  # when were we last told of somebody without fault?
+
+    def look(self) -> None:
+        """Look once; end a stall that lasts too long."""
+        self._cells[LOOKS] += 1
+        reap()
+        self._forgive()
+        moment = self._moment()
+        access = self._access()
+        if access is None:
+            return
+        subject = moment[1] or -access.tid
+        if not subject:
+            self._say_of_the_blameless("nobody knows whom we wait for")
+            return
+        try:
+            culprit = Culprit(self._daemon, subject)
+        except OSError:
+            return  # it has gone on meanwhile
+        try:
+            if self._moment() == moment:  # so the number has been its own
+                self._charge(access, culprit, moment, subject)
+        finally:
+            culprit.close()
+
+    def _moment(self) -> tuple[int, int]:
+        return self._cells[BEATS], self._cells[SUBJECT]
+
+    def _access(self) -> Access | None:
+        with suppress(OSError):
+            return current_access(self._daemon)
+        return None
+
+    def _forgive(self) -> None:
+        for user, debt in list(self._debts.items()):
+            self._debts[user] = debt - self.period * _FORGIVEN
+            if self._debts[user] <= 0:
+                del self._debts[user]
+
+    def _charge(
+        self, access: Access, culprit: Culprit, moment: tuple[int, int], subject: int
+    ) -> None:
+        user = culprit.user
+        self._debts[user] = self._debts.get(user, 0.0) + self.period
+        # Looks are a period apart, and what they find began at most one before the first.
+        if self._debts[user] < self._limit:
+            return
+        found = fault.find(self._daemon, access, culprit, self._own_type)
+        if not found.is_clients:
+            del self._debts[user]
+            self._say_of_the_blameless(f"client {culprit.pid} {found.what}")
+            return
+        self._cells[STALLER] = subject
+        self._cells[STALLS] += 1
+        idle = 0
+
+        def is_stuck() -> bool:
+            nonlocal idle
+            self._cells[LOOKS] += 1
+            reap()
+            idle = idle + 1 if self._access() is None else 0
+            return self._moment() == moment and idle < _IDLE_LOOKS
+
+        Remedies(access, culprit, found, self._limit, self._own_type, is_stuck).run()
+        self._debts[user] = self._limit * _REMEMBERED
+
+    def _say_of_the_blameless(self, what: str) -> None:
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_WORDS:
+            self._said = time.monotonic()
+            say(f"everybody waits, and nobody is killed for it: {what}")
