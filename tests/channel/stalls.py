@@ -10,9 +10,9 @@ import ctypes
 import fcntl
 import mmap
 import os
-import struct
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from binderwire import binder_abi, fuse_abi
@@ -79,6 +79,8 @@ class SlowFiles:
                 return
             time.sleep(self._delay)
             body = bytes(fuse_abi.fuse_read_in.unpack_from(frame, 40)[2])
+        elif opcode == fuse_abi.FUSE_STATFS:  # overlayfs wants to know the length of names
+            body = fuse_abi.fuse_kstatfs.build(bsize=4096, namelen=255)
         elif opcode != fuse_abi.FUSE_FLUSH:
             error = -38
         header = fuse_abi.fuse_out_header.pack(16 + len(body), error, unique)
@@ -96,7 +98,8 @@ def advise_random(address: int, size: int) -> None:
 def use(fd: int, address: int, size: int = 64) -> None:
     """Have the driver read commands from an address."""
     argument = bytearray(binder_abi.binder_write_read.pack(size, 0, address, 0, 0, 0))
-    fcntl.ioctl(fd, binder_abi.BINDER_WRITE_READ, argument)
+    with suppress(OSError):  # the pages hold no commands
+        fcntl.ioctl(fd, binder_abi.BINDER_WRITE_READ, argument)
 
 
 def hold_own_mappings(files: SlowFiles) -> None:
@@ -105,13 +108,14 @@ def hold_own_mappings(files: SlowFiles) -> None:
     A page of the file is on its way, and stays locked; a mapping that passes the page cache by
     wants to drop that page first, with the lock in hand.
     """
-    fault = map_file(files.open(), mmap.PAGESIZE)
-    _in_thread(lambda: ctypes.string_at(fault, 1))
-    _wait_for_sleep(1)
     files.opens_direct = True
     direct = files.open()
+    files.opens_direct = False
+    fault = map_file(files.open(), mmap.PAGESIZE)
+    _in_thread(lambda: _libc.strnlen(ctypes.c_void_p(fault), 1))
+    _wait_for_sleep(_threads[0], -1)
     _in_thread(lambda: map_file(direct, mmap.PAGESIZE))
-    _wait_for_sleep(2)
+    _wait_for_sleep(_threads[1], {"x86_64": 9, "aarch64": 222}[os.uname().machine])
 
 
 _threads: list[int] = []
@@ -129,15 +133,12 @@ def _in_thread(function: Callable[[], object]) -> None:
     started.wait()
 
 
-def _wait_for_sleep(count: int) -> None:
-    """Wait until so many of our threads are asleep where they want to be."""
-    quiet = 0
-    while quiet < 20:
-        states = [
-            open(f"/proc/self/task/{tid}/stat").read().rpartition(")")[2].split()[0]
-            for tid in _threads[:count]
-        ]
-        quiet = quiet + 1 if all(state == "D" for state in states) else 0
+def _wait_for_sleep(tid: int, call: int) -> None:
+    """Wait until one of our threads sleeps in a call for good; -1: in none, for a page."""
+    asleep = 0
+    while asleep < 20:
+        with open(f"/proc/self/task/{tid}/syscall", encoding="ascii") as file:
+            asleep = asleep + 1 if file.read().split()[0] == str(call) else 0
         time.sleep(0.005)
 
 
@@ -145,4 +146,32 @@ def be_user(uid: int) -> None:
     os.setgroups([])
     os.setresuid(uid, uid, uid)
     _libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: as a program that this user has started
-    struct.pack("=I", uid)
+
+
+def start(function: Callable[[], object]) -> None:
+    threading.Thread(target=function).start()
+
+
+def end_thread() -> None:
+    """End the calling thread alone."""
+    _libc.syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+
+
+def wait_until_leader_is_gone() -> None:
+    path = f"/proc/self/task/{os.getpid()}/stat"
+    while open(path).read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.001)
+
+
+def wait_until_others_are_gone() -> None:
+    """Of those that Python has started, but for who serves the file system and who asks."""
+    while len(os.listdir("/proc/self/task")) > 3:
+        time.sleep(0.001)
+
+
+def map_over(fd: int, address: int) -> None:
+    """Map a file's first page where something else is."""
+    _libc.mmap.argtypes = [ctypes.c_size_t, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    _libc.mmap.restype = ctypes.c_size_t
+    flags = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED
+    assert _libc.mmap(address, mmap.PAGESIZE, mmap.PROT_READ, flags, fd, 0) == address

@@ -10,8 +10,11 @@ Nothing here may act on it.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 from contextlib import suppress
+from errno import ESRCH
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.watchdog import userfaults
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
 _ASKING_SECONDS: Final = 0.1
 _READ_SIZE: Final = 1 << 16
-_FUSE: Final = b"fuse"
+_iovec: Final = struct.Struct("=QQ")
+_libc = ctypes.CDLL(None, use_errno=True)
 _DISKLESS: Final = b"nodev"  # in /proc/filesystems
 # File systems of local memory or disks that are listed as if they had none.
 _LOCAL: Final = frozenset(
@@ -69,6 +73,8 @@ def find(daemon: int, access: Access, culprit: Culprit, own_type: bytes) -> Faul
     if not access.size:
         return Fault(True, "keeps us from its descriptors or its mapping table")
     try:
+        # The table itself can be read without its lock since Linux 6.17.
+        ask(lambda: _take_lock(culprit), _ASKING_SECONDS)
         devices = ask(lambda: _devices(culprit, access), _ASKING_SECONDS)
     except Held:
         return Fault(True, "holds the lock of its mapping table")
@@ -123,6 +129,18 @@ def _disk_types() -> set[bytes]:
     return set()
 
 
+def _take_lock(culprit: Culprit) -> None:
+    """Do what takes the lock of a client's mapping table, and nothing else."""
+    nothing = _iovec.pack(0, 1)
+    for tid in _threads(culprit):
+        local = ctypes.create_string_buffer(1)
+        into = _iovec.pack(ctypes.addressof(local), 1)
+        if _libc.process_vm_readv(tid, into, 1, nothing, 1, 0) >= 0:
+            return
+        if ctypes.get_errno() != ESRCH:
+            return
+
+
 def _devices(culprit: Culprit, access: Access) -> tuple[int, ...]:
     """Return the devices of the files that the memory shows; 0 is memory of no file."""
     found: dict[int, None] = {}
@@ -138,6 +156,12 @@ def _devices(culprit: Culprit, access: Access) -> tuple[int, ...]:
     return tuple(found)
 
 
+def _threads(culprit: Culprit) -> list[int]:
+    """Return its threads, that with a request open first."""
+    threads = [int(tid) for tid in os.listdir(f"{culprit.place}/task")]
+    return sorted(threads, key=lambda tid: tid != culprit.tid)
+
+
 def _mappings(culprit: Culprit) -> Iterator[bytes]:
     """Yield the lines of a client's mapping table.
 
@@ -146,10 +170,9 @@ def _mappings(culprit: Culprit) -> Iterator[bytes]:
     Raises:
         OSError: it has none.
     """
-    tasks = f"{culprit.place}/task"
-    for tid in sorted(os.listdir(tasks), key=lambda one: int(one) != culprit.tid):
+    for tid in _threads(culprit):
         rest = b""
-        with suppress(OSError), open(f"{tasks}/{tid}/maps", "rb", buffering=0) as file:
+        with suppress(OSError), open(f"{culprit.place}/task/{tid}/maps", "rb", buffering=0) as file:
             is_empty = True
             while piece := file.read(_READ_SIZE):
                 is_empty = False
