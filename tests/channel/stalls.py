@@ -15,8 +15,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from binderwire import binder_abi, fuse_abi
 from rawclient import map_file
+
+from binderwire import binder_abi, fuse_abi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,10 +85,8 @@ class SlowFiles:
         elif opcode != fuse_abi.FUSE_FLUSH:
             error = -38
         header = fuse_abi.fuse_out_header.pack(16 + len(body), error, unique)
-        try:
+        with suppress(OSError):  # aborted
             os.write(self._channel, header + body)
-        except OSError:
-            pass
 
 
 def advise_random(address: int, size: int) -> None:
@@ -159,7 +158,10 @@ def end_thread() -> None:
 
 def wait_until_leader_is_gone() -> None:
     path = f"/proc/self/task/{os.getpid()}/stat"
-    while open(path).read().rpartition(")")[2].split()[0] != "Z":
+    state = ""
+    while state != "Z":
+        with open(path, encoding="ascii") as file:
+            state = file.read().rpartition(")")[2].split()[0]
         time.sleep(0.001)
 
 

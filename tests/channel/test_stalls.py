@@ -11,7 +11,7 @@ import pytest
 from binderd.channel import syscalls
 from binderd.channel.fuse_mount import read_mounts
 from binderd.watchdog.connections import abort
-from channel.helpers import SECONDS_MAX, client, needs_fuse, run_client, running
+from channel.helpers import SECONDS_MAX, client, needs_fuse, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
