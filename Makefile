@@ -36,7 +36,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity \
+.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity limits \
 	check site bench bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
@@ -113,6 +113,9 @@ soak-restarts: fuse packages $(STAMP) ## a hundred restarts of the daemon below 
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
+
+limits: $(STAMP) ## docs/LIMITS.md from the tables in the code
+	$(BIN)/python docs/manual/limits.py > docs/LIMITS.md.new && mv docs/LIMITS.md.new docs/LIMITS.md
 
 install: wheel ## install below PREFIX (/usr/local) for Debian's Python; DESTDIR for packagers
 	systemd/install.sh all build/wheel/*.whl

@@ -26,6 +26,7 @@ from binderd.options import (
     LIMIT_MAX,
     LIMIT_NAMES,
     LIMITS_TABLE,
+    LOGS_MODE,
     NAMES,
     OPTIONS,
     STALL_LIMIT,
@@ -104,6 +105,7 @@ class Settings:
     transport: str = "auto"  # one of TRANSPORTS
     device_prefix: str = ""  # before the name of a CUSE device, below /dev
     access: tuple[int, int, int] = (CONFIGURED_MODE, 0, 0)  # of a device: mode, user, group
+    logs_access: tuple[int, int, int] = (LOGS_MODE, 0, 0)  # of binder_logs: mode, user, group
     symlinks: str = ""  # directory for links to the devices; "": none
     log_to: str = "stderr"  # or syslog
     limits: tuple[tuple[str, int], ...] = ()  # fields of engine/limits.py that are not the default
@@ -256,6 +258,11 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
             _checked(values["owner"], _parse_owner, value["owner"]),
             _checked(values["group"], _parse_group, value["group"]),
         ),
+        (
+            _checked(values["logs-mode"], _parse_mode, value["logs-mode"]),
+            _checked(values["logs-owner"], _parse_owner, value["logs-owner"]),
+            _checked(values["logs-group"], _parse_group, value["logs-group"]),
+        ),
         value["symlinks"],
         value["log-to"],
         tuple((LIMIT_NAMES[name], found.value) for name, found in sorted(limits.items())),
@@ -268,7 +275,8 @@ def check_text(values: Mapping[str, _Value]) -> None:
     Raises:
         ConfigError: the first one.
     """
-    for name in ("mount", "symlinks", "device-prefix", "mode", "owner", "group"):
+    accounts = ("owner", "group", "logs-owner", "logs-group")
+    for name in ("mount", "symlinks", "device-prefix", "mode", "logs-mode", *accounts):
         text, origin = values[name]
         if not text.isprintable():
             raise ConfigError(f"{origin} {text!r}: must be printable UTF-8 text, as logs show it")

@@ -25,6 +25,7 @@ LOG_PLACES: Final = ("stderr", "syslog")
 STALL_LIMIT: Final = 0.4  # seconds that clients of one user may hold us
 STALL_LIMIT_MIN: Final = 0.1  # some looks of the watchdog's
 STALL_LIMIT_MAX: Final = 86400.0
+LOGS_MODE: Final = 0o444  # as the driver's
 LIMIT_MAX: Final = (1 << 62) - 1
 
 
@@ -116,6 +117,16 @@ OPTIONS: Final = (
     Option("owner", ACCOUNT, "0", "USER", "whose they are: a name or number"),
     Option("group", ACCOUNT, "0", "GROUP", "a name or number"),
     Option(
+        "logs-mode",
+        OCTAL,
+        f"{LOGS_MODE:04o}",
+        "OCTAL",
+        "permissions of the files of binder_logs; who may read one may look into the directory. "
+        "Pointers in them are shown to root and to the user whose process it is, whatever the mode",
+    ),
+    Option("logs-owner", ACCOUNT, "0", "USER", "whose binder_logs are: a name or number"),
+    Option("logs-group", ACCOUNT, "0", "GROUP", "a name or number"),
+    Option(
         "passthrough",
         TEXT,
         "auto",
@@ -171,7 +182,7 @@ is marked (reload), systemctl restart binderd for the rest."""
 
 _LIMITS_HEAD: Final = """\
 How much clients can make the daemon keep, where its own numbers do not fit (reload). What each one
-means, and what a client sees at the limit, is in engine/limits.py. Those of everybody and per user
+means, and what a client sees at the limit, is in docs/LIMITS.md. Those of everybody and per user
 are derived from the machine (memory, RLIMIT_NOFILE): a small one has less than stands here."""
 
 

@@ -218,8 +218,7 @@ class Service:
             Pace(time.monotonic_ns),
             self._pauses.begin,
         )
-        logs = LogTree(self._engine, resource.getpagesize())
-        self._logs = LogFiles(logs, now, self._request_failed)
+        self._logs = self._make_logs(now)
         self._session = Session(
             self._tree,
             self._device,
@@ -287,6 +286,11 @@ class Service:
         pump = Pump(channel, server, self._reply_failed, tracer())
         self._pumps.append(pump)
         return pump
+
+    def _make_logs(self, now: int) -> LogFiles:
+        tree = LogTree(self._engine, resource.getpagesize())
+        payer, access = self._opener.payer, self._settings.logs_access
+        return LogFiles(tree, now, self._request_failed, payer, access)
 
     def _make_node_pump(self, directory: Directory, name: str, number: int, node: CuseNode) -> Pump:
         listed = directory.find(name.encode())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from channel.helpers import Daemon, client, needs_fuse, run_client
+from channel.helpers import Daemon, client, needs_fuse, run_client, running
 from channel.test_device import CALLER, SERVER
 
 if TYPE_CHECKING:
@@ -301,3 +301,33 @@ def test_unread_areas_do_not_use_up_descriptors(place: Path, daemon: Daemon) -> 
         process.process.wait(30)
     daemon.wait_for_counts(opens=0)
     assert descriptors() <= before
+
+
+def test_the_share_of_attachments(tmp_path: Path) -> None:
+    """A user who has attached as many sockets as he may leaves others theirs."""
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        place.chmod(0o755)
+    code = START + (
+        "os.setresuid({0}, {0}, {0})\n"
+        "devices = [Device(DIR + '/binder', size=0) for _ in range(3)]\n"
+        "ends = [pair() for _ in devices]\n"
+        "for device, (_, theirs) in zip(devices, ends):\n"
+        "    say(outcome(attach, device, theirs.fileno(), 2))\n"
+        "wait_for_line()\n"
+    )
+    with (
+        running(tmp_path / "mount", "--limit", "attachments=8") as daemon,
+        client(daemon.directory, code.format(4002)) as mallory,
+        client(daemon.directory, code.format(4001)) as alice,
+    ):
+        for process in (mallory, alice):
+            assert [process.line() for _ in range(3)] == ["ok", "ok", "ENOSPC"]
+        assert run_client(daemon.directory, code.format(0).replace("wait_for_line()", "")) == [
+            "ok",
+            "ok",
+            "ok",
+        ]
+        for process in (mallory, alice):
+            process.tell()
+            process.process.wait(30)
+        daemon.wait_for_counts(opens=0, users=0)

@@ -27,6 +27,7 @@ pytestmark = needs_fuse
 CALLERS_COUNT: Final = 3
 READS_COUNT: Final = 40
 OPEN_MAX: Final = 128
+ALICE, MALLORY = 4001, 4002
 
 MANAGER = """
 device = Device(DIR + "/binder")
@@ -75,8 +76,13 @@ device = Device(DIR + "/binder")
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path / "binderfs", "--device", "binder")
+def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    options = getattr(request, "param", ())
+    daemon = Daemon(
+        tmp_path / "binderfs", "--device", "binder", "--limit", f"logs={OPEN_MAX}", *options
+    )
+    for place in (tmp_path, *tmp_path.parents[:3]):
+        os.chmod(place, 0o755)
     try:
         daemon.expect("ready:")
         yield daemon
@@ -250,6 +256,100 @@ def test_what_readers_can_make_us_keep_is_bounded(daemon: Daemon, logs: Path) ->
     for fd in fds:
         os.close(fd)
     assert (logs / "stats").read_text().startswith("binder stats:\n")
+
+
+def test_one_user_cannot_lock_others_out_of_the_logs(daemon: Daemon, logs: Path) -> None:
+    """He has as many open as he may, and as much text; others, and root above all, have room."""
+    greedy = f"""
+os.setresuid({MALLORY}, {MALLORY}, {MALLORY})
+files = []
+try:
+    while True:
+        files.append(open(DIR + "/binder_logs/stats"))
+except OSError as error:
+    say(len(files), errno.errorcode[error.errno])
+wait_for_line()
+"""
+    read = f"os.setresuid({ALICE}, {ALICE}, {ALICE})\n"
+    read += "say(len(open(DIR + '/binder_logs/stats').read()))"
+    with client(daemon.directory, greedy) as mallory:
+        assert mallory.line() == f"{OPEN_MAX // 4} ENFILE"
+        assert int(run_client(daemon.directory, read)[0]) > 0
+        assert (logs / "stats").read_text().startswith("binder stats:\n")
+        daemon.wait_for_counts(users=1)
+    daemon.wait_for_counts(users=0)
+
+
+@pytest.mark.parametrize("daemon", [("--limit", "log-bytes=6000")], indirect=True)
+def test_the_text_of_logs_is_charged_to_its_reader(daemon: Daemon, logs: Path) -> None:
+    """A text of which only root may have so much; others may have a small one some times."""
+    opened = "devices = [Device(DIR + '/binder') for _ in range(8)]\nsay('up')\nwait_for_line()"
+    read = """
+os.setresuid({0}, {0}, {0})
+files = []
+for name in ("stats", *["state"] * {1}):
+    try:
+        files.append(open(DIR + "/binder_logs/" + name))
+        say(name)
+    except OSError as error:
+        say(errno.errorcode[error.errno])
+wait_for_line()
+"""
+    with client(daemon.directory, opened) as process:
+        assert process.line() == "up"
+        size, small = (len((logs / name).read_text()) for name in ("stats", "state"))
+        share = 6000 // 4
+        assert share < size < 6000
+        most = share // small
+        with client(daemon.directory, read.format(MALLORY, most + 1)) as mallory:
+            said = [mallory.line() for _ in range(most + 2)]
+            assert said == ["ENOMEM", *["state"] * most, "ENOMEM"]
+            with client(daemon.directory, read.format(ALICE, 1)) as alice:
+                assert [alice.line() for _ in range(2)] == ["ENOMEM", "state"]
+                assert len((logs / "stats").read_text()) == size
+
+
+def test_pointers_are_shown_to_root_and_to_their_user(daemon: Daemon, logs: Path) -> None:
+    code = f"""
+os.setresuid({ALICE}, {ALICE}, {ALICE})
+device = Device(DIR + '/binder')
+device.ioctl(abi.BINDER_SET_CONTEXT_MGR_EXT, bytearray(
+    abi.flat_binder_object.pack(abi.BINDER_TYPE_BINDER, 0, 0x7f1234567890, 0x7fabcdef0123)))
+say('up')
+wait_for_line()
+"""
+    read = "os.setresuid({0}, {0}, {0})\nsay(*open(DIR + '/binder_logs/{1}').read().split())"
+    with client(daemon.directory, code) as owner:
+        assert owner.line() == "up"
+        daemon.wait_for_counts(nodes=1)
+        for file in ("state", f"proc/{owner.process.pid}"):
+            for uid in (ALICE, MALLORY):
+                [said] = run_client(daemon.directory, read.format(uid, file))
+                seen = "u00007f1234567890 c00007fabcdef0123" in said
+                assert seen == (uid == ALICE)
+                assert ("7f1234567890" in said or "7fabcdef0123" in said) == seen
+                assert seen or "u0000000000000000 c0000000000000000" in said
+            assert "u00007f1234567890 c00007fabcdef0123" in (logs / file).read_text()
+
+
+@pytest.mark.parametrize(
+    "daemon", [("--logs-mode", "0440", "--logs-group", str(ALICE))], indirect=True
+)
+def test_who_may_read_the_logs_can_be_chosen(daemon: Daemon, logs: Path) -> None:
+    code = """
+os.setresgid({0}, {0}, {0}); os.setgroups([])
+os.setresuid({0}, {0}, {0})
+for name in ("binder_logs/state", "binder_logs/proc/x", "features/freeze_notification"):
+    try:
+        say(len(open(DIR + "/" + name).read()) > 0)
+    except OSError as error:
+        say(errno.errorcode[error.errno])
+"""
+    assert run_client(daemon.directory, code.format(ALICE)) == ["True", "ENOENT", "True"]
+    assert run_client(daemon.directory, code.format(MALLORY)) == ["EACCES", "EACCES", "True"]
+    owner = os.stat(logs / "state")
+    assert (owner.st_mode & 0o7777, owner.st_uid, owner.st_gid) == (0o440, 0, ALICE)
+    assert [os.stat(place).st_mode & 0o7777 for place in (logs, logs / "proc")] == [0o750] * 2
 
 
 def test_readers_that_are_killed_do_no_harm(daemon: Daemon, logs: Path) -> None:

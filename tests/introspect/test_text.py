@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from binderd.engine import views
@@ -24,7 +26,7 @@ def one_process(**fields: object) -> State:
         name: [] for name in ("threads", "nodes", "refs", "buffers", "todo")
     }
     values = {"pid": 1, "context": "binder", **empty}
-    values |= {"has_delivered_death": False, "has_delivered_freeze": False, **fields}
+    values |= {"uid": 1000, "has_delivered_death": False, "has_delivered_freeze": False, **fields}
     return State([], [ProcessView(**values)])  # type: ignore[arg-type]
 
 
@@ -49,7 +51,7 @@ def one_process(**fields: object) -> State:
 def test_work_of_a_process_and_of_a_thread(work: WorkView, line: str) -> None:
     thread = ThreadView(9, 0x11, True, [], [work])
     view = one_process(threads=[thread], todo=[work])
-    assert "".join(text.transactions(view)) == (
+    assert "".join(text.transactions(view, 0)) == (
         "binder transactions:\nproc 1\ncontext binder\n"
         f"  thread 9: l 11 need_return 1 tr 0\n    {line}\n  {line}\n"
     )
@@ -70,10 +72,25 @@ def test_a_transaction_shows_its_buffer_where_it_is(
 ) -> None:
     call = TransactionView(0x1F, 1, 2, 3, 4, 0x5F, 0x11, -5, True, 1234, is_here, place)
     view = one_process(threads=[ThreadView(2, 0, False, [(True, call)], [])])
-    assert "".join(text.state(view)).splitlines()[-1] == (
+    assert "".join(text.state(view, 0)).splitlines()[-1] == (
         "    outgoing transaction 31: 000000000000001f from 1:2 to 3:4"
         f" code 5f flags 11 pri -5 r1 elapsed 1234ms{end}"
     )
+
+
+@pytest.mark.parametrize(("reader", "sees", "sees_dead"), [(0, 1, 1), (1000, 1, 0), (1001, 0, 0)])
+def test_pointers_wherever_they_are(reader: int, sees: bool, sees_dead: bool) -> None:
+    """A dead node's process is gone: its pointers are root's."""
+    work = WorkView(views.NODE, 4, 0x77AA, 0x77BB)
+    node = (4, 0x77CC, 0x77DD, True, False, 1, 2, 3, (7, 8), (work,))
+    thread = ThreadView(2, 0, False, [], [work])
+    view = one_process(threads=[thread], nodes=[node], todo=[work])
+    for shown in (text.state(view, reader), text.process_state(view, reader)):
+        pointers = re.findall(r"77aa|77bb|77cc|77dd", "".join(shown))
+        assert len(pointers) == 8 * sees
+    assert len(re.findall("77", "".join(text.transactions(view, reader)))) == 8 * sees
+    dead = view._replace(dead_nodes=[node], processes=[])
+    assert len(re.findall("77", "".join(text.state(dead, reader)))) == 4 * sees_dead
 
 
 def test_dead_nodes_and_what_was_delivered() -> None:
@@ -82,7 +99,7 @@ def test_dead_nodes_and_what_was_delivered() -> None:
     )
     node = (4, 0x10, 0x20, True, False, 1, 2, 3, (7, 8), (queued,))
     view = one_process(has_delivered_death=True, has_delivered_freeze=True)
-    assert "".join(text.state(view._replace(dead_nodes=[node]))) == (
+    assert "".join(text.state(view._replace(dead_nodes=[node]), 0)) == (
         "binder state:\ndead nodes:\n"
         "  node 4: u0000000000000010 c0000000000000020"
         " hs 1 hw 0 ls 1 lw 2 is 3 iw 2 tr 1 proc 7 8\n"
@@ -90,8 +107,8 @@ def test_dead_nodes_and_what_was_delivered() -> None:
         " code 0 flags 1 pri 0 r0 elapsed 0ms\n"
         "proc 1\ncontext binder\n  has delivered dead binder\n  has delivered freeze binder\n"
     )
-    assert "".join(text.transactions(view)).count("\n") == 5
-    assert "".join(text.transactions(one_process())) == "binder transactions:\n"
+    assert "".join(text.transactions(view, 0)).count("\n") == 5
+    assert "".join(text.transactions(one_process(), 0)) == "binder transactions:\n"
 
 
 def test_the_log_s_numbers_are_those_of_c() -> None:
@@ -125,11 +142,11 @@ def test_a_view_does_not_change_any_more() -> None:
     state = take_state(world.engine)
     figures = take_statistics(world.engine, PAGE)
     log = world.engine.log.entries()
-    before = ["".join(text.state(state)), "".join(text.stats(figures)), list(log)]
+    before = ["".join(text.state(state, 0)), "".join(text.stats(figures)), list(log)]
     answer(scene.server, get_call(scene.server))
     started.result()
     world.close()
-    assert ["".join(text.state(state)), "".join(text.stats(figures)), list(log)] == before
+    assert ["".join(text.state(state, 0)), "".join(text.stats(figures)), list(log)] == before
     assert "incoming" not in before[0]
     assert "outgoing transaction" in before[0]
 
@@ -145,7 +162,7 @@ def test_a_nested_call_names_its_thread_before_it_is_read() -> None:
     assert (logged.target_pid, logged.target_tid) == (scene.client.proc.pid, scene.client.tid)
     inner = started.result().items[-1]
     assert f"to {scene.client.proc.pid}:{scene.client.tid}" in "".join(
-        text.state(take_state(world.engine))
+        text.state(take_state(world.engine), 0)
     )
     scene.client.write(bc.free(inner.buffer), bc.reply())
     scene.server.write(bc.free(nested.result().items[-1].buffer))
@@ -161,11 +178,11 @@ def test_elapsed_is_counted_from_the_call() -> None:
     scene = manager_and_client(world)
     started = scene.client.start(bc.call(0))
     now[0] += 1_234_999_999
-    assert "elapsed 1234ms" in "".join(text.transactions(take_state(world.engine)))
+    assert "elapsed 1234ms" in "".join(text.transactions(take_state(world.engine), 0))
     scene.client.signal()
     scene.server.write(bc.free(get_call(scene.server).buffer), bc.reply())
     now[0] += 1_000_000
-    assert "elapsed 1235ms" in "".join(text.transactions(take_state(world.engine)))
+    assert "elapsed 1235ms" in "".join(text.transactions(take_state(world.engine), 0))
     assert started.result().errno
     world.close()
 

@@ -55,6 +55,9 @@ def test_every_option_can_be_set(file: Path) -> None:
     mode = "640"
     owner = 7
     group = "root"
+    logs-mode = "0440"
+    logs-owner = 8
+    logs-group = 9
     passthrough = "off"
     stall-limit = 2
     descriptors = "attach-only"
@@ -63,8 +66,8 @@ def test_every_option_can_be_set(file: Path) -> None:
     limits.files = 3
     """
     assert load_text(file, text) == Settings(
-        "/x", ("a", "b"), "debug", 9, 2.0, False, False, "both", "p/", (0o640, 7, 0), "/s",
-        "syslog", (("files", 3),),
+        "/x", ("a", "b"), "debug", 9, 2.0, False, False, "both", "p/", (0o640, 7, 0),
+        (0o440, 8, 9), "/s", "syslog", (("files", 3),),
     )  # fmt: skip
 
 

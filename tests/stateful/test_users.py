@@ -42,6 +42,11 @@ class Play:
     def __init__(self, **limits: Bound | int) -> None:
         self.world = EngineWorld(Limits().replaced(limits))
         self.scene: Scene = manager_and_client(self.world)
+        self._last_number = 0
+
+    def next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
     def user(self, uid: int) -> Thread:
         return self.world.open(uid=uid).seasoned()

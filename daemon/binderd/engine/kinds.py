@@ -205,3 +205,21 @@ ATTACHMENTS: Final = Kind(
     seen="ENOSPC from BINDERD_ATTACH",
     object_limit="attachments_per_process",
 )
+LOGS: Final = Kind(
+    "logs",
+    Cost(0, 8 << 10),
+    1024,
+    memory_part=1,
+    what="open file of binder_logs or features",
+    seen="ENFILE from open",
+    least=16,
+)
+LOG_BYTES: Final = Kind(
+    "log_bytes",
+    Cost(0, 1),
+    256 << 20,
+    memory_part=2,
+    what="byte of text of such a file",
+    seen="ENOMEM from open",
+    least=1 << 20,
+)

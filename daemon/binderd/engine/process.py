@@ -381,4 +381,8 @@ class Process:
         self.engine.stats.words.add(self.words)
         self.engine.stats.processes -= 1
         self.user.of(OPEN_FILES).remove(1)
+        self.settle_user()
+
+    def settle_user(self) -> None:
+        """Something of the process is gone that its user was charged for; maybe the last."""
         self.engine.users.settle(self.user)

@@ -105,6 +105,7 @@ def _view_process(process: Process, now: int, *, only_busy: bool) -> ProcessView
         _view_queue(process.todo, process, None, now),
         bool(process.delivered_deaths),
         bool(process.delivered_freezes),
+        process.client.euid,
     )
 
 

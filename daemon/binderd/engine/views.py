@@ -87,6 +87,7 @@ class ProcessView(NamedTuple):
     todo: list[WorkView]
     has_delivered_death: bool  # is any waiting for its BC_DEAD_BINDER_DONE?
     has_delivered_freeze: bool
+    uid: int  # who opened it: their pointers are shown to nobody else but root
 
 
 class State(NamedTuple):

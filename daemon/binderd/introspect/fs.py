@@ -5,7 +5,7 @@ Theory of operation. What a file says is settled when it is opened: the view of 
 in one go, and the text is made of it a slice at a time, with pauses in which the devices, which
 share the loop with us, go on. One file is opened at a time. So whoever reads logs, however many
 they are, takes a fifth of the loop at most, beside the views. The text is kept until the file is
-closed.
+closed, and charged to the user who opened it.
 
 pyfuse3 serves one file system per process. Two of its habits shape this file:
 
@@ -29,14 +29,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pyfuse3
 import trio
 
+from binderd.engine.kinds import LOG_BYTES, LOGS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from binderd.engine.user import User
     from binderd.introspect.tree import Entry, LogTree
-
-# What everybody together can make us keep. A log of a busy system has a few hundred KiB.
-_OPEN_FILES_MAX: Final = 128  # ENFILE
-_OPEN_BYTES_MAX: Final = 64 << 20  # ENOMEM
 
 _TASKS_MAX: Final = 8  # requests that are handled at once; the others wait in the kernel
 _SLICE_PIECES: Final = 250  # of text, until others have their turn: some 0.2 ms
@@ -44,6 +43,11 @@ _PAUSE_SECONDS: Final = 0.001  # the shortest that there is
 _FOREVER: Final = 1 << 24  # seconds
 _BLOCK_SIZE: Final = 4096  # bytes
 _NAME_SIZE_MAX: Final = 255  # bytes
+
+# The directory of what can be read can be looked into.
+_OWNER_MAY_WRITE: Final = 0o200
+_READ: Final = 0o444
+_READ_TO_SEARCH: Final = 2  # bits to the right
 
 _Handler = Any  # an async method of LogFiles; pyfuse3 has no type for it
 
@@ -74,19 +78,28 @@ class LogFiles(pyfuse3.Operations):
         tree: what there is.
         seconds: the time that all files show, in seconds since the epoch.
         report_bug: called with the request's name and the exception when a handler failed.
+        payer: returns who is charged, for a request's thread and user.
+        access: permission bits, user and group of binder_logs.
     """
 
     supports_dot_lookup = False
 
     def __init__(
-        self, tree: LogTree, seconds: int, report_bug: Callable[[str, Exception], None]
+        self,
+        tree: LogTree,
+        seconds: int,
+        report_bug: Callable[[str, Exception], None],
+        payer: Callable[[int, int], int],
+        access: tuple[int, int, int],
     ) -> None:
         super().__init__()
         self.report_bug = report_bug
         self._tree = tree
         self._nanoseconds = seconds * 1_000_000_000
-        self._contents: dict[int, bytes] = {}  # of open files, by handle
-        self._bytes_count = 0  # of all contents
+        self._users = tree.users
+        self._payer = payer
+        self._access = access
+        self._contents: dict[int, tuple[bytes, User]] = {}  # of open files, by handle
         self._opening = trio.Lock()
         self._last_handle = 0
 
@@ -135,30 +148,35 @@ class LogFiles(pyfuse3.Operations):
         Raises:
             FUSEError: ENOENT, the process has gone; ENFILE, ENOMEM, too much is open.
         """
-        async with self._opening:
-            if len(self._contents) >= _OPEN_FILES_MAX:
+        user = self._users.find(self._payer(ctx.pid, ctx.uid))
+        try:
+            if not user.of(LOGS).has_room(1):
                 raise pyfuse3.FUSEError(ENFILE)
-            pieces = self._take_view(inode)
-            if pieces is None:
-                raise pyfuse3.FUSEError(ENOENT)
-            content = await _join(pieces)
-        if self._bytes_count + len(content) > _OPEN_BYTES_MAX:
-            raise pyfuse3.FUSEError(ENOMEM)
+            user.of(LOGS).add(1)  # also while it waits for its turn
+            try:
+                content = await self._settle(inode, ctx.uid, user)
+            except BaseException:
+                user.of(LOGS).remove(1)
+                raise
+        finally:
+            self._users.settle(user)
         self._last_handle += 1
-        self._contents[self._last_handle] = content
-        self._bytes_count += len(content)
+        self._contents[self._last_handle] = content, user
         # As with the driver's, stat does not know the size; the kernel must ask us, not its cache.
         return pyfuse3.FileInfo(fh=self._last_handle, direct_io=True, keep_cache=False)
 
     @_handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Return a part of what the file said when it was opened."""
-        return self._contents[fh][off : off + size]
+        return self._contents[fh][0][off : off + size]
 
     @_handler
     async def release(self, fh: int) -> None:
         """Forget what the file said."""
-        self._bytes_count -= len(self._contents.pop(fh))
+        content, user = self._contents.pop(fh)
+        user.of(LOGS).remove(1)
+        user.of(LOG_BYTES).remove(len(content))
+        self._users.settle(user)
 
     @_handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -168,19 +186,37 @@ class LogFiles(pyfuse3.Operations):
         data.f_namemax = _NAME_SIZE_MAX
         return data
 
-    def _take_view(self, inode: int) -> Iterator[str] | None:
+    async def _settle(self, inode: int, reader: int, user: User) -> bytes:
+        """Return what a file says to a reader, charged to a user."""
+        share = user.of(LOG_BYTES)
+        async with self._opening:
+            pieces = self._take_view(inode, reader)
+            if pieces is None:
+                raise pyfuse3.FUSEError(ENOENT)
+            content = await _join(pieces, share.has_room)
+            if content is None:
+                raise pyfuse3.FUSEError(ENOMEM)
+            share.add(len(content))
+        return content
+
+    def _take_view(self, inode: int, reader: int) -> Iterator[str] | None:
         # Nothing of a view is garbage, and the collector would look at all of it several times
         # while the devices wait.
         gc.disable()
         try:
-            return self._tree.read(inode)
+            return self._tree.read(inode, reader)
         finally:
             gc.enable()
 
     def _attributes(self, inode: int, *, is_directory: bool) -> pyfuse3.EntryAttributes:
         attributes = pyfuse3.EntryAttributes()
         attributes.st_ino = inode
-        attributes.st_mode = stat.S_IFDIR | 0o755 if is_directory else stat.S_IFREG | 0o444
+        mode = _READ
+        if self._tree.is_log(inode):
+            mode, attributes.st_uid, attributes.st_gid = self._access
+        if is_directory:
+            mode |= _OWNER_MAY_WRITE | (mode & _READ) >> _READ_TO_SEARCH
+        attributes.st_mode = mode | (stat.S_IFDIR if is_directory else stat.S_IFREG)
         attributes.st_nlink = 2 if is_directory else 1
         attributes.st_atime_ns = attributes.st_mtime_ns = self._nanoseconds
         attributes.st_ctime_ns = self._nanoseconds
@@ -226,10 +262,18 @@ def _is_lost_request(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in {EAGAIN, ENOENT}
 
 
-async def _join(pieces: Iterator[str]) -> bytes:
-    """Return the pieces as one; a pause for others follows every few of them, and the last."""
+async def _join(pieces: Iterator[str], has_room: Callable[[int], bool]) -> bytes | None:
+    """Return the pieces as one; a pause for others follows every few of them, and the last.
+
+    Returns:
+        None if there is no room for so many bytes; then the rest of the text was not made.
+    """
     slices = []
+    size = 0
     while piece := "".join(itertools.islice(pieces, _SLICE_PIECES)):
         slices.append(os.fsencode(piece))
+        size += len(slices[-1])
+        if not has_room(size):
+            return None
         await trio.sleep(_PAUSE_SECONDS)
     return b"".join(slices)

@@ -7,7 +7,8 @@ one can let others work in between. Mirrors the driver's ``_show`` functions and
 Differs, everywhere: where the driver prints a kernel address (of a transaction, of a death
 notification) there is the object's debug id instead, which is as good for telling two apart and
 gives nothing away; and the last field of a log entry, which is a line number of the driver's
-source, is 0.
+source, is 0. What clients call their objects by, ``u`` and ``c``, are addresses in them: like %pK
+it is 0 for everybody but root, and here the user who opened the device.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     )
     from binderwire.binder_abi import Message
 
+_ROOT: Final = 0
 _KINDS: Final = {CALL: "call ", ONE_WAY: "async", REPLY: "reply"}
 
 # What is printed of work that has nothing to it but its kind. The driver has no words for the two
@@ -68,28 +70,32 @@ _RETURN_NAMES: Final = _names(
 # The files
 
 
-def state(view: State) -> Iterator[str]:
-    """``state``: everything (state_show)."""
+def state(view: State, reader: int) -> Iterator[str]:
+    """``state``: everything (state_show).
+
+    Args:
+        reader: the user who reads it.
+    """
     yield "binder state:\n"
     if view.dead_nodes:
         yield "dead nodes:\n"
-        yield from _nodes(view.dead_nodes)
+        yield from _nodes(view.dead_nodes, reader == _ROOT)
     for process in view.processes:
-        yield from _process(process)
+        yield from _process(process, _sees_pointers(reader, process))
 
 
-def transactions(view: State) -> Iterator[str]:
-    """``transactions``: what is under way (transactions_show)."""
+def transactions(view: State, reader: int) -> Iterator[str]:
+    """``transactions``: what is under way (transactions_show); arguments as ``state``."""
     yield "binder transactions:\n"
     for process in view.processes:
-        yield from _busy_process(process)
+        yield from _busy_process(process, _sees_pointers(reader, process))
 
 
-def process_state(view: State) -> Iterator[str]:
-    """``proc/PID``: all open files of one process (proc_show)."""
+def process_state(view: State, reader: int) -> Iterator[str]:
+    """``proc/PID``: all open files of one process (proc_show); arguments as ``state``."""
     for process in view.processes:
         yield "binder proc state:\n"
-        yield from _process(process)
+        yield from _process(process, _sees_pointers(reader, process))
 
 
 def stats(view: Statistics) -> Iterator[str]:
@@ -123,40 +129,44 @@ def feature(is_there: bool) -> Iterator[str]:
 # Processes
 
 
-def _process(process: ProcessView) -> Iterator[str]:
+def _sees_pointers(reader: int, process: ProcessView) -> bool:
+    return reader in {_ROOT, process.uid}
+
+
+def _process(process: ProcessView, shows: bool) -> Iterator[str]:
     """print_binder_proc with everything."""
     yield f"proc {process.pid}\ncontext {process.context}\n"
     for thread in process.threads:
         yield _thread_head(thread)
-        yield from _thread_body(thread)
-    yield from _nodes(process.nodes)
+        yield from _thread_body(thread, shows)
+    yield from _nodes(process.nodes, shows)
     for ref in process.refs:
         yield _ref(ref)
-    yield from _process_rest(process)
+    yield from _process_rest(process, shows)
 
 
-def _busy_process(process: ProcessView) -> Iterator[str]:
+def _busy_process(process: ProcessView, shows: bool) -> Iterator[str]:
     """print_binder_proc without what is at rest; nothing at all if everything is."""
     head = f"proc {process.pid}\ncontext {process.context}\n"
-    for line in _busy_lines(process):
+    for line in _busy_lines(process, shows):
         yield head + line
         head = ""
 
 
-def _busy_lines(process: ProcessView) -> Iterator[str]:
+def _busy_lines(process: ProcessView, shows: bool) -> Iterator[str]:
     for thread in process.threads:
         if thread.stack or thread.todo:
             yield _thread_head(thread)
-            yield from _thread_body(thread)
-    yield from _nodes(process.nodes)
-    yield from _process_rest(process)
+            yield from _thread_body(thread, shows)
+    yield from _nodes(process.nodes, shows)
+    yield from _process_rest(process, shows)
 
 
-def _process_rest(process: ProcessView) -> Iterator[str]:
+def _process_rest(process: ProcessView, shows: bool) -> Iterator[str]:
     for buffer in process.buffers:
         yield _buffer(buffer)
     for work in process.todo:
-        yield _work("  ", "  pending transaction", work)
+        yield _work("  ", "  pending transaction", work, shows)
     if process.has_delivered_death:
         yield "  has delivered dead binder\n"
     if process.has_delivered_freeze:
@@ -169,11 +179,11 @@ def _thread_head(thread: ThreadView) -> str:
     return f"{head} need_return {thread.need_return:d} tr 0\n"
 
 
-def _thread_body(thread: ThreadView) -> Iterator[str]:
+def _thread_body(thread: ThreadView, shows: bool) -> Iterator[str]:
     for is_outgoing, call in thread.stack:
         yield _transaction(f"    {'outgoing' if is_outgoing else 'incoming'} transaction", call)
     for work in thread.todo:
-        yield _work("    ", "    pending transaction", work)
+        yield _work("    ", "    pending transaction", work, shows)
 
 
 # Parts of a process
@@ -196,21 +206,24 @@ def _transaction(prefix: str, call: TransactionView) -> str:
     return f"{text}{node} size {data_size}:{offsets_size} offset {offset:x}\n"
 
 
-def _work(prefix: str, transaction_prefix: str, work: WorkView) -> str:
+def _work(prefix: str, transaction_prefix: str, work: WorkView, shows: bool) -> str:
     """print_binder_work_ilocked."""
     if work.call is not None:
         return _transaction(transaction_prefix, work.call)
     if work.kind == views.RETURN_ERROR:
         return f"{prefix}transaction error: {work.number}\n"
     if work.kind == views.NODE:
-        return f"{prefix}node work {work.number}: u{work.ptr:016x} c{work.cookie:016x}\n"
+        ptr, cookie = (work.ptr, work.cookie) if shows else (0, 0)
+        return f"{prefix}node work {work.number}: u{ptr:016x} c{cookie:016x}\n"
     return f"{prefix}{_WORK.get(work.kind, f'unknown work: type {work.kind}')}\n"
 
 
-def _nodes(nodes: Iterable[NodeRow]) -> Iterator[str]:
+def _nodes(nodes: Iterable[NodeRow], shows: bool) -> Iterator[str]:
     """print_binder_node_nilocked; the driver holds a node while it prints it, so ``tr`` is 1."""
     for node in nodes:
         debug_id, ptr, cookie, has_strong, has_weak, strong, weak, internal, holders, todo = node
+        if not shows:
+            ptr = cookie = 0
         whom = "".join(f" {pid}" for pid in holders)
         yield (
             f"  node {debug_id}: u{ptr:016x} c{cookie:016x} hs {has_strong:d} hw {has_weak:d}"
@@ -218,7 +231,7 @@ def _nodes(nodes: Iterable[NodeRow]) -> Iterator[str]:
             f"{' proc' if holders else ''}{whom}\n"
         )
         for work in todo:
-            yield _work("    ", "    pending async transaction", work)
+            yield _work("    ", "    pending async transaction", work, shows)
 
 
 def _ref(ref: RefRow) -> str:

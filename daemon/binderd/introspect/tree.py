@@ -19,9 +19,11 @@ from binderd.introspect import text
 
 if TYPE_CHECKING:
     from binderd.engine.engine import Engine
+    from binderd.engine.user import Users
 
-# Each takes its view of the engine when it is called, and makes the text when that is asked for.
-Source = Callable[[], Iterator[str]]
+# Each gets the user who reads. It takes its view of the engine when it is called, and makes the
+# text when that is asked for.
+Source = Callable[[int], Iterator[str]]
 
 ROOT: Final = 1
 FEATURES: Final = 2
@@ -51,21 +53,25 @@ class LogTree:
         page_size: bytes.
     """
 
-    __slots__ = ("_directories", "_engine", "_sources")
+    __slots__ = ("_directories", "_engine", "_first_log", "_sources", "users")
 
     def __init__(self, engine: Engine, page_size: int) -> None:
         self._engine = engine
+        self.users: Users = engine.users
         logs: dict[str, Source] = {
-            "state": lambda: text.state(take_state(engine)),
-            "stats": lambda: text.stats(take_statistics(engine, page_size)),
-            "transactions": lambda: text.transactions(take_state(engine, only_busy=True)),
-            "transaction_log": lambda: text.transaction_log(engine.log.entries()),
-            "failed_transaction_log": lambda: text.transaction_log(engine.failed_log.entries()),
+            "state": lambda reader: text.state(take_state(engine), reader),
+            "stats": lambda _: text.stats(take_statistics(engine, page_size)),
+            "transactions": lambda reader: text.transactions(
+                take_state(engine, only_busy=True), reader
+            ),
+            "transaction_log": lambda _: text.transaction_log(engine.log.entries()),
+            "failed_transaction_log": lambda _: text.transaction_log(engine.failed_log.entries()),
         }
-        features: dict[str, Source] = {name: lambda: text.feature(True) for name in _FEATURES}
+        features: dict[str, Source] = {name: lambda _: text.feature(True) for name in _FEATURES}
         files = [*features.items(), *logs.items()]
         self._sources = {_FIRST_FILE + number: source for number, (_, source) in enumerate(files)}
         entries = [Entry(name, _FIRST_FILE + n, False) for n, (name, _) in enumerate(files)]
+        self._first_log = _FIRST_FILE + len(features)
         self._directories = {
             ROOT: [Entry("features", FEATURES, True), Entry("binder_logs", LOGS, True)],
             FEATURES: entries[: len(features)],
@@ -94,13 +100,20 @@ class LogTree:
         """Return whether the inode is always there; a process' file goes with the process."""
         return inode < _FIRST_PROCESS
 
-    def read(self, inode: int) -> Iterator[str] | None:
+    def is_log(self, inode: int) -> bool:
+        """Return whether the number is that of a log, or of a directory of them."""
+        return inode in {LOGS, PROCESSES} or inode >= self._first_log
+
+    def read(self, inode: int, reader: int = 0) -> Iterator[str] | None:
         """Return a file's text, piece by piece, as it is at this moment; None if there is none.
+
+        Args:
+            reader: the user who reads it: pointers of other users are hidden from all but root.
 
         The view is taken before this returns, the text is made while it is consumed.
         """
         source = self._sources.get(inode)
         if source is not None:
-            return source()
+            return source(reader)
         view = take_state(self._engine, pid=inode - _FIRST_PROCESS)
-        return text.process_state(view) if view.processes else None
+        return text.process_state(view, reader) if view.processes else None

@@ -25,6 +25,7 @@ from binderd.memory.identity import (
     is_foreign,
     nice_of,
     payer_of,
+    payer_of_request,
     security_context,
     user_of,
 )
@@ -297,6 +298,8 @@ class FileClient:
             self._opener.watch.forget(self, attachment.watched)
             attachment.close()
             self._share_of_attachments().remove(1)
+            if self.pages.process is not None:
+                self.pages.process.settle_user()
 
     def _keep(self, attachment: Attachment, pid: int) -> int:
         """Keep a socket instead of the one that the process had before; return 0 or the errno."""
@@ -424,6 +427,10 @@ class FileOpener:
     def is_own(self, tid: int) -> bool:
         """Return whether a thread is our own, or of who acts for us."""
         return self.installer.is_own(tid)
+
+    def payer(self, tid: int, uid: int) -> int:
+        """Return who is charged for what a request makes us keep that concerns no open file."""
+        return payer_of_request(tid, uid)
 
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""

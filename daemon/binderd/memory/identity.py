@@ -133,6 +133,24 @@ def payer_of(tid: int) -> int:
         os.close(fd)
 
 
+def payer_of_request(tid: int, uid: int) -> int:
+    """Return who is charged for what a request makes us keep that opens no device.
+
+    Args:
+        tid: its thread, 0 if that is in no namespace that we see.
+        uid: its user.
+
+    Returns:
+        As ``payer_of``. All that we cannot see are charged together, as one container.
+    """
+    if not tid:
+        return _CONTAINER_FIRST
+    try:
+        return payer_of(tid)
+    except OSError:
+        return uid or _CONTAINER_FIRST  # who cannot be asked about is not root
+
+
 def security_context(tid: int) -> bytes | None:
     """Return the security context of a thread with its NUL, None where no LSM gives one (I2).
 
