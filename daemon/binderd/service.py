@@ -208,16 +208,7 @@ class Service:
         )
         self._tree = Tree(directory, now)
         self._pauses = Pauses(self._flush, self._complain)
-        self._device = BinderDevice(
-            self._engine,
-            self._tree,
-            directory,
-            self._opener,
-            outgoing,
-            self._start_timer,
-            Pace(time.monotonic_ns),
-            self._pauses.begin,
-        )
+        self._device = self._make_device(directory, outgoing)
         self._logs = self._make_logs(now)
         self._session = Session(
             self._tree,
@@ -286,6 +277,18 @@ class Service:
         pump = Pump(channel, server, self._reply_failed, tracer())
         self._pumps.append(pump)
         return pump
+
+    def _make_device(self, directory: Directory, outgoing: list[bytes]) -> BinderDevice:
+        return BinderDevice(
+            self._engine,
+            self._tree,
+            directory,
+            self._opener,
+            outgoing,
+            self._start_timer,
+            Pace(time.monotonic_ns),
+            self._pauses.begin,
+        )
 
     def _make_logs(self, now: int) -> LogFiles:
         tree = LogTree(self._engine, resource.getpagesize())

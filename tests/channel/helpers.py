@@ -80,6 +80,7 @@ class FakeEngine:
         self.poll_wakes: list[object] = []
         self.timers: list[tuple[int, int]] = []
         self.paused: dict[int, object] = {}
+        self.released: list[object] = []
         self.calls: list[tuple[object, ...]] = []
         self.parks = False  # does an ioctl stay open?
         self.fails: Exception | None = None  # raised by the next call
@@ -116,6 +117,7 @@ class FakeEngine:
 
     def release(self, process: object) -> None:
         self._note("release")
+        self.released.append(process)
 
     def thread_gone(self, process: object, tid: int) -> None:
         self._note("thread_gone", tid)

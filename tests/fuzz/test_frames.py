@@ -246,11 +246,18 @@ class Kernel:
             assert self.unique in self.waiting, "answered what the kernel awaits no answer to"
             del self.waiting[self.unique]
         assert self.waiting.get(self.unique) in MAY_WAIT, "it must be answered at once"
-        check(self.engine, [c.process for c in self.opener.clients if c.process and not c.closed])
+        processes = [client.process for client in self.opener.clients if client.process]
+        check(self.engine, [process for process in processes if not process.is_dead])
 
     def receive(self, frame: bytes) -> None:
         self.frame[: len(frame)] = frame
         self.session.receive(self.frame, len(frame))
+        self.collect()
+
+    def go_on(self) -> None:
+        """Go on with all that has paused, to the end."""
+        while self.device.go_on():
+            pass
         self.collect()
 
     def collect(self) -> None:
@@ -279,13 +286,12 @@ class Kernel:
             body = fuse.fuse_interrupt_in.build(unique=number)
             self.receive(self.request(fuse.FUSE_INTERRUPT, body))
             del self.waiting[self.unique]
-        while self.device.go_on():
-            pass
-        self.collect()
+        self.go_on()
         assert not self.waiting
         for handle in self.handles:
             self.receive(self.request(fuse.FUSE_RELEASE, fuse.fuse_release_in.build(fh=handle)))
         assert not self.waiting
+        self.go_on()
         assert all(client.closed for client in self.opener.clients)
         assert not any(self.engine.counts().values())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""epoll in front of the engine, as the kernel does it.
+"""poll and epoll in front of the engine, as the kernel does them.
 
 A file in the set is polled when it is put there. After that it is polled only if its wait queue was
 woken since, or, without EPOLLET, if the last poll found something; and by whoever waits.
@@ -58,4 +58,29 @@ class EngineEpollWait(Pending):
 
     def wait(self) -> tuple[int, bytes]:
         assert self._revents, "the epoll_wait sleeps"
+        return 0, self._revents.to_bytes(4, "little")
+
+
+class EnginePoll(Pending):
+    """A poll that waits, as the kernel does it: ask, sleep until woken, ask again."""
+
+    def __init__(self, thread: EngineThread) -> None:
+        self._thread = thread
+        self.process = thread.file.process
+        self._revents = 0
+        thread.proc.world.pollers.append(self)
+        self.look()
+
+    def look(self) -> None:
+        if not self._revents:
+            self._revents = self._thread.ask_poll(wake=True)
+        if self._revents and self in self._thread.proc.world.pollers:
+            self._thread.proc.world.pollers.remove(self)
+
+    @property
+    def parked(self) -> bool:
+        return not self._revents
+
+    def wait(self) -> tuple[int, bytes]:
+        assert self._revents, "the poll sleeps"
         return 0, self._revents.to_bytes(4, "little")

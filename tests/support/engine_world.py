@@ -16,7 +16,7 @@ from binderd.engine.ports import SENT, STOPPING
 from binderwire.binder_abi import BINDER_WRITE_READ
 from binderwire.extension_abi import BINDERD_ERRNO, BINDERD_INSTALLED, binderd_installed
 from binderwire.ioc import ioc_size
-from support.engine_watch import EngineWatch
+from support.engine_watch import EnginePoll, EngineWatch
 from support.fakes import Description, FakeArena, FakeClient, FakeFile, FakeMemory, FakeThread
 from support.invariants import check
 from support.playbook import (
@@ -124,6 +124,7 @@ class EngineWorld(World):
             else:
                 self.timers[number] = milliseconds
         self.engine.timers.clear()
+        self.engine.released.clear()
         wakes, self.engine.poll_wakes[:] = list(self.engine.poll_wakes), []
         for process in wakes:
             for poller in [p for p in self.pollers if p.process is process and not process.is_dead]:
@@ -155,6 +156,8 @@ class EngineWorld(World):
     def close(self) -> None:
         for program in self.programs:
             program.die()
+        while self.engine.paused:
+            self.go_on()
 
 
 class Program:
@@ -403,31 +406,6 @@ class EnginePending(Pending):
             world.let_time_pass()
         assert self._completion is not None, "the ioctl sleeps"
         return -self._completion.result, self._completion.payload
-
-
-class EnginePoll(Pending):
-    """A poll that waits, as the kernel does it: ask, sleep until woken, ask again."""
-
-    def __init__(self, thread: EngineThread) -> None:
-        self._thread = thread
-        self.process = thread.file.process
-        self._revents = 0
-        thread.proc.world.pollers.append(self)
-        self.look()
-
-    def look(self) -> None:
-        if not self._revents:
-            self._revents = self._thread.ask_poll(wake=True)
-        if self._revents and self in self._thread.proc.world.pollers:
-            self._thread.proc.world.pollers.remove(self)
-
-    @property
-    def parked(self) -> bool:
-        return not self._revents
-
-    def wait(self) -> tuple[int, bytes]:
-        assert self._revents, "the poll sleeps"
-        return 0, self._revents.to_bytes(4, "little")
 
 
 class EngineThread(Thread):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from binderd.engine.death import Death
-from binderd.engine.freeze import FreezeNotice
+from binderd.engine.freeze import FreezeNotice, Freezing
 from binderd.engine.kinds import CALLS, KINDS, NOTICES
 from binderd.engine.node import Node
 from binderd.engine.pause import PausedIoctl
+from binderd.engine.release import Release
 from binderd.engine.transaction import Transaction
 from binderd.engine.work import Notice
 
@@ -34,18 +35,22 @@ def check(
     """Assert every invariant.
 
     Args:
-        processes: those that are open, all of them.
+        processes: those that are open, all of them. Those that are being released are known.
         lost_threads: those that had threads which are gone.  As in the driver, news of a node that
             only such a thread could have read are gone with it, and so may a node be left over.
     """
     alive = list(processes)
+    dying = [found.process for found in engine.paused.values() if isinstance(found, Release)]
     for process in alive:
-        _check_process(process, alive)
+        assert not process.is_dead
+        _check_process(process, alive + dying)
         if process not in lost_threads:
             for node in process.nodes.values():
                 _check_news(node)
     _check_waiting(engine, alive)
     _check_paused(engine, alive)
+    assert all(process.is_dead for process in dying)
+    alive += dying
     _check_freezes(engine, alive)
     _check_files(engine, alive)
     _check_counts(engine, alive)
@@ -62,6 +67,7 @@ def queues_of(process: Process) -> Iterator[WorkQueue]:
         yield thread.todo
     for node in process.nodes.values():
         yield node.one_way_todo
+    yield from process.abandoned
 
 
 def works_of(processes: Iterable[Process]) -> Iterator[Work]:
@@ -114,7 +120,6 @@ def chain_of(call: Transaction | None) -> Iterator[Transaction]:
 
 
 def _check_process(process: Process, alive: list[Process]) -> None:
-    assert not process.is_dead
     assert process.requested_threads >= 0
     for queue in queues_of(process):
         for work in queue:
@@ -232,9 +237,11 @@ def _shares(area: BufferArea) -> dict[int, tuple[int, int]]:
 def _check_freezes(engine: Engine, alive: list[Process]) -> None:
     """A freeze is waited for as long as it must be; a report is in one place at a time."""
     assert not engine.drained
+    assert list(engine._timed.values()) == list(engine._freezings.values())
     for ticket, freezing in engine._freezings.items():
         process = freezing.processes[0]
-        assert (freezing.ticket, freezing.timer > 0) == (ticket, True)
+        assert (freezing.ticket, engine._timed[freezing.timer]) == (ticket, freezing)
+        assert process.freezings[ticket] is freezing
         assert process.outstanding or not process.is_frozen, "a freeze sleeps on"
     notices = [ref.freeze for ref in refs_of(alive) if ref.freeze is not None]
     assert not any(notice.cleared for notice in notices)
@@ -350,7 +357,9 @@ def _check_users(engine: Engine, alive: list[Process]) -> None:
             "calls": sum(call._calls is user.of(CALLS) for call in paid.values()),
             "files": sum(len(b.files) for receiver, b in queued if receiver is user),
             "freezes": sum(
-                freezing.thread.process.user is user for freezing in engine._freezings.values()
+                found.user is user
+                for found in [*engine._freezings.values(), *engine.paused.values()]
+                if isinstance(found, Freezing)
             ),
             "nodes": sum(len(process.nodes) for process in own),
             "notices": len(shares) + len(_registrations(own)),

@@ -158,6 +158,7 @@ class BinderDevice:
 
     __slots__ = (
         "_by_process",
+        "_closing",
         "_directory",
         "_engine",
         "_files",
@@ -169,6 +170,7 @@ class BinderDevice:
         "_pace",
         "_paused",
         "_poll_wakes",
+        "_released",
         "_start_timer",
         "_timers",
         "_tree",
@@ -192,6 +194,7 @@ class BinderDevice:
         self._pace = pace
         engine.pace = pace.is_over
         self._paused = engine.paused
+        self._released = engine.released
         self._have_paused = have_paused
         self._is_paused = False  # was that said?
         self._outbox = engine.outbox
@@ -204,6 +207,7 @@ class BinderDevice:
         self._next_handle = _CONTROL_HANDLE + 1
         self._files: dict[int, OpenFile] = {}
         self._by_process: dict[Process, OpenFile] = {}
+        self._closing: dict[Process, OpenedClient] = {}  # of files that are being released
         # ticket -> how to reply, for requests whose argument has an unusual size (then it is the
         # room in the reply, in bytes) or is not brought by the kernel
         self._unusual: dict[int, int | Reply] = {}
@@ -406,10 +410,12 @@ class BinderDevice:
         del self._by_process[file.process]
         if file.nodeid:
             self._tree.closed(file.nodeid)
+        self._closing[file.process] = file.client
         try:
             self._engine.release(file.process)
-        finally:
-            file.client.close()
+        except BaseException:
+            self._closing.pop(file.process).close()
+            raise
         self.drain()
         return 0
 
@@ -482,7 +488,7 @@ class BinderDevice:
 
     def _give_up(self, ticket: int) -> None:
         engine = self._engine
-        is_known = ticket in engine.paused or ticket in engine.parked
+        is_known = ticket < 0 or ticket in engine.paused or ticket in engine.parked
         if not is_known and not any(completion.ticket == ticket for completion in self._outbox):
             self._outbox.append(Completion(ticket, -EIO, b""))
 
@@ -511,6 +517,10 @@ class BinderDevice:
             for number, milliseconds in self._timers:
                 self._start_timer(number, milliseconds)
             self._timers.clear()
+        if self._released:
+            for process in self._released:
+                self._closing.pop(process).close()
+            self._released.clear()
         self._pace.begin()  # the next call
         if self._paused and not self._is_paused:
             self._is_paused = True

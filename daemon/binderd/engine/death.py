@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from binderd.engine import views
 from binderd.engine.kinds import NOTICES
-from binderd.engine.work import LAST, MORE, Work, dequeue, enqueue, pack_word
+from binderd.engine.work import (
+    LAST,
+    MORE,
+    Work,
+    dequeue,
+    drop_delivered,
+    enqueue,
+    note_delivered,
+    pack_word,
+)
 from binderwire.binder_abi import (
     BR_CLEAR_DEATH_NOTIFICATION_DONE,
     BR_DEAD_BINDER,
@@ -60,7 +69,7 @@ class Death(Work):
         out += pack_word(BR_DEAD_BINDER)
         out += binder_uintptr_t.pack(self.cookie)
         self.delivered = True
-        self._process.delivered_deaths.setdefault(self.cookie, []).append(self)
+        note_delivered(self._process.delivered_deaths, self.cookie, self)
         return LAST
 
     def clear(self, thread: Thread) -> None:
@@ -106,10 +115,7 @@ class Death(Work):
 
     def _undeliver(self) -> None:
         self.delivered = False
-        waiting = self._process.delivered_deaths[self.cookie]
-        waiting.remove(self)
-        if not waiting:
-            del self._process.delivered_deaths[self.cookie]
+        drop_delivered(self._process.delivered_deaths, self.cookie, self)
 
 
 def request_death(thread: Thread, handle: int, cookie: int) -> None:
@@ -141,4 +147,4 @@ def death_done(thread: Thread, cookie: int) -> None:
     """BC_DEAD_BINDER_DONE; an unknown cookie is ignored (E7)."""
     waiting = thread.process.delivered_deaths.get(cookie)
     if waiting:
-        waiting[0].done(thread)
+        next(iter(waiting)).done(thread)

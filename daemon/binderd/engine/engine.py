@@ -15,7 +15,7 @@ counter of the instance, so that two engines with the same inputs produce the sa
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from errno import EBUSY, EFAULT, EINTR, EINVAL, ENOMEM
 from typing import TYPE_CHECKING, Final
 
@@ -65,9 +65,11 @@ class Engine:
     __slots__ = (
         "_contexts",
         "_freezings",
+        "_last_errand",
         "_last_id",
         "_last_installation",
         "_last_timer",
+        "_timed",
         "clock",
         "drained",
         "failed_log",
@@ -80,6 +82,7 @@ class Engine:
         "paused",
         "poll_wakes",
         "processes",
+        "released",
         "runnable",
         "stats",
         "timers",
@@ -97,15 +100,18 @@ class Engine:
         self.outbox: list[Completion] = []
         self.poll_wakes: list[Process] = []
         self.parked: dict[int, Thread] = {}  # blocked reads by ticket
-        self.paused: dict[int, Paused] = {}  # what others have come in between of, by ticket
+        # What others have come in between of, by ticket; < 0: not a client's request.
+        self.paused: OrderedDict[int, Paused] = OrderedDict()
         self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
         self.processes: dict[Process, None] = {}  # all open files, the latest last
         self.drained: list[Process] = []  # frozen processes whose last call has ended
         # (number for ``expire``, milliseconds from now, or STOP)
         self.timers: list[tuple[int, int]] = []
-        self._freezings: dict[int, Freezing] = {}  # by ticket
+        self._freezings: dict[int, Freezing] = {}  # that wait, by ticket
+        self._timed: dict[int, Freezing] = {}  # the same, by timer
+        self.released: list[Process] = []  # nothing of their clients will be used any more
         self.installations: dict[int, Installation] = {}  # under way, by number
-        self._last_timer = self._last_installation = 0
+        self._last_timer = self._last_installation = self._last_errand = 0
         self._contexts: dict[str, Context] = {}
         self._last_id = 0
 
@@ -161,7 +167,7 @@ class Engine:
         except KernelErrno as failure:
             self.outbox.append(Completion(ticket, -failure.errno, bytes(argument)))
         if self.runnable or self.drained:
-            self._run()
+            self.run_woken()
 
     def go_on(self, ticket: int) -> None:
         """Go on with something of ``paused``, up to its end or to another pause.
@@ -172,7 +178,7 @@ class Engine:
         paused = self.paused.pop(ticket, None)
         if paused is not None:
             paused.go_on()
-            self._run()
+            self.run_woken()
 
     def poll(self, process: Process, tid: int, *, wake: bool) -> int:
         """Return POLLIN if the thread's next read would not block, else 0 (R15, binder_poll).
@@ -209,12 +215,12 @@ class Engine:
             self.complete(thread, thread.parked, -EINTR)
             if thread.process.todo:
                 thread.process.wake_one()
-            self._run()
-        freezing = self._freezings.pop(ticket, None)
+            self.run_woken()
+        freezing = self._freezings.get(ticket)
         if freezing is not None:
             freezing.give_up()
-            self._stop_timer(freezing)
-            self._end_freeze(freezing, -EINTR)
+            self._end_wait(freezing, STOP)
+            self.end_freeze(freezing, -EINTR)
 
     def stopped(self, number: int) -> None:
         """The thread that an installation concerns will run no code of its own before that is done.
@@ -243,7 +249,7 @@ class Engine:
         found = self.installations.get(number)
         if found is not None:
             installation.end(found, numbers)
-            self._run()
+            self.run_woken()
 
     def attached(self, process: Process, pid: int) -> None:
         """The process ``pid`` takes its descriptors elsewhere from now on.
@@ -251,7 +257,7 @@ class Engine:
         It may have lost the place where they were sent to before, and could never report them.
         """
         installation.give_up(process, pid)
-        self._run()
+        self.run_woken()
 
     def set_limits(self, limits: Limits) -> None:
         """Go by other limits from now on; what clients have beyond them stays theirs."""
@@ -260,16 +266,17 @@ class Engine:
 
     def expire(self, timer: int) -> None:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
-        for freezing in list(self._freezings.values()):
-            if freezing.timer == timer:
-                freezing.timer = 0
-                self._continue_freeze(freezing)
-                self._run()
+        freezing = self._timed.get(timer)
+        if freezing is not None:
+            self._end_wait(freezing, 0)
+            freezing.wait_is_over()
+            freezing.go_on()
+            self.run_woken()
 
     def flush(self, process: Process) -> None:
         """Some descriptor of the file was closed (I4, binder_flush)."""
         process.flush()
-        self._run()
+        self.run_woken()
 
     def thread_gone(self, process: Process, tid: int) -> None:
         """A thread died without BINDER_THREAD_EXIT.
@@ -281,7 +288,7 @@ class Engine:
         thread = process.threads.get(tid)
         if thread is not None:
             thread.release()
-            self._run()
+            self.run_woken()
 
     def unmapped(self, process: Process) -> None:
         """The opener's pages are no longer mapped; senders get BR_DEAD_REPLY from now on (B8)."""
@@ -292,9 +299,12 @@ class Engine:
         self._contexts.pop(context, None)
 
     def release(self, process: Process) -> None:
-        """The file's last reference is gone (binder_release)."""
+        """The file's last reference is gone (binder_release).
+
+        That may pause; ``released`` lists the process when it is through.
+        """
         process.release()
-        self._run()
+        self.run_woken()
 
     def counts(self) -> dict[str, int]:
         """Return the number of live objects by kind; all zero when no file is open."""
@@ -314,11 +324,17 @@ class Engine:
         self._last_id += 1
         return self._last_id
 
+    def next_errand(self) -> int:
+        """Return what something is listed under in ``paused`` that is no request of a client."""
+        self._last_errand -= 1
+        return self._last_errand
+
     def new_installation(self, thread: Thread, count: int) -> Installation:
         """Return a new installation of ``count`` files for a thread."""
         self._last_installation += 1
         number = self._last_installation
         found = self.installations[number] = Installation(thread, number, count)
+        thread.process.installations[number] = found
         return found
 
     def complete(self, thread: Thread, request: WriteRead, result: int) -> None:
@@ -364,7 +380,46 @@ class Engine:
         else:
             self._read(thread, request)
 
+    def await_calls(self, freezing: Freezing) -> None:
+        """Let a freeze wait until the first of its processes has no calls any more."""
+        self._last_timer += 1
+        freezing.timer = self._last_timer
+        self._freezings[freezing.ticket] = self._timed[freezing.timer] = freezing
+        freezing.processes[0].freezings[freezing.ticket] = freezing
+        self.timers.append((freezing.timer, freezing.timeout_ms))
+
+    def end_freeze(self, freezing: Freezing, result: int) -> None:
+        """End a BINDER_FREEZE."""
+        freezing.end()
+        self.users.settle(freezing.user)
+        freezing.thread.need_return = False
+        self.outbox.append(Completion(freezing.ticket, result, b""))
+
+    def run_woken(self) -> None:
+        """Take up the reads of all threads that were woken, and the freezes that may go on."""
+        runnable, drained = self.runnable, self.drained
+        while runnable or drained:
+            while runnable:
+                thread = runnable.popleft()
+                if thread.parked is not None:
+                    read.resume(thread, thread.parked)
+            while drained:
+                process = drained.pop()
+                for freezing in list(process.freezings.values()):
+                    if freezing.ticket in process.freezings and process.outstanding == 0:
+                        self._end_wait(freezing, STOP)
+                        freezing.wait_is_over()
+                        freezing.go_on()
+
     # Inside
+
+    def _end_wait(self, freezing: Freezing, milliseconds: int) -> None:
+        """End what ``await_calls`` has begun; STOP: before its time."""
+        del self._freezings[freezing.ticket], self._timed[freezing.timer]
+        del freezing.processes[0].freezings[freezing.ticket]
+        if milliseconds == STOP:
+            self.timers.append((freezing.timer, STOP))
+        freezing.timer = 0
 
     def _write_read(self, thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
         if thread.parked is not None or thread.paused is not None:
@@ -410,64 +465,9 @@ class Engine:
             thread.need_return = False
         if isinstance(outcome, Freezing):
             outcome.ticket = ticket
-            try:
-                self._begin_freeze(outcome)
-            except KernelErrno:
-                outcome.end()
-                raise
+            outcome.go_on()
         else:
             self.outbox.append(Completion(ticket, 0, outcome))
-
-    def _begin_freeze(self, freezing: Freezing) -> None:
-        """Freeze one process after the other until one has calls to wait for.
-
-        Raises:
-            KernelErrno: EAGAIN: calls are under way (F2).
-        """
-        while freezing.processes:
-            if not freezing.begin():
-                self._last_timer += 1
-                freezing.timer = self._last_timer
-                self._freezings[freezing.ticket] = freezing
-                self.timers.append((freezing.timer, freezing.timeout_ms))
-                return
-            freezing.finish()
-        self._end_freeze(freezing, 0)
-
-    def _continue_freeze(self, freezing: Freezing) -> None:
-        """The wait for the first process is over, one way or the other."""
-        del self._freezings[freezing.ticket]
-        self._stop_timer(freezing)
-        try:
-            freezing.finish()
-            self._begin_freeze(freezing)
-        except KernelErrno as failure:
-            self._end_freeze(freezing, -failure.errno)
-
-    def _stop_timer(self, freezing: Freezing) -> None:
-        if freezing.timer:
-            self.timers.append((freezing.timer, STOP))
-            freezing.timer = 0
-
-    def _end_freeze(self, freezing: Freezing, result: int) -> None:
-        freezing.end()
-        self.users.settle(freezing.thread.process.user)
-        freezing.thread.need_return = False
-        self.outbox.append(Completion(freezing.ticket, result, b""))
-
-    def _run(self) -> None:
-        """Take up the reads of all threads that were woken, and the freezes that may go on."""
-        runnable, drained = self.runnable, self.drained
-        while runnable or drained:
-            while runnable:
-                thread = runnable.popleft()
-                if thread.parked is not None:
-                    read.resume(thread, thread.parked)
-            while drained:
-                process = drained.pop()
-                for freezing in list(self._freezings.values()):
-                    if freezing.processes[0] is process and process.outstanding == 0:
-                        self._continue_freeze(freezing)
 
 
 def _never() -> bool:

@@ -13,13 +13,25 @@ Mirrors binder_ioctl_freeze and binder_request_/clear_freeze_notification.
 
 from __future__ import annotations
 
+from collections import deque
 from errno import EAGAIN, EINVAL, ENOMEM
+from heapq import heapify, heappop
 from typing import TYPE_CHECKING
 
 from binderd.engine import views
 from binderd.engine.errors import KernelErrno
 from binderd.engine.kinds import FREEZES, NOTICES
-from binderd.engine.work import LAST, MORE, Work, dequeue, enqueue, pack_word
+from binderd.engine.pause import Paused
+from binderd.engine.work import (
+    LAST,
+    MORE,
+    Work,
+    dequeue,
+    drop_delivered,
+    enqueue,
+    note_delivered,
+    pack_word,
+)
 from binderwire.binder_abi import (
     BR_CLEAR_FREEZE_NOTIFICATION_DONE,
     BR_FROZEN_BINDER,
@@ -32,48 +44,65 @@ if TYPE_CHECKING:
     from binderd.engine.thread import Thread
 
 
-class Freezing:
-    """A BINDER_FREEZE under way; a process' open files are frozen one after the other.
+class Freezing(Paused):
+    """A BINDER_FREEZE under way; a process' open files are frozen or thawed one after the other.
+
+    Args:
+        thread: who asks.
+        processes: the open files.
+        frozen: what they are to be.
+        timeout_ms: how long calls may go on in each of them before it is frozen.
 
     Raises:
         KernelErrno: ENOMEM: the user has too many.
     """
 
-    __slots__ = ("processes", "thread", "ticket", "timeout_ms", "timer")
+    __slots__ = ("_frozen", "_has_waited", "_ptrs", "processes", "thread", "timeout_ms", "timer")
 
-    def __init__(self, thread: Thread, processes: list[Process], timeout_ms: int) -> None:
+    def __init__(
+        self, thread: Thread, processes: list[Process], *, frozen: bool, timeout_ms: int
+    ) -> None:
         share = thread.process.user.of(FREEZES)
         if not share.has_room(1):
             raise KernelErrno(ENOMEM)
         share.add(1)
-        self.thread = thread  # who asked
-        self.processes = processes  # still to be frozen; the first is the one that is waited for
-        self.timeout_ms = timeout_ms  # for each of them
-        self.ticket = 0
+        super().__init__(0, thread.process.user)
+        self.thread = thread
+        self.processes = deque(processes)  # still to be done; the first is the one under way
+        self.timeout_ms = timeout_ms
         self.timer = 0  # which of the engine's timers ends the current wait? 0: none
+        self._frozen = frozen
+        self._has_waited = False  # has the first one had its time?
+        self._ptrs: list[int] = []  # heap of the nodes whose holders are still to be told
 
-    def begin(self) -> bool:
-        """Freeze the first process; False if its calls must be waited for."""
-        process = self.processes[0]
-        set_frozen(process, frozen=True)
-        return not self.timeout_ms or process.outstanding == 0
+    def go_on(self) -> None:
+        engine = self.thread.process.engine
+        try:
+            while self._ptrs or self.processes:
+                if self._ptrs:
+                    self._tell(self.processes[0], heappop(self._ptrs))
+                    if not self._ptrs:
+                        self.processes.popleft()
+                elif not self._begin():
+                    engine.await_calls(self)
+                    return
+                else:
+                    self._settle()
+                if engine.pace() and self.processes:
+                    engine.pause(self)
+                    return
+        except KernelErrno as failure:
+            engine.end_freeze(self, -failure.errno)
+        else:
+            engine.end_freeze(self, 0)
 
-    def finish(self) -> None:
-        """Settle whether the first process is frozen now that it has had its time.
-
-        Raises:
-            KernelErrno: EAGAIN: calls are still under way, the process is not frozen (F2). Those
-                that were frozen before stay so.
-        """
-        process = self.processes.pop(0)
-        if has_calls(process):
-            process.is_frozen = False
-            raise KernelErrno(EAGAIN)
-        tell(process, frozen=True)
+    def wait_is_over(self) -> None:
+        """The first process has no calls any more, or has had its time."""
+        self._has_waited = True
 
     def end(self) -> None:
         """It is through, one way or the other."""
-        self.thread.process.user.of(FREEZES).remove(1)
+        self.user.of(FREEZES).remove(1)
 
     def give_up(self) -> None:
         """A signal ended the wait (F2).
@@ -82,6 +111,42 @@ class Freezing:
         errno that we may answer has that effect, so the client gets EINTR in any case.
         """
         self.processes[0].is_frozen = False
+
+    def _begin(self) -> bool:
+        """Freeze or thaw the first process; False if its calls must be waited for."""
+        if self._has_waited:
+            self._has_waited = False
+            return True
+        process = self.processes[0]
+        if process.is_dead:
+            return True
+        set_frozen(process, frozen=self._frozen)
+        return not self._frozen or not self.timeout_ms or process.outstanding == 0
+
+    def _settle(self) -> None:
+        """Settle whether the first process is frozen now that it has had its time.
+
+        Raises:
+            KernelErrno: EAGAIN: calls are still under way, the process is not frozen (F2). Those
+                that were frozen before stay so.
+        """
+        process = self.processes[0]
+        if self._frozen and not process.is_dead and has_calls(process):
+            process.is_frozen = False
+            raise KernelErrno(EAGAIN)
+        self._ptrs = list(process.nodes)
+        heapify(self._ptrs)
+        if not self._ptrs:
+            self.processes.popleft()
+
+    def _tell(self, process: Process, ptr: int) -> None:
+        """Report the state to whoever asked for it (binder_add_freeze_work)."""
+        node = process.nodes.get(ptr)
+        if node is not None:
+            for ref in reversed(node.refs.values()):
+                if ref.freeze is not None:
+                    ref.freeze.report(frozen=self._frozen)
+            node.put()
 
 
 def set_frozen(process: Process, *, frozen: bool) -> None:
@@ -95,16 +160,6 @@ def has_calls(process: Process) -> bool:
     return process.outstanding > 0 or any(
         thread.stack is not None for thread in process.threads.values()
     )
-
-
-def tell(process: Process, *, frozen: bool) -> None:
-    """Report the state to whoever asked for it (binder_add_freeze_work)."""
-    for ptr in sorted(process.nodes):
-        node = process.nodes[ptr]
-        for ref in reversed(node.refs.values()):
-            if ref.freeze is not None:
-                ref.freeze.report(frozen=frozen)
-        node.put()
 
 
 class FreezeNotice(Work):
@@ -151,7 +206,7 @@ class FreezeNotice(Work):
         out += pack_word(BR_FROZEN_BINDER)
         out += binder_frozen_state_info.pack(self.cookie, self.is_frozen, 0)
         self.sent = True
-        self._process.delivered_freezes.setdefault(self.cookie, []).append(self)
+        note_delivered(self._process.delivered_freezes, self.cookie, self)
         return LAST
 
     def clear(self) -> None:
@@ -190,10 +245,7 @@ class FreezeNotice(Work):
 
     def _undeliver(self) -> None:
         self.sent = False
-        waiting = self._process.delivered_freezes[self.cookie]
-        waiting.remove(self)
-        if not waiting:
-            del self._process.delivered_freezes[self.cookie]
+        drop_delivered(self._process.delivered_freezes, self.cookie, self)
 
 
 def request_notice(thread: Thread, handle: int, cookie: int) -> None:
@@ -210,7 +262,7 @@ def request_notice(thread: Thread, handle: int, cookie: int) -> None:
         raise KernelErrno(ENOMEM)
     ref.freeze = FreezeNotice(thread.process, cookie)
     owner = ref.node.process
-    if owner is not None:
+    if owner is not None and not owner.is_dead:
         ref.freeze.is_frozen = owner.is_frozen
         ref.freeze.announce()
 
@@ -237,4 +289,4 @@ def notice_done(thread: Thread, cookie: int) -> None:
     waiting = thread.process.delivered_freezes.get(cookie)
     if not waiting:
         raise KernelErrno(EINVAL)
-    waiting[0].done()
+    next(iter(waiting)).done()

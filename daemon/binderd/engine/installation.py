@@ -86,6 +86,7 @@ def end(installation: Installation, numbers: Sequence[int] | None) -> None:
     """
     thread = installation.thread
     del thread.process.engine.installations[installation.number]
+    del thread.process.installations[installation.number]
     installation.is_over = True
     if numbers is not None and len(numbers) == installation.count:
         installation.numbers = numbers
@@ -109,9 +110,8 @@ def cancel(installation: Installation) -> None:
 
 def give_up(process: Process, pid: int) -> None:
     """What was sent to the process ``pid`` and not reported has failed."""
-    for found in list(process.engine.installations.values()):
-        thread = found.thread
-        if found.is_sent and thread.process is process and thread.pid == pid:
+    for found in list(process.installations.values()):
+        if found.is_sent and found.thread.pid == pid:
             end(found, None)
 
 

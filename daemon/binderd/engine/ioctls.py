@@ -14,7 +14,7 @@ from errno import EBUSY, EFAULT, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure, KernelErrno
-from binderd.engine.freeze import Freezing, has_calls, set_frozen, tell
+from binderd.engine.freeze import Freezing, has_calls
 from binderd.engine.installation import report
 from binderd.engine.ports import GONE, NoAnswer
 from binderwire.binder_abi import (
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread
 
-    # Returns the argument for the client, or the wait that has to come first.
+    # Returns the argument for the client, or what has to come first.
     Handler = Callable[[Thread, bytes], "bytes | Freezing"]
 
 
@@ -109,7 +109,7 @@ def _node_debug_info(thread: Thread, argument: bytes) -> bytes:
     """The caller's own node with the next higher ptr, all zero behind the last."""
     ptr = binder_node_debug_info.read(argument).ptr
     nodes = thread.process.nodes
-    following = min((key for key in nodes if key > ptr), default=None)
+    following = thread.process.ptr_after(ptr)
     if following is None:
         return bytes(binder_node_debug_info.size)
     node = nodes[following]
@@ -135,7 +135,7 @@ def _node_info_for_ref(thread: Thread, argument: bytes) -> bytes:
     return binder_node_info_for_ref.pack(handle, strong, ref.node.local_weak, 0, 0, 0)
 
 
-def _freeze(thread: Thread, argument: bytes) -> bytes | Freezing:
+def _freeze(thread: Thread, argument: bytes) -> Freezing:
     """Freeze or thaw every open file of a process (F1, F2).
 
     Differs: the driver takes the pid as the initial namespace has it. Ours is the caller's, so that
@@ -146,12 +146,7 @@ def _freeze(thread: Thread, argument: bytes) -> bytes | Freezing:
     """
     pid, enable, timeout_ms = binder_freeze_info.unpack_from(argument)
     processes = _processes_of(thread, pid)
-    if not enable:
-        for process in processes:
-            set_frozen(process, frozen=False)
-            tell(process, frozen=False)
-        return b""
-    return Freezing(thread, processes, timeout_ms)
+    return Freezing(thread, processes, frozen=bool(enable), timeout_ms=timeout_ms)
 
 
 def _frozen_info(thread: Thread, argument: bytes) -> bytes:

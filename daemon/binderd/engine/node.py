@@ -15,7 +15,7 @@ from binderd.engine import views
 from binderd.engine.errors import BinderFailure
 from binderd.engine.kinds import NODES
 from binderd.engine.views import WorkView
-from binderd.engine.work import MORE, Work, WorkQueue, cancel_all, dequeue, enqueue, pack_word
+from binderd.engine.work import MORE, UpdateKey, Work, WorkQueue, dequeue, enqueue, pack_word
 from binderwire.binder_abi import (
     BR_ACQUIRE,
     BR_DECREFS,
@@ -43,6 +43,7 @@ class Node(Work):
 
     __slots__ = (
         "_stats",
+        "_updates",
         "accepts_fds",
         "cookie",
         "debug_id",
@@ -81,14 +82,60 @@ class Node(Work):
         self.pending_weak = False
         self.has_one_way: bool = False  # is a one-way call queued or its buffer not freed? (Q7)
         self.one_way_todo: WorkQueue = WorkQueue()
+        # Those of them that a later one may replace, by what that must have as well (F4).
+        self._updates: dict[UpdateKey, WorkQueue] = {}
         self._stats = process.engine.stats
         self._stats.nodes += 1
         self._stats.nodes_made += 1
         process.user.of(NODES).add(1)
 
+    def has_owner(self) -> bool:
+        """Whether the process that it is of is still there."""
+        return self.process is not None and not self.process.is_dead
+
     def is_manager(self) -> bool:
         """Whether this is the context manager's node right now."""
         return self.process is not None and self is self.process.context.manager
+
+    # One-way calls that have no turn yet (Q7)
+
+    def queue_one_way(self, work: Work) -> None:
+        """Let a one-way call wait behind the others."""
+        enqueue(self.one_way_todo, work)
+        key = work.update_key()
+        if key is not None:
+            group = self._updates.get(key)
+            if group is None:
+                group = self._updates[key] = WorkQueue()
+            group[work] = None
+
+    def next_one_way(self) -> Work | None:
+        """Take the first one-way call that waits; None if there is none."""
+        if not self.one_way_todo:
+            return None
+        work, _ = self.one_way_todo.popitem(last=False)
+        work.queue = None
+        self._forget_update(work)
+        return work
+
+    def take_outdated(self, update: Work) -> Work | None:
+        """Take the first one-way call that waits and is replaced by ``update``."""
+        key = update.update_key()
+        group = None if key is None else self._updates.get(key)
+        if group is None:
+            return None
+        outdated = next(iter(group))
+        dequeue(outdated)
+        self._forget_update(outdated)
+        return outdated
+
+    def _forget_update(self, work: Work) -> None:
+        key = work.update_key()
+        if key is not None:
+            group = self._updates[key]
+            del group[work]
+            if not group:
+                del self._updates[key]
 
     # Counting
 
@@ -172,7 +219,7 @@ class Node(Work):
         assert not (self.refs or self.one_way_todo), "a node that is still in use"
         if self.process is not None:
             dequeue(self)
-            del self.process.nodes[self.ptr]
+            self.process.forget_node(self.ptr)
             self.process.user.of(NODES).remove(1)
             self.process = None
         self._stats.nodes -= 1
@@ -180,11 +227,11 @@ class Node(Work):
     def orphan(self) -> None:
         """The owner is gone: tell whoever asked to know, live on while refs do (N11).
 
-        Its user is not charged any longer: what is left is part of what the refs cost.
+        No one-way call may be waiting any more. Its user is not charged any longer: what is left is
+        part of what the refs cost.
 
         Mirrors binder_node_release.
         """
-        cancel_all(self.one_way_todo)
         dequeue(self)
         if self.process is not None:
             self.process.user.of(NODES).remove(1)

@@ -22,7 +22,7 @@ class Paused:
     """Work that stopped in the middle.
 
     Args:
-        ticket: under which it is listed; nothing else has it.
+        ticket: under which it is listed; nothing else has it. If it answers a request, that one's.
         user: whose time it takes.
     """
 

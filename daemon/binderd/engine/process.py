@@ -6,6 +6,8 @@ The same program may open a device several times and is then several processes h
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from errno import EINVAL, ENOMEM, ESRCH
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,10 @@ from binderd.engine.kinds import AREAS, BUFFERS, NODES, OBJECTS, OPEN_FILES, THR
 from binderd.engine.node import Node
 from binderd.engine.ports import NoAnswer
 from binderd.engine.ref import HandleTable
+from binderd.engine.release import Flush, Release, Withdrawal
 from binderd.engine.stats import NUMBER_MASK, Words
 from binderd.engine.thread import Thread
-from binderd.engine.work import WorkQueue, cancel_all, enqueue
+from binderd.engine.work import Delivered, WorkQueue, enqueue, pop_delivered
 from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
     from binderd.engine.context import Context
     from binderd.engine.death import Death
     from binderd.engine.engine import Engine
-    from binderd.engine.freeze import FreezeNotice
+    from binderd.engine.freeze import FreezeNotice, Freezing
+    from binderd.engine.installation import Installation
     from binderd.engine.ports import Client, Mapping
     from binderd.engine.user import User
 
@@ -43,6 +47,8 @@ class Process:
 
     __slots__ = (
         "_area",
+        "_sorted_ptrs",
+        "abandoned",
         "client",
         "context",
         "delivered_deaths",
@@ -50,7 +56,9 @@ class Process:
         "detects_spam",
         "engine",
         "files_queued",
+        "freezings",
         "handles",
+        "installations",
         "is_dead",
         "is_frozen",
         "is_unmapped",
@@ -71,6 +79,7 @@ class Process:
         "todo",
         "user",
         "waiting",
+        "withdrawal",
         "words",
     )
 
@@ -97,14 +106,19 @@ class Process:
         self._area: BufferArea | None = None
         self.threads: dict[int, Thread] = {}  # by thread id
         self.nodes: dict[int, Node] = {}  # by ptr
+        self._sorted_ptrs: list[int] | None = None  # of all nodes; None: nobody has asked for it
         self.handles = HandleTable(self)
         self.todo: WorkQueue = WorkQueue()
         self.waiting: dict[Thread, None] = {}  # threads asleep for work of the process, latest last
-        self.delivered_deaths: dict[int, list[Death]] = {}  # by cookie
-        self.delivered_freezes: dict[int, list[FreezeNotice]] = {}  # by cookie
+        self.delivered_deaths: Delivered[Death] = {}
+        self.delivered_freezes: Delivered[FreezeNotice] = {}
+        self.abandoned: deque[WorkQueue] = deque()  # of threads that have ended
+        self.withdrawal: Withdrawal | None = None  # who sees to that, if it has paused
+        self.freezings: dict[int, Freezing] = {}  # that wait for our calls to end, by ticket
         self.is_frozen = False
         self.received_sync = False  # was a call refused while frozen?
         self.received_one_way = False  # was a one-way call queued while frozen?
+        self.installations: dict[int, Installation] = {}  # under way for our threads, by number
         self.outstanding = 0  # transactions queued here or being answered here
         self.files_queued = 0  # on their way to us
         self.objects = 0  # in our buffers
@@ -155,22 +169,35 @@ class Process:
             self.engine.poll_wakes.append(self)
 
     def flush(self) -> None:
-        """Some descriptor of the file was closed: every thread returns to user space (I4).
+        """Some descriptor of the file was closed (I4)."""
+        Flush(self).go_on()
 
-        Who is woken first, and so asks for another looper or does not (R11), is the driver's order.
-        Who polls sleeps on, and sees it when it polls the next time.
-        """
-        for tid in sorted(self.threads):
-            thread = self.threads[tid]
-            thread.need_return = True
-            if thread.parked is not None:
-                thread.wake()
+    def withdraw(self, queue: WorkQueue) -> None:
+        """Nobody will read what is in ``queue``: its thread has ended."""
+        if queue:
+            self.abandoned.append(queue)
+            if self.withdrawal is None and not self.is_dead:
+                self.withdrawal = Withdrawal(self)
+                self.withdrawal.go_on()
 
     def count_return(self, word: int) -> None:
         """Count a BR_ word that some thread is being told (binder_stat_br)."""
         self.words.returns[word & NUMBER_MASK].count += 1
 
     # Nodes
+
+    def ptr_after(self, ptr: int) -> int | None:
+        """Return the next higher ptr that has a node."""
+        if self._sorted_ptrs is None:
+            self._sorted_ptrs = sorted(self.nodes)
+        index = bisect_right(self._sorted_ptrs, ptr)
+        return self._sorted_ptrs[index] if index < len(self._sorted_ptrs) else None
+
+    def forget_node(self, ptr: int) -> None:
+        """The node of ``ptr`` is gone."""
+        del self.nodes[ptr]
+        if self._sorted_ptrs is not None:
+            del self._sorted_ptrs[bisect_left(self._sorted_ptrs, ptr)]
 
     def node_for(self, ptr: int, cookie: int, flags: int) -> Node:
         """Return the node of ``ptr``; new if it was never sent before, else as first sent (N7).
@@ -186,6 +213,8 @@ class Process:
             ):
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             node = self.nodes[ptr] = Node(self, ptr, cookie, flags)
+            if self._sorted_ptrs is not None:
+                insort(self._sorted_ptrs, ptr)
         elif node.cookie != cookie:
             node.put()
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
@@ -246,12 +275,12 @@ class Process:
             buffer.transaction = None
         node = buffer.target_node
         if buffer.one_way_from is not None and node is not None:
-            if node.one_way_todo:
-                work, _ = node.one_way_todo.popitem(last=False)
+            work = node.next_one_way()
+            if work is None:
+                node.has_one_way = False
+            else:
                 enqueue(self.todo, work)
                 self.wake_one()
-            else:
-                node.has_one_way = False
         self.discard_buffer(buffer)
 
     def discard_buffer(self, buffer: Buffer) -> None:
@@ -341,43 +370,39 @@ class Process:
     # The end
 
     def release(self) -> None:
-        """The file is closed for good: undo everything, in the driver's order (N12).
+        """The file is closed for good; ``Engine.released`` has it once everything is undone."""
+        Release(self).go_on()
 
-        Mirrors binder_deferred_release: manager, threads, nodes, refs, queued work, buffers.
-        """
-        self.is_dead = True
-        del self.engine.processes[self]
-        self.is_frozen = self.received_sync = self.received_one_way = False
-        manager = self.context.manager
-        if manager is not None and manager.process is self:
-            self.context.manager = None
-        for tid in sorted(self.threads):
-            self.threads[tid].release()
-        nodes, self.nodes = self.nodes, {}
-        for ptr in sorted(nodes):
-            nodes[ptr].orphan()
-        for handle in sorted(self.handles.refs):
-            self.handles.refs[handle].drop()
-        cancel_all(self.todo)
-        for deaths in self.delivered_deaths.values():
-            for death in deaths:
-                death.cancel()
-        self.delivered_deaths.clear()
-        for notices in self.delivered_freezes.values():
-            for notice in notices:
-                notice.cancel()
-        self.delivered_freezes.clear()
+    def drop_delivered(self) -> bool:
+        """Forget a notice that was read and never will be acknowledged; False if there is none."""
+        death = pop_delivered(self.delivered_deaths)
+        if death is not None:
+            death.cancel()
+            return True
+        notice = pop_delivered(self.delivered_freezes)
+        if notice is not None:
+            notice.cancel()
+        return notice is not None
+
+    def drop_buffer(self) -> bool:
+        """Forget a buffer whatever it holds; False if there is none."""
+        if self._area is None or not self._area.buffers:
+            return False
+        _, buffer = self._area.buffers.popitem()
+        if buffer.transaction is not None:
+            buffer.transaction.buffer = None
+        self._drop_objects(buffer)
+        buffer.drop_files(self)
+        self.engine.stats.buffers -= 1
+        self.user.of(BUFFERS).remove(1)
+        return True
+
+    def close(self) -> None:
+        """Everything is undone."""
+        assert not (self.threads or self.nodes or self.waiting or self.todo or self.handles.refs)
         if self._area is not None:
-            for buffer in self._area.buffers.values():
-                if buffer.transaction is not None:
-                    buffer.transaction.buffer = None
-                self._drop_objects(buffer)
-                buffer.drop_files(self)
-            self.engine.stats.buffers -= len(self._area.buffers)
-            self.user.of(BUFFERS).remove(len(self._area.buffers))
             self.user.of(AREAS).remove(self._area.size)
             self._area = None
-        assert not (self.threads or self.waiting or self.todo or self.handles.refs)
         self.engine.stats.words.add(self.words)
         self.engine.stats.processes -= 1
         self.user.of(OPEN_FILES).remove(1)
@@ -386,3 +411,4 @@ class Process:
     def settle_user(self) -> None:
         """Something of the process is gone that its user was charged for; maybe the last."""
         self.engine.users.settle(self.user)
+        self.engine.released.append(self)

@@ -91,7 +91,7 @@ def _view_process(process: Process, now: int, *, only_busy: bool) -> ProcessView
         for handle in sorted(process.handles.refs):
             ref = process.handles.refs[handle]
             node, has_death = ref.node, ref.death is not None
-            is_dead = node.process is None
+            is_dead = not node.has_owner()
             refs.append(
                 (ref.debug_id, handle, is_dead, node.debug_id, ref.strong, ref.weak, has_death)
             )
@@ -139,7 +139,7 @@ def _view_node(node: Node, now: int) -> NodeRow:
         node.local_strong,
         node.local_weak,
         node.internal_strong,
-        tuple([holder.pid for holder in reversed(node.refs)]),
+        tuple([holder.pid for holder in reversed(node.refs) if not holder.is_dead]),
         todo,
     )
 
@@ -149,7 +149,7 @@ def _dead_nodes(processes: Iterable[Process], now: int) -> list[NodeRow]:
     dead: dict[int, Node] = {}  # by debug id
     for process in processes:
         for ref in process.handles.refs.values():
-            if ref.node.process is None:
+            if not ref.node.has_owner():
                 dead[ref.node.debug_id] = ref.node
     return [_view_node(dead[debug_id], now) for debug_id in sorted(dead, reverse=True)]
 

@@ -14,7 +14,7 @@ from binderd.engine.errors import BinderFailure
 from binderd.engine.installation import cancel
 from binderd.engine.kinds import CALLS, NOTICES, THREADS
 from binderd.engine.ports import NoAnswer
-from binderd.engine.work import ErrorSlot, Work, WorkQueue, cancel_all, enqueue
+from binderd.engine.work import ErrorSlot, Work, WorkQueue, enqueue
 from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK, binder_write_read
 
 if TYPE_CHECKING:
@@ -254,7 +254,12 @@ class Thread:
             self._nice = None
 
     def release(self) -> None:
-        """BINDER_THREAD_EXIT, or the process goes (I7, binder_thread_release).
+        """BINDER_THREAD_EXIT, or the thread has died (I7, binder_thread_release)."""
+        self.process.engine.abandon(self)
+        self.leave()
+
+    def leave(self) -> None:
+        """Do what the end of a thread that is in no request takes.
 
         Whoever waits for this thread's reply gets BR_DEAD_REPLY, and so does who sent it a call
         that it has not read.
@@ -262,7 +267,6 @@ class Thread:
         process = self.process
         del process.threads[self.tid]
         process.waiting.pop(self, None)
-        process.engine.abandon(self)
         if self.installation is not None:
             cancel(self.installation)
         self.is_dead = True
@@ -279,7 +283,7 @@ class Thread:
         self.stack = None
         if unanswered is not None:
             unanswered.send_failed_reply(BR_DEAD_REPLY)
-        cancel_all(self.todo)
+        process.withdraw(self.todo)
         if self.looper & POLL:
             process.wake_pollers()  # an epoll set that this thread has filled looks again (R15)
         process.client.forget_thread(self.tid)

@@ -30,8 +30,8 @@ from binderd.engine.work import (
     UNREADY,
     Notice,
     SpamNotice,
+    UpdateKey,
     Work,
-    dequeue,
     enqueue,
     pack_word,
 )
@@ -65,6 +65,7 @@ _pack: Final = binder_transaction_data.pack
 _CALL: Final = (pack_word(BR_TRANSACTION), pack_word(BR_TRANSACTION_SEC_CTX))
 _REPLY: Final = pack_word(BR_REPLY)
 _HANDLE_MASK: Final = 0xFFFFFFFF
+_UPDATE: Final = TF_ONE_WAY | TF_UPDATE_TXN
 
 
 class Transaction(Work):
@@ -228,6 +229,19 @@ class Transaction(Work):
     def cancel(self) -> None:
         """The thread, process or node that should have read it is going."""
         self._fail(BR_DEAD_REPLY)
+
+    def update_key(self) -> UpdateKey | None:
+        if self.flags & _UPDATE != _UPDATE:
+            return None
+        # The user as well: a number may be somebody else's by now.
+        return self.code, self.flags, self.sender_pid, self.sender_euid
+
+    def replaced(self) -> None:
+        """A later one-way call has taken its place (F4)."""
+        buffer, receiver = self.buffer, self.target_process
+        assert buffer is not None and receiver is not None
+        self.free()
+        receiver.discard_buffer(buffer)
 
     def _fail(self, word: int) -> None:
         """Nobody will read it: tell the caller, and leave nothing behind.
@@ -453,7 +467,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
     thread.set_nice(call.saved_nice)
     caller = call.sender
     try:
-        if caller is None:
+        if caller is None or caller.process.is_dead:
             raise BinderFailure(BR_DEAD_REPLY, 0)
         assert caller.stack is call, "a caller waits for its innermost call only"
         receiver = caller.process
@@ -493,7 +507,7 @@ def _find_target(process: Process, handle: int) -> tuple[Node, Process]:
             raise BinderFailure(BR_DEAD_REPLY, -EINVAL)
         node = manager
     owner = node.process
-    if owner is None:
+    if owner is None or owner.is_dead:
         raise BinderFailure(BR_DEAD_REPLY, -EINVAL)
     if owner is process or (handle == 0 and owner.client.shares_opener(process.client)):
         raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
@@ -562,31 +576,16 @@ def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Proc
         word = BR_TRANSACTION_PENDING_FROZEN  # F3
     if node.has_one_way:
         if receiver.is_frozen and call.flags & TF_UPDATE_TXN:
-            _drop_outdated(call, node, receiver)
-        enqueue(node.one_way_todo, call)  # its turn comes with BC_FREE_BUFFER
+            outdated = node.take_outdated(call)
+            if outdated is not None:
+                outdated.replaced()
+        node.queue_one_way(call)  # its turn comes with BC_FREE_BUFFER
     else:
         node.has_one_way = True
         _queue(call, receiver, None)
     is_spam = suspect and word == BR_TRANSACTION_COMPLETE
     share = thread.process.user.of(NOTICES)
     thread.enqueue(SpamNotice(word, share) if is_spam else Notice(word, share))
-
-
-def _drop_outdated(call: Transaction, node: Node, receiver: Process) -> None:
-    """Drop the first queued one-way call that ``call`` replaces (F4)."""
-    for work in node.one_way_todo:
-        if not isinstance(work, Transaction):
-            continue
-        same = work.code == call.code and work.flags == call.flags
-        # A number may be somebody else's by now.
-        sender = work.sender_pid == call.sender_pid and work.sender_euid == call.sender_euid
-        if same and sender:
-            dequeue(work)
-            buffer = work.buffer
-            work.free()
-            assert buffer is not None
-            receiver.discard_buffer(buffer)
-            return
 
 
 def _queue(call: Transaction, receiver: Process, thread: Thread | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from binderd.engine import views
 from binderd.engine.views import WorkView
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 # An ordered set: work is taken from the front, and out of the middle when it is withdrawn.
 WorkQueue = OrderedDict["Work", None]
+
+_Notice = TypeVar("_Notice", bound="Work")
+# What was read and not acknowledged, by the client's cookie, which need not be unique.
+Delivered = dict[int, OrderedDict[_Notice, None]]
+
+UpdateKey = tuple[int, int, int, int]  # code, flags, sender's process id and user
 
 pack_word: Final = Struct("=I").pack
 
@@ -61,6 +67,14 @@ class Work:
     def cancel(self) -> None:
         """Nobody will read this any more: its thread or process is going."""
 
+    def update_key(self) -> UpdateKey | None:
+        """Return what a later one-way call must have as well to replace this one (F4)."""
+        return None
+
+    def replaced(self) -> None:
+        """A later one has taken its place, see ``update_key``."""
+        raise NotImplementedError
+
     def kind(self) -> int:
         """Return which of the kinds in ``views.py`` it is."""
         raise NotImplementedError
@@ -95,12 +109,38 @@ def dequeue(work: Work) -> None:
         work.queue = None
 
 
-def cancel_all(queue: WorkQueue) -> None:
-    """Withdraw everything in ``queue`` (binder_release_work)."""
-    while queue:
-        work, _ = queue.popitem(last=False)
-        work.queue = None
-        work.cancel()
+def note_delivered(groups: Delivered[_Notice], cookie: int, notice: _Notice) -> None:
+    """Keep a notice that was read until the client acknowledges it."""
+    group = groups.get(cookie)
+    if group is None:
+        group = groups[cookie] = OrderedDict()
+    group[notice] = None
+
+
+def drop_delivered(groups: Delivered[_Notice], cookie: int, notice: _Notice) -> None:
+    """Forget a notice that was read."""
+    group = groups[cookie]
+    del group[notice]
+    if not group:
+        del groups[cookie]
+
+
+def pop_delivered(groups: Delivered[_Notice]) -> _Notice | None:
+    """Take any notice that was read; None if there is none."""
+    if not groups:
+        return None
+    cookie, group = groups.popitem()
+    notice, _ = group.popitem()
+    if group:
+        groups[cookie] = group
+    return notice
+
+
+def cancel_first(queue: WorkQueue) -> None:
+    """Withdraw what is at the front of ``queue`` (binder_release_work)."""
+    work, _ = queue.popitem(last=False)
+    work.queue = None
+    work.cancel()
 
 
 class Notice(Work):

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends that take long: of a file, of a thread, and the flush of a file with many threads.
+
+All are done step by step, so that others can have their turn in between (``pause.py``). From the
+first step on nothing can be sent to a process whose file is closed, its nodes count as dead and its
+handles as gone; what is left is to tell everybody, and to give back what it had.
+
+Mirrors binder_deferred_release and binder_deferred_flush.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop
+from typing import TYPE_CHECKING
+
+from binderd.engine.pause import Paused
+from binderd.engine.work import cancel_first
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
+
+
+class _Steps(Paused):
+    """Something that consists of any number of small steps, for an open file."""
+
+    __slots__ = ("process",)
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.engine.next_errand(), process.user)
+        self.process = process
+
+    def go_on(self) -> None:
+        engine = self.process.engine
+        while self.step():
+            if engine.pace():
+                engine.pause(self)
+                return
+        self.end()
+
+    def step(self) -> bool:
+        """Do a little; False if there was nothing left to do."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """All steps are done."""
+
+
+class Withdrawal(_Steps):
+    """Withdrawing what the threads of a process that have ended have not read."""
+
+    __slots__ = ()
+
+    def step(self) -> bool:
+        abandoned = self.process.abandoned
+        while abandoned and not abandoned[0]:
+            abandoned.popleft()
+        if not abandoned:
+            return False
+        cancel_first(abandoned[0])
+        return True
+
+    def end(self) -> None:
+        self.process.withdrawal = None
+
+
+class Flush(_Steps):
+    """Some descriptor of the file was closed: every thread returns to user space (I4).
+
+    Who is woken first, and so asks for another looper or does not (R11), is the driver's order.
+    Who polls sleeps on, and sees it when it polls the next time.
+    """
+
+    __slots__ = ("_tids",)
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process)
+        self._tids = sorted(process.threads, reverse=True)
+
+    def step(self) -> bool:
+        if not self._tids:
+            return False
+        thread = self.process.threads.get(self._tids.pop())
+        if thread is not None:
+            thread.need_return = True
+            if thread.parked is not None:
+                thread.wake()
+                self.process.engine.run_woken()
+        return True
+
+
+class Release(_Steps):
+    """The file is closed for good: everything is undone, in the driver's order (N12).
+
+    That is: manager, threads, nodes, refs, queued work, buffers.
+    """
+
+    __slots__ = ("_handles", "_ptrs", "_tids")
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process)
+        engine, manager = process.engine, process.context.manager
+        process.is_dead = True
+        del engine.processes[process]
+        process.is_frozen = process.received_sync = process.received_one_way = False
+        process.poll_armed = False
+        if manager is not None and manager.process is process:
+            process.context.manager = None
+        if process.withdrawal is not None:
+            engine.paused.pop(process.withdrawal.ticket, None)
+            process.withdrawal = None
+        self._tids = sorted(process.threads, reverse=True)
+        for tid in reversed(self._tids):
+            engine.abandon(process.threads[tid])
+        process.waiting.clear()
+        self._ptrs = list(process.nodes)
+        heapify(self._ptrs)
+        self._handles = list(process.handles.refs)
+        heapify(self._handles)
+
+    def step(self) -> bool:
+        process = self.process
+        if process.abandoned:
+            if process.abandoned[0]:
+                cancel_first(process.abandoned[0])
+            else:
+                process.abandoned.popleft()
+        elif self._tids:
+            process.threads[self._tids.pop()].leave()
+        elif self._ptrs:
+            self._orphan()
+        elif self._handles:
+            ref = process.handles.refs.get(heappop(self._handles))
+            if ref is not None:
+                ref.drop()
+        elif process.todo:
+            cancel_first(process.todo)
+        else:
+            return process.drop_delivered() or process.drop_buffer()
+        return True
+
+    def _orphan(self) -> None:
+        """See to the node with the lowest ptr: first to what was sent to it and has no turn yet."""
+        nodes, ptr = self.process.nodes, self._ptrs[0]
+        node = nodes.get(ptr)
+        work = None if node is None else node.next_one_way()
+        if work is not None:
+            work.cancel()
+            return
+        heappop(self._ptrs)
+        if node is not None:
+            self.process.forget_node(ptr)
+            node.orphan()
+
+    def end(self) -> None:
+        self.process.close()
