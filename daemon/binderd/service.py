@@ -205,7 +205,7 @@ class Service:
         )
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._reload = Reload(
-            settings, reread, directory, self._links, self._set_limits, self._set_log_level
+            settings, reread, directory, self._links, self._engine, self._set_log_level
         )
         self._tree = Tree(directory, now)
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
@@ -460,9 +460,6 @@ class Service:
         set_log_level(level)
         for pump in self._pumps:
             pump.trace = tracer()
-
-    def _set_limits(self, chosen: Sequence[tuple[str, int]]) -> None:
-        self._engine.set_limits(limits_for(chosen))
 
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
         with scope:
