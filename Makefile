@@ -30,6 +30,7 @@ RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchd
 DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
 BENCH ?= $(BIN)/python tests/bench/run.py
+HOSTILE ?= $(BIN)/python tests/hostile/run.py
 PYTEST ?= $(BIN)/python -m pytest
 VM := PYTHONPATH=tests $(BIN)/python -m vm
 ARGS ?=
@@ -37,7 +38,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity limits \
-	check site bench bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+	check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
 help: ## this text
@@ -48,7 +49,7 @@ help: ## this text
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest) and bench, e.g. make bench ARGS=--help"
+	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest), bench and hostile, e.g. make bench ARGS=--help"
 
 setup: packages $(STAMP) ## install what is missing: Debian packages, then Python's into .venv
 
@@ -162,6 +163,9 @@ site: $(STAMP) ## the documents as a site in build/site; a broken link is an err
 
 bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
 	$(FAST) $(BENCH) $(ARGS)
+
+hostile: fuse packages $(STAMP) $(COMPILED_STAMP) ## attacks by one user, seen by another (root; 15 minutes)
+	PYTHONPATH=$(abspath $(COMPILED)):tests $(HOSTILE) $(ARGS)
 
 bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
 	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All attacks: what each is called, how large it is, what must hold while it lasts.
+
+The programs are in ``attacks``, under the same names.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+LOAD: Final = "load"  # work for the daemon: the victims must hardly notice
+STALL: Final = "stall"  # something that does not answer: noticed once, briefly
+SHARE: Final = "share"  # things that are taken and kept: there is enough for everybody else
+END: Final = "end"  # the daemon is told to end meanwhile
+
+
+class Attack(NamedTuple):
+    """One row."""
+
+    name: str
+    title: str
+    kind: str
+    size: int  # for its program
+    short: int  # the same, in `make test`
+    seconds: float = 20.0  # at most, until it is done
+    checks: tuple[str, ...] = ()  # of checks.py
+    victims: str = "plain"
+    program: str = ""  # if it is not called like the attack
+
+    def path(self) -> str:
+        return f"attacks/{self.program or self.name}.py"
+
+
+ATTACKS: Final = (
+    # Issue 10, section 1
+    Attack("slow_pages", "4 pages of a slow file system, 9 s each", STALL, 9000, 9000, 40),
+    Attack("silent_pages", "a page that never comes, three times", STALL, 3, 1, 50),
+    Attack("overlay", "the same behind an overlay", STALL, 0, 0),
+    Attack("mapping_lock", "the owner of plain memory is in an endless mmap", STALL, 0, 0),
+    Attack("receiver", "a receiver is in an endless mmap", STALL, 0, 0, 10),
+    Attack("ended_thread", "a silent page, the opening thread has ended", STALL, 0, 0),
+    Attack("exec", "a receiver of files in an endless exec", STALL, 0, 0, 10, (), "files"),
+    # Section 2
+    Attack("deaths", "deaths with one cookie, then close", LOAD, 65000, 30000, 60),
+    Attack(
+        "frozen_updates", "1 MiB updates to a frozen receiver, 5 × 256 KiB", LOAD, 3855, 2000, 60
+    ),
+    Attack("mappings", "a receiver with 60,000 mappings", LOAD, 60000, 30000),
+    Attack("scatter", "scatter-gather, 8,191 deep, 20 senders", LOAD, 8191, 4000),
+    Attack("objects", "8,192 objects a call, 256 KiB of commands", LOAD, 8192, 8192),
+    Attack("containers", "1,543 processes in a user namespace", LOAD, 1543, 300),
+    Attack("state", "as many nodes as there may be, `state` is read", LOAD, 325_000, 82_000),
+    Attack("end", "SIGTERM under 1 MiB updates", END, 3855, 400, 60, program="frozen_updates"),
+    # Section 3
+    Attack("threads", "320 files × 64 threads", SHARE, 64, 64, checks=("newcomer",)),
+    Attack("notices", "death notices, never read", SHARE, 6000, 1500, checks=("memory",)),
+    Attack("opens", "8,190 opens by one process", SHARE, 8190, 8190, checks=("newcomer",)),
+    Attack("pages", "receive areas, never read", SHARE, 4000, 200, 30, ("newcomer", "pages")),
+    Attack("logs", "logs that are kept open", SHARE, 1000, 1000, checks=("root_log",)),
+    Attack("flights", "files on their way, never taken", SHARE, 30000, 3000, 30, ("root_files",)),
+)
+BY_NAME: Final = {attack.name: attack for attack in ATTACKS}
