@@ -237,7 +237,7 @@ class Session:
             number = error.errno or 0
             message = {
                 errno.EBUSY: "there is a context manager already",
-                errno.EPERM: "another user was context manager before",
+                errno.EPERM: "another user was context manager before, or manager-uid names others",
             }.get(number, "cannot become context manager")
             raise DeviceError(number, message, self.path) from None
         self._is_manager = True

@@ -39,7 +39,8 @@ printf '%s\n' "$version"
 [[ $("$commands/binderctl" --version) == "binderctl $(cut -d' ' -f2 <<<"$version")" ]] ||
     fail "binderctl is another version"
 
-"$commands/binderd" --mount "$work/devices" --device binder 2>"$work/binderd.log" &
+# The configuration that is installed is the service's, with that one's manager.
+"$commands/binderd" --mount "$work/devices" --device binder --manager-uid nobody 2>"$work/binderd.log" &
 processes=($!)
 until_true grep -q '^binderd: ready' "$work/binderd.log"
 "${as_nobody[@]}" "$commands/binder-servicemanager" --device "$device" 2>"$work/manager.log" &
