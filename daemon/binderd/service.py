@@ -32,6 +32,7 @@ from binderd.device.binder_device import BinderDevice
 from binderd.device.cuse_device import CuseDevice
 from binderd.device.pace import Pace
 from binderd.engine.engine import Engine
+from binderd.engine.kinds import INODES, LOCK_WAITS
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import NOT_MAPPABLE, READ_BUFFER_SIZE, Session
@@ -206,7 +207,8 @@ class Service:
         self._reload = Reload(
             settings, reread, directory, self._links, self._set_limits, self._set_log_level
         )
-        self._tree = Tree(directory, now)
+        charge = partial(self._opener.charge, self._engine.users)
+        self._tree = Tree(directory, now, partial(charge, INODES))
         self._pauses = Pauses(self._flush, self._complain)
         self._device = self._make_device(directory, outgoing)
         self._logs = self._make_logs(now)
@@ -218,6 +220,7 @@ class Service:
             self._handler_failed,
             has_passthrough=settings.passthrough,
             needs_passthrough=doors.needs_passthrough,
+            charge_wait=partial(charge, LOCK_WAITS),
         )
         self._pump = self._make_pump(mount.fd, self._session) if mount is not None else None
         self._node_pumps: dict[CuseNode, Pump] = {}

@@ -115,6 +115,8 @@ class Taker:
 ELSEWHERE: Final = {
     "attachments": "channel/test_extension.py::test_the_share_of_attachments",
     "logs": "integration/test_logs.py::test_one_user_cannot_lock_others_out_of_the_logs",
+    "inodes": "integration/test_shares.py::test_inodes_that_are_held_without_an_open_file",
+    "lock_waits": "integration/test_shares.py::test_locks_that_are_waited_for",
     "log_bytes": "integration/test_logs.py::test_the_text_of_logs_is_charged_to_its_reader",
 }
 # A caller waits for the manager, which must not read then; others only have something to wait for.

@@ -223,3 +223,19 @@ LOG_BYTES: Final = Kind(
     seen="ENOMEM from open",
     least=1 << 20,
 )
+INODES: Final = Kind(
+    "inodes",
+    Cost(0, 512),
+    1 << 16,
+    memory_part=1,
+    what="device that was looked up and is held: an open file, also with O_PATH, a watch",
+    seen="ENOMEM from open, stat and so on",
+)
+LOCK_WAITS: Final = Kind(
+    "lock_waits",
+    Cost(0, 1 << 10),
+    1 << 14,
+    memory_part=1,
+    what="flock that waits",
+    seen="ENOLCK from flock",
+)

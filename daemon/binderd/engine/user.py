@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.kinds import FILES, KINDS, OPEN_FILES
+from binderd.engine.kinds import FILES, INODES, KINDS, OPEN_FILES
 
 if TYPE_CHECKING:
     from binderd.engine.kinds import Kind
@@ -110,9 +110,14 @@ class User:
 
     def has_nothing(self) -> bool:
         """Whether there is no reason to remember the user."""
+        return self.has_nothing_but(INODES) and not self.of(INODES).count
+
+    def has_nothing_but(self, kind: Kind) -> bool:
+        """Whether the user has things of one kind at most."""
         if self.of(OPEN_FILES).count or self.files_sent:
             return False
-        return not any(share.count for share in self._shares)
+        but = self.of(kind)
+        return not any(share.count for share in self._shares if share is not but)
 
     def may_send_file(self, receiver: User) -> bool:
         """Whether one more file of this user may be on its way to another, or the same."""
@@ -144,6 +149,23 @@ class User:
         return {kind.name: self.of(kind).count for kind in KINDS}
 
 
+class Payment:
+    """One thing that a user is charged for, and that belongs to none of its open files."""
+
+    __slots__ = ("_kind", "_user", "_users")
+
+    def __init__(self, users: Users, user: User, kind: Kind) -> None:
+        self._users = users
+        self._user = user
+        self._kind = kind
+        user.of(kind).add(1)
+
+    def end(self) -> None:
+        """The thing is gone."""
+        self._user.of(self._kind).remove(1)
+        self._users.settle(self._user)
+
+
 class Users:
     """Everybody who has anything."""
 
@@ -154,7 +176,8 @@ class Users:
         self._by_number: dict[int, User] = {}
 
     def __len__(self) -> int:
-        return len(self._by_number)
+        """How many have more than an inode? The kernel keeps the last one of each name."""
+        return sum(not user.has_nothing_but(INODES) for user in self._by_number.values())
 
     def find(self, number: int) -> User:
         """Return a user, who may have nothing so far: then ``settle`` forgets it."""
@@ -162,6 +185,14 @@ class Users:
         if user is None:
             user = self._by_number[number] = User(number, self._totals)
         return user
+
+    def charge(self, number: int, kind: Kind) -> Payment | None:
+        """Charge a user for one more of a kind; None if there is no room for it."""
+        user = self.find(number)
+        if user.of(kind).has_room(1):
+            return Payment(self, user, kind)
+        self.settle(user)
+        return None
 
     def total(self, kind: Kind) -> Total:
         """Return how many of a kind there are."""

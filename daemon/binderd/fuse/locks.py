@@ -29,9 +29,11 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderd.fuse.directory import Device
     from binderd.fuse.server import Handler
-    from binderd.fuse.tree import Tree
+    from binderd.fuse.tree import Charge, Tree
 
 # Requests that wait for one device; more get ENOLCK.
 WAITING_MAX: Final = 1024
@@ -61,31 +63,48 @@ class LockHandlers:
         outgoing: where replies to requests that have waited are put.
         release: handles FUSE_RELEASE.
         interrupt: handles FUSE_INTERRUPT.
+        charge: called with user and thread of who wants to wait; returns None if there is no room
+            for that. None: nobody is charged.
     """
 
-    __slots__ = ("_by_device", "_by_request", "_interrupt", "_outgoing", "_release", "_tree")
+    __slots__ = (
+        "_by_device",
+        "_by_request",
+        "_charge",
+        "_interrupt",
+        "_outgoing",
+        "_release",
+        "_tree",
+    )
 
     def __init__(
-        self, tree: Tree, outgoing: list[bytes], release: Handler, interrupt: Handler
+        self,
+        tree: Tree,
+        outgoing: list[bytes],
+        release: Handler,
+        interrupt: Handler,
+        charge: Callable[[int, int], Charge | None] | None = None,
     ) -> None:
         self._tree = tree
+        self._charge = charge
         self._outgoing = outgoing
         self._release = release
         self._interrupt = interrupt
         self._by_device: dict[Device | int, _Locks] = {}  # those with a lock or a wait
-        self._by_request: dict[int, _Locks] = {}  # where does it wait?
+        # Where does it wait, and who is charged for that?
+        self._by_request: dict[int, tuple[_Locks, Charge | None]] = {}
 
     def set_lock(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
         """FUSE_SETLK: lock or unlock now or never."""
-        return self._set(unique, nodeid, frame, waits=False)
+        return self._set(unique, nodeid, uid, tid, frame, waits=False)
 
     def wait_for_lock(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
         """FUSE_SETLKW: lock or unlock, and wait for that."""
-        return self._set(unique, nodeid, frame, waits=True)
+        return self._set(unique, nodeid, uid, tid, frame, waits=True)
 
     def release(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -104,15 +123,14 @@ class LockHandlers:
     ) -> bytes | int | None:
         """FUSE_INTERRUPT: a lock need not be waited for any longer, or something else is meant."""
         interrupted = fuse_interrupt_in.unpack_from(frame, BODY)[0]
-        locks = self._by_request.pop(interrupted, None)
-        if locks is None:
+        if interrupted not in self._by_request:
             return self._interrupt(unique, nodeid, uid, tid, frame, size)
-        del locks.waiting[interrupted]
+        del self._end_wait(interrupted).waiting[interrupted]
         self._outgoing.append(failure(interrupted, EINTR))
         return None
 
     def _set(
-        self, unique: int, nodeid: int, frame: bytearray, *, waits: bool
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, *, waits: bool
     ) -> bytes | int | None:
         _, owner, _, _, kind, _, flags, _ = fuse_lk_in.unpack_from(frame, BODY)
         if not flags & FUSE_LK_FLOCK or kind > F_UNLCK:
@@ -128,15 +146,32 @@ class LockHandlers:
                 locks.held[owner] = kind
             elif not waits:
                 answer = EAGAIN
-            elif len(locks.waiting) >= WAITING_MAX:
-                answer = ENOLCK
-            else:
+            elif self._wait(locks, unique, uid, tid):
                 locks.waiting[unique] = (owner, kind)
-                self._by_request[unique] = locks
                 answer = None
+            else:
+                answer = ENOLCK
         if before is not None or not (locks.held or locks.waiting):
             self._settle(key, locks)
         return answer
+
+    def _wait(self, locks: _Locks, unique: int, uid: int, tid: int) -> bool:
+        """Note that a request waits; False if it may not."""
+        charge: Charge | None = None
+        if len(locks.waiting) >= WAITING_MAX:
+            return False
+        if self._charge is not None:
+            charge = self._charge(uid, tid)
+            if charge is None:
+                return False
+        self._by_request[unique] = (locks, charge)
+        return True
+
+    def _end_wait(self, unique: int) -> _Locks:
+        locks, charge = self._by_request.pop(unique)
+        if charge is not None:
+            charge.end()
+        return locks
 
     def _key(self, nodeid: int) -> Device | int:
         node = self._tree.node(nodeid)
@@ -146,7 +181,8 @@ class LockHandlers:
         """Give those who wait what has become free."""
         for unique, (owner, kind) in list(locks.waiting.items()):
             if locks.is_free(kind):
-                del locks.waiting[unique], self._by_request[unique]
+                del locks.waiting[unique]
+                self._end_wait(unique)
                 locks.held[owner] = kind
                 self._outgoing.append(success(unique, b""))
         if not locks.held and not locks.waiting:

@@ -27,7 +27,7 @@ from binderwire import fuse_abi as abi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderd.fuse.tree import Tree
+    from binderd.fuse.tree import Charge, Tree
 
 __all__ = [
     "NOT_MAPPABLE",
@@ -76,6 +76,7 @@ class Session(Server):
         report_bug: called with the opcode and the exception when a handler failed.
         has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
         needs_passthrough: refuse a kernel that cannot.
+        charge_wait: who waits for a lock is charged so; see ``LockHandlers``.
     """
 
     __slots__ = ("_is_switched_off", "_needs_passthrough", "_negotiated", "has_passthrough")
@@ -90,8 +91,9 @@ class Session(Server):
         *,
         has_passthrough: bool = True,
         needs_passthrough: bool = False,
+        charge_wait: Callable[[int, int], Charge | None] | None = None,
     ) -> None:
-        locks = LockHandlers(tree, outgoing, device.release, device.interrupt)
+        locks = LockHandlers(tree, outgoing, device.release, device.interrupt, charge_wait)
         super().__init__(self._table(tree, device, locks), outgoing, device.drain, report_bug)
         self.has_passthrough = has_passthrough
         self._is_switched_off = not has_passthrough

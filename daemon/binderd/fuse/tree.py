@@ -18,8 +18,8 @@ Nothing here may know what an ioctl is.
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, EISDIR, ENOENT, ENOTDIR, EPERM, EXDEV
-from typing import TYPE_CHECKING, Final
+from errno import EBUSY, EINVAL, EISDIR, ENOENT, ENOMEM, ENOTDIR, EPERM, EXDEV
+from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.fuse.directory import (
     CONTROL_MODE,
@@ -52,6 +52,8 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderd.fuse.directory import Directory
 
 CONTROL_ID: Final = FUSE_ROOT_ID + 1
@@ -79,13 +81,21 @@ _A_WHILE: Final = 1  # seconds
 _unpack_forget_one = fuse_forget_one.unpack_from
 
 
+class Charge(Protocol):
+    """What somebody is charged for something that is kept."""
+
+    def end(self) -> None:
+        """It is gone."""
+
+
 class Node:
     """One inode of a device that the kernel was told of."""
 
-    __slots__ = ("device", "has_pages", "lookups", "opens")
+    __slots__ = ("charge", "device", "has_pages", "lookups", "opens")
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, charge: Charge | None) -> None:
         self.device = device
+        self.charge = charge
         self.lookups = 1  # how many LOOKUP replies has the kernel not taken back yet?
         self.opens = 0  # how many open files has it?
         self.has_pages = False  # does the kernel map it, to show the pages of its one open file?
@@ -97,12 +107,28 @@ class Tree:
     Args:
         directory: the devices.
         seconds: the time that all files show, in seconds since the epoch.
+        charge: called with user and thread of who looks a device up; returns None if there is no
+            room for one more inode of theirs. None: nobody is charged.
     """
 
-    __slots__ = ("_control", "_directory", "_next_number", "_nodes", "_seconds", "device_size")
+    __slots__ = (
+        "_charge",
+        "_control",
+        "_directory",
+        "_next_number",
+        "_nodes",
+        "_seconds",
+        "device_size",
+    )
 
-    def __init__(self, directory: Directory, seconds: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        seconds: int = 0,
+        charge: Callable[[int, int], Charge | None] | None = None,
+    ) -> None:
         self._directory = directory
+        self._charge = charge
         self._control = Attributes(CONTROL_MODE)
         self._seconds = seconds
         self._nodes: dict[int, Node] = {}
@@ -154,9 +180,14 @@ class Tree:
         device = self._directory.find(name)
         if device is None:
             return ENOENT
+        charge: Charge | None = None
+        if self._charge is not None:
+            charge = self._charge(uid, tid)
+            if charge is None:
+                return ENOMEM
         number = self._next_number
         self._next_number += 1
-        self._nodes[number] = Node(device)
+        self._nodes[number] = Node(device, charge)
         return fuse_entry_out.pack(number, 0, 0, _A_WHILE, 0, 0, *self._attributes(number))
 
     def forget(
@@ -302,6 +333,8 @@ class Tree:
         node.lookups -= lookups
         if node.lookups <= 0 and not node.opens:
             del self._nodes[nodeid]
+            if node.charge is not None:
+                node.charge.end()
 
     def _rename(
         self, source: int, target: int, flags: int, frame: bytearray, start: int, size: int

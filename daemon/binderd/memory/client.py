@@ -37,9 +37,11 @@ from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from binderd.engine.kinds import Kind
     from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
-    from binderd.engine.user import Share
+    from binderd.engine.user import Payment, Share
+    from binderd.engine.user import Users as Payers
     from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
@@ -431,6 +433,10 @@ class FileOpener:
     def payer(self, tid: int, uid: int) -> int:
         """Return who is charged for what a request makes us keep that concerns no open file."""
         return payer_of_request(tid, uid)
+
+    def charge(self, users: Payers, kind: Kind, uid: int, tid: int) -> Payment | None:
+        """Charge who is for one more of a kind; None if there is no room for it."""
+        return users.charge(self.payer(tid, uid), kind)
 
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""
