@@ -4,6 +4,9 @@
 Taking it stops the engine, so it only copies what is asked for; making text of it is the business
 of whoever asked, who may take all the time that needs while the engine goes on.
 
+Where there is so much that others would notice the stop, it is taken row by row instead. Each row
+is then true of its moment, and the whole of the time that it took: always so with the driver.
+
 Nothing here may change anything.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine import views
+from binderd.engine.kinds import NOTICES
 from binderd.engine.stats import Words
 from binderd.engine.views import (
     BufferRow,
@@ -29,14 +33,17 @@ from binderd.engine.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from binderd.engine.buffers import Buffer
     from binderd.engine.engine import Engine
     from binderd.engine.node import Node
     from binderd.engine.process import Process
+    from binderd.engine.ref import Ref
     from binderd.engine.thread import Thread
     from binderd.engine.work import WorkQueue
+
+_AT_ONCE: Final = 4000  # objects: some 6 ms
 
 _COMPLETIONS: Final = (
     views.TRANSACTION_COMPLETE,
@@ -57,12 +64,33 @@ def take_state(engine: Engine, *, pid: int | None = None, only_busy: bool = Fals
         pid: only of this process' open files, and no dead nodes.
         only_busy: no refs, no dead nodes, and no nodes without a one-way call.
     """
+    state = State([], [])
+    for _ in take_rows(engine, state, pid=pid, only_busy=only_busy):
+        pass
+    return state
+
+
+def is_small(engine: Engine) -> bool:
+    """Return whether the state of everything may be taken in one go."""
+    notices = engine.users.total(NOTICES).count
+    return sum(engine.stats.as_dict().values()) + notices <= _AT_ONCE
+
+
+def take_rows(
+    engine: Engine, state: State, *, pid: int | None = None, only_busy: bool = False
+) -> Iterator[None]:
+    """Fill in ``state``, a row between two steps; arguments as ``take_state`` has them."""
     now = engine.clock()
     found = list(reversed(engine.processes))
     if pid is not None:
         found = [process for process in found if process.pid == pid]
-    dead = [] if only_busy or pid is not None else _dead_nodes(found, now)
-    return State(dead, [_view_process(process, now, only_busy=only_busy) for process in found])
+    if not only_busy and pid is None:
+        yield from _take_dead_nodes(found, now, state.dead_nodes)
+    for process in found:
+        if not process.is_dead:
+            view = _begin_view(process)
+            state.processes.append(view)
+            yield from _take_process(process, view, now, only_busy=only_busy)
 
 
 def take_statistics(engine: Engine, page_size: int) -> Statistics:
@@ -82,42 +110,71 @@ def take_statistics(engine: Engine, page_size: int) -> Statistics:
 # States
 
 
-def _view_process(process: Process, now: int, *, only_busy: bool) -> ProcessView:
-    nodes = [process.nodes[ptr] for ptr in sorted(process.nodes)]
-    if only_busy:
-        nodes = [node for node in nodes if node.has_one_way]
-    refs: list[RefRow] = []
-    if not only_busy:
-        for handle in sorted(process.handles.refs):
-            ref = process.handles.refs[handle]
-            node, has_death = ref.node, ref.death is not None
-            is_dead = not node.has_owner()
-            refs.append(
-                (ref.debug_id, handle, is_dead, node.debug_id, ref.strong, ref.weak, has_death)
-            )
+def _begin_view(process: Process) -> ProcessView:
     return ProcessView(
         process.pid,
         process.context.name,
-        [_view_thread(process.threads[tid], now) for tid in sorted(process.threads)],
-        [_view_node(node, now) for node in nodes],
-        refs,
-        [_view_buffer(buffer) for buffer in _buffers(process)],
-        _view_queue(process.todo, process, None, now),
+        [],
+        [],
+        [],
+        [],
+        [],
         bool(process.delivered_deaths),
         bool(process.delivered_freezes),
         process.client.euid,
     )
 
 
+def _take_process(
+    process: Process, view: ProcessView, now: int, *, only_busy: bool
+) -> Iterator[None]:
+    """Fill in the lists of ``view``; what has gone in between is left out."""
+    for tid in sorted(process.threads):
+        thread = process.threads.get(tid)
+        if thread is not None:
+            row = _view_thread(thread, now)
+            view.threads.append(row)
+            yield from _take_queue(thread.todo, process, thread, now, row.todo)
+    for ptr in sorted(process.nodes):
+        node = process.nodes.get(ptr)
+        if node is not None and (node.has_one_way or not only_busy):
+            view.nodes.append(_view_node(node, now))
+        yield
+    for handle in [] if only_busy else sorted(process.handles.refs):
+        ref = process.handles.refs.get(handle)
+        if ref is not None:
+            view.refs.append(_view_ref(ref))
+        yield
+    for buffer in _buffers(process):
+        view.buffers.append(_view_buffer(buffer))
+        yield
+    yield from _take_queue(process.todo, process, None, now, view.todo)
+
+
+def _take_queue(
+    queue: WorkQueue, process: Process, thread: Thread | None, now: int, rows: list[WorkView]
+) -> Iterator[None]:
+    for work in list(queue):
+        if work.queue is queue:
+            rows.append(work.view(process, thread, now))
+        yield
+
+
+def _view_ref(ref: Ref) -> RefRow:
+    node = ref.node
+    has_death, is_dead = ref.death is not None, not node.has_owner()
+    return ref.debug_id, ref.handle, is_dead, node.debug_id, ref.strong, ref.weak, has_death
+
+
 def _view_thread(thread: Thread, now: int) -> ThreadView:
+    """Return what there is of a thread, but for what it is to read."""
     stack: list[tuple[bool, TransactionView]] = []
     call = thread.stack
     while call is not None:
         is_outgoing = call.sender is thread
         stack.append((is_outgoing, call.as_seen_by(thread.process, None, now)))
         call = call.sender_parent if is_outgoing else call.target_parent
-    todo = _view_queue(thread.todo, thread.process, thread, now)
-    return ThreadView(thread.tid, thread.looper, thread.need_return, stack, todo)
+    return ThreadView(thread.tid, thread.looper, thread.need_return, stack, [])
 
 
 def _view_queue(
@@ -144,14 +201,18 @@ def _view_node(node: Node, now: int) -> NodeRow:
     )
 
 
-def _dead_nodes(processes: Iterable[Process], now: int) -> list[NodeRow]:
-    """Return the nodes whose owner is gone; only refs lead to them."""
+def _take_dead_nodes(processes: Iterable[Process], now: int, rows: list[NodeRow]) -> Iterator[None]:
+    """Fill in the nodes whose owner is gone; only refs lead to them."""
     dead: dict[int, Node] = {}  # by debug id
     for process in processes:
-        for ref in process.handles.refs.values():
+        for ref in list(process.handles.refs.values()):
             if not ref.node.has_owner():
                 dead[ref.node.debug_id] = ref.node
-    return [_view_node(dead[debug_id], now) for debug_id in sorted(dead, reverse=True)]
+            yield
+    for debug_id in sorted(dead, reverse=True):
+        if dead[debug_id].refs:
+            rows.append(_view_node(dead[debug_id], now))
+        yield
 
 
 def _view_buffer(buffer: Buffer) -> BufferRow:

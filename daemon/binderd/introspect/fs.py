@@ -2,10 +2,10 @@
 """The tree as a file system, through pyfuse3: the only place that knows it.
 
 Theory of operation. What a file says is settled when it is opened: the view of the engine is taken
-in one go, and the text is made of it a slice at a time, with pauses in which the devices, which
-share the loop with us, go on. One file is opened at a time. So whoever reads logs, however many
-they are, takes a fifth of the loop at most, beside the views. The text is kept until the file is
-closed, and charged to the user who opened it.
+in one go (unless there is very much: then row by row), and the text is made of it a slice at a
+time, with pauses in which the devices, which share the loop with us, go on. One file is opened at a
+time. So whoever reads logs, however many they are, takes a fifth of the loop at most, beside the
+views. The text is kept until the file is closed, and charged to the user who opened it.
 
 pyfuse3 serves one file system per process. Two of its habits shape this file:
 
@@ -270,8 +270,8 @@ async def _join(pieces: Iterator[str], has_room: Callable[[int], bool]) -> bytes
     """
     slices = []
     size = 0
-    while piece := "".join(itertools.islice(pieces, _SLICE_PIECES)):
-        slices.append(os.fsencode(piece))
+    while taken := list(itertools.islice(pieces, _SLICE_PIECES)):
+        slices.append(os.fsencode("".join(taken)))
         size += len(slices[-1])
         if not has_room(size):
             return None

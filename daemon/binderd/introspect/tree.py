@@ -11,10 +11,12 @@ here may know how a file system is served.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from binderd.engine.snapshot import pids_of, take_state, take_statistics
+from binderd.engine.snapshot import is_small, pids_of, take_rows, take_statistics
+from binderd.engine.views import State
 from binderd.introspect import text
 
 if TYPE_CHECKING:
@@ -59,10 +61,10 @@ class LogTree:
         self._engine = engine
         self.users: Users = engine.users
         logs: dict[str, Source] = {
-            "state": lambda reader: text.state(take_state(engine), reader),
+            "state": lambda reader: self._show(lambda state: text.state(state, reader)),
             "stats": lambda _: text.stats(take_statistics(engine, page_size)),
-            "transactions": lambda reader: text.transactions(
-                take_state(engine, only_busy=True), reader
+            "transactions": lambda reader: self._show(
+                lambda state: text.transactions(state, reader), only_busy=True
             ),
             "transaction_log": lambda _: text.transaction_log(engine.log.entries()),
             "failed_transaction_log": lambda _: text.transaction_log(engine.failed_log.entries()),
@@ -110,10 +112,35 @@ class LogTree:
         Args:
             reader: the user who reads it: pointers of other users are hidden from all but root.
 
-        The view is taken before this returns, the text is made while it is consumed.
+        The view is taken before this returns, but see ``_show``; the text is made while it is
+        consumed.
         """
         source = self._sources.get(inode)
         if source is not None:
             return source(reader)
-        view = take_state(self._engine, pid=inode - _FIRST_PROCESS)
-        return text.process_state(view, reader) if view.processes else None
+        pid = inode - _FIRST_PROCESS
+        if pid not in pids_of(self._engine):
+            return None
+        return self._show(lambda state: text.process_state(state, reader), pid=pid)
+
+    def _show(
+        self,
+        show: Callable[[State], Iterator[str]],
+        *,
+        pid: int | None = None,
+        only_busy: bool = False,
+    ) -> Iterator[str]:
+        """Return the text of the state as it is now; arguments as ``take_state`` has them.
+
+        Where there is very much it is taken while the text is consumed, which is empty until then.
+        """
+        engine, state = self._engine, State([], [])
+        rows = take_rows(engine, state, pid=pid, only_busy=only_busy)
+        if is_small(engine):
+            for _ in rows:
+                pass
+        return itertools.chain(("" for _ in rows), _later(show, state))
+
+
+def _later(show: Callable[[State], Iterator[str]], state: State) -> Iterator[str]:
+    yield from show(state)
