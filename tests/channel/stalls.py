@@ -172,8 +172,8 @@ def wait_until_others_are_gone() -> None:
 
 
 def map_over(fd: int, address: int) -> None:
-    """Map a file's first page where something else is."""
+    """Map a file's first page at an address, -1: a page of no file."""
     _libc.mmap.argtypes = [ctypes.c_size_t, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
     _libc.mmap.restype = ctypes.c_size_t
-    flags = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED
+    flags = mmap.MAP_PRIVATE | 0x10 | (mmap.MAP_ANONYMOUS if fd < 0 else 0)  # MAP_FIXED
     assert _libc.mmap(address, mmap.PAGESIZE, mmap.PROT_READ, flags, fd, 0) == address
