@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rawclient import map_file
+from rawclient import Device, map_file
 
 from binderwire import binder_abi, fuse_abi
 
@@ -99,6 +99,19 @@ def use(fd: int, address: int, size: int = 64) -> None:
     argument = bytearray(binder_abi.binder_write_read.pack(size, 0, address, 0, 0, 0))
     with suppress(OSError):  # the pages hold no commands
         fcntl.ioctl(fd, binder_abi.BINDER_WRITE_READ, argument)
+
+
+def start_manager(path: str) -> None:
+    """Have a child of ours be the context manager of a device; it goes with us."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        _libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG
+        device = Device(path)
+        device.ioctl(binder_abi.BINDER_SET_CONTEXT_MGR, bytes(4))
+        os.write(writing, b"x")
+        time.sleep(600)
+        os._exit(0)
+    os.read(reading, 1)
 
 
 def hold_own_mappings(files: SlowFiles) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from binderd.watchdog.access import Access
 from binderd.watchdog.connections import abort
 from binderd.watchdog.culprit import Culprit
 from channel.helpers import SECONDS_MAX, client, needs_fuse, run_client, running
-from channel.test_watchdog import FAULTED, HANDED_ON, USE_IT
+from channel.test_watchdog import FAULTED, HANDED_ON, SERVED, USE_IT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,16 +34,20 @@ USER = 65534
 SETUP = f"from stalls import *\nfiles = SlowFiles(DIR + '-hostile', {USER})\n"
 GO = "say('about to')\n"
 
-# Several pages, each of which comes in time.
+# Several pages of a payload, each of which comes in time.
 ONE_AFTER_THE_OTHER = f"""
 from stalls import *
+start_manager(DIR + "/binder")
 files = SlowFiles(DIR + '-hostile', {USER}, 0.25)
 be_user({USER})
 device = Device(DIR + "/binder")
 address = map_file(files.open(), PAGES * PAGE)
 advise_random(address, PAGES * PAGE)
+body = abi.binder_transaction_data.build(
+    flags=abi.TF_ONE_WAY, data_size=PAGES * PAGE, buffer=address
+)
 {GO}
-use(device.fd, address, PAGES * PAGE)
+device.write_read(struct.pack("=I", abi.BC_TRANSACTION) + body)
 """
 # The same, as many requests.
 AGAIN_AND_AGAIN = f"""
@@ -240,3 +245,23 @@ def test_lines_end_at_newlines_only_and_errors_are_errors(tmp_path: Path) -> Non
     assert len(system.lines(str(tmp_path / "table"))) == 2
     with pytest.raises(OSError, match="No such file"):
         system.lines(str(tmp_path / "nothing"))
+
+
+HELPER = """
+import subprocess, sys
+from binderd.guard import Guard
+read = "import os, sys; os.pread(os.open(sys.argv[1], 0), 16, int(sys.argv[2]))"
+with Guard(1.0, "fuse.binderd"):
+    subprocess.run([sys.executable, "-c", read, f"/proc/{sys.argv[1]}/mem", sys.argv[2]])
+"""
+
+
+def test_a_helper_is_watched_as_well(directory: Path) -> None:
+    with client(directory, SERVED + "print(ADDRESS, flush=True)\ninput()\n") as process:
+        victim = str(process.process.pid)
+        words = [sys.executable, "-c", HELPER, victim, process.line()]
+        done = subprocess.run(
+            words, stderr=subprocess.PIPE, text=True, timeout=SECONDS_MAX, check=True
+        )
+        assert f"client {victim} keeps its memory back" in done.stderr
+        assert process.process.wait(SECONDS_MAX) == -signal.SIGKILL

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,6 +34,8 @@ _BY_PATH: Final = {"x86_64": (2, 4, 89), "aarch64": ()}
 _BY_PATH_AT: Final = {"x86_64": (257, 262, 267), "aarch64": (56, 79, 78)}
 _STATX: Final = {"x86_64": 332, "aarch64": 291}  # of a file that a client sends
 _PIDFD_GETFD: Final = 438
+_PTRACE: Final = {"x86_64": 101, "aarch64": 117}  # the helper's
+_MEMORY: Final = re.compile(rb"/proc/(\d+)/mem")
 
 
 class Access(NamedTuple):
@@ -56,6 +59,14 @@ def current_access(daemon: int) -> Access | None:
         return None  # it runs, or has gone on meanwhile
 
 
+def current_call(pid: int) -> tuple[int, list[int]] | None:
+    """Return the call that a process sleeps in, None if in none."""
+    try:
+        return _call_of(pid)
+    except (OSError, ValueError):
+        return None
+
+
 def _call_of(daemon: int) -> tuple[int, list[int]]:
     with open(f"/proc/{daemon}/syscall", "rb", buffering=0) as file:
         number, *rest = file.read(512).split()
@@ -69,7 +80,10 @@ def _access(daemon: int, number: int, arguments: list[int]) -> Access | None:
     if number in _AT_OFFSET.get(machine, ()):
         if not _is_of_process(lambda: _link(daemon, arguments[0])):
             return None
-        return Access(0, arguments[3], arguments[2])
+        match = _MEMORY.fullmatch(_link(daemon, arguments[0]))
+        return Access(int(match[1]) if match is not None else 0, arguments[3], arguments[2])
+    if number == _PTRACE.get(machine):
+        return Access(arguments[1], 0, 0)
     concerns_client = (
         number in (_PIDFD_GETFD, _STATX.get(machine))
         or (

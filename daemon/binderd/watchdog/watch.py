@@ -19,11 +19,11 @@ from typing import Final, NoReturn
 
 from binderd.heartbeat import BEATS, LOOKS, STALLER, STALLS, SUBJECT
 from binderd.watchdog import fault
-from binderd.watchdog.access import Access, current_access
+from binderd.watchdog.access import Access, current_access, current_call
 from binderd.watchdog.ask import reap
 from binderd.watchdog.culprit import Culprit
 from binderd.watchdog.remedies import Remedies
-from binderd.watchdog.system import say
+from binderd.watchdog.system import lines, say
 
 _LOOK_SECONDS: Final = 0.1
 _LOOKS_PER_LIMIT: Final = 4  # at least
@@ -81,11 +81,24 @@ class Watch:
         self._cells[LOOKS] += 1
         reap()
         self._forgive()
-        moment = self._moment()
-        access = self._access()
-        if access is None:
+        self._look_at(self._daemon)
+        for helper in self._helpers():
+            self._look_at(helper)
+
+    def _helpers(self) -> list[int]:
+        """Return the processes that work for the daemon; they reach into clients as well."""
+        with suppress(OSError):
+            [children] = lines(f"/proc/{self._daemon}/task/{self._daemon}/children") or [b""]
+            return [int(child) for child in children.split() if int(child) != os.getpid()]
+        return []
+
+    def _look_at(self, pid: int) -> None:
+        moment = self._moment(pid)
+        access = self._access(pid)
+        if access is None or moment is None:
             return
-        subject = moment[1] or -access.tid
+        # What a helper reaches into has a request open, as long as it does.
+        subject = (self._cells[SUBJECT] if pid == self._daemon else 0) or -access.tid
         if not subject:
             self._say_of_the_blameless("nobody knows whom we wait for")
             return
@@ -94,17 +107,20 @@ class Watch:
         except OSError:
             return  # it has gone on meanwhile
         try:
-            if self._moment() == moment:  # so the number has been its own
-                self._charge(access, culprit, moment, subject)
+            if self._moment(pid) == moment:  # so the number has been its own
+                self._charge(pid, access, culprit, subject)
         finally:
             culprit.close()
 
-    def _moment(self) -> tuple[int, int]:
-        return self._cells[BEATS], self._cells[SUBJECT]
+    def _moment(self, pid: int) -> object:
+        """Return what stays the same as long as a process is at the same client."""
+        if pid == self._daemon:
+            return self._cells[BEATS], self._cells[SUBJECT]
+        return current_call(pid)
 
-    def _access(self) -> Access | None:
+    def _access(self, pid: int) -> Access | None:
         with suppress(OSError):
-            return current_access(self._daemon)
+            return current_access(pid)
         return None
 
     def _forgive(self) -> None:
@@ -113,29 +129,29 @@ class Watch:
             if self._debts[user] <= 0:
                 del self._debts[user]
 
-    def _charge(
-        self, access: Access, culprit: Culprit, moment: tuple[int, int], subject: int
-    ) -> None:
+    def _charge(self, pid: int, access: Access, culprit: Culprit, subject: int) -> None:
+        moment = self._moment(pid)
         user = culprit.user
         self._debts[user] = self._debts.get(user, 0.0) + self.period
         # Looks are a period apart, and what they find began at most one before the first.
         if self._debts[user] < self._limit:
             return
-        found = fault.find(self._daemon, access, culprit, self._own_type)
+        found = fault.find(pid, access, culprit, self._own_type)
         if not found.is_clients:
             del self._debts[user]
             self._say_of_the_blameless(f"client {culprit.pid} {found.what}")
             return
-        self._cells[STALLER] = subject
-        self._cells[STALLS] += 1
+        if pid == self._daemon:
+            self._cells[STALLER] = subject
+            self._cells[STALLS] += 1
         idle = 0
 
         def is_stuck() -> bool:
             nonlocal idle
             self._cells[LOOKS] += 1
             reap()
-            idle = idle + 1 if self._access() is None else 0
-            return self._moment() == moment and idle < _IDLE_LOOKS
+            idle = idle + 1 if self._access(pid) is None else 0
+            return self._moment(pid) == moment and idle < _IDLE_LOOKS
 
         Remedies(access, culprit, found, self._limit, self._own_type, is_stuck).run()
         self._debts[user] = self._limit * _REMEMBERED
