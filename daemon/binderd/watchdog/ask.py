@@ -50,12 +50,13 @@ def ask(question: Callable[[], _Answer], limit: float) -> _Answer:
         os.close(writing)
     try:
         answer = _await(child, reading, limit)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)  # ours until it is waited for
+        _abandoned.add(child)
+        raise
     finally:
         os.close(reading)
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)  # ours until it is waited for
-        _abandoned.add(child)
-        reap()
+    os.waitpid(child, 0)  # it had nothing more to do
     if isinstance(answer, OSError):
         raise answer
     return cast("_Answer", answer)
