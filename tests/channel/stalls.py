@@ -101,10 +101,11 @@ def use(fd: int, address: int, size: int = 64) -> None:
         fcntl.ioctl(fd, binder_abi.BINDER_WRITE_READ, argument)
 
 
-def start_manager(path: str) -> None:
+def start_manager(path: str, user: int) -> None:
     """Have a child of ours be the context manager of a device; it goes with us."""
     reading, writing = os.pipe()
     if os.fork() == 0:
+        be_user(user)  # as we shall be: others could not signal our end to it
         _libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG
         device = Device(path)
         device.ioctl(binder_abi.BINDER_SET_CONTEXT_MGR, bytes(4))

@@ -37,7 +37,7 @@ GO = "say('about to')\n"
 # Several pages of a payload, each of which comes in time.
 ONE_AFTER_THE_OTHER = f"""
 from stalls import *
-start_manager(DIR + "/binder")
+start_manager(DIR + "/binder", {USER})
 files = SlowFiles(DIR + '-hostile', {USER}, 0.25)
 be_user({USER})
 device = Device(DIR + "/binder")
