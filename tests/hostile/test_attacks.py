@@ -34,7 +34,6 @@ OWNERS: Final = {
     "mappings": "memory",
     "scatter": "turns",
     "objects": "turns",
-    "state": "slices",
     "flights": "shares",
 }
 
