@@ -13,7 +13,6 @@ import logging
 import resource
 import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -22,21 +21,23 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from binderd import compilation
+from binderd.channel.blocking import in_thread
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
-from binderd.channel.pauses import Pauses
 from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
 from binderd.device.binder_device import BinderDevice
 from binderd.device.cuse_device import CuseDevice
 from binderd.device.pace import Pace
+from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
 from binderd.engine.kinds import INODES, LOCK_WAITS
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import NOT_MAPPABLE, READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
+from binderd.fuse.turns import Turns
 from binderd.guard import Guard, feed
 from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
@@ -209,7 +210,8 @@ class Service:
         )
         charge = partial(self._opener.charge, self._engine.users)
         self._tree = Tree(directory, now, partial(charge, INODES))
-        self._pauses = Pauses(self._flush, self._complain)
+        self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
+        self._pauses = Pauses(self._engine.paused, self._turns, self._go_on)
         self._device = self._make_device(directory, outgoing)
         self._logs = self._make_logs(now)
         self._session = Session(
@@ -218,6 +220,7 @@ class Service:
             outgoing,
             self._negotiated,
             self._handler_failed,
+            self._turns,
             has_passthrough=settings.passthrough,
             needs_passthrough=doors.needs_passthrough,
             charge_wait=partial(charge, LOCK_WAITS),
@@ -248,7 +251,6 @@ class Service:
                 nursery.start_soon(self._heed_helper)
                 nursery.start_soon(self._feed_helper)
                 nursery.start_soon(self._do_upkeep)
-                nursery.start_soon(self._pauses.run, self._device.go_on)
                 nursery.start_soon(guard.keep)
                 nursery.start_soon(feed, self._pumps)
                 if self._mount is not None and self._pump is not None:
@@ -277,7 +279,8 @@ class Service:
             channel.meet(other)
             other.meet(channel)
         self._channels.append(channel)
-        pump = Pump(channel, server, self._reply_failed, tracer())
+        pump = Pump(channel, server, self._turns, self._reply_failed, tracer())
+        server.written_by(pump.flush)
         self._pumps.append(pump)
         return pump
 
@@ -290,7 +293,8 @@ class Service:
             outgoing,
             self._start_timer,
             Pace(time.monotonic_ns),
-            self._pauses.begin,
+            self._pauses.look,
+            self._turns,
         )
 
     def _make_logs(self, now: int) -> LogFiles:
@@ -304,7 +308,7 @@ class Service:
         directory.opened(listed)  # it keeps its context as long as the node leads to it
         device = CuseDevice(self._device, listed.context, number, self._flush)
         settle = partial(self._node_negotiated, node)
-        session = CuseSession(node.name, device, settle, self._handler_failed)
+        session = CuseSession(node.name, device, settle, self._handler_failed, self._turns)
         pump = self._make_pump(node.fd, session)
         device.write = pump.flush
         return pump
@@ -313,6 +317,9 @@ class Service:
         """Write what is due on the file system's channel; CUSE devices see to theirs."""
         if self._pump is not None:
             self._pump.flush()
+        if self._turns.waiting:
+            for pump in self._pumps:
+                pump.wake()
 
     # Tasks
 
@@ -362,7 +369,8 @@ class Service:
                     self._device.thread_gone(process, tid)
                 except Exception as error:
                     self._complain("the end of a thread", error)
-            self._flush()
+                self._flush()
+                await trio.lowlevel.checkpoint()  # any number may end at once
 
     async def _heed_helper(self) -> None:
         """Hear how installations go on; the pump does so as well while it lingers."""
@@ -420,7 +428,7 @@ class Service:
             self._door_is_open(f"without features and binder_logs: {error}")
             return
         try:
-            await _in_thread(places.mount)
+            await in_thread(places.mount)
         except OSError as error:
             places.close()
             self._door_is_open(f"without features and binder_logs: {error}")
@@ -428,7 +436,7 @@ class Service:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, places.fd, self._logs)
             try:
-                await _in_thread(places.spread)
+                await in_thread(places.spread)
             except OSError as error:
                 nursery.cancel_scope.cancel()
                 self._door_is_open(f"without features and binder_logs: {error}")
@@ -496,6 +504,14 @@ class Service:
             self._injector.receive()
         except Exception as error:
             self._complain("an installation", error)
+        self._flush()
+
+    def _go_on(self, ticket: int) -> None:
+        """It is the turn of something that has paused."""
+        try:
+            self._device.go_on(ticket)
+        except Exception as error:
+            self._complain("a request that had paused", error)
         self._flush()
 
     def stopped(self, number: int) -> None:
@@ -572,28 +588,3 @@ class Service:
             "pages": allocated // resource.getpagesize(),
         }
         return json.dumps(counts)
-
-
-async def _in_thread(step: Callable[[], None]) -> None:
-    """Take a step that blocks until the loop has served it.
-
-    The thread is gone when the step is done: trio keeps those of its own for ten seconds, and a
-    process with two threads pays more for each system call. When we are told to end it is left
-    alone: the step fails once the channel is closed.
-    """
-    done = trio.Event()
-    token = trio.lowlevel.current_trio_token()
-    failures: list[OSError] = []
-
-    def run() -> None:
-        try:
-            step()
-        except OSError as error:
-            failures.append(error)
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(done.set)
-
-    threading.Thread(target=run, daemon=True).start()
-    await done.wait()
-    if failures:
-        raise failures[0]

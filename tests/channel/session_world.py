@@ -8,6 +8,7 @@ from binderd.device.pace import Pace
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
+from binderd.fuse.turns import Turns
 from binderwire import fuse_abi as abi
 from channel.helpers import FakeEngine, FakeProcess, request
 
@@ -20,6 +21,7 @@ class FakeClient:
     """The outside half of an open file."""
 
     arena = None
+    payer = 1000
 
     def __init__(self, pid: int, backing_id: int) -> None:
         self.pid = pid
@@ -67,6 +69,8 @@ class World:
         self.negotiated: list[str | None] = []
         self.reported: list[tuple[int, Exception]] = []
         self.timers: list[tuple[int, int]] = []
+        self.clock = 0
+        self.turns = Turns(lambda: self.clock, lambda: self.clock)
         self.device = BinderDevice(
             self.engine,
             self.tree,
@@ -76,6 +80,7 @@ class World:
             lambda number, milliseconds: self.timers.append((number, milliseconds)),
             Pace(lambda: 0),
             lambda: None,
+            self.turns,
         )
         self.session = Session(
             self.tree,
@@ -83,6 +88,7 @@ class World:
             self.outgoing,
             self.negotiated.append,
             lambda opcode, error: self.reported.append((opcode, error)),
+            self.turns,
         )
         self.buffer = bytearray(READ_BUFFER_SIZE)
 
@@ -91,6 +97,10 @@ class World:
         self.buffer[:] = b"\xaa" * READ_BUFFER_SIZE  # what is behind the frame must not matter
         self.buffer[: len(frame)] = frame
         self.session.receive(self.buffer, len(frame))
+        return self.collect()
+
+    def collect(self) -> list[tuple[int, int, bytes]]:
+        """Return (unique, error, body) of each frame that goes out."""
         replies = []
         for reply in self.outgoing:
             length, error, unique = abi.fuse_out_header.unpack_from(reply)

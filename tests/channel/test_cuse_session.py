@@ -64,6 +64,7 @@ class CuseWorld(World):
             device,
             self.agreed.append,
             lambda opcode, error: self.reported.append((opcode, error)),
+            self.turns,
         )
 
     def _write(self, channel: int, outgoing: list[bytes]) -> None:

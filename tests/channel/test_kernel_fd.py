@@ -14,8 +14,9 @@ import trio.testing
 
 from binderd.channel import kernel_fd
 from binderd.channel.kernel_fd import KernelFd
-from binderd.channel.pump import BATCH_SIZE, TURNS, Pump
-from binderd.channel.transfer import ENDED, WOULD_BLOCK
+from binderd.channel.pump import CHECKPOINT_NS, Pump
+from binderd.channel.transfer import ENDED, MOMENT_NS, WOULD_BLOCK
+from binderd.fuse.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,14 +25,20 @@ BUFFER_SIZE = 4096
 
 
 class Echo:
-    """A session that sends each request back, and b"two" twice."""
+    """A session that sends each request back, and b"two" twice.
+
+    Time is counted: each request takes as long as it says.
+    """
 
     def __init__(self) -> None:
         self.outgoing: list[bytes] = []
         self.handled = 0
+        self.takes_ns = 0
+        self.now = 0
 
     def receive(self, frame: bytearray, size: int) -> None:
         self.handled += 1
+        self.now += self.takes_ns
         request = bytes(frame[:size])
         self.outgoing += [request, request] if request == b"two" else [request]
 
@@ -47,7 +54,8 @@ class Wire:
         self.kernel.settimeout(1)
         self.session = Echo()
         self.refused: list[OSError] = []
-        self.pump = Pump(self.channel, self.session, self.refused.append)
+        turns = Turns(lambda: self.session.now, lambda: self.session.now)
+        self.pump = Pump(self.channel, self.session, turns, self.refused.append)
 
 
 @pytest.fixture
@@ -106,7 +114,8 @@ async def test_waiting_ends_with_a_request(wire: Wire) -> None:
             await wire.channel.wait()
 
 
-BETWEEN_CHECKPOINTS = BATCH_SIZE * TURNS  # requests
+TAKES_NS = MOMENT_NS // 5  # a request
+BETWEEN_CHECKPOINTS = CHECKPOINT_NS // TAKES_NS  # requests
 
 
 async def test_closing_wakes_the_waiting(wire: Wire) -> None:
@@ -140,6 +149,7 @@ async def test_the_pump_answers_until_the_end(wire: Wire) -> None:
 
 
 async def test_a_busy_channel_lets_others_run(wire: Wire) -> None:
+    wire.session.takes_ns = TAKES_NS
     for _ in range(2 * BETWEEN_CHECKPOINTS + 5):
         wire.kernel.send(b"x")
     seen = [0]
@@ -157,7 +167,19 @@ async def test_a_busy_channel_lets_others_run(wire: Wire) -> None:
     assert any(0 < handled <= 2 * BETWEEN_CHECKPOINTS for handled in seen)
 
 
+async def test_however_long_requests_take_others_run(wire: Wire) -> None:
+    """A checkpoint is due by time: a signal waits for one request, not for so many."""
+    wire.session.takes_ns = 200_000_000
+    for _ in range(5):
+        wire.kernel.send(b"x")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await wire.pump.run()
+    assert wire.session.handled == 1
+
+
 async def test_cancelling_loses_no_request(wire: Wire) -> None:
+    wire.session.takes_ns = TAKES_NS
     for _ in range(BETWEEN_CHECKPOINTS + 5):
         wire.kernel.send(b"x")
     with trio.CancelScope() as scope:

@@ -15,11 +15,13 @@ import pytest
 
 from binderd.device.binder_device import BinderDevice
 from binderd.device.pace import Pace
+from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
 from binderd.engine.ports import REFUSED
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
+from binderd.fuse.turns import LONG_NS, TOO_LONG_NS, Turns
 from binderwire import binder_abi as abi
 from binderwire import fuse_abi as fuse
 from binderwire.commands import message
@@ -46,7 +48,7 @@ HEADER = fuse.fuse_in_header.size
 class FuzzedClient:
     """A client whose threads all share one memory; implements ``OpenedClient``."""
 
-    nice = payer = euid = 0
+    nice = euid = 0
     is_foreign = False
 
     def __init__(self, number: int, memory: FakeMemory) -> None:
@@ -55,6 +57,7 @@ class FuzzedClient:
         self._area = arena
         self.arena: ReceiverArena = arena
         self.pid = 1000 + number
+        self.payer = number % 3
         self.backing_id = number
         self.process: Process | None = None
         self.closed = False
@@ -123,6 +126,9 @@ class Kernel:
         self.opener = Opener(self.memory)
         self.outgoing: list[bytes] = []
         self.engine = Engine()
+        self.now = self.had_to_wait = 0
+        self.turns = Turns(self.clock, self.clock)
+        pauses = Pauses(self.engine.paused, self.turns, lambda ticket: self.device.go_on(ticket))
         directory = Directory(["binder", "hwbinder"], DEVICES_MAX, self.engine.forget_context)
         tree = Tree(directory)
         pace = Pace(itertools.count().__next__, slice_ns=1)  # each slice is over with a step
@@ -134,9 +140,12 @@ class Kernel:
             self.outgoing,
             self.start_timer,
             pace,
-            self.have_paused,
+            pauses.look,
+            self.turns,
         )
-        self.session = Session(tree, self.device, self.outgoing, lambda _: None, self.bug)
+        self.session = Session(
+            tree, self.device, self.outgoing, lambda _: None, self.bug, self.turns
+        )
         self.frame = bytearray(READ_BUFFER_SIZE)
         self.unique = 0
         self.waiting: dict[int, int] = {}  # opcodes of requests without a reply, by unique
@@ -144,14 +153,19 @@ class Kernel:
         self.nodes = [1]
         for name in (b"binder", b"binder", b"hwbinder"):
             self.receive(self.request(fuse.FUSE_LOOKUP, name + b"\0"))
+            self.take_turns()
             self.receive(self.request(fuse.FUSE_OPEN, bytes(8), nodeid=self.nodes[-1]))
+            self.take_turns()
         self.receive(self.request(fuse.FUSE_IOCTL, self.manager_request()))
+        self.take_turns()
 
     def start_timer(self, number: int, milliseconds: int) -> None:
         """No time passes here; a wait ends with the interruption that will come."""
 
-    def have_paused(self) -> None:
-        """What has paused goes on now and then."""
+    def clock(self) -> int:
+        """Return a time; some of what is timed takes long enough to be paid for."""
+        self.now += self.random.choice([1000] * 50 + [LONG_NS + 1, 2 * TOO_LONG_NS])
+        return self.now
 
     def bug(self, opcode: int, error: Exception) -> None:
         raise AssertionError(f"{fuse.OPCODES.get(opcode, opcode)} failed") from error
@@ -236,28 +250,26 @@ class Kernel:
         return opcode, header + body
 
     def send(self) -> None:
-        if self.random.random() < 0.3:
-            self.device.go_on()
-            self.collect()
+        if self.random.random() < 0.2:
+            self.take_turns()
         opcode, frame = self.make_frame()
         self.waiting[self.unique] = opcode
         self.receive(frame)
         if opcode in UNANSWERED:
             assert self.unique in self.waiting, "answered what the kernel awaits no answer to"
             del self.waiting[self.unique]
-        assert self.waiting.get(self.unique) in MAY_WAIT, "it must be answered at once"
+        if self.turns.waiting:
+            self.had_to_wait += 1
+        else:
+            assert self.waiting.get(self.unique) in MAY_WAIT, "it must be answered at once"
         processes = [client.process for client in self.opener.clients if client.process]
         check(self.engine, [process for process in processes if not process.is_dead])
 
     def receive(self, frame: bytes) -> None:
         self.frame[: len(frame)] = frame
+        self.turns.begin()
         self.session.receive(self.frame, len(frame))
-        self.collect()
-
-    def go_on(self) -> None:
-        """Go on with all that has paused, to the end."""
-        while self.device.go_on():
-            pass
+        self.turns.charge()
         self.collect()
 
     def collect(self) -> None:
@@ -286,14 +298,22 @@ class Kernel:
             body = fuse.fuse_interrupt_in.build(unique=number)
             self.receive(self.request(fuse.FUSE_INTERRUPT, body))
             del self.waiting[self.unique]
-        self.go_on()
+        self.take_turns()
         assert not self.waiting
         for handle in self.handles:
             self.receive(self.request(fuse.FUSE_RELEASE, fuse.fuse_release_in.build(fh=handle)))
         assert not self.waiting
-        self.go_on()
+        self.take_turns()
         assert all(client.closed for client in self.opener.clients)
         assert not any(self.engine.counts().values())
+
+    def take_turns(self) -> None:
+        """Let pass the time until nobody waits."""
+        while self.turns.waiting:
+            self.now += self.turns.delay()
+            self.turns.run_next(self.turns.begin())
+            self.turns.charge()
+        self.collect()
 
     def request(self, opcode: int, body: bytes, nodeid: int = fuse.FUSE_ROOT_ID) -> bytes:
         """Return a flawless frame and expect its reply."""
@@ -326,4 +346,5 @@ def test_the_frames_get_everywhere() -> None:
     waiting = [opcode for kernel in kernels for opcode in kernel.waiting.values()]
     assert waiting.count(fuse.FUSE_IOCTL) > 5
     assert waiting.count(fuse.FUSE_SETLKW) > 5
+    assert sum(kernel.had_to_wait for kernel in kernels) > 500
     assert sum(kernel.engine.counts()["buffers"] for kernel in kernels) > 5

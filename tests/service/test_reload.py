@@ -95,7 +95,7 @@ class Channel:
 
 def test_a_loop_that_leaves_requests_waiting_is_not_alive() -> None:
     channel = Channel()
-    pump = Pump(channel, None, print)  # type: ignore[arg-type]
+    pump = Pump(channel, None, None, print)  # type: ignore[arg-type]
     assert pump.is_alive()
     assert pump.is_alive(), "there is nothing to do"
     channel.waits = True

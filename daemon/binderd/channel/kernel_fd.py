@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # How long a busy channel is waited for without trio, in milliseconds: so long may a signal, the end
 # of a thread or a timer have to wait for its turn.
 _LINGER_MS: Final = 1
+_NEIGHBOURLY_NS: Final = 250_000  # so long may another channel have to wait for its turn
 
 
 class KernelFd:
@@ -105,6 +106,10 @@ class KernelFd:
         if ready and (len(ready) > 1 or ready[0][0] != self._fd) and self._heed is not None:
             self._heed()
         return bool(ready)
+
+    def patience(self, alone: int) -> int:
+        """Return how long neither trio nor another channel needs a turn, ``alone`` if none is."""
+        return _NEIGHBOURLY_NS if self._has_neighbours else alone
 
     def is_waiting(self) -> bool:
         """Return whether there is something to read."""

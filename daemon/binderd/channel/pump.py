@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: a batch of requests to the session, each one's replies back to the kernel.
+"""The loop: requests to the session, each one's replies back to the kernel.
 
 Cancellation: once a request is read it is handled and its replies are written with no checkpoint in
-between, so a cancelled pump never loses one. Trio gets its turn between batches only: a checkpoint
-costs as much as a request, and waiting with trio costs more. A channel that was busy a moment ago
-is therefore waited for a millisecond directly, before trio is asked to.
+between, so a cancelled pump never loses one; or it waits for its turn, and the channel is closed
+before it has it. Trio gets its turn every few milliseconds only: a checkpoint costs as much as a
+request, and waiting with trio costs more. A channel that was busy a moment ago is therefore waited
+for a millisecond directly, before trio is asked to. That goes by time: however long requests take,
+signals, timers and the ends of threads are heeded, and other channels served.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd.channel.transfer import ENDED, WOULD_BLOCK, serve_batch, write_all
-from binderd.heartbeat import beat
+from binderd.channel.transfer import ENDED, WOULD_BLOCK, serve, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderd.channel.kernel_fd import KernelFd
     from binderd.channel.transfer import Receiver
+    from binderd.fuse.turns import Turns
 
-BATCH_SIZE: Final = 8  # requests in one go
-TURNS: Final = 16  # batches, or moments of waiting, between two checkpoints
+CHECKPOINT_NS: Final = 3_000_000  # so long without one, while there is nobody else to serve
+_NS_PER_SECOND: Final = 1_000_000_000
 
 
 class Pump:
@@ -32,25 +34,38 @@ class Pump:
     Args:
         channel: read from and written to by nobody else.
         session: handles the requests.
+        turns: everybody's; the session has the same.
         report_bug: called with the exception when the kernel does not understand a reply.
         trace: called with (True, request) and (False, reply), for debugging only.
     """
 
-    __slots__ = ("_channel", "_report_bug", "_rounds", "_rounds_seen", "_session", "trace")
+    __slots__ = (
+        "_channel",
+        "_nap",
+        "_report_bug",
+        "_rounds",
+        "_rounds_seen",
+        "_session",
+        "_turns",
+        "trace",
+    )
 
     def __init__(
         self,
         channel: KernelFd,
         session: Receiver,
+        turns: Turns,
         report_bug: Callable[[OSError], None],
         trace: Callable[[bool, bytes], None] | None = None,
     ) -> None:
         self._channel = channel
         self._session = session
+        self._turns = turns
         self._report_bug = report_bug
         self.trace = trace
         self._rounds = 0  # how often has the loop gone round?
         self._rounds_seen = -1  # by the last ``is_alive``
+        self._nap: trio.CancelScope | None = None  # while it waits for the channel
 
     async def run(self) -> None:
         """Serve until the file system is unmounted.
@@ -58,35 +73,47 @@ class Pump:
         Raises:
             trio.ClosedResourceError: the channel was closed.
         """
-        channel, turns = self._channel, 0
+        channel, turns = self._channel, self._turns
+        checked = turns.begin()
         while True:
             self._rounds += 1
             size = self._serve() if channel.fileno() >= 0 else WOULD_BLOCK
             if size == ENDED:
                 return
-            turns += 1
-            if turns < TURNS and (size > 0 or channel.linger()):
+            is_due = turns.now - checked >= channel.patience(CHECKPOINT_NS)
+            if not is_due and (size > 0 or channel.linger()):
                 continue
-            turns = 0
             if size > 0:
                 await trio.lowlevel.checkpoint()
             else:
-                await channel.wait()
+                await self._wait()
+            checked = turns.begin()
+
+    async def _wait(self) -> None:
+        """Wait until there is something to read, or until it is somebody's turn who waits."""
+        delay = self._turns.delay()
+        with trio.CancelScope() as self._nap:
+            if delay >= 0:
+                self._nap.deadline = trio.current_time() + delay / _NS_PER_SECOND
+            await self._channel.wait()
+        self._nap = None
+
+    def wake(self) -> None:
+        """Somebody has begun to wait for a turn, outside of the pumps."""
+        if self._nap is not None:
+            self._nap.cancel()
 
     def _serve(self) -> int:
-        """Handle what is there, at most a batch; results as ``serve_batch``."""
+        """Handle what is there, for a moment; results as ``serve``."""
         channel = self._channel
-        if self.trace is None:
-            return serve_batch(
-                channel.fileno(), channel.buffers, self._session, BATCH_SIZE, self._report_bug
-            )
-        size = channel.read()
-        if size > 0:
-            self.trace(True, bytes(channel.buffer[:size]))
-            beat()
-            self._session.receive(channel.buffer, size)
-            self.flush()
-        return size
+        return serve(
+            channel.fileno(),
+            channel.buffers,
+            self._session,
+            self._turns,
+            self._report_bug,
+            self.trace,
+        )
 
     def is_alive(self) -> bool:
         """Whether the loop has gone round since the last time this was asked, or has no reason to.
@@ -98,7 +125,4 @@ class Pump:
 
     def flush(self) -> None:
         """Write the session's frames; never waits."""
-        if self.trace is not None:
-            for frame in self._session.outgoing:
-                self.trace(False, frame)
-        write_all(self._channel.fileno(), self._session.outgoing, self._report_bug)
+        write_all(self._channel.fileno(), self._session.outgoing, self._report_bug, self.trace)

@@ -16,6 +16,11 @@ from binderd.heartbeat import beat
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from binderd.fuse.turns import Turns
+
+MOMENT_NS: Final = 500_000  # so long is a channel served in one go
+_LOOK_NS: Final = 100_000  # after so long the channel is looked at before somebody who waits
+
 # Results of ``read_frame`` that are no frame size.
 WOULD_BLOCK: Final = -1
 ENDED: Final = 0
@@ -76,9 +81,16 @@ def write_frame(fd: int, frame: bytes) -> None:
             raise
 
 
-def write_all(fd: int, frames: list[bytes], report_bug: Callable[[OSError], None]) -> None:
+def write_all(
+    fd: int,
+    frames: list[bytes],
+    report_bug: Callable[[OSError], None],
+    trace: Callable[[bool, bytes], None] | None,
+) -> None:
     """Write frames in order and forget them; one that is not understood is reported."""
     for frame in frames:
+        if trace is not None:
+            trace(False, frame)
         try:
             write_frame(fd, frame)
         except OSError as error:
@@ -86,26 +98,57 @@ def write_all(fd: int, frames: list[bytes], report_bug: Callable[[OSError], None
     frames.clear()
 
 
-def serve_batch(
+def serve(
     fd: int,
     buffers: list[bytearray],
     receiver: Receiver,
-    count_max: int,
+    turns: Turns,
     report_bug: Callable[[OSError], None],
+    trace: Callable[[bool, bytes], None] | None,
 ) -> int:
-    """Handle up to ``count_max`` requests and write the replies of each before the next is read.
+    """Serve for a moment: handle requests, and write the replies of each before the next is read.
+
+    Those that wait for their turn are of any channel; they have it when the channel has nothing
+    to read, and one of them has it in any case.
 
     Returns:
-        WOULD_BLOCK or ENDED when there was nothing more to read, else a positive number.
+        WOULD_BLOCK or ENDED when there was nothing more to do, else a positive number.
     """
     receive, outgoing, frame = receiver.receive, receiver.outgoing, buffers[0]
-    size = WOULD_BLOCK
-    for _ in range(count_max):
+    now = turns.begin()
+    end = now + MOMENT_NS
+    if turns.waiting:
+        _run_waiting(turns, now, now)
+    while True:
         size = read_frame(fd, buffers)
-        if size <= 0:
-            break
+        if size > 0:
+            if trace is not None:
+                trace(True, bytes(frame[:size]))
+            beat()
+            receive(frame, size)
+            if outgoing:
+                write_all(fd, outgoing, report_bug, trace)
+            now = turns.charge()
+        elif size == ENDED:
+            return ENDED
+        else:
+            now = _run_waiting(turns, now, now + _LOOK_NS) if turns.waiting else 0
+            if not now:
+                turns.rest()
+                return WOULD_BLOCK
+        if now >= end:
+            return size if size > 0 else 1
+
+
+def _run_waiting(turns: Turns, now: int, until: int) -> int:
+    """Serve one of those who wait, and others up to a time; return the time, 0: nobody's turn."""
+    beat()
+    if not turns.run_next(now):
+        return 0
+    now = turns.charge()
+    while now < until:
         beat()
-        receive(frame, size)
-        if outgoing:
-            write_all(fd, outgoing, report_bug)
-    return size
+        if not turns.run_next(now):
+            break
+        now = turns.charge()
+    return now

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
     from binderd.fuse.directory import Directory
     from binderd.fuse.tree import Tree
+    from binderd.fuse.turns import Turns
 
 # PASSTHROUGH gives the client's mmap the memfd's pages; DIRECT_IO beside it keeps read(2) and
 # write(2) away from them: those come to us and are refused, as the driver refuses them.
@@ -152,8 +153,8 @@ class BinderDevice:
         start_timer: called with a number and milliseconds; ``expire`` takes the number later. With
             negative milliseconds: stop it.
         pace: how long the engine works in one go.
-        have_paused: called when something has paused: ``go_on`` must be called until it returns
-            False.
+        have_paused: called while something is paused; ``go_on`` must be called for each ticket.
+        turns: everybody's; told who pays for an open file.
     """
 
     __slots__ = (
@@ -163,7 +164,6 @@ class BinderDevice:
         "_engine",
         "_files",
         "_have_paused",
-        "_is_paused",
         "_next_handle",
         "_opener",
         "_outbox",
@@ -174,6 +174,7 @@ class BinderDevice:
         "_start_timer",
         "_timers",
         "_tree",
+        "_turns",
         "_unusual",
         "outgoing",
     )
@@ -188,6 +189,7 @@ class BinderDevice:
         start_timer: Callable[[int, int], None],
         pace: Pace,
         have_paused: Callable[[], None],
+        turns: Turns,
     ) -> None:
         self.outgoing = outgoing
         self._engine = engine
@@ -196,11 +198,11 @@ class BinderDevice:
         self._paused = engine.paused
         self._released = engine.released
         self._have_paused = have_paused
-        self._is_paused = False  # was that said?
         self._outbox = engine.outbox
         self._poll_wakes = engine.poll_wakes
         self._timers = engine.timers
         self._start_timer = start_timer
+        self._turns = turns
         self._tree = tree
         self._directory = directory
         self._opener = opener
@@ -242,7 +244,7 @@ class BinderDevice:
             # Differs: a client outside our pid namespace has no number here, so there is no way
             # to its memory.
             return EACCES
-        handle = self.open_file(node.device.context, nodeid, tid, flags, None)
+        handle = self.open_file(node.device.context, nodeid, uid, tid, flags, None)
         if handle < 0:
             return -handle
         backing_id = self._files[handle].client.backing_id
@@ -251,9 +253,15 @@ class BinderDevice:
         return fuse_open_out.pack(handle, open_flags, backing_id)
 
     def open_file(
-        self, context: str, nodeid: int, tid: int, flags: int, outlet: Outlet | None
+        self,
+        context: str,
+        nodeid: int,
+        uid: int,
+        tid: int,
+        flags: int,
+        outlet: Outlet | None,
     ) -> int:
-        """Open a device for the thread ``tid``.
+        """Open a device for the thread ``tid`` of the user ``uid``.
 
         Args:
             context: the device's.
@@ -284,6 +292,7 @@ class BinderDevice:
         self._next_handle += 1
         file = OpenFile(nodeid, client, process, outlet)
         self._files[handle] = self._by_process[process] = file
+        self._turns.opened(handle, uid, client.payer, client.pid)
         return handle
 
     def file(self, handle: int) -> OpenFile | None:
@@ -407,6 +416,7 @@ class BinderDevice:
         file = self._files.pop(handle, None)
         if file is None:
             return EBADF
+        self._turns.closed(handle)
         del self._by_process[file.process]
         if file.nodeid:
             self._tree.closed(file.nodeid)
@@ -468,23 +478,18 @@ class BinderDevice:
         self._engine.expire(timer)
         self.drain()
 
-    def go_on(self) -> bool:
-        """Go on with what has waited longest of what is paused; return whether there is more.
+    def go_on(self, ticket: int) -> None:
+        """Go on with something that has paused; see ``Engine.go_on``.
 
         An exception is our bug; the request ends with EIO.
         """
-        paused = self._paused
-        ticket = next(iter(paused), None)
-        if ticket is not None:
-            try:
-                self._engine.go_on(ticket)
-            except BaseException:
-                self._give_up(ticket)
-                raise
-            finally:
-                self.drain()
-        self._is_paused = bool(paused)
-        return self._is_paused
+        try:
+            self._engine.go_on(ticket)
+        except BaseException:
+            self._give_up(ticket)
+            raise
+        finally:
+            self.drain()
 
     def _give_up(self, ticket: int) -> None:
         engine = self._engine
@@ -522,8 +527,7 @@ class BinderDevice:
                 self._closing.pop(process).close()
             self._released.clear()
         self._pace.begin()  # the next call
-        if self._paused and not self._is_paused:
-            self._is_paused = True
+        if self._paused:
             self._have_paused()
 
     def _wake_pollers(self) -> None:

@@ -121,7 +121,7 @@ class CuseDevice:
         if not tid:
             return EACCES  # Differs: as with FUSE, see ``BinderDevice.open``
         flags, _ = fuse_open_in.unpack_from(frame, BODY)
-        handle = self._device.open_file(self._context, 0, tid, flags, self)
+        handle = self._device.open_file(self._context, 0, uid, tid, flags, self)
         if handle < 0:
             return -handle
         return fuse_open_out.pack(handle, FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE, 0)

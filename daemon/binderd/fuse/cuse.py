@@ -11,11 +11,13 @@ from errno import EPROTO
 from typing import TYPE_CHECKING, Protocol
 
 from binderd.fuse.frames import BODY
-from binderd.fuse.server import MAX_WRITE, FileHandlers, Server, file_rows, row
+from binderd.fuse.server import AT_ONCE, MAX_WRITE, FileHandlers, Server, file_rows, row
 from binderwire import fuse_abi as abi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from binderd.fuse.turns import Turns
 
 
 class CuseHandlers(FileHandlers, Protocol):
@@ -33,6 +35,7 @@ class CuseSession(Server):
         negotiated: called once, when the kernel and we agree; with a reason if we cannot. The
             device is there when the answer was written.
         report_bug: called with the opcode and the exception when a handler failed.
+        turns: everybody's.
     """
 
     __slots__ = ("_name", "_negotiated")
@@ -43,9 +46,10 @@ class CuseSession(Server):
         device: CuseHandlers,
         negotiated: Callable[[str | None], None],
         report_bug: Callable[[int, Exception], None],
+        turns: Turns,
     ) -> None:
-        rows = {**file_rows(device), abi.CUSE_INIT: row(self._init, abi.cuse_init_in)}
-        super().__init__(rows, device.outgoing, device.drain, report_bug)
+        rows = {**file_rows(device), abi.CUSE_INIT: row(self._init, abi.cuse_init_in, AT_ONCE)}
+        super().__init__(rows, device.outgoing, device.drain, report_bug, turns)
         self._name = name
         self._negotiated = negotiated
 

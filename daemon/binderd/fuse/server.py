@@ -11,6 +11,11 @@ returns
     None    no reply is due now: the handler appended its frames itself, the request is parked, or
             the kernel expects none
 
+A row also says whose turn a request takes (``turns.py``). One that must wait is copied, since the
+frame's buffer is used again, and handled when its turn comes. An interruption of one that waits
+waits with it. A release is answered at once and done later: the kernel has few of them under way,
+of all users together.
+
 Rules of this file: no frame makes ``receive`` raise. A malformed one is answered with an errno
 or, where not even its header can be believed, dropped and counted. An exception in a handler is
 our own bug: that request ends with EIO, the bug is reported, everybody else goes on.
@@ -21,10 +26,11 @@ Nothing here may know the engine, file descriptors, time or trio.
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL, EIO, ENOSYS
+from errno import EINVAL, EIO, ENOMEM, ENOSYS
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.fuse.frames import BODY, failure, success
+from binderd.fuse.turns import Account, Job, Turns
 from binderwire import fuse_abi as abi
 
 if TYPE_CHECKING:
@@ -42,7 +48,19 @@ MAX_WRITE: Final = 4096  # bytes; nobody writes here, but the kernel takes no le
 # The kernel waits for no answer to these; one would be taken for the answer to something else.
 _UNANSWERED: Final = frozenset({abi.FUSE_FORGET, abi.FUSE_BATCH_FORGET, abi.FUSE_INTERRUPT})
 
+# Whose turn does a request take?
+AT_ONCE: Final = 0  # nobody's: it takes no time
+OF_NAMES: Final = 1  # its user's, for looking around
+OF_USER: Final = 2  # its user's
+OF_FILE: Final = 3  # that of who pays for the open file, whose handle the body begins with
+OF_RELEASE: Final = 4  # the same, and nobody waits for the answer
+INTERRUPTS: Final = 5  # that of the request that it names
+
+Row = tuple[int, Handler, int]
+
 _unpack_header = abi.fuse_in_header.unpack_from
+_unpack_handle = abi.fuse_flush_in.unpack_from
+_unpack_interrupt = abi.fuse_interrupt_in.unpack_from
 
 
 class FileHandlers(Protocol):
@@ -63,25 +81,66 @@ class FileHandlers(Protocol):
         """Turn everything that has become ready into frames."""
 
 
+class WaitingRequest(Job):
+    """A request that was put off.
+
+    Args:
+        server: that it came to.
+        account: who pays.
+        unique: its number.
+        frame: the request.
+        is_answered: nobody waits for an answer any more.
+    """
+
+    __slots__ = ("account", "frame", "interruption", "is_answered", "server", "unique")
+
+    def __init__(
+        self, server: Server, account: Account, unique: int, frame: bytes, *, is_answered: bool
+    ) -> None:
+        super().__init__(len(frame))
+        self.server = server
+        self.account = account
+        self.unique = unique
+        self.frame = frame
+        self.is_answered = is_answered
+        self.interruption = b""
+
+    def run(self) -> None:
+        self.server.resume(self)
+
+
 class Server:
     """One connection with the kernel.
 
     Args:
-        rows: opcode -> (least frame size in bytes, handler).
+        rows: opcode -> (least frame size in bytes, handler, whose turn it takes).
         outgoing: where reply frames are put, in the order in which they must be written; the
             device has the same list.
         drain: turns everything that has become ready into frames.
         report_bug: called with the opcode and the exception when a handler failed.
+        turns: everybody's; other connections have the same.
     """
 
-    __slots__ = ("_drain", "_report_bug", "_rows", "bugs", "dropped", "outgoing")
+    __slots__ = (
+        "_drain",
+        "_flush",
+        "_report_bug",
+        "_rows",
+        "_scratch",
+        "_turns",
+        "_waiting",
+        "bugs",
+        "dropped",
+        "outgoing",
+    )
 
     def __init__(
         self,
-        rows: dict[int, tuple[int, Handler]],
+        rows: dict[int, Row],
         outgoing: list[bytes],
         drain: Callable[[], None],
         report_bug: Callable[[int, Exception], None],
+        turns: Turns,
     ) -> None:
         self.outgoing = outgoing
         self.dropped = 0  # frames without a believable header
@@ -89,6 +148,14 @@ class Server:
         self._rows = rows
         self._drain = drain
         self._report_bug = report_bug
+        self._turns = turns
+        self._flush: Callable[[], None] | None = None
+        self._waiting: dict[int, WaitingRequest] = {}  # by number; those that can be interrupted
+        self._scratch = bytearray(READ_BUFFER_SIZE)
+
+    def written_by(self, flush: Callable[[], None]) -> None:
+        """Have ``flush`` called when a request that had waited has been handled."""
+        self._flush = flush
 
     def receive(self, frame: bytearray, size: int) -> None:
         """Handle one request; its replies, and any that it caused, are appended to ``outgoing``.
@@ -102,22 +169,89 @@ class Server:
             self.dropped += 1
             return
         length, opcode, unique, nodeid, uid, _, tid, _, _ = _unpack_header(frame)
-        try:
-            least, handler = self._rows.get(opcode, _UNKNOWN)
-            if least <= size == length:
-                answer = handler(unique, nodeid, uid, tid, frame, size)
+        least, handler, turn = self._rows.get(opcode, _UNKNOWN)
+        if not least <= size == length:
+            self._reply(opcode, unique, EINVAL)
+            return
+        if turn >= OF_FILE:
+            if turn == INTERRUPTS:
+                if self._waiting and self._interrupt(frame, size):
+                    return
             else:
-                answer = EINVAL
+                found = self._turns.files.get(_unpack_handle(frame, BODY)[0])
+                account, process = (self._turns.of_user(uid), tid) if found is None else found
+                if account.waits:
+                    self._put_off(account, process, turn, unique, frame, size)
+                    return
+                self._turns.payer = account
+                self._turns.process = process
+        elif turn:
+            turns = self._turns
+            account = turns.of_user(uid) if turn == OF_USER else turns.of_names(uid)
+            if account.waits:
+                self._put_off(account, tid, turn, unique, frame, size)
+                return
+            turns.payer = account
+        try:
+            answer = handler(unique, nodeid, uid, tid, frame, size)
         except Exception as error:
             answer = self._bug(opcode, error)
-        if answer is None:
-            return
+        if answer is not None:
+            self._reply(opcode, unique, answer)
+
+    def resume(self, waiting: WaitingRequest) -> None:
+        """Handle a request that was put off, and write what is due then."""
+        if not waiting.is_answered:
+            del self._waiting[waiting.unique]
+        self._handle_again(waiting.frame, is_answered=waiting.is_answered)
+        if waiting.interruption:
+            self._handle_again(waiting.interruption, is_answered=True)
+        if self._flush is not None:
+            self._flush()
+
+    def _handle_again(self, request: bytes, *, is_answered: bool) -> None:
+        frame, size = self._scratch, len(request)
+        frame[:size] = request
+        _, opcode, unique, nodeid, uid, _, tid, _, _ = _unpack_header(frame)
+        try:
+            answer = self._rows.get(opcode, _UNKNOWN)[1](unique, nodeid, uid, tid, frame, size)
+        except Exception as error:
+            answer = self._bug(opcode, error)
+        if answer is not None and not is_answered:
+            self._reply(opcode, unique, answer)
+
+    def _reply(self, opcode: int, unique: int, answer: bytes | int) -> None:
         if not unique or opcode in _UNANSWERED:  # a reply to unique 0 would be a notification
             self.dropped += 1
         elif isinstance(answer, int):
             self.outgoing.append(failure(unique, answer))
         else:
             self.outgoing.append(success(unique, answer))
+
+    # Requests that must wait
+
+    def _put_off(
+        self, account: Account, process: int, turn: int, unique: int, frame: bytearray, size: int
+    ) -> None:
+        """Keep a request until it is its turn, or refuse it where there are too many."""
+        is_release = turn == OF_RELEASE
+        if is_release:
+            self.outgoing.append(success(unique, b""))
+        elif not self._turns.has_room(account, size):
+            self.outgoing.append(failure(unique, ENOMEM))  # the driver's, where it has no room
+            return
+        request = bytes(frame[:size])
+        waiting = WaitingRequest(self, account, unique, request, is_answered=is_release)
+        if not is_release:
+            self._waiting[unique] = waiting
+        self._turns.put(account, process, waiting)
+
+    def _interrupt(self, frame: bytearray, size: int) -> bool:
+        """Note an interruption of a request that waits; return whether it is one."""
+        waiting = self._waiting.get(_unpack_interrupt(frame, BODY)[0])
+        if waiting is not None:
+            waiting.interruption = bytes(frame[:size])
+        return waiting is not None
 
     def _bug(self, opcode: int, error: Exception) -> int:
         """Count and report an exception in a handler; return the errno for its request."""
@@ -131,19 +265,19 @@ class Server:
         return EIO
 
 
-def row(handler: Handler, body: Record | None = None) -> tuple[int, Handler]:
-    """Return a row for requests with such a body."""
-    return BODY + (body.size if body is not None else 0), handler
+def row(handler: Handler, body: Record | None = None, turn: int = OF_NAMES) -> Row:
+    """Return a row for requests with such a body that take that turn."""
+    return BODY + (body.size if body is not None else 0), handler, turn
 
 
-def file_rows(device: FileHandlers) -> dict[int, tuple[int, Handler]]:
+def file_rows(device: FileHandlers) -> dict[int, Row]:
     """Return the rows that concern open device files; those have no read and no write."""
     return {
-        abi.FUSE_IOCTL: row(device.ioctl, abi.fuse_ioctl_in),
-        abi.FUSE_INTERRUPT: row(device.interrupt, abi.fuse_interrupt_in),
-        abi.FUSE_POLL: row(device.poll, abi.fuse_poll_in),
-        abi.FUSE_OPEN: row(device.open, abi.fuse_open_in),
-        abi.FUSE_RELEASE: row(device.release, abi.fuse_release_in),
+        abi.FUSE_IOCTL: row(device.ioctl, abi.fuse_ioctl_in, OF_FILE),
+        abi.FUSE_INTERRUPT: row(device.interrupt, abi.fuse_interrupt_in, INTERRUPTS),
+        abi.FUSE_POLL: row(device.poll, abi.fuse_poll_in, OF_FILE),
+        abi.FUSE_OPEN: row(device.open, abi.fuse_open_in, OF_USER),
+        abi.FUSE_RELEASE: row(device.release, abi.fuse_release_in, OF_RELEASE),
         abi.FUSE_READ: row(refuse_with(EINVAL)),
         abi.FUSE_WRITE: row(refuse_with(EINVAL)),
     }

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 from binderd.fuse.frames import BODY
 from binderd.fuse.locks import LockHandlers
 from binderd.fuse.server import (
+    AT_ONCE,
+    INTERRUPTS,
     MAX_WRITE,
+    OF_FILE,
+    OF_RELEASE,
     READ_BUFFER_SIZE,
     FileHandlers,
     Handler,
+    Row,
     Server,
     file_rows,
     refuse_with,
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderd.fuse.tree import Charge, Tree
+    from binderd.fuse.turns import Turns
 
 __all__ = [
     "NOT_MAPPABLE",
@@ -74,6 +80,7 @@ class Session(Server):
             device has the same list.
         negotiated: called once, when the kernel and we agree; with a reason if we cannot.
         report_bug: called with the opcode and the exception when a handler failed.
+        turns: everybody's; the device has the same.
         has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
         needs_passthrough: refuse a kernel that cannot.
         charge_wait: who waits for a lock is charged so; see ``LockHandlers``.
@@ -88,13 +95,15 @@ class Session(Server):
         outgoing: list[bytes],
         negotiated: Callable[[str | None], None],
         report_bug: Callable[[int, Exception], None],
+        turns: Turns,
         *,
         has_passthrough: bool = True,
         needs_passthrough: bool = False,
         charge_wait: Callable[[int, int], Charge | None] | None = None,
     ) -> None:
         locks = LockHandlers(tree, outgoing, device.release, device.interrupt, charge_wait)
-        super().__init__(self._table(tree, device, locks), outgoing, device.drain, report_bug)
+        rows = self._table(tree, device, locks)
+        super().__init__(rows, outgoing, device.drain, report_bug, turns)
         self.has_passthrough = has_passthrough
         self._is_switched_off = not has_passthrough
         self._needs_passthrough = needs_passthrough
@@ -142,23 +151,21 @@ class Session(Server):
 
     # The table
 
-    def _table(
-        self, tree: Tree, device: DeviceHandlers, locks: LockHandlers
-    ) -> dict[int, tuple[int, Handler]]:
-        """Return opcode -> (least frame size in bytes, handler)."""
+    def _table(self, tree: Tree, device: DeviceHandlers, locks: LockHandlers) -> dict[int, Row]:
+        """Return opcode -> (least frame size in bytes, handler, whose turn it takes)."""
         return {
             **file_rows(device),
-            abi.FUSE_FLUSH: row(device.flush, abi.fuse_flush_in),
-            abi.FUSE_RELEASE: row(locks.release, abi.fuse_release_in),
-            abi.FUSE_INTERRUPT: row(locks.interrupt, abi.fuse_interrupt_in),
+            abi.FUSE_FLUSH: row(device.flush, abi.fuse_flush_in, OF_FILE),
+            abi.FUSE_RELEASE: row(locks.release, abi.fuse_release_in, OF_RELEASE),
+            abi.FUSE_INTERRUPT: row(locks.interrupt, abi.fuse_interrupt_in, INTERRUPTS),
             abi.FUSE_SETLK: row(locks.set_lock, abi.fuse_lk_in),
             abi.FUSE_SETLKW: row(locks.wait_for_lock, abi.fuse_lk_in),
             # What a kernel says of character devices.
             abi.FUSE_FSYNC: row(refuse_with(EINVAL)),
             abi.FUSE_FALLOCATE: row(refuse_with(ENODEV)),
             abi.FUSE_LOOKUP: row(tree.lookup),
-            abi.FUSE_FORGET: row(tree.forget, abi.fuse_forget_in),
-            abi.FUSE_BATCH_FORGET: row(tree.batch_forget, abi.fuse_batch_forget_in),
+            abi.FUSE_FORGET: row(tree.forget, abi.fuse_forget_in, AT_ONCE),
+            abi.FUSE_BATCH_FORGET: row(tree.batch_forget, abi.fuse_batch_forget_in, AT_ONCE),
             abi.FUSE_GETATTR: row(tree.getattr),
             abi.FUSE_SETATTR: row(tree.setattr, abi.fuse_setattr_in),
             abi.FUSE_ACCESS: row(tree.access),
@@ -169,8 +176,8 @@ class Session(Server):
             abi.FUSE_READDIR: row(tree.readdir, abi.fuse_read_in),
             abi.FUSE_RELEASEDIR: row(tree.releasedir),
             abi.FUSE_STATFS: row(tree.statfs),
-            abi.FUSE_INIT: (BODY + _INIT_SIZE_MIN, self._init),
-            abi.FUSE_DESTROY: row(self._destroy),
+            abi.FUSE_INIT: (BODY + _INIT_SIZE_MIN, self._init, AT_ONCE),
+            abi.FUSE_DESTROY: row(self._destroy, None, AT_ONCE),
             # binderfs has no create, link or mkdir.
             abi.FUSE_CREATE: row(refuse_with(EACCES)),
             **dict.fromkeys(_NAME_CHANGES, row(refuse_with(EPERM))),

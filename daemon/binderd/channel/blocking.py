@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps that wait for our own loop: a thread takes them."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def in_thread(step: Callable[[], None]) -> None:
+    """Take a step that blocks until the loop has served it.
+
+    The thread is gone when the step is done: trio keeps those of its own for ten seconds, and a
+    process with two threads pays more for each system call. When we are told to end it is left
+    alone: the step fails once the channel is closed.
+    """
+    done = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    failures: list[OSError] = []
+
+    def run() -> None:
+        try:
+            step()
+        except OSError as error:
+            failures.append(error)
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(done.set)
+
+    threading.Thread(target=run, daemon=True).start()
+    await done.wait()
+    if failures:
+        raise failures[0]
