@@ -19,6 +19,7 @@ from binderd import compilation, rights
 from binderd.config_file import ConfigError, plain, read_entries
 from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
 from binderd.options import (
+    ACCOUNTS,
     BY_NAME,
     DEFAULT_DEVICES,
     DEFAULT_FILE,
@@ -109,6 +110,11 @@ class Settings:
     symlinks: str = ""  # directory for links to the devices; "": none
     log_to: str = "stderr"  # or syslog
     limits: tuple[tuple[str, int], ...] = ()  # fields of engine/limits.py that are not the default
+    # [DEVICE=]ACCOUNT: see access.py
+    manager_uid: tuple[str, ...] = ()
+    allow_users: tuple[str, ...] = ()
+    allow_groups: tuple[str, ...] = ()
+    freeze: str = "any"  # or own: whose processes a client may freeze
 
 
 class _Value(NamedTuple):
@@ -156,7 +162,7 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
     for option in OPTIONS:
         given = chosen[option.argument or option.name]
         if given is not None:
-            given = tuple(given) if option.kind is NAMES else given
+            given = tuple(given) if option.kind in {NAMES, ACCOUNTS} else given
             values[option.name] = _Value(given, f"--{option.argument or option.name}")
     for word in chosen["limit"] or ():
         name, _, number = word.partition("=")
@@ -200,8 +206,10 @@ def _typed(option: Option, value: object, place: str) -> object:
     if isinstance(value, bool) or not isinstance(value, option.kind.types):
         raise ConfigError(f"{place}: must be {option.kind.name}, not {value!r}")
     if isinstance(value, list):
-        if not value or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{place}: must be a list of names, each in quotes, and not empty")
+        is_enough = value or option.kind is ACCOUNTS
+        if not is_enough or not all(isinstance(item, str) for item in value):
+            filled = "" if option.kind is ACCOUNTS else ", and not empty"
+            raise ConfigError(f"{place}: must be a list of names, each in quotes{filled}")
         return tuple(value)
     if option.choices and value not in option.choices:
         raise ConfigError(f"{place}: {value!r} is none of {', '.join(option.choices)}")
@@ -266,6 +274,10 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         value["symlinks"],
         value["log-to"],
         tuple((LIMIT_NAMES[name], found.value) for name, found in sorted(limits.items())),
+        _checked(values["manager-uid"], check_accounts, value["manager-uid"]),
+        _checked(values["allow-users"], check_accounts, value["allow-users"]),
+        _checked(values["allow-groups"], check_accounts, value["allow-groups"]),
+        value["freeze"],
     )
 
 
@@ -318,7 +330,7 @@ def make_parser() -> _Parser:
             metavar=option.metavar or None,
             type=option.kind.read,
             choices=option.choices or None,
-            action="append" if option.kind is NAMES else "store",
+            action="append" if option.kind in {NAMES, ACCOUNTS} else "store",
             help=f"{option.text} (default: {shown})",
         )
     _add_config(parser)
@@ -396,6 +408,25 @@ def check_node_names(names: Sequence[str], prefix: str) -> None:
             raise ValueError(f"{path!r}: no name for a file in /dev")
         if len(path) > _NAME_SIZE_MAX:
             raise ValueError(f"{path!r} is longer than {_NAME_SIZE_MAX}")
+
+
+def check_accounts(entries: Sequence[str]) -> tuple[str, ...]:
+    """Return entries of [DEVICE=]ACCOUNT if each can be one.
+
+    Whether there is such an account is another matter.
+
+    Raises:
+        ValueError: the first that cannot be, and why.
+    """
+    for entry in entries:
+        device, equals, name = entry.rpartition("=")
+        if not entry.isprintable():
+            raise ValueError(f"{entry!r}: must be printable UTF-8 text, as logs show it")
+        if not name or name != name.strip() or (equals and not device):
+            raise ValueError(f"{entry!r}: must be a name or number, or DEVICE=NAME")
+        if name.isdecimal():
+            _id(int(name))
+    return tuple(entries)
 
 
 def _parse_mode(mode: str) -> int:

@@ -43,6 +43,7 @@ SECONDS: Final = Kind("a number of seconds", (int, float), float)
 OCTAL: Final = Kind('an octal number in quotes, as "0666"', (str,), str)
 ACCOUNT: Final = Kind("a name in quotes or a number", (str, int), str)
 NAMES: Final = Kind("a list of names", (list,), str)
+ACCOUNTS: Final = Kind("a list of names or numbers in quotes", (list,), str)  # may be empty
 
 
 class Option(NamedTuple):
@@ -126,6 +127,46 @@ OPTIONS: Final = (
     ),
     Option("logs-owner", ACCOUNT, "0", "USER", "whose binder_logs are: a name or number"),
     Option("logs-group", ACCOUNT, "0", "GROUP", "a name or number"),
+    Option(
+        "manager-uid",
+        ACCOUNTS,
+        (),
+        "[DEVICE=]USER",
+        "who may become context manager: names or numbers, for one device or for all that have no "
+        "entry of their own; none: whoever is the first, and from then on that user, as in the "
+        "driver. The system service has root and the user of its service manager",
+        reloads=True,
+        service=("root", "binder-servicemanager"),
+    ),
+    Option(
+        "allow-users",
+        ACCOUNTS,
+        (),
+        "[DEVICE=]USER",
+        "who may open a device, beside root and members of allow-groups, if its mode lets them; "
+        "entries as of manager-uid. Without any of both: everybody",
+        reloads=True,
+        argument="allow-user",
+    ),
+    Option(
+        "allow-groups",
+        ACCOUNTS,
+        (),
+        "[DEVICE=]GROUP",
+        "whose members may open a device; see allow-users",
+        reloads=True,
+        argument="allow-group",
+    ),
+    Option(
+        "freeze",
+        TEXT,
+        "any",
+        "",
+        "which processes a client may freeze with BINDER_FREEZE: any, as in the driver, or only "
+        "those of its own user, root's any",
+        ("any", "own"),
+        reloads=True,
+    ),
     Option(
         "passthrough",
         TEXT,

@@ -11,14 +11,17 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from binderd.access import put_into_force
 from binderd.config import changed
 from binderd.config_file import ConfigError
 from binderd.notify import notify
+from binderd.start import limits_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from binderd.config import Settings
+    from binderd.engine.engine import Engine
     from binderd.fuse.directory import Directory
     from binderd.links import Links
 
@@ -33,7 +36,7 @@ class Reload:
         reread: returns what the configuration says now; raises ConfigError.
         directory: the devices.
         links: to them, None if there can be none.
-        set_limits: called with the limits that are not the default.
+        engine: goes by the limits.
         set_log_level: called with the new one.
     """
 
@@ -43,14 +46,15 @@ class Reload:
         reread: Callable[[], Settings],
         directory: Directory,
         links: Links | None,
-        set_limits: Callable[[Sequence[tuple[str, int]]], None],
+        engine: Engine,
         set_log_level: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self._reread = reread
         self._directory = directory
         self._links = links
-        self._set_limits = set_limits
+        self._engine = engine
+        self._restrict(settings)
         self._set_log_level = set_log_level
 
     def run(self) -> None:
@@ -69,7 +73,8 @@ class Reload:
         if "log_level" in taken:
             self._set_log_level(wanted.log_level)
         if "limits" in taken:
-            self._set_limits(wanted.limits)
+            self._engine.set_limits(limits_for(wanted.limits))
+        self._restrict(wanted)  # also if nothing is new: names may be somebody's by now
         devices = self._change_devices(wanted)
         self.settings = replace(
             self.settings,
@@ -77,10 +82,18 @@ class Reload:
             max_devices=wanted.max_devices,
             log_level=wanted.log_level,
             limits=wanted.limits,
+            manager_uid=wanted.manager_uid,
+            allow_users=wanted.allow_users,
+            allow_groups=wanted.allow_groups,
+            freeze=wanted.freeze,
         )
         _log.info("SIGHUP: %s", f"a new {', '.join(taken)}" if taken else "nothing is new")
         if left:
             _log.warning("SIGHUP: a new %s needs a restart", ", ".join(left))
+
+    def _restrict(self, wanted: Settings) -> None:
+        for complaint in put_into_force(wanted, self._directory, self._engine):
+            _log.warning("%s", complaint)
 
     def _change_devices(self, wanted: Settings) -> tuple[str, ...]:
         """Return what devices there are now."""

@@ -206,7 +206,7 @@ class Service:
         )
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._reload = Reload(
-            settings, reread, directory, self._links, self._set_limits, self._set_log_level
+            settings, reread, directory, self._links, self._engine, self._set_log_level
         )
         charge = partial(self._opener.charge, self._engine.users)
         self._tree = Tree(directory, now, partial(charge, INODES))
@@ -463,9 +463,6 @@ class Service:
         set_log_level(level)
         for pump in self._pumps:
             pump.trace = tracer()
-
-    def _set_limits(self, chosen: Sequence[tuple[str, int]]) -> None:
-        self._engine.set_limits(limits_for(chosen))
 
     async def _expire(self, timer: int, milliseconds: int, scope: trio.CancelScope) -> None:
         with scope:

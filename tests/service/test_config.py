@@ -31,12 +31,13 @@ def load_text(file: Path, text: str, *arguments: str) -> Settings:
 
 
 def test_the_example_is_the_services_and_its_comments_are_the_defaults(file: Path) -> None:
-    assert load_text(file, example()) == Settings(symlinks="/dev")
+    service = Settings(symlinks="/dev", manager_uid=("root", "binder-servicemanager"))
+    assert load_text(file, example()) == service
     head, _, limits = example().partition("[limits]")
     uncommented = [
         line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in head.split("\n")
     ]
-    assert load_text(file, "\n".join(uncommented)) == Settings(symlinks="/dev")
+    assert load_text(file, "\n".join(uncommented)) == service
     assert len([line for line in uncommented if "=" in line and line[:1] != "#"]) == len(OPTIONS)
     numbers = [line[1:] for line in limits.splitlines() if line]
     assert len(load_text(file, "[limits]\n" + "\n".join(numbers)).limits) == len(numbers)
@@ -63,11 +64,16 @@ def test_every_option_can_be_set(file: Path) -> None:
     descriptors = "attach-only"
     log-level = "debug"
     log-to = "syslog"
+    manager-uid = ["0", "b=root"]
+    allow-users = ["games"]
+    allow-groups = ["a=b=audio"]
+    freeze = "own"
     limits.files = 3
     """
     assert load_text(file, text) == Settings(
         "/x", ("a", "b"), "debug", 9, 2.0, False, False, "both", "p/", (0o640, 7, 0),
-        (0o440, 8, 9), "/s", "syslog", (("files", 3),),
+        (0o440, 8, 9), "/s", "syslog", (("files", 3),), ("0", "b=root"), ("games",), ("a=b=audio",),
+        "own",
     )  # fmt: skip
 
 
@@ -112,6 +118,13 @@ def test_the_command_line_wins(file: Path) -> None:
         ("stall-limit = nan", "1: stall-limit nan: must be from 0.1 to 86400 seconds"),
         ("stall-limit = 0.05", "1: stall-limit 0.05: must be from 0.1 to 86400 seconds"),
         ("max-devices = 2", "1: max-devices 2: must be from 3"),
+        ("manager-uid = 0", "1: manager-uid: must be a list of names or numbers in quotes, not 0"),
+        ("manager-uid = [0]", "1: manager-uid: must be a list of names, each in quotes"),
+        ('manager-uid = ["binder="]', "1: manager-uid 'binder=': must be a name or number, or"),
+        ('allow-users = ["=root"]', "1: allow-users '=root': must be a name or number, or"),
+        ('allow-users = ["4294967295"]', "1: allow-users 4294967295: numbers end at"),
+        ('allow-groups = ["a\\nb"]', "1: allow-groups 'a\\nb': must be printable"),
+        ('freeze = "none"', "1: freeze: 'none' is none of any, own"),
         ('mount = ""', "1: mount: needs a directory"),
         ('mount = "/a\\nb"', "1: mount '/a\\nb': must be printable"),
         ('mount = "/a"\nmount = "/b"', "2: cannot overwrite a value"),

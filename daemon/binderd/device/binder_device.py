@@ -101,6 +101,13 @@ class Opener(Protocol):
             OSError: the file cannot be opened; its errno goes to the client.
         """
 
+    def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
+        """Return the effective user of a thread that has a request open, and all its groups.
+
+        Raises:
+            OSError: they cannot be asked.
+        """
+
     def is_own(self, tid: int) -> bool:
         """Return whether a thread is our own, or of who acts for us."""
 
@@ -272,7 +279,10 @@ class BinderDevice:
         Returns:
             The handle (positive) or a negative errno.
         """
+        policy = self._directory.policy_of(context)
         try:
+            if not policy.is_open() and not policy.admits(*self._opener.credentials(tid)):
+                return -EACCES
             client = self._opener.open(tid, nodeid)
         except OSError as error:
             # EMFILE is about our table of descriptors; to the client it would mean its own.

@@ -73,9 +73,11 @@ class Engine:
         "clock",
         "drained",
         "failed_log",
+        "freezes_others",
         "installations",
         "limits",
         "log",
+        "managers",
         "outbox",
         "pace",
         "parked",
@@ -93,6 +95,9 @@ class Engine:
         self.limits = limits or Limits()
         self.clock = clock
         self.pace: Callable[[], bool] = _never
+        # Whom the administrator lets become manager of a context; None: the first one's user (I5).
+        self.managers: Callable[[str], frozenset[int] | None] = _whoever_is_first
+        self.freezes_others = True  # may a client freeze other users' processes, as in the driver?
         self.stats = Stats()
         self.users = Users(self.limits)
         self.log = TransactionLog()  # the latest transactions
@@ -468,6 +473,10 @@ class Engine:
             outcome.go_on()
         else:
             self.outbox.append(Completion(ticket, 0, outcome))
+
+
+def _whoever_is_first(context: str) -> frozenset[int] | None:
+    return None
 
 
 def _never() -> bool:

@@ -17,6 +17,7 @@ from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.freeze import Freezing, has_calls
 from binderd.engine.installation import report
 from binderd.engine.ports import GONE, NoAnswer
+from binderd.engine.user import ROOT
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_ENABLE_ONEWAY_SPAM_DETECTION,
@@ -75,15 +76,18 @@ def _become_manager(thread: Thread, ptr: int, cookie: int, flags: int) -> None:
     """Make a node of the caller handle 0 (binder_ioctl_set_ctx_mgr, I5).
 
     Raises:
-        KernelErrno: EBUSY, there is a manager; EPERM, the first one had another user.
+        KernelErrno: EBUSY, there is a manager; EPERM, the administrator does not let this user, or
+            if nothing is settled the first one had another user.
     """
     process, context = thread.process, thread.process.context
     if context.manager is not None:
         raise KernelErrno(EBUSY)
-    if context.manager_uid is None:
-        context.manager_uid = thread.uid
-    elif context.manager_uid != thread.uid:
+    allowed = process.engine.managers(context.name)
+    if allowed is None and context.manager_uid is not None:
+        allowed = frozenset((context.manager_uid,))
+    if allowed is not None and thread.uid not in allowed:
         raise KernelErrno(EPERM)
+    context.manager_uid = thread.uid
     node = process.nodes.get(ptr)
     if node is None:
         try:
@@ -142,11 +146,22 @@ def _freeze(thread: Thread, argument: bytes) -> Freezing:
     a container freezes its own processes and nobody else's.
 
     Raises:
-        KernelErrno: EINVAL, the process has no open file; EAGAIN, calls are under way.
+        KernelErrno: EINVAL, the process has no open file; EAGAIN, calls are under way; EPERM, it is
+            another user's and the administrator forbids that.
     """
     pid, enable, timeout_ms = binder_freeze_info.unpack_from(argument)
     processes = _processes_of(thread, pid)
+    if not thread.process.engine.freezes_others and not _may_freeze(thread, processes):
+        raise KernelErrno(EPERM)
     return Freezing(thread, processes, frozen=bool(enable), timeout_ms=timeout_ms)
+
+
+def _may_freeze(thread: Thread, processes: list[Process]) -> bool:
+    """Return whether processes are of the caller's user, or that is root."""
+    try:
+        return thread.uid == ROOT or all(one.client.user() == thread.uid for one in processes)
+    except NoAnswer:
+        raise KernelErrno(ENOMEM) from None
 
 
 def _frozen_info(thread: Thread, argument: bytes) -> bytes:

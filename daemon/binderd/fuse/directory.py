@@ -13,6 +13,8 @@ from errno import EACCES, EEXIST, EINVAL, ENOENT, ENOSPC
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
+from binderd.fuse.policy import Policy
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -50,11 +52,12 @@ class Attributes:
 class Device(Attributes):
     """One binder device."""
 
-    __slots__ = ("context", "is_listed", "minor", "name", "opens", "position")
+    __slots__ = ("context", "is_listed", "made_as", "minor", "name", "opens", "policy", "position")
 
     def __init__(self, name: bytes, context: str, minor: int, position: int, mode: int) -> None:
         super().__init__(mode)
-        self.name = name
+        self.name = self.made_as = name  # a policy stays with the device when it is renamed
+        self.policy = Policy()
         self.context = context  # what the engine calls it, for good
         self.minor = minor
         self.position = position  # in listings; unique, and kept when it is renamed
@@ -80,6 +83,7 @@ class Directory:
         "_gone",
         "_next_minor",
         "_next_position",
+        "_policies",
     )
 
     def __init__(
@@ -93,6 +97,7 @@ class Directory:
         self._by_context: dict[str, Device] = {}  # those without a name, too
         self._count_max = count_max
         self._gone = gone
+        self._policies: Callable[[str], Policy] = lambda name: Policy()
         self._free_minors: list[int] = []  # heap of numbers below _next_minor
         self._next_minor = 1  # binder-control has 0
         self._next_position = 0
@@ -200,6 +205,24 @@ class Directory:
         device.name = new
         return 0
 
+    def set_policies(self, policies: Callable[[str], Policy]) -> None:
+        """Settle who may use which device, also those that are there already.
+
+        Args:
+            policies: returns the policy of a device that is made under a name.
+        """
+        self._policies = policies
+        for device in self._by_context.values():
+            device.policy = policies(device.made_as.decode("utf-8", "surrogateescape"))
+
+    def policy_of(self, context: str) -> Policy:
+        """Return the policy of the device that has a context."""
+        return self._by_context[context].policy
+
+    def managers_of(self, context: str) -> frozenset[int] | None:
+        """Return who may become manager of a context, None: the first one and its user."""
+        return self._by_context[context].policy.managers
+
     def opened(self, device: Device) -> None:
         """A file of the device was opened."""
         device.opens += 1
@@ -224,6 +247,7 @@ class Directory:
         self._next_position += 1
         device = Device(name, context, minor, self._next_position, access[0])
         device.uid, device.gid = access[1:]
+        device.policy = self._policies(name.decode("utf-8", "surrogateescape"))
         self._by_name[name] = self._by_context[context] = device
         return device
 

@@ -22,6 +22,7 @@ from binderd.memory.identity import (
     NO_ID,
     PidNamespace,
     Users,
+    credentials_of,
     is_foreign,
     nice_of,
     payer_of,
@@ -30,7 +31,7 @@ from binderd.memory.identity import (
     user_of,
 )
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.proc import FileId, process_of
+from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
@@ -425,6 +426,10 @@ class FileOpener:
             undo.pop_all()
         self._clients[client] = None
         return client
+
+    def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
+        """Return the effective user of a thread that has a request open, and all its groups."""
+        return credentials_of(place_of(tid))
 
     def is_own(self, tid: int) -> bool:
         """Return whether a thread is our own, or of who acts for us."""

@@ -171,6 +171,16 @@ def user_of(place: str) -> int:
     return int(status_field(place, b"Uid:").split()[1])
 
 
+def credentials_of(place: str) -> tuple[int, frozenset[int]]:
+    """Return the effective user of a thread, and its effective and supplementary groups.
+
+    From one reading, as they may change between two.
+    """
+    fields = dict(line.partition(b":")[::2] for line in read_in(place, "status").splitlines())
+    groups = [fields[b"Gid"].split()[1], *fields[b"Groups"].split()]
+    return int(fields[b"Uid"].split()[1]), frozenset(int(group) for group in groups)
+
+
 def nice_of(tid: int) -> int:
     """Return the nice value of a thread, 0 if it is gone; asking needs nothing that can run out."""
     try:
