@@ -47,7 +47,8 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def marked(attack: Attack) -> object:
     owner = OWNERS.get(attack.name)
-    marks = [pytest.mark.xfail(strict=True, reason=f"owner: {owner}")] if owner else []
+    # Not strict: how long the victims wait is up to the machine as well.
+    marks = [pytest.mark.xfail(strict=False, reason=f"open: {owner}")] if owner else []
     return pytest.param(attack, id=attack.name, marks=marks)
 
 
