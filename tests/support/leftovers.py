@@ -20,6 +20,7 @@ import os
 import resource
 import shutil
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ MARK: Final = "BINDERD_TEST_SESSION"  # the variable by which processes are reco
 OUR_TYPE: Final = "fuse.binderd"
 CUSE_CLASS: Final = Path("/sys/class/cuse")
 PATIENCE: Final = 10.0  # seconds for what is ending by itself: helpers, the closing of files
+LOOK_SECONDS: Final = 2.0  # that one look at a process may take
 
 
 def mounts_below(folder: Path) -> set[str]:
@@ -67,6 +69,27 @@ def is_dead(path: Path) -> bool:
     return False
 
 
+def _read_in_time(path: Path) -> bytes:
+    """Return what a file of /proc says; ``b"?"`` if its process lets nobody look for a while.
+
+    It reads the process' memory, and so waits for whatever holds that process up.
+    """
+    answers: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):
+            answers.append(path.read_bytes())
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(LOOK_SECONDS)
+    if thread.is_alive():
+        return b"?"
+    if not answers:
+        raise FileNotFoundError(path)
+    return answers[0]
+
+
 def processes_of(mark: bytes, strangers: set[str]) -> set[str]:
     """Return the processes, but this one, whose environment has that entry.
 
@@ -77,7 +100,7 @@ def processes_of(mark: bytes, strangers: set[str]) -> set[str]:
     numbers = {name for name in os.listdir("/proc") if name.isdecimal()} - {str(os.getpid())}
     for name in numbers - strangers:
         with suppress(OSError):  # it has ended, or is none of our user's
-            environment = Path(f"/proc/{name}/environ").read_bytes()
+            environment = _read_in_time(Path(f"/proc/{name}/environ"))
             if mark not in environment.split(b"\0"):
                 if environment:  # it has none for a moment while it becomes another program
                     strangers.add(name)
