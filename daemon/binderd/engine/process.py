@@ -407,8 +407,8 @@ class Process:
         self.engine.stats.processes -= 1
         self.user.of(OPEN_FILES).remove(1)
         self.settle_user()
+        self.engine.released.append(self)
 
     def settle_user(self) -> None:
         """Something of the process is gone that its user was charged for; maybe the last."""
         self.engine.users.settle(self.user)
-        self.engine.released.append(self)
