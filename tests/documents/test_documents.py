@@ -72,7 +72,7 @@ def test_targets_exist(block: Block) -> None:
     """Also of what is not run: make knows the targets, bash the syntax."""
     checked = subprocess.run(["bash", "-n"], input=block.text, text=True, check=False)
     assert checked.returncode == 0
-    for line in block.text.splitlines():
+    for line in block.text.replace("\\\n", "").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["make"]:
             command = [*words, "--question", "--no-print-directory", "CMD=true"]
