@@ -32,7 +32,7 @@ class Ref:
         self.debug_id: int = process.engine.next_id()
         self.process = process
         self.node: Node = node
-        self.handle = handle
+        self.handle: int = handle  # Debian 12's mypy cannot find that out
         self.strong: int = 0  # how often the process has acquired it
         self.weak: int = 0
         self.death: Death | None = None  # who is told when the node's owner goes?
