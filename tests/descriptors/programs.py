@@ -62,6 +62,13 @@ class Running:
         """Return what its descriptors are."""
         return descriptors(self.pid)
 
+    def expect_descriptors(self, wanted: list[str]) -> None:
+        """Wait until these are its descriptors: it closes what a call brought after its reply."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.descriptors()) != wanted:
+            assert time.monotonic() < deadline, f"{len(found)} descriptors, not {len(wanted)}"
+            time.sleep(0.01)
+
     def kill(self) -> None:
         """Kill it and wait for its end."""
         self.process.kill()

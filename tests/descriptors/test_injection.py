@@ -71,7 +71,7 @@ def test_a_static_program_gets_files(daemon: Daemon, program: Path, options: lis
         for files in (0, 1, 2, 7):
             outcome = call(program, daemon.directory / "one", files=files)
             assert outcome.returncode == 0, outcome.stderr
-        assert server.descriptors() == own
+        server.expect_descriptors(own)
         assert server.process.poll() is None
     assert at_rest(daemon) == before
 
@@ -81,7 +81,7 @@ def test_more_files_than_a_message_takes(daemon: Daemon, program: Path) -> None:
         own = server.descriptors()
         outcome = call(program, daemon.directory / "one", 2, 290)
         assert outcome.returncode == 0, outcome.stderr
-        assert server.descriptors() == own
+        server.expect_descriptors(own)
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def test_where_clients_may_not_be_stopped(program: Path, tmp_path: Path) -> None
         own = server.descriptors()
         assert "no reply" in call(program, daemon.directory / "one", 1, 1).stderr
         assert call(program, daemon.directory / "one", 1, 0).returncode == 0
-        assert server.descriptors() == own
+        server.expect_descriptors(own)
 
 
 def test_others_go_on_while_an_installation_takes_its_time(daemon: Daemon, program: Path) -> None:
@@ -133,7 +133,7 @@ def test_others_go_on_while_an_installation_takes_its_time(daemon: Daemon, progr
             os.kill(helper, signal.SIGCONT)
         assert slow.errors() == ""
         assert slow.process.returncode == 0
-        assert server.descriptors() == own
+        server.expect_descriptors(own)
     assert at_rest(daemon) == before
 
 
@@ -156,7 +156,7 @@ def test_a_kill_during_an_installation(daemon: Daemon, program: Path, victim: st
         else:
             client.kill()
             assert call(program, device).returncode == 0
-            assert server.descriptors() == own
+            server.expect_descriptors(own)
     assert at_rest(daemon) == before
 
 
@@ -184,7 +184,7 @@ def test_job_control_does_not_disturb(daemon: Daemon, program: Path) -> None:
             time.sleep(0.003)
         assert client.errors() == ""
         assert client.process.returncode == 0
-        assert server.descriptors() == own
+        server.expect_descriptors(own)
 
 
 def test_a_stopped_program_stays_stopped(daemon: Daemon, program: Path) -> None:
@@ -226,4 +226,4 @@ def test_a_helper_that_dies_is_replaced(daemon: Daemon, program: Path) -> None:
             assert time.monotonic() < deadline, "no new helper"
         daemon.expect("a new helper process was started")
         assert helper_of(daemon) != helper
-        assert server.descriptors() == own
+        server.expect_descriptors(own)
