@@ -85,7 +85,7 @@ VM_KERNEL := tests/introspect/test_life.py tests/integration/test_file_requests.
 	$(VM_LIBRARY) $(VM_STRESS)
 VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY) \
 	$(VM_STRESS)
-in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-1500} $(VM) run "BINDERD_BACKENDS=$(1) \
+in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-2400} $(VM) run "BINDERD_BACKENDS=$(1) \
 	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own driver, in QEMU; then test-systemd
 ifdef PART
