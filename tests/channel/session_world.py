@@ -28,6 +28,7 @@ class FakeClient:
         self.backing_id = backing_id
         self.process: FakeProcess | None = None
         self.is_closed = False
+        self.fails: OSError | None = None  # raised by ``close``
 
     def memory(self, tid: int) -> None:
         raise NotImplementedError
@@ -37,6 +38,8 @@ class FakeClient:
 
     def close(self) -> None:
         self.is_closed = True
+        if self.fails is not None:
+            raise self.fails
 
 
 class FakeOpener:

@@ -315,6 +315,17 @@ def test_a_bug_in_release_still_frees_the_pages(world: World) -> None:
     assert len(world.device) == 0
 
 
+def test_a_client_that_cannot_be_closed_is_closed_once(world: World) -> None:
+    handle = world.open()
+    client = world.opener.clients[0]
+    client.fails = OSError(errno.EIO, "no")
+    release = request(abi.FUSE_RELEASE, abi.fuse_release_in.pack(handle, 2, 0, 0))
+    assert world.answer(release) == (-errno.EIO, b"")
+    handle = world.open()
+    assert world.answer(ioctl_request(handle, BINDER_VERSION, b"abcd", 4))[1][16:] == b"abcd"
+    assert world.session.bugs == 1
+
+
 def _bodies() -> list[tuple[int, Record | None]]:
     return [
         (abi.FUSE_INIT, abi.fuse_init_in),

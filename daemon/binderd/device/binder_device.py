@@ -533,12 +533,15 @@ class BinderDevice:
                 self._start_timer(number, milliseconds)
             self._timers.clear()
         if self._released:
-            for process in self._released:
-                self._closing.pop(process).close()
-            self._released.clear()
+            self._close_released()
         self._pace.begin()  # the next call
         if self._paused:
             self._have_paused()
+
+    def _close_released(self) -> None:
+        """Close clients of which nothing will be used any more, each once whatever it does."""
+        while self._released:
+            self._closing.pop(self._released.pop(0)).close()
 
     def _wake_pollers(self) -> None:
         for process in self._poll_wakes:
