@@ -224,7 +224,7 @@ class Engine:
         freezing = self._freezings.get(ticket)
         if freezing is not None:
             freezing.give_up()
-            self._end_wait(freezing, STOP)
+            self._end_wait(freezing, is_early=True)
             self.end_freeze(freezing, -EINTR)
 
     def stopped(self, number: int) -> None:
@@ -273,7 +273,7 @@ class Engine:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
         freezing = self._timed.get(timer)
         if freezing is not None:
-            self._end_wait(freezing, 0)
+            self._end_wait(freezing, is_early=False)
             freezing.wait_is_over()
             freezing.go_on()
             self.run_woken()
@@ -412,17 +412,17 @@ class Engine:
                 process = drained.pop()
                 for freezing in list(process.freezings.values()):
                     if freezing.ticket in process.freezings and process.outstanding == 0:
-                        self._end_wait(freezing, STOP)
+                        self._end_wait(freezing, is_early=True)
                         freezing.wait_is_over()
                         freezing.go_on()
 
     # Inside
 
-    def _end_wait(self, freezing: Freezing, milliseconds: int) -> None:
-        """End what ``await_calls`` has begun; STOP: before its time."""
+    def _end_wait(self, freezing: Freezing, *, is_early: bool) -> None:
+        """End what ``await_calls`` has begun, before its time or because that is over."""
         del self._freezings[freezing.ticket], self._timed[freezing.timer]
         del freezing.processes[0].freezings[freezing.ticket]
-        if milliseconds == STOP:
+        if is_early:
             self.timers.append((freezing.timer, STOP))
         freezing.timer = 0
 
