@@ -27,22 +27,12 @@ from support.scenes import Scene, get_call, manager_and_client, take
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from binderd.engine.process import Process
     from support.engine_world import EngineThread
     from support.playbook import PendingRead
 
 CALL_SIZE = 4 + binder_transaction_data.size  # bytes in a stream
 BAD_WORD = b"\xff\xff\xff\xff"
-
-
-@pytest.fixture
-def world() -> Iterator[EngineWorld]:
-    world = EngineWorld()
-    yield world
-    world.close()
-    world.assert_empty()
 
 
 @pytest.fixture

@@ -18,22 +18,13 @@ from binderwire.binder_abi import (
     TF_ONE_WAY,
 )
 from support import bc
-from support.engine_world import EngineWorld
 from support.scenes import Scene, freezer, get_call, manager_and_client, take
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from support.engine_world import EngineWorld
 
 PTRS = [0x1000, 0x2000, 0x3000]
-
-
-@pytest.fixture
-def world() -> Iterator[EngineWorld]:
-    world = EngineWorld()
-    yield world
-    world.close()
-    world.assert_empty()
 
 
 @pytest.fixture
