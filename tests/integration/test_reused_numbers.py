@@ -201,8 +201,8 @@ def test_nobody_appears_as_root_who_is_not(daemon: Daemon, tmp_path: Path, code:
             stage.tell()
 
 
-# What is left of a dead manager, and who has its number now.
-HEIR_OF_MANAGER = """
+# What is left of a dead manager, a process of the user OWNER: its file, in the hands of a child.
+DEAD_MANAGER = """
 up, end = Cue(), Cue()
 def parent():
     device = Device(DIR + '/binder')
@@ -211,9 +211,15 @@ def parent():
         return
     up.give()
     end.wait()
-number = fork(VICTIM, parent)
+number = fork(OWNER, parent)
 os.waitpid(number, 0)
 up.wait()
+"""
+
+# Who has its number now.
+HEIR_OF_MANAGER = f"""
+OWNER = VICTIM
+{DEAD_MANAGER}
 def heir():
     device = Device(DIR + '/binder')
     commands, payload = transaction(0, b'')
@@ -229,18 +235,9 @@ def test_who_gets_the_number_of_a_dead_manager_is_no_part_of_it(daemon: Daemon) 
         assert bytes.fromhex(stage.line()) == struct.pack("=II", abi.BR_NOOP, abi.BR_DEAD_REPLY)
 
 
-FROZEN_ORPHAN = """
-up, end = Cue(), Cue()
-def parent():
-    device = Device(DIR + '/binder')
-    device.ioctl(abi.BINDER_SET_CONTEXT_MGR, bytes(4))
-    if os.fork():
-        return
-    up.give()
-    end.wait()
-number = fork(MALLORY, parent)
-os.waitpid(number, 0)
-up.wait()
+FROZEN_ORPHAN = f"""
+OWNER = MALLORY
+{DEAD_MANAGER}
 device = Device(DIR + '/binder')
 def freeze():
     device.ioctl(abi.BINDER_FREEZE, abi.binder_freeze_info.pack(number, 1, 0))
