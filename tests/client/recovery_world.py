@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -50,13 +49,6 @@ def request(*numbers: int) -> Parcel:
     for number in numbers:
         parcel.write_int32(number)
     return parcel
-
-
-def eventually(condition: Callable[[], object], what: str = "it did not happen") -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
 
 
 def errno_of(work: Callable[[], object]) -> str:

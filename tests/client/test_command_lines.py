@@ -12,7 +12,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from binderclient.demo import __main__ as demo
 from client.drivers import MountedDaemon, missing_capability
 from client.test_examples import EXAMPLES, compiled
 from client.test_servicemanager import ManagerProcess
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -345,13 +345,6 @@ def blocked_in_ioctl(pid: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def stopped_manager(bench: Bench, tmp_path: Path) -> ManagerProcess:
     """Callers of it wait for ever."""
@@ -368,7 +361,7 @@ def ended(manager: ManagerProcess) -> None:
 def test_ctrl_c(bench: Bench, stopped_manager: ManagerProcess) -> None:
     try:
         with started(*BINDERCTL, "--device", str(bench.device), "list") as asking:
-            until(lambda: blocked_in_ioctl(asking.pid))
+            eventually(lambda: blocked_in_ioctl(asking.pid), seconds=PATIENCE)
             asking.send_signal(signal.SIGINT)
             out, said = asking.communicate(timeout=PATIENCE)
         assert (asking.returncode, out, said) == (130, "", "")
@@ -418,7 +411,7 @@ def test_a_daemon_that_dies_meanwhile(own_daemon: MountedDaemon, tmp_path: Path)
     try:
         with started(*BINDERCTL, "--device", str(device), "wait", "x") as waiting:
             waits = lambda: len(os.listdir(f"/proc/{waiting.pid}/task")) > 2  # noqa: E731
-            until(waits)
+            eventually(waits, seconds=PATIENCE)
             own_daemon.process.kill()
             own_daemon.process.wait()
             out, said = waiting.communicate(timeout=PATIENCE)

@@ -31,6 +31,7 @@ from binderclient.parcel import Parcel
 from client import peer as p
 from client.conftest import Peer
 from client.drivers import MountedDaemon, missing_capability
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,13 +81,6 @@ def alarm(seconds: float, handler: object) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-
-
-def eventually(condition: object) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 # Calls

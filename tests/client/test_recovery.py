@@ -23,12 +23,12 @@ from client.recovery_world import (
     WAIT,
     EchoService,
     World,
-    eventually,
     held,
     is_gone,
     outcome_of,
     request,
 )
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,9 @@ from binderclient.blocking import Device
 from binderclient.parcel import Parcel
 from binderwire.binder_abi import BC_ENTER_LOOPER, BINDER_VERSION, BINDER_WRITE_READ
 from client.drivers import PATIENCE, MountedDaemon, missing_capability
-from client.recovery_world import ECHO, EchoService, World, errno_of, eventually, outcome_of
+from client.recovery_world import ECHO, EchoService, World, errno_of, outcome_of
 from client.test_examples import compiled
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

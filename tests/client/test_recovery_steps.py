@@ -17,7 +17,7 @@ from binderclient.parcel import Parcel
 from binderclient.recovery import Recovery, pauses
 from binderclient.servicemanager import ServiceManagerService, formats
 from client.drivers import PATIENCE
-from client.recovery_world import eventually
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,6 +22,7 @@ from binderclient.objects import IBinder, Service
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, ServiceNotFound, formats
 from client import peer as p
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,13 +73,6 @@ def cli(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=PATIENCE,
         check=False,
     )
-
-
-def eventually(condition: object) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.mark.usefixtures("manager")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from channel.helpers import running
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,10 +65,8 @@ class Running:
 
     def expect_descriptors(self, wanted: list[str]) -> None:
         """Wait until these are its descriptors: it closes what a call brought after its reply."""
-        deadline = time.monotonic() + PATIENCE
-        while (found := self.descriptors()) != wanted:
-            assert time.monotonic() < deadline, f"{len(found)} descriptors, not {len(wanted)}"
-            time.sleep(0.01)
+        what = f"its descriptors never are {wanted}"
+        eventually(lambda: self.descriptors() == wanted, what, seconds=PATIENCE)
 
     def kill(self) -> None:
         """Kill it and wait for its end."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from channel.helpers import needs_fuse
 from descriptors.programs import PATIENCE, Running, at_rest, build, daemon_at
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,10 +55,8 @@ class Crowd:
 
 def wait_for_descriptors(member: Running, count: int) -> None:
     """Wait until a process has no others than it began with: it may have some still in hand."""
-    deadline = time.monotonic() + PATIENCE
-    while len(found := member.descriptors()) != count:
-        assert time.monotonic() < deadline, f"{found} are left"
-        time.sleep(0.01)
+    what = f"they never are {count}"
+    eventually(lambda: len(member.descriptors()) == count, what, seconds=PATIENCE)
 
 
 def test_nothing_is_lost(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import pytest
 from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
 from channel.helpers import SECONDS_MAX, client, needs_fuse, run_client, running
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,10 +131,8 @@ def test_whoever_takes_all_he_can_get_harms_nobody(tmp_path: Path, count: int) -
             assert failures == "0"
         daemon.wait_for_counts(processes=0, threads=0, nodes=0, buffers=0, users=0)
         # What it opens for its start alone may have been there at rest, and be gone by now.
-        deadline = time.monotonic() + SECONDS_MAX
-        while is_open_in(daemon) > at_rest:
-            assert time.monotonic() < deadline, f"{is_open_in(daemon)} descriptors, not {at_rest}"
-            time.sleep(0.05)
+        what = f"it keeps more than {at_rest} descriptors"
+        eventually(lambda: is_open_in(daemon) <= at_rest, what, seconds=SECONDS_MAX)
         assert daemon.end() == 0
 
 
