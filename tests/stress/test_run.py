@@ -68,9 +68,9 @@ def test_with_accidents(driver: Driver, worker: Path, tmp_path: Path) -> None:
     assert worker.exists()
     picture = tmp_path / "latency.svg"
     found = facts(
-        *("--device", driver.new_device("binder"), *SMALL, "--duration=3", "--seed=3"),
-        *("--kill=4", "--stop=2", "--freeze=4", "--payload=0:64K", "--oneway=40", "--files=3"),
-        *("--histogram", picture),
+        *("--device", driver.new_device("binder"), *SMALL, "--duration=8", "--seed=3"),
+        *("--kill=2", "--stop=2", "--freeze=4", "--payload=0:64K"),
+        *("--oneway=40", "--nested=10", "--files=10", "--histogram", picture),
     )
     assert found["passed"], failed(found)
     assert found["accidents"]["killed"] > 4
