@@ -36,11 +36,9 @@ VM := PYTHONPATH=tests $(BIN)/python -m vm
 ARGS ?=
 
 .DEFAULT_GOAL := help
-ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
-endif
-.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm vm-kernel vm-cuse \
-	parity limits check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity limits \
+	check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
 help: ## this text
@@ -83,25 +81,24 @@ test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) ## 'make check', then 
 VM_FOLDER := $(abspath build/vm)
 VM_LIBRARY := $(addprefix tests/preload/test_,service_manager.py programs.py descriptors.py)
 VM_STRESS := tests/stress/test_run.py::test_with_accidents
-VM_kernel := tests/introspect/test_life.py tests/integration/test_file_requests.py tests/vm tests/conformance \
+VM_KERNEL := tests/introspect/test_life.py tests/integration/test_file_requests.py tests/vm tests/conformance \
 	$(VM_LIBRARY) $(VM_STRESS)
-VM_cuse := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY) \
+VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY) \
 	$(VM_STRESS)
+in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-2400} $(VM) run "BINDERD_BACKENDS=$(1) \
+	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own driver, in QEMU; then test-systemd
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
 else
 	BINDERD_VM=host $(PYTEST) tests/vm --ignore tests/vm/test_systemd.py
 	@rm -f $(VM_FOLDER)/*.json
-	@echo "make test-vm: two machines at a time, each of which says everything when it has ended (25 minutes)"
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target SIDE_BY_SIDE=yes vm-cuse vm-kernel test-systemd
+	$(call in_vm,kernel,$(VM_KERNEL))
+	$(BIN)/python tests/parity.py --verify --complete kernel $(VM_FOLDER)/kernel.json
+	$(call in_vm,cuse,$(VM_CUSE))
+	$(BIN)/python tests/parity.py --verify --complete cuse $(VM_FOLDER)/cuse.json
+	@$(MAKE) --no-print-directory test-systemd
 endif
-
-# A machine has one processor, so two of them are no slower than one.
-vm-kernel vm-cuse: vm-%: $(STAMP) $(PRELOAD) $(STRESS_WORKER)
-	VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-2400} $(VM) run "BINDERD_BACKENDS=$* \
-		BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$*.json $(BIN)/python -m pytest $(VM_$*)"
-	$(BIN)/python tests/parity.py --verify --complete $* $(VM_FOLDER)/$*.json
 
 test-systemd: vm-packages packages $(STAMP) deb ## the package under a real systemd: installed, restarted, purged
 	@tests/setup.sh packages install
