@@ -354,6 +354,7 @@ def test_a_freeze_waits_for_oneways_and_those_that_still_come(world: World) -> N
     scene = manager_and_client(world)
     scene.client.write(bc.oneway(0, code=1))
     waiting = freezer(world).start_freeze(scene.manager.pid, timeout_ms=LONG)
+    assert waiting.parked
     assert_br(scene.client.read(), *SENT)
     assert_br(scene.client.write_read(bc.oneway(0, code=2)), *PENDING)
     first = get_call(scene.server, code=1)
@@ -383,6 +384,7 @@ def test_what_happened_during_a_freeze_in_vain_is_remembered(world: World) -> No
     started = scene.client.start(bc.call(0))
     hand = freezer(world)
     waiting = hand.start_freeze(scene.manager.pid, timeout_ms=LONG)
+    assert waiting.parked
     assert_br(world.open().seasoned().write_read(bc.call(0)), *FROZEN)
     assert_br(world.open().seasoned().write_read(bc.oneway(0)), *PENDING)
     hand.signal()
@@ -473,6 +475,7 @@ def test_several_files_are_waited_for_one_after_the_other(world: World) -> None:
     first = scene.client.start(bc.call(0))
     second = later.client.start(bc.call(0))
     waiting = freezer(world).start_freeze(scene.manager.pid, timeout_ms=LONG)
+    assert waiting.parked
     assert_br(world.open("hwbinder").seasoned().write_read(bc.call(0)), *FROZEN)
     world.open().seasoned().write(bc.oneway(0, code=5))
     answer(later.server, get_call(later.server))

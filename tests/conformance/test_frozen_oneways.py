@@ -144,8 +144,8 @@ def test_what_waited_before_the_frost_can_be_replaced_during_it(world: World) ->
     scene = manager_and_client(world)
     scene.client.write(update(b"a"), update(b"b"))
     waiting = freezer(world).start_freeze(scene.manager.pid, timeout_ms=LONG)
-    scene.client.write(update(b"c"))
     assert waiting.parked
+    scene.client.write(update(b"c"))
     assert queued(scene.server) == [b"a", b"c"]
     assert waiting.wait()[0] == 0
 
