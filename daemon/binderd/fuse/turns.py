@@ -10,9 +10,11 @@ even again.
 That shares the time, but it does not bound how long others wait for a piece of work that cannot
 be stopped in the middle. So a piece longer than LONG_NS is paid for with a pause while other users
 are active: twice its length, so that a call of somebody else, which is three requests, meets one
-such piece at most; PAUSE_FACTOR times its length if it exceeded TOO_LONG_NS, so that fewer than one
-call in a hundred does. How long it took is wall time, as that is what others wait for; but being
-preempted in the middle is nobody's fault, so TOO_LONG_NS is of processor time.
+such piece at most. If it exceeded TOO_LONG_NS its user owes PAUSE_FACTOR times its length, so that
+fewer than one call in a hundred meets such a piece. How long it took is wall time, as that is what
+others wait for; but being preempted in the middle is nobody's fault, so TOO_LONG_NS is of processor
+time. Nor is it that a usual request needs that much once in a while (cold caches, the collector):
+what is owed passes with time, and who owes GRACE_NS or less goes on.
 
 Requests that names are looked up with have an account of their own, which never has such pieces:
 the kernel holds locks meanwhile that other users wait for.
@@ -34,6 +36,7 @@ LONG_NS: Final = 250_000
 TOO_LONG_NS: Final = 1_500_000
 PAUSE_FACTOR: Final = 100
 PAUSE_MAX_NS: Final = 2_000_000_000
+GRACE_NS: Final = 1_000_000_000  # 10 ms of pieces that were too long
 ACTIVE_NS: Final = 1_000_000_000  # since a user's last request, so long is it active
 _MARK_NS: Final = 250_000  # how old what is known of the processor's time may be
 
@@ -68,13 +71,24 @@ class Account:
         user: whose; -1: nobody's.
     """
 
-    __slots__ = ("bytes", "files", "is_held", "is_queued", "queues", "spent", "user", "waits")
+    __slots__ = (
+        "bytes",
+        "files",
+        "is_held",
+        "is_queued",
+        "owes_until",
+        "queues",
+        "spent",
+        "user",
+        "waits",
+    )
 
     def __init__(self, user: int) -> None:
         self.user = user
         self.spent = 0  # in virtual time; compared with what others have
         self.waits = False  # must the next request be put off?
         self.is_held = False  # does it pay for something long?
+        self.owes_until = 0  # when is it even for what took too long?
         self.is_queued = False  # is it among those whose turn may come?
         self.bytes = 0  # what its waiting requests take
         self.files = 0  # open ones
@@ -271,10 +285,18 @@ class Turns:
             # What was done between the mark and the beginning is not known: at most all of it.
             work = self._worked() - self._marked_work - (self.now - self._marked_at)
             if work > TOO_LONG_NS:
-                pause = min(PAUSE_FACTOR * work, PAUSE_MAX_NS)
+                pause = max(pause, self._owe(account, work))
         account.is_held = True
         self._number += 1
         heappush(self._held, (self._latest_at + pause, self._number, account))
+
+    def _owe(self, account: Account, work: int) -> int:
+        """Enter what took too long; return for how many nanoseconds it must be paid for at once."""
+        now = self._latest_at
+        most = now + GRACE_NS + PAUSE_MAX_NS
+        owes = max(account.owes_until, now) + PAUSE_FACTOR * work
+        account.owes_until = min(owes, most)
+        return account.owes_until - GRACE_NS - now
 
     def _release(self, now: int) -> None:
         """Let those go on whose pause is over."""
