@@ -114,6 +114,7 @@ class Taker:
 # What a daemon keeps outside the engine, and the tests that take it to its limit.
 ELSEWHERE: Final = {
     "attachments": "channel/test_extension.py::test_the_share_of_attachments",
+    "flights": "channel/test_flights.py::test_only_what_was_taken_is_given_back",
     "logs": "integration/test_logs.py::test_one_user_cannot_lock_others_out_of_the_logs",
     "inodes": "integration/test_shares.py::test_inodes_that_are_held_without_an_open_file",
     "lock_waits": "integration/test_shares.py::test_locks_that_are_waited_for",

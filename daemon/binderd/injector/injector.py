@@ -43,6 +43,15 @@ class Reports(Protocol):
         """The installation is over."""
 
 
+class OnItsWay(Protocol):
+    """What somebody is charged for files that are on their way to him."""
+
+    number: int  # how many at once
+
+    def end(self) -> None:
+        """None is any more."""
+
+
 class Injector:
     """The helper process and the jobs that it has.
 
@@ -69,6 +78,8 @@ class Injector:
         self.injects = injects and own_architecture() is not None
         self._closer = Closer()
         self._jobs: dict[int, None] = {}
+        # Of each job of which the helper may have something, wanted or not.
+        self._payments: dict[int, OnItsWay] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._outbox: Outbox | None = None  # of that channel
@@ -93,6 +104,7 @@ class Injector:
         files: Sequence[int],
         closes: Sequence[int],
         room: tuple[int, int],
+        payment: OnItsWay,
     ) -> bool:
         """Hand a job to the helper; False if that cannot be.
 
@@ -102,10 +114,14 @@ class Injector:
             files: descriptors of ours, which remain ours.
             closes: descriptors in the thread's process that are to be closed first.
             room: the unused part of its read buffer: address, bytes.
+            payment: for those that are sent at once; it ends when nothing is on its way any more,
+                whatever is returned.
         """
         if not self.injects or len(closes) > _CLOSES_MAX or not self._is_running():
+            payment.end()
             return False
-        for message, part in messages.of_job(number, tid, files, closes, room):
+        self._payments[number] = payment
+        for message, part in messages.of_job(number, tid, files, closes, room, payment.number):
             if not self._send(number, message, part):
                 self._cancel(number)  # half a job is worse than none
                 return False
@@ -155,6 +171,8 @@ class Injector:
                 self._restart()
                 return
             kind, number, error = messages.report.unpack_from(message)
+            if kind != messages.SEIZED:
+                self._is_over(number)
             if number not in self._jobs:
                 continue
             if kind == messages.SEIZED:
@@ -218,6 +236,8 @@ class Injector:
         status = process.poll() if process is not None else None
         _log.error("the helper process has ended (%s)", _how(status))
         jobs, self._jobs = self._jobs, {}
+        for number in list(self._payments):
+            self._is_over(number)
         for number in jobs:
             self._reports.installed(number, None)
         self._is_running()
@@ -230,6 +250,11 @@ class Injector:
         if not self._outbox.is_empty:
             self._blocked()
         return True
+
+    def _is_over(self, number: int) -> None:
+        payment = self._payments.pop(number, None)
+        if payment is not None:
+            payment.end()
 
     def _cancel(self, number: int) -> None:
         if self._outbox is not None:

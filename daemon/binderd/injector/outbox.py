@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import termios
 from array import array
 from collections import deque
 from contextlib import suppress
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _ROOM: Final = 1 << 20  # bytes to ask for; the kernel gives what it allows
 _WAITING_BYTES_MAX: Final = 4 << 20
 _MESSAGE_COST: Final = 512  # bytes that a message costs us beside its own
+# What was sent and not taken counts as root's files on their way (``kinds.FLIGHTS``).
+_FILES_UNREAD_MAX: Final = 253
 # It will work later.
 _FULL: Final = frozenset({EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS})
 
@@ -48,13 +51,14 @@ class Outbox:
         closer: closes duplicates of clients' files.
     """
 
-    __slots__ = ("_bytes", "_channel", "_closer", "_waiting")
+    __slots__ = ("_bytes", "_channel", "_closer", "_files_unread", "_waiting")
 
     def __init__(self, channel: socket.socket, closer: Closer) -> None:
         self._channel = channel
         self._closer = closer
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
+        self._files_unread = 0  # at most, of those that were sent
         with suppress(OSError):
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
 
@@ -139,9 +143,14 @@ class Outbox:
 
     def _try(self, message: bytes, files: Sequence[int]) -> int:
         """Return 0 or the errno."""
+        if files and self._files_unread + len(files) > _FILES_UNREAD_MAX:
+            if any(fcntl.ioctl(self._channel, termios.TIOCOUTQ, bytes(4))):
+                return EAGAIN
+            self._files_unread = 0
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))] if files else []
         try:
             self._channel.sendmsg([message], rights)
         except OSError as error:
             return error.errno or EAGAIN
+        self._files_unread += len(files)
         return 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
+from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.engine.kinds import ATTACHMENTS
@@ -18,6 +19,7 @@ from binderd.heartbeat import enter
 from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.client_process import ClientProcess, ClientProcesses
 from binderd.memory.files import Disposal, TakenFile
+from binderd.memory.flights import Flights
 from binderd.memory.identity import (
     NO_ID,
     PidNamespace,
@@ -50,6 +52,15 @@ if TYPE_CHECKING:
 _SEEN_PIDS_MAX: Final = 256
 
 
+class OnItsWay(Protocol):
+    """What somebody is charged for files that are on their way to him."""
+
+    number: int  # how many at once
+
+    def end(self) -> None:
+        """None is any more."""
+
+
 class Installer(Disposal, Protocol):
     """Puts files into processes that know nothing of us."""
 
@@ -62,6 +73,7 @@ class Installer(Disposal, Protocol):
         files: Sequence[int],
         closes: Sequence[int],
         room: tuple[int, int],
+        payment: OnItsWay,
     ) -> bool:
         """Begin to stop a thread and give its process files; False if that cannot be.
 
@@ -70,6 +82,8 @@ class Installer(Disposal, Protocol):
             files: descriptors of ours, which remain ours.
             closes: descriptors in that process, to be closed first.
             room: the unused part of the thread's read buffer: address, bytes.
+            payment: for those that are sent at once; it ends when nothing is on its way any more,
+                whatever is returned.
         """
 
     def cancel(self, number: int) -> None:
@@ -230,13 +244,20 @@ class FileClient:
         fds = [file.fd for file in files if isinstance(file, TakenFile)]
         pid = self._threads[tid].pid
         attachment = self._attachments.get(pid)
-        if attachment is not None:
-            sent = attachment.send_closes(closes) and attachment.send_files(number, fds)
+        flights, process = self._opener.flights, self._engine_process()
+        if attachment is not None and flights.can_ever_send(process, len(fds)):
+            if not flights.has_room(process, attachment, len(fds)):
+                return REFUSED
+            count = partial(flights.sent, process, attachment)
+            sent = attachment.send_closes(closes) and attachment.send_files(number, fds, count)
             if not sent:
                 attachment.end()
                 self.detach(pid)
             return SENT if sent else REFUSED
-        begun = self._opener.installer.begin(number, tid, fds, closes, room)
+        payment = flights.pay_for_injection(process, len(fds))
+        if payment is None:
+            return REFUSED
+        begun = self._opener.installer.begin(number, tid, fds, closes, room, payment)
         return STOPPING if begun else REFUSED
 
     def cancel_install(self, number: int) -> None:
@@ -287,7 +308,7 @@ class FileClient:
         elif not errno:
             self.detach(pid)
         if errno or not flags & BINDERD_ATTACH_FILES:
-            attachment.close()
+            self._opener.flights.let_go(attachment)
         if errno:
             return errno
         if self.pages.process is not None:
@@ -299,7 +320,7 @@ class FileClient:
         attachment = self._attachments.pop(pid, None)
         if attachment is not None:
             self._opener.watch.forget(self, attachment.watched)
-            attachment.close()
+            self._opener.flights.let_go(attachment)
             self._share_of_attachments().remove(1)
             if self.pages.process is not None:
                 self.pages.process.settle_user()
@@ -321,20 +342,29 @@ class FileClient:
         share.add(1)
         return 0
 
-    def _share_of_attachments(self) -> Share:
+    def _engine_process(self) -> Process:
         process = self.pages.process
         assert process is not None
-        return process.user.of(ATTACHMENTS)
+        return process
+
+    def _share_of_attachments(self) -> Share:
+        return self._engine_process().user.of(ATTACHMENTS)
 
     def _send_area(self, attachment: Attachment) -> int:
+        process = self._engine_process()
+        if not self._opener.flights.has_room(process, attachment, 1):
+            return EAGAIN
         try:
             fd = self.pages.open_shared()
         except OSError as error:
             return _errno_for_client(error)
         try:
-            return attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
+            errno = attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
         finally:
             os.close(fd)
+        if not errno:
+            self._opener.flights.sent(process, attachment, 1)
+        return errno
 
     def adopt(self, process: Process) -> None:
         """Say which engine process the file has become."""
@@ -383,6 +413,7 @@ class FileOpener:
         "_processes",
         "_upkeep",
         "attachments_max",
+        "flights",
         "has_passthrough",
         "installer",
         "watch",
@@ -404,6 +435,8 @@ class FileOpener:
         self.has_passthrough = True  # does the kernel take backing files?
         self._clients: dict[FileClient, None] = {}
         self._processes = ClientProcesses()
+        self.flights = Flights()
+        watch.accompany(self.flights.fileno())
 
     def open(self, tid: int, nodeid: int) -> FileClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
@@ -454,6 +487,7 @@ class FileOpener:
     def reap(self) -> list[tuple[Process, int]]:
         """Return threads that have ended, as (process, thread id), and keep nothing for them."""
         gone = []
+        self.flights.look()
         for client, tid, is_process in self.watch.ended():
             if is_process:
                 client.detach(tid)
