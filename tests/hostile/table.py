@@ -40,6 +40,7 @@ ATTACKS: Final = (
     Attack("receiver", "a receiver is in an endless mmap", STALL, 0, 0, 10),
     Attack("ended_thread", "a silent page, the opening thread has ended", STALL, 0, 0),
     Attack("exec", "a receiver of files in an endless exec", STALL, 0, 0, 10, (), "files"),
+    Attack("attributes", "files whose attributes never come are sent", LOAD, 300, 100),
     # Section 2
     Attack("deaths", "deaths with one cookie, then close", LOAD, 65000, 30000, 60),
     Attack(

@@ -27,9 +27,10 @@ _pidfd_getfd.restype = ctypes.c_int
 
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_STATX_DONT_SYNC: Final = 0x4000  # ask no server
+_STATX_NOTHING: Final = 0  # and that there is nothing to ask it for
 _STATX_TYPE: Final = 0x01
 _STATX_SIZE: Final = 256
-_MODE: Final = Struct("=28xH")
+_MODE: Final = Struct("=I24xH")  # what is known at all, and the mode
 _DEVICE: Final = Struct("=136xII")  # major and minor number of the file system
 
 _statx = ctypes.PyDLL(None).statx
@@ -64,13 +65,18 @@ class TakenFile:
 
 
 def _device_of(fd: int) -> tuple[int, int, int]:
-    """Return a file's mode, and its file system's major and minor number."""
+    """Return a file's mode, and its file system's major and minor number.
+
+    They are what the kernel has in memory anyway: its file system may be a client's own, which
+    never answers. (fstat asks it, and so does fstatfs.) Where the kernel keeps even that to itself,
+    as a mount without allow_other makes it do, it is taken for a regular file.
+    """
     flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
-    if _statx(fd, b"", flags, _STATX_TYPE, _statx_result):
+    if _statx(fd, b"", flags, _STATX_NOTHING, _statx_result):
         return stat.S_IFREG, 0, 0
-    mode: int = _MODE.unpack_from(_statx_result)[0]
+    known, mode = _MODE.unpack_from(_statx_result)
     major, minor = _DEVICE.unpack_from(_statx_result)
-    return mode, major, minor
+    return mode if known & _STATX_TYPE else stat.S_IFREG, major, minor
 
 
 def _memory_device() -> tuple[int, int]:
@@ -117,7 +123,7 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
             raise NoAnswer(errno)
         return None
     if fcntl.fcntl(taken, fcntl.F_GETFL) & os.O_PATH:  # the driver's fget takes none of these
-        os.close(taken)
+        disposal.dispose(taken, flushes=False)  # it may be the last that holds a file system
         return None
     return TakenFile(taken, disposal)
 
