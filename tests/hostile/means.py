@@ -217,7 +217,7 @@ class SilentMount:
     Args:
         delay: seconds for each page; None: for ever. They are full of BC_ENTER_LOOPER.
         name: of the mount, if there are several.
-        is_shared: does it serve others as well, and never tell attributes beyond an open?
+        is_shared: does it serve others as well, and answer nothing about a file once it is open?
     """
 
     def __init__(
@@ -271,9 +271,7 @@ def _tell_when_stuck(reading: int, writing: int) -> None:
     os.write(writing, b".")
 
 
-def _serve(
-    channel: int, size: int, delay: float | None, asked: int, keeps_attributes: bool
-) -> None:
+def _serve(channel: int, size: int, delay: float | None, asked: int, keeps_all: bool) -> None:
     _become_the_user()
     while True:
         frame = os.read(channel, 1 << 17)
@@ -284,7 +282,7 @@ def _serve(
             body = fuse.fuse_init_out.build(major=7, minor=31, max_write=4096)
         elif opcode == fuse.FUSE_LOOKUP:
             body = fuse.fuse_entry_out.build(nodeid=2, ino=2, mode=0o100755, size=size, nlink=1)
-        elif opcode == fuse.FUSE_GETATTR and is_file and keeps_attributes:
+        elif keeps_all and (opcode == fuse.FUSE_FLUSH or (opcode == fuse.FUSE_GETATTR and is_file)):
             continue
         elif opcode == fuse.FUSE_GETATTR:
             mode = 0o100755 if is_file else 0o40755

@@ -58,6 +58,7 @@ ATTACKS: Final = (
     Attack("opens", "8,190 opens by one process", SHARE, 8190, 8190, checks=("newcomer",)),
     Attack("pages", "receive areas, never read", SHARE, 4000, 200, 30, ("newcomer", "pages")),
     Attack("logs", "logs that are kept open", SHARE, 1000, 1000, checks=("root_log",)),
+    Attack("closes", "files that nobody can close", SHARE, 3000, 600, checks=("newcomer",)),
     Attack("flights", "files on their way, never taken", SHARE, 30000, 3000, 30, ("root_files",)),
 )
 BY_NAME: Final = {attack.name: attack for attack in ATTACKS}

@@ -98,7 +98,7 @@ OPEN_FILES: Final = Kind(
     Cost(4, 24 << 10),
     8192,
     memory_part=8,
-    descriptor_part=8,
+    descriptor_part=7,
     what="open file of a device",
     seen="ENOMEM from open",
 )
@@ -220,6 +220,15 @@ FLIGHTS: Final = Kind(
     object_limit="flights_per_attachment",
 )
 FILES_AT_ONCE: Final = 32  # a receiver that is stopped for its files is sent no more of them
+CLOSES: Final = Kind(
+    "closes",
+    Cost(1, 1 << 10),
+    16384,
+    memory_part=1,
+    descriptor_part=1,
+    what="file that a user has sent and that is being closed, which can take any time",
+    seen="BR_FAILED_REPLY (-ENOMEM) to the user that sends one more",
+)
 LOGS: Final = Kind(
     "logs",
     Cost(0, 8 << 10),

@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import suppress
 from errno import ECANCELED, EPERM
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from binderd.closer import Closer
@@ -134,6 +135,10 @@ class Helper:
             self._add(self._gathering[number], files, message, messages.head.size)
         elif kind == messages.CANCEL:
             self._cancel(number)
+        elif kind == messages.DISPOSE:
+            (owner,) = messages.owner.unpack_from(message, messages.head.size)
+            done = partial(self._report, messages.CLOSED, number, 0)
+            self._closer.close(files, owner, done)
         elif files:
             self._closer.close(files)
 

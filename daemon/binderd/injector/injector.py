@@ -16,10 +16,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.closer import Closer
+from binderd.closer import NOBODY, Closer
 from binderd.injector import messages
 from binderd.injector.architecture import own_architecture
 from binderd.injector.outbox import Outbox
@@ -52,6 +54,31 @@ class OnItsWay(Protocol):
         """None is any more."""
 
 
+class Closing(Protocol):
+    """What somebody is charged for a file that is being closed."""
+
+    def end(self) -> None:
+        """It is closed."""
+
+
+class _Close:
+    """A file that is being closed, here, by the helper or by both."""
+
+    __slots__ = ("is_helpers", "is_ours", "payment")
+
+    def __init__(self, payment: Closing | None) -> None:
+        self.payment = payment
+        self.is_ours = self.is_helpers = False
+
+    def look(self) -> bool:
+        """Have it paid for no longer if it is closed; return whether it is."""
+        if self.is_ours or self.is_helpers:
+            return False
+        if self.payment is not None:
+            self.payment.end()
+        return True
+
+
 class Injector:
     """The helper process and the jobs that it has.
 
@@ -77,6 +104,10 @@ class Injector:
         self._blocked = blocked
         self.injects = injects and own_architecture() is not None
         self._closer = Closer()
+        self._closes: dict[int, _Close] = {}  # under way, by number
+        self._last_close = 0
+        self._closed: deque[int] = deque()  # by us, not settled yet
+        self._closed_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._jobs: dict[int, None] = {}
         # Of each job of which the helper may have something, wanted or not.
         self._payments: dict[int, OnItsWay] = {}
@@ -143,19 +174,54 @@ class Injector:
         if self._outbox is not None and not self._outbox.go_on():
             self._restart()
 
-    def dispose(self, fd: int, *, flushes: bool) -> None:
+    def dispose(
+        self, fd: int, *, flushes: bool, owner: int = NOBODY, payment: Closing | None = None
+    ) -> None:
         """Close a file of a client's, without ever waiting for what that may do.
 
         Args:
             flushes: is it of a file system that wants to know of each close? Then even a close that
                 is not the last may take any time.
+            owner: the user on whose account that is.
+            payment: ends when it is closed.
         """
-        message = messages.head.pack(messages.DISPOSE, 0)
-        handed_over = self._outbox is not None and self._outbox.send_at_once(message, (fd,))
-        if handed_over and not flushes:
-            os.close(fd)
+        self._last_close += 1
+        number = self._last_close
+        close = self._closes[number] = _Close(payment)
+        message = messages.head.pack(messages.DISPOSE, number) + messages.owner.pack(owner)
+        close.is_helpers = self._outbox is not None and self._outbox.send_at_once(message, (fd,))
+        close.is_ours = flushes or not close.is_helpers
+        if close.is_ours:
+            self._closer.close([fd], owner, partial(self._tell_closed, number))
         else:
-            self._closer.close([fd])
+            os.close(fd)
+
+    def has_room(self) -> bool:
+        """Return True: what nobody pays for is closed all the same."""
+        return True
+
+    def settle_when(self, call: Callable[[int], None]) -> None:
+        """Call with a descriptor that is readable when ``settle`` is due."""
+        call(self._closed_event)
+
+    def settle(self) -> None:
+        """See what has been closed here."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._closed_event)
+        while self._closed:
+            number = self._closed.popleft()
+            self._closes[number].is_ours = False
+            self._look_at_close(number)
+
+    def _tell_closed(self, number: int) -> None:
+        """One is closed; called in another thread."""
+        self._closed.append(number)
+        with suppress(OSError):
+            os.eventfd_write(self._closed_event, 1)
+
+    def _look_at_close(self, number: int) -> None:
+        if self._closes[number].look():
+            del self._closes[number]
 
     def receive(self) -> None:
         """Take what the helper says, and pass it on."""
@@ -171,6 +237,10 @@ class Injector:
                 self._restart()
                 return
             kind, number, error = messages.report.unpack_from(message)
+            if kind == messages.CLOSED:
+                self._closes[number].is_helpers = False
+                self._look_at_close(number)
+                continue
             if kind != messages.SEIZED:
                 self._is_over(number)
             if number not in self._jobs:
@@ -183,7 +253,13 @@ class Injector:
             self._reports.installed(number, None if error else numbers)
 
     def close(self) -> None:
-        """Let the helper go."""
+        """Let the helper go, for good."""
+        self._let_go()
+        event, self._closed_event = self._closed_event, -1
+        if event >= 0:
+            os.close(event)
+
+    def _let_go(self) -> None:
         if self._channel is not None:
             self._moved(-1)
             self._channel.close()
@@ -232,12 +308,15 @@ class Injector:
     def _restart(self) -> None:
         """The helper is gone, and with it what it was doing."""
         process = self._process
-        self.close()
+        self._let_go()
         status = process.poll() if process is not None else None
         _log.error("the helper process has ended (%s)", _how(status))
         jobs, self._jobs = self._jobs, {}
         for number in list(self._payments):
             self._is_over(number)
+        for number, close in list(self._closes.items()):
+            close.is_helpers = False
+            self._look_at_close(number)
         for number in jobs:
             self._reports.installed(number, None)
         self._is_running()

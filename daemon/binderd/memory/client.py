@@ -18,7 +18,7 @@ from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import enter
 from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.client_process import ClientProcess, ClientProcesses
-from binderd.memory.files import Disposal, TakenFile
+from binderd.memory.files import Disposer, TakenFile, UsersFiles
 from binderd.memory.flights import Flights
 from binderd.memory.identity import (
     NO_ID,
@@ -38,7 +38,7 @@ from binderd.memory.process_memory import ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from binderd.engine.kinds import Kind
     from binderd.engine.ports import Client, File, ReceiverArena, Room
@@ -61,7 +61,7 @@ class OnItsWay(Protocol):
         """None is any more."""
 
 
-class Installer(Disposal, Protocol):
+class Installer(Disposer, Protocol):
     """Puts files into processes that know nothing of us."""
 
     injects: bool  # or does it refuse?
@@ -88,6 +88,12 @@ class Installer(Disposal, Protocol):
 
     def cancel(self, number: int) -> None:
         """Nobody wants it any more."""
+
+    def settle(self) -> None:
+        """See what was closed meanwhile; due when the descriptor given to ``call`` is readable."""
+
+    def settle_when(self, call: Callable[[int], None]) -> None:
+        """Call with a descriptor that is readable when ``settle`` is due."""
 
     def is_own(self, tid: int) -> bool:
         """Whether a thread is our own, or of who does this for us."""
@@ -119,6 +125,7 @@ class FileClient:
 
     __slots__ = (
         "_attachments",
+        "_files",
         "_opener",
         "_pid_namespace",
         "_security_context",
@@ -160,6 +167,7 @@ class FileClient:
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
         self._opener = opener
+        self._files = UsersFiles(opener.installer, self.payer)
         self._attachments: dict[int, Attachment] = {}  # by process id
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
 
@@ -235,7 +243,7 @@ class FileClient:
             raise NoAnswer from error
         self._threads[tid] = _ThreadEntry(pid, watched)
         opener = self.process if is_openers else None
-        return ProcessMemory(pid, tid, opener, self.pages.space, self._opener.installer)
+        return ProcessMemory(pid, tid, opener, self.pages.space, self._files)
 
     def install(
         self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
@@ -295,7 +303,7 @@ class FileClient:
             pid = self.pid if is_openers else process_of(tid)
             if flags & BINDERD_ATTACH_AREA and not is_openers:
                 return EINVAL
-            attachment = attachment_of(tid, fd, flags, self._opener.installer)
+            attachment = attachment_of(tid, fd, flags, self._files)
         except OSError as error:
             return _errno_for_client(error)
         except NoAnswer:
@@ -369,6 +377,7 @@ class FileClient:
     def adopt(self, process: Process) -> None:
         """Say which engine process the file has become."""
         self.pages.process = process
+        self._files.process = process
 
     def close(self) -> None:
         """Give everything back: descriptors, pages, the backing id."""
@@ -437,6 +446,7 @@ class FileOpener:
         self._processes = ClientProcesses()
         self.flights = Flights()
         watch.accompany(self.flights.fileno())
+        installer.settle_when(watch.accompany)
 
     def open(self, tid: int, nodeid: int) -> FileClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
@@ -488,6 +498,7 @@ class FileOpener:
         """Return threads that have ended, as (process, thread id), and keep nothing for them."""
         gone = []
         self.flights.look()
+        self.installer.settle()
         for client, tid, is_process in self.watch.ended():
             if is_process:
                 client.detach(tid)

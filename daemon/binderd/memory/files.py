@@ -13,10 +13,15 @@ import os
 import stat
 from errno import EBADF, EINVAL
 from struct import Struct
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.engine.kinds import CLOSES
 from binderd.engine.ports import NoAnswer
+from binderd.engine.user import Payment
 from binderd.memory.proc import process_of
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
 
 _PIDFD_THREAD: Final = os.O_EXCL
 
@@ -40,12 +45,66 @@ _statx_result = ctypes.create_string_buffer(_STATX_SIZE)
 class Disposal(Protocol):
     """Closes what clients gave us, which may take any time."""
 
+    def has_room(self) -> bool:
+        """Whether it may be that one more has to be closed one day."""
+
     def dispose(self, fd: int, *, flushes: bool) -> None:
         """Close ``fd``, without waiting for what that may do.
 
         Args:
             flushes: may any close, not only the last, take its time?
         """
+
+
+class Closing(Protocol):
+    """What somebody is charged for a file that is being closed."""
+
+    def end(self) -> None:
+        """It is closed."""
+
+
+class Disposer(Protocol):
+    """Closes what one of many gave us."""
+
+    def dispose(
+        self, fd: int, *, flushes: bool, owner: int = ..., payment: Closing | None = ...
+    ) -> None:
+        """Close ``fd`` as ``Disposal.dispose`` does.
+
+        Args:
+            flushes: as there.
+            owner: on whose account.
+            payment: ends when it is closed.
+        """
+
+
+class UsersFiles:
+    """Closes the files that an open file's user has sent, at his expense (a ``Disposal``).
+
+    Args:
+        disposer: does it.
+        payer: who the user is.
+    """
+
+    __slots__ = ("_disposer", "_payer", "process")
+
+    def __init__(self, disposer: Disposer, payer: int) -> None:
+        self._disposer = disposer
+        self._payer = payer
+        self.process: Process | None = None  # what the open file has become
+
+    def has_room(self) -> bool:
+        """Whether the user may send one more: what it has sent and what is closed is bounded so."""
+        return self.process is None or self.process.user.of(CLOSES).has_room(1)
+
+    def dispose(self, fd: int, *, flushes: bool) -> None:
+        """Close ``fd``, and have the user pay until that is done."""
+        payment = None
+        if self.process is not None:
+            users = self.process.engine.users
+            # The open file may be gone, and what was known of its user with it.
+            payment = Payment(users, users.find(self.process.user.number), CLOSES)
+        self._disposer.dispose(fd, flushes=flushes, owner=self._payer, payment=payment)
 
 
 class TakenFile:
@@ -105,8 +164,11 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
     """Return the open file that thread ``tid`` has under ``fd``, None if it has none.
 
     Raises:
-        NoAnswer: it could not be asked, for want of a descriptor of ours for example.
+        NoAnswer: it could not be asked, for want of a descriptor of ours for example; or so many
+            are being closed already that no more are taken.
     """
+    if not disposal.has_room():
+        raise NoAnswer
     if not 0 <= fd < 1 << 31:
         return None
     try:

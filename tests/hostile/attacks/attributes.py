@@ -27,5 +27,5 @@ passed = abi.binder_fd_object.build(type=abi.BINDER_TYPE_FD, fd=file)
 parcel = Parcel([passed, NONSENSE])  # it fails, so the file that was taken is closed again
 say("now")
 for _ in range(place.size):
-    device.write_read(parcel.command)
+    device.write_read(parcel.command, 256)
 finish()
