@@ -263,3 +263,14 @@ LOCK_WAITS: Final = Kind(
     what="flock that waits",
     seen="ENOLCK from flock",
 )
+# Counted by ``fuse/turns.py``, by the same bounds. What else that keeps is bounded where it is: one
+# account for each user that has something, a few thousand of those that had.
+WAITING_BYTES: Final = Kind(
+    "waiting_bytes",
+    Cost(0, 1),
+    32 << 20,
+    memory_part=1,
+    what="byte of a request that waits for its turn, with 512 for each",
+    seen="ENOMEM from the request",
+    least=1 << 20,
+)
