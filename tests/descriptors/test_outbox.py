@@ -14,12 +14,16 @@ import socket
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from binderd.closer import Closer
+from binderd.engine.kinds import ERRANDS
+from binderd.engine.limits import Limits
+from binderd.engine.user import Users
 from binderd.injector import messages
 from binderd.injector.injector import Injector
 from binderd.injector.outbox import Outbox
@@ -28,6 +32,8 @@ from descriptors.programs import Running, at_rest, build, daemon_at, descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from binderd.injector.outbox import Charge
 
 CLOSES = 16384
 FILES = 1024
@@ -46,9 +52,13 @@ class Pair:
         self.outbox = Outbox(self.ours, Closer())
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, USUAL_ROOM)
 
-    def send_job(self, number: int, files: list[int], closes: list[int]) -> bool:
+    def send_job(
+        self, number: int, files: list[int], closes: list[int], charge: Charge | None = None
+    ) -> bool:
         parts = messages.of_job(number, 7, files, closes, ROOM, AT_ONCE)
-        return all(self.outbox.send(number, message, part) for message, part in parts)
+        return all(
+            self.outbox.send(number, message, part, charge=charge) for message, part in parts
+        )
 
     def take(self) -> list[tuple[bytes, list[int]]]:
         """Read what is there."""
@@ -171,6 +181,28 @@ def test_there_is_an_end(pair: Pair) -> None:
         assert jobs < 100
     assert pair.outbox.send(jobs, messages.head.pack(messages.CANCEL, jobs), must=True)
     assert number_of(pair.take_all()[-1][0]) == (messages.CANCEL, jobs)
+
+
+def test_what_one_user_has_waiting_leaves_room_for_others(pair: Pair) -> None:
+    users = Users(Limits().replaced({ERRANDS.name: 400_000}))
+    root, his, hers = (partial(users.charge, number, ERRANDS) for number in (0, 1001, 1002))
+    closes = list(range(CLOSES))
+    while pair.send_job(1, [], closes, root):
+        if not pair.outbox.is_empty:
+            break
+    waiting = users.find(0).of(ERRANDS).count
+    assert 0 < waiting < 100_000
+    pair.outbox.drop(1)
+    assert len(users) == 0
+    pair.outbox.send(9, bytes(12), must=True)
+    while pair.send_job(2, [], [1] * messages.NUMBERS_MAX, his):
+        pass
+    assert 90_000 < users.find(1001).of(ERRANDS).count <= 100_000
+    assert pair.send_job(3, [0], [1], hers)
+    for _, fds in pair.take_all():
+        for fd in fds:
+            os.close(fd)
+    assert len(users) == 0
 
 
 def test_nobody_at_the_other_end(pair: Pair) -> None:

@@ -229,6 +229,15 @@ CLOSES: Final = Kind(
     what="file that a user has sent and that is being closed, which can take any time",
     seen="BR_FAILED_REPLY (-ENOMEM) to the user that sends one more",
 )
+ERRANDS: Final = Kind(
+    "errands",
+    Cost(0, 1),
+    4 << 20,
+    memory_part=1,
+    what="byte of what waits for the helper, which stops receivers, with 512 for each message",
+    seen="BR_FAILED_REPLY to the sender",
+    least=1 << 16,
+)
 LOGS: Final = Kind(
     "logs",
     Cost(0, 8 << 10),

@@ -204,11 +204,11 @@ class Users:
             user = self._by_number[number] = User(number, self._totals)
         return user
 
-    def charge(self, number: int, kind: Kind) -> Payment | None:
-        """Charge a user for one more of a kind; None if there is no room for it."""
+    def charge(self, number: int, kind: Kind, count: int = 1) -> Payment | None:
+        """Charge a user for so many more of a kind; None if there is no room for them."""
         user = self.find(number)
-        if user.of(kind).has_room(1):
-            return Payment(self, user, kind)
+        if user.of(kind).has_room(count):
+            return Payment(self, user, kind, count)
         self.settle(user)
         return None
 

@@ -29,6 +29,8 @@ from binderd.injector.outbox import Outbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from binderd.injector.outbox import Charge, Closing
+
 _log: Final = logging.getLogger("binderd")
 
 _SECONDS_BETWEEN_STARTS: Final = 1.0
@@ -52,13 +54,6 @@ class OnItsWay(Protocol):
 
     def end(self) -> None:
         """None is any more."""
-
-
-class Closing(Protocol):
-    """What somebody is charged for a file that is being closed."""
-
-    def end(self) -> None:
-        """It is closed."""
 
 
 class _Close:
@@ -136,6 +131,7 @@ class Injector:
         closes: Sequence[int],
         room: tuple[int, int],
         payment: OnItsWay,
+        charge: Charge | None = None,
     ) -> bool:
         """Hand a job to the helper; False if that cannot be.
 
@@ -147,13 +143,14 @@ class Injector:
             room: the unused part of its read buffer: address, bytes.
             payment: for those that are sent at once; it ends when nothing is on its way any more,
                 whatever is returned.
+            charge: called with bytes that must wait; returns None if there is no room for them.
         """
         if not self.injects or len(closes) > _CLOSES_MAX or not self._is_running():
             payment.end()
             return False
         self._payments[number] = payment
         for message, part in messages.of_job(number, tid, files, closes, room, payment.number):
-            if not self._send(number, message, part):
+            if not self._send(number, message, part, charge=charge):
                 self._cancel(number)  # half a job is worse than none
                 return False
         self._jobs[number] = None
@@ -322,9 +319,17 @@ class Injector:
         self._is_running()
 
     def _send(
-        self, number: int, message: bytes, files: Sequence[int], *, must: bool = False
+        self,
+        number: int,
+        message: bytes,
+        files: Sequence[int],
+        *,
+        must: bool = False,
+        charge: Charge | None = None,
     ) -> bool:
-        if self._outbox is None or not self._outbox.send(number, message, files, must=must):
+        if self._outbox is None:
+            return False
+        if not self._outbox.send(number, message, files, must=must, charge=charge):
             return False
         if not self._outbox.is_empty:
             self._blocked()

@@ -13,7 +13,7 @@ from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import ATTACHMENTS
+from binderd.engine.kinds import ATTACHMENTS, ERRANDS
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import enter
 from binderd.memory.attachment import Attachment, attachment_of
@@ -74,6 +74,7 @@ class Installer(Disposer, Protocol):
         closes: Sequence[int],
         room: tuple[int, int],
         payment: OnItsWay,
+        charge: Callable[[int], Payment | None],
     ) -> bool:
         """Begin to stop a thread and give its process files; False if that cannot be.
 
@@ -84,6 +85,7 @@ class Installer(Disposer, Protocol):
             room: the unused part of the thread's read buffer: address, bytes.
             payment: for those that are sent at once; it ends when nothing is on its way any more,
                 whatever is returned.
+            charge: called with bytes that must wait; returns None if there is no room for them.
         """
 
     def cancel(self, number: int) -> None:
@@ -265,7 +267,9 @@ class FileClient:
         payment = flights.pay_for_injection(process, len(fds))
         if payment is None:
             return REFUSED
-        begun = self._opener.installer.begin(number, tid, fds, closes, room, payment)
+        charge = partial(process.engine.users.charge, process.user.number, ERRANDS)
+        installer = self._opener.installer
+        begun = installer.begin(number, tid, fds, closes, room, payment, charge)
         return STOPPING if begun else REFUSED
 
     def cancel_install(self, number: int) -> None:
