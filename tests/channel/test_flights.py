@@ -97,6 +97,9 @@ def test_a_socket_is_kept_until_it_is_empty_and_no_longer(tmp_path: Path) -> Non
         "wait_for_line()\n"
     )
     with daemon_with(tmp_path) as daemon:
+        # What it opens for its start alone is gone once it has served somebody.
+        run_client(daemon.directory, ATTACHER.format(ALICE).replace("wait_for_line()", ""))
+        daemon.wait_for_counts(opens=0, users=0)
         before = descriptors(daemon)
         with client(daemon.directory, code) as mallory:
             assert [mallory.line() for _ in range(5)] == ["ok"] * 4 + ["EAGAIN"]

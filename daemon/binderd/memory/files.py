@@ -66,9 +66,7 @@ class Closing(Protocol):
 class Disposer(Protocol):
     """Closes what one of many gave us."""
 
-    def dispose(
-        self, fd: int, *, flushes: bool, owner: int = ..., payment: Closing | None = ...
-    ) -> None:
+    def dispose(self, fd: int, *, flushes: bool, owner: int, payment: Closing | None) -> None:
         """Close ``fd`` as ``Disposal.dispose`` does.
 
         Args:
