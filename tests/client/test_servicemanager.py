@@ -35,13 +35,20 @@ PATIENCE = 10.0
 
 
 class ManagerProcess:
-    def __init__(self, device: Path, directory: Path) -> None:
+    def __init__(self, device: Path, directory: Path, *arguments: str) -> None:
         address = str(directory / "ready")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness:
             readiness.bind(address)
             readiness.settimeout(PATIENCE)
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "binderclient.servicemanager", "--device", str(device)],
+                [
+                    sys.executable,
+                    "-m",
+                    "binderclient.servicemanager",
+                    "--device",
+                    str(device),
+                    *arguments,
+                ],
                 stderr=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "NOTIFY_SOCKET": address},
