@@ -6,6 +6,10 @@ the word behind a binder.  A ``Method`` is declared once, by the kinds of its ar
 result; whoever writes or reads one, at either end, goes by these tables.  Numbers move whenever
 Android puts a method between others, so a method's number is its place in a dialect's tuple.
 
+Within Android 11 to 16 nothing in a request tells which of them meant it.  Guessing by the shape of
+the body works until two shapes meet (code 2 of 14 and of 15), and then something else is done than
+was meant; so which Android it is has to be said, and the token decides only what it can.
+
 Only declarations: this file encodes nothing.
 """
 
