@@ -128,6 +128,11 @@ class Contents:
         """Has the buffer been given back?"""
         return self._closed
 
+    @property
+    def received(self) -> bool:
+        """Did it come from another process?"""
+        return self._owner is not None
+
     def __enter__(self) -> Self:
         return self
 

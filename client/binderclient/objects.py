@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 import logging
+import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from binderclient import android
@@ -199,8 +200,7 @@ def dispatch(
         reply.write_string16(service.descriptor)
         return None
     if code == android.DUMP_TRANSACTION and service.accepts_descriptors:
-        with data.read_file() as file:
-            service.dump(file.fileno(), _read_words(data))
+        _dump(service, data)
         return None
     if code == android.SHELL_COMMAND_TRANSACTION and service.accepts_descriptors:
         return _run_shell_command(service, data)
@@ -209,6 +209,15 @@ def dispatch(
 
 def _read_words(data: Parcel) -> list[str]:
     return [data.read_string16() or "" for _ in range(data.read_int32())]
+
+
+def _dump(service: Service, data: Parcel) -> None:
+    descriptor = data.read_file_descriptor()
+    try:
+        service.dump(descriptor, _read_words(data))
+    finally:
+        if data.received:  # then it is this process' own
+            os.close(descriptor)
 
 
 def _run_shell_command(service: Service, data: Parcel) -> Awaitable[None] | None:

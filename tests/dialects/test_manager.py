@@ -22,8 +22,8 @@ from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, formats
 from binderclient.servicemanager.entries import CALLBACKS_PER_NAME, Quota
 from binderclient.servicemanager.report import REPORTS_MAX
-from binderclient.servicemanager.values import Offered
-from binderwire.service_manager import dialect_of
+from binderclient.servicemanager.values import Offered, write_arguments
+from binderwire.service_manager import ON_REGISTRATION, dialect_of
 from client.drivers import PATIENCE
 from support.waiting import eventually
 
@@ -196,6 +196,17 @@ def test_dumps_that_nobody_reads_hold_up_nobody(bench: Bench, start: Start) -> N
             os.close(descriptor)
 
 
+def test_dumps_leave_no_file_behind(bench: Bench, start: Start) -> None:
+    process = start()
+    with Device(bench.device) as device, open(os.devnull, "wb") as nowhere:
+        files = f"/proc/{process.popen.pid}/fd"
+        dump(device, nowhere.fileno())
+        before = len(os.listdir(files))
+        for _ in range(20):
+            dump(device, nowhere.fileno())
+        eventually(lambda: len(os.listdir(files)) <= before)
+
+
 def dumped(device: Device, descriptor: int) -> bool:
     try:
         dump(device, descriptor)
@@ -236,6 +247,23 @@ def test_ten_thousand_services_come_and_die(bench: Bench, start: Start) -> None:
                 break
         assert manager.list() == ["manager"]
         assert slowest < PATIENCE
+
+
+def test_a_notification_that_does_not_fit_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[object] = []
+    callback = formats.RegistrationCallback(dialect_of(13), lambda *news: seen.append(news))
+    for dialect in (13, 12):
+        notice = Parcel.for_interface(callback.descriptor)
+        write_arguments(notice, dialect_of(dialect), ON_REGISTRATION, ("a", Offered(Lazy())))
+        notice.position = 0
+        if dialect == 13:
+            callback.on_transact(1, notice, Parcel(), 0)
+            assert not caplog.messages
+        else:
+            with pytest.raises(RemoteException):
+                callback.on_transact(1, notice, Parcel(), 0)
+    assert len(seen) == 1
+    assert "no onRegistration of Android 13" in caplog.text
 
 
 class Deaf(Service):

@@ -26,9 +26,9 @@ def test_there_is_one_for_each_android() -> None:
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_transcript(bench: Bench, start: Start, path: Path) -> None:
-    start("--android", path.stem.split("-")[1], *DECLARED)
+    manager = start("--android", path.stem.split("-")[1], *DECLARED)
     player = Player(bench.device)
     try:
-        player.play(path.read_text())
+        player.play(path.read_text().replace("MANAGER", str(manager.popen.pid)))
     finally:
         player.close()

@@ -6,9 +6,10 @@ Nothing here sends anything.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from binderclient.errors import MisuseError
+from binderclient.errors import MisuseError, ParcelError, RemoteException
 from binderclient.objects import Service, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager.values import (
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderclient.objects import IBinder
+
+
+_log: Final = logging.getLogger("binderclient.servicemanager")
 
 
 class Call(NamedTuple):
@@ -75,6 +79,21 @@ def add_call(dialect: Dialect, name: str, service: IBinder) -> Call:
     return call(dialect, "addService", name, Offered(service), False, DUMP_PRIORITY_DEFAULT)
 
 
+def _notice(data: Parcel, dialect: Dialect, method: Method) -> tuple[Any, ...]:
+    """Read a notification.  It is one-way: of one that does not fit only the log can tell."""
+    try:
+        return read_arguments(data, dialect, method)
+    except (ParcelError, RemoteException) as error:
+        _log.warning(
+            "refused a notification that is no %s of Android %d: %s; does the service manager "
+            "speak another Android?",
+            method.name,
+            dialect.android,
+            error,
+        )
+        raise
+
+
 class RegistrationCallback(Service):
     """An IServiceCallback that calls a function.
 
@@ -92,7 +111,7 @@ class RegistrationCallback(Service):
     @transaction(CALLBACK_CODE)
     def on_registration(self, data: Parcel, _reply: Parcel) -> None:
         """Handle the notification."""
-        name, offered = read_arguments(data, self._dialect, ON_REGISTRATION)
+        name, offered = _notice(data, self._dialect, ON_REGISTRATION)
         self._registered(name, offered.binder)
 
 
@@ -113,5 +132,5 @@ class ClientCallback(Service):
     @transaction(CALLBACK_CODE)
     def on_clients(self, data: Parcel, _reply: Parcel) -> None:
         """Handle the notification."""
-        _service, has_clients = read_arguments(data, self._dialect, ON_CLIENTS)
+        _service, has_clients = _notice(data, self._dialect, ON_CLIENTS)
         self._changed(has_clients)
