@@ -21,7 +21,7 @@ from binderclient.objects import Proxy, Service, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, formats
 from binderclient.servicemanager.entries import CALLBACKS_PER_NAME, Quota
-from binderclient.servicemanager.report import REPORTS_MAX
+from binderclient.servicemanager.report import REPORTS_PER_USER, Reporter
 from binderclient.servicemanager.values import Offered, write_arguments
 from binderwire.service_manager import ON_REGISTRATION, dialect_of
 from client.drivers import PATIENCE
@@ -179,7 +179,7 @@ def test_dumps_that_nobody_reads_hold_up_nobody(bench: Bench, start: Start) -> N
     readers, writers = [], []
     with Device(bench.device) as device:
         manager = ServiceManager(device)
-        for _ in range(REPORTS_MAX):
+        for _ in range(REPORTS_PER_USER):
             reader, writer = full_pipe()
             readers.append(reader)
             writers.append(writer)
@@ -205,6 +205,20 @@ def test_dumps_leave_no_file_behind(bench: Bench, start: Start) -> None:
         for _ in range(20):
             dump(device, nowhere.fileno())
         eventually(lambda: len(os.listdir(files)) <= before)
+
+
+def test_reports_of_one_user_leave_room_for_others(tmp_path: Path) -> None:
+    reporter, pipes = Reporter(), [full_pipe() for _ in range(REPORTS_PER_USER)]
+    for _, writer in pipes:
+        reporter.write(1, writer, "text")
+    with (tmp_path / "out").open("w+b") as out:
+        with pytest.raises(RemoteException):
+            reporter.write(1, out.fileno(), "no")
+        reporter.write(2, out.fileno(), "yes")
+        eventually(lambda: out.seek(0) == 0 and out.read() == b"yes")
+        for descriptor in (descriptor for pipe in pipes for descriptor in pipe):
+            os.close(descriptor)
+        eventually(lambda: not reporter._of_user)
 
 
 def dumped(device: Device, descriptor: int) -> bool:

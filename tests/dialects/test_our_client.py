@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from binderclient import android
 from binderclient.blocking import Device
 from binderclient.errors import MisuseError, ParcelError, RemoteException
 from binderclient.objects import Service
@@ -35,12 +36,12 @@ class Named(Service):
     descriptor = "a.INamed"
 
 
-@pytest.mark.parametrize("android", ANDROIDS)
-def test_what_every_android_has(bench: Bench, start: Start, android: int) -> None:
-    start("--android", str(android))
+@pytest.mark.parametrize("chosen", ANDROIDS)
+def test_what_every_android_has(bench: Bench, start: Start, chosen: int) -> None:
+    start("--android", str(chosen))
     with Device(bench.device) as server, Device(bench.device) as client:
         server.start_thread_pool()
-        services, manager = ServiceManager(server, android), ServiceManager(client, android)
+        services, manager = ServiceManager(server, chosen), ServiceManager(client, chosen)
         assert manager.check("late") is None
         with pytest.raises(ServiceNotFound):
             manager.wait("late", 0.05)
@@ -52,13 +53,13 @@ def test_what_every_android_has(bench: Bench, start: Start, android: int) -> Non
         assert manager.get("manager").handle == 0
 
 
-@pytest.mark.parametrize("android", ANDROIDS)
-async def test_the_same_in_trio(bench: Bench, start: Start, android: int) -> None:
-    start("--android", str(android))
+@pytest.mark.parametrize("chosen", ANDROIDS)
+async def test_the_same_in_trio(bench: Bench, start: Start, chosen: int) -> None:
+    start("--android", str(chosen))
     async with open_device(bench.device) as server, open_device(bench.device) as client:
-        manager = AsyncServiceManager(client, android)
+        manager = AsyncServiceManager(client, chosen)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(AsyncServiceManager(server, android).add, "late", Named())
+            nursery.start_soon(AsyncServiceManager(server, chosen).add, "late", Named())
             with trio.fail_after(PATIENCE):
                 proxy = await manager.wait("late")
                 assert await proxy.interface() == Named.descriptor
@@ -66,21 +67,21 @@ async def test_the_same_in_trio(bench: Bench, start: Start, android: int) -> Non
         assert await manager.check("nobody") is None
 
 
-@pytest.mark.parametrize("android", ANDROIDS)
+@pytest.mark.parametrize("chosen", ANDROIDS)
 def test_a_client_of_another_android_never_believes_that_it_has_added(
-    bench: Bench, start: Start, android: int
+    bench: Bench, start: Start, chosen: int
 ) -> None:
-    start("--android", str(android))
+    start("--android", str(chosen))
     with Device(bench.device) as device:
         for other in ANDROIDS:
             name = f"from.{other}"
             with contextlib.suppress(RemoteException, ParcelError):
                 ServiceManager(device, other).add(name, Named())
                 # It says that it has.
-                assert isinstance(ServiceManager(device, android).check(name), Named)
-        names = ServiceManager(device, android).list()
+                assert isinstance(ServiceManager(device, chosen).check(name), Named)
+        names = ServiceManager(device, chosen).list()
         # Those whose addService has the same number are understood, and those before AIDL.
-        own = dialect_of(android if android > 10 else 13)
+        own = dialect_of(chosen if chosen > 10 else 13)
         understood = [
             f"from.{other}"
             for other in ANDROIDS
@@ -142,6 +143,15 @@ def test_a_manager_that_is_killed_is_filled_again(bench: Bench, start: Start) ->
         start("--android", "16")
         eventually(lambda: manager.list() == ["kept", "manager"])
         manager.get("kept").ping()
+
+
+def test_the_managers_own_name_is_not_to_be_had(bench: Bench, start: Start) -> None:
+    start()
+    with Device(bench.device) as device:
+        with pytest.raises(RemoteException) as caught:
+            ServiceManager(device).add("manager", Named())
+        assert caught.value.exception_code == android.EX_SECURITY
+        assert ServiceManager(device).get("manager").handle == 0
 
 
 def test_what_is_refused_is_said_once(bench: Bench, start: Start) -> None:

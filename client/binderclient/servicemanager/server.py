@@ -70,7 +70,8 @@ _LEGACY_FAILURE: Final = -1  # the one status that the manager had before AIDL
 # User numbers that Android gives to isolated processes.
 _USER_RANGE: Final = 100_000
 _FIRST_ISOLATED: Final = 99_000
-_COMPLAINTS_MAX: Final = 256  # different ones that are logged
+_COMPLAINTS_PER_USER: Final = 32  # different ones that are logged
+_COMPLAINERS_MAX: Final = 1024
 _log: Final = logging.getLogger("binderclient.servicemanager")
 
 
@@ -111,7 +112,7 @@ class ServiceManagerService(Service):
         self._client_callbacks = Subscribers(callbacks)
         self._watch = ClientWatch(self._services, self._client_callbacks, _notify_clients)
         self._lock = threading.RLock()
-        self._complaints: set[tuple[int, int, str]] = set()
+        self._complaints: dict[int, set[tuple[int, str]]] = {}  # by user
         self._reporter = Reporter()
         self._services.put(
             MANAGER_NAME,
@@ -182,10 +183,11 @@ class ServiceManagerService(Service):
     def _complain(self, code: int, reason: str) -> None:
         """Log what was refused, once for each of a user's ways to be wrong."""
         who = caller()
-        complaint = (who.sender_euid, code, reason)
-        if complaint in self._complaints or len(self._complaints) >= _COMPLAINTS_MAX:
+        known = self._complaints.get(who.sender_euid, set())
+        is_full = len(known) >= _COMPLAINTS_PER_USER or len(self._complaints) > _COMPLAINERS_MAX
+        if (code, reason) in known or is_full:
             return
-        self._complaints.add(complaint)
+        self._complaints.setdefault(who.sender_euid, known).add((code, reason))
         _log.warning(
             "refused code %d of process %d, user %d: %s (if it was written for another Android, "
             "start this manager with --android)",
@@ -227,7 +229,7 @@ class ServiceManagerService(Service):
         self, _request: _Request, name: str, offered: Offered, isolated: bool, priority: int
     ) -> None:
         who = caller()
-        if not self.may_add(who, name):
+        if name == MANAGER_NAME or not self.may_add(who, name):
             raise RemoteException(android.EX_SECURITY, f"May not add {name!r}.")
         _check_name(name)
         if offered.stability == android.STABILITY_VINTF and name not in self._declared:
@@ -382,7 +384,7 @@ class ServiceManagerService(Service):
 
     def dump(self, descriptor: int, arguments: list[str]) -> None:
         """See ``Service``: what is there, or with names as arguments, these."""
-        self._reporter.write(descriptor, self._report(arguments))
+        self._reporter.write(caller().sender_euid, descriptor, self._report(arguments))
 
     def shell_command(self, command: ShellCommand) -> int | None:
         """See ``Service``: ``list``, and ``dump`` with names or without."""
@@ -394,7 +396,8 @@ class ServiceManagerService(Service):
         elif words[:1] == ["dump"]:
             text, result = self._report(words[1:]), 0
         target = command.error if result else command.output
-        self._reporter.write(target, text, lambda: command.finish(result))
+        uid = caller().sender_euid
+        self._reporter.write(uid, target, text, lambda: command.finish(result))
         return None
 
     def _report(self, names: list[str]) -> str:
