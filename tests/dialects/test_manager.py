@@ -7,8 +7,10 @@ import contextlib
 import fcntl
 import os
 import queue
+import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +18,7 @@ import pytest
 
 from binderclient import android
 from binderclient.blocking import Device
-from binderclient.errors import RemoteException
+from binderclient.errors import FailedTransaction, RemoteException
 from binderclient.objects import Proxy, Service, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, formats
@@ -301,6 +303,52 @@ def test_callbacks_that_are_not_read_hold_up_nobody(bench: Bench, start: Start) 
             manager.add("busy", Lazy())  # more than its area has room for
         manager.add("other", Lazy())
         assert seen.get(timeout=PATIENCE) == "other"
+
+
+def test_processes_that_do_nothing_hold_up_nobody(bench: Bench, start: Start) -> None:
+    """The manager waits for nobody: not for services and callbacks of a process that is stopped."""
+    start()
+    stopped = bench.peer("--name", "stopped")
+    with Device(bench.device) as device:
+        manager = ServiceManager(device)
+        stopped.popen.send_signal(signal.SIGSTOP)
+        try:
+            found = manager.get("stopped")
+            seen: queue.Queue[str] = queue.Queue()
+            manager.register_for_notifications("stopped", lambda name, _service: seen.put(name))
+            assert seen.get(timeout=PATIENCE) == "stopped"
+            assert manager.list() == ["manager", "stopped"]
+            assert not found.dead
+        finally:
+            stopped.popen.send_signal(signal.SIGCONT)
+
+
+def test_one_way_floods_hold_up_nobody(bench: Bench, start: Start) -> None:
+    start()
+    over = threading.Event()
+
+    def flood() -> None:
+        with Device(bench.device) as device:
+            while not over.is_set():
+                call = formats.call(dialect_of(13), "listServices", 15)
+                with contextlib.suppress(FailedTransaction):  # there is no room for more
+                    device.context_manager.call(call.code, call.request, oneway=True)
+
+    flooding = [threading.Thread(target=flood) for _ in range(2)]
+    for thread in flooding:
+        thread.start()
+    try:
+        with Device(bench.device) as device:
+            manager = ServiceManager(device)
+            for number in range(50):
+                asked = time.monotonic()
+                manager.add(f"a.{number}", Lazy())
+                assert manager.check(f"a.{number}") is not None
+                assert time.monotonic() - asked < PATIENCE / 2
+    finally:
+        over.set()
+        for thread in flooding:
+            thread.join(PATIENCE)
 
 
 def test_one_user_cannot_have_it_all() -> None:
