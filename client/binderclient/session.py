@@ -327,6 +327,10 @@ class Session:
     def _wrap(self, delivery: Delivery) -> Parcel:
         return self._received.wrap(delivery, self)
 
+    def look_at(self, address: int, size: int) -> memoryview:
+        """See ``contents.Owner``."""
+        return self.driver.view(address, size)
+
     def free_buffer(self, address: int, descriptors: Sequence[int]) -> None:
         """See ``contents.Owner``."""
         size = self._received.forget(address, descriptors)
