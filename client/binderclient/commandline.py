@@ -29,6 +29,7 @@ from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
 from binderclient.servicemanager import ServiceManager, ServiceManagerService, ServiceNotFound
 from binderclient.servicemanager.declared import Declared, parse_declared
+from binderclient.servicemanager.hardware import SERVING_THREADS, HardwareServiceManager
 from binderclient.servicemanager.server import is_service_name
 from binderclient.version import add_version
 from binderwire.service_manager import DEFAULT_ANDROID, dialect_of
@@ -42,6 +43,7 @@ _TIMEOUT_SECONDS: Final = 30.0
 _SLICE_SECONDS: Final = 1.0  # of 'wait'
 _GRACE_SECONDS: Final = 3.0  # for 'wait' to end by itself, and tell why
 
+HIDL: Final = "hidl"
 _LOOK_SECONDS: Final = 5.0  # between looks at who holds lazy services
 
 _ANDROID_HELP: Final = (
@@ -432,7 +434,11 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
         help="end with status 1 when the daemon goes, for a supervisor that starts this again",
     )
     parser.add_argument(
-        "--android", metavar="N", type=_android, default=DEFAULT_ANDROID, help=_ANDROID_HELP
+        "--android",
+        metavar="N",
+        type=lambda text: text if text == HIDL else _android(text),
+        default=DEFAULT_ANDROID,
+        help=f"{_ANDROID_HELP}; '{HIDL}' for android.hidl.manager, which hwbinder has",
     )
     parser.add_argument(
         "--declare",
@@ -447,20 +453,27 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
 
     def act() -> int:
         chosen = parser.parse_args(arguments)
+        reconnect = not chosen.no_reconnect
+        if chosen.android == HIDL:
+            hardware = HardwareServiceManager(chosen.declare)
+            return _serve_manager(chosen.device, hardware, SERVING_THREADS, reconnect=reconnect)
         service = ServiceManagerService(chosen.android, chosen.declare)
-        return _serve_manager(chosen.device, service, reconnect=not chosen.no_reconnect)
+        return _serve_manager(chosen.device, service, 0, reconnect=reconnect)
 
     return tool.guarded(act)
 
 
-def _look_for_clients(service: ServiceManagerService, ended: threading.Event) -> None:
+_Manager = ServiceManagerService | HardwareServiceManager
+
+
+def _look_for_clients(service: _Manager, ended: threading.Event) -> None:
     while not ended.wait(_LOOK_SECONDS):
         service.look_for_clients()
 
 
-def _serve_manager(path: str, service: ServiceManagerService, *, reconnect: bool) -> int:
+def _serve_manager(path: str, service: _Manager, max_threads: int, *, reconnect: bool) -> int:
     logging.basicConfig(stream=sys.stderr, format="servicemanager: %(message)s")
-    with Device(path, max_threads=0, reconnect=reconnect) as device:
+    with Device(path, max_threads=max_threads, reconnect=reconnect) as device:
         device.become_context_manager(service)
         device.on_gone(lambda _device: notify(f"STATUS=Waiting for {path} to come back"))
         device.on_back(lambda _device: notify(f"STATUS=Serving {path}"))

@@ -100,6 +100,7 @@ class Contents:
         "_data",
         "_files",
         "_objects",
+        "_order",
         "_owner",
         "_position",
         "_views",
@@ -117,6 +118,7 @@ class Contents:
         self._position = 0
         # Offset of each object -> what it refers to; received ones are resolved when read.
         self._objects: dict[int, IBinder | Buffer | int | None] = dict.fromkeys(offsets)
+        self._order: dict[int, int] = {}  # offset -> index, of received objects that are buffers
         self._files: list[object] = []  # whose descriptors are in the data; they are to live
         self._owner = owner
         self._address = address
@@ -309,7 +311,9 @@ class Contents:
                 raise ParcelError(f"no buffer at {position}")
             view = self._owner.look_at(address, size).toreadonly()
             self._views.append(view)
-            index = sum(offset < position for offset in self._objects)
+            if not self._order:
+                self._order = {offset: index for index, offset in enumerate(self._objects)}
+            index = self._order[position]
             has_parent = flags & BINDER_BUFFER_FLAG_HAS_PARENT
             buffer = Buffer(view, index, parent if has_parent else None, place)
             buffer.address = address

@@ -60,6 +60,8 @@ def read_strings(parcel: Parcel) -> list[str]:
     if len(head.data) != hidl_vec.size:
         raise ParcelError(f"a buffer of {len(head.data)} bytes is no vector")
     address, count, _owns = hidl_vec.unpack_from(head.data, 0)
+    if not address and not count:
+        return []
     array = parcel.read_buffer()
     _check_child(array, head, 0, address)
     if count > _STRINGS_MAX or len(array.data) != count * hidl_string.size:
@@ -69,6 +71,8 @@ def read_strings(parcel: Parcel) -> list[str]:
 
 def _read_text(parcel: Parcel, parent: Buffer, offset: int) -> str:
     address, size, _owns = hidl_string.unpack_from(parent.data, offset)
+    if not address and not size:  # some write no buffer for what is empty
+        return ""
     child = parcel.read_buffer()
     _check_child(child, parent, offset, address)
     data = bytes(child.data)

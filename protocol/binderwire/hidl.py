@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from binderwire.codec import Record, Struct, pad, u8, u32, u64
+from binderwire.codec import Record, Struct, pad, s32, u8, u32, u64
 
 # Both point to what they hold, which travels as a buffer of its own.
 hidl_string = Record(
     "hidl_string", Struct("buffer" / u64, "size" / u32, "owns_buffer" / u8, pad(3))
 )
 hidl_vec = Record("hidl_vec", Struct("buffer" / u64, "size" / u32, "owns_buffer" / u8, pad(3)))
+hidl_debug_info = Record(  # of an object: DebugInfo
+    "hidl_debug_info",
+    Struct("pid" / s32, pad(4), "ptr" / u64, "architecture" / s32, pad(4)),
+)
 
 IBASE: Final = "android.hidl.base@1.0::IBase"
 MANAGER_1_0: Final = "android.hidl.manager@1.0::IServiceManager"
@@ -23,6 +27,8 @@ MANAGER_1_2: Final = "android.hidl.manager@1.2::IServiceManager"
 MANAGER_CHAIN: Final = (MANAGER_1_2, MANAGER_1_1, MANAGER_1_0, IBASE)
 NOTIFICATION: Final = "android.hidl.manager@1.0::IServiceNotification"
 ON_REGISTRATION: Final = 1  # one-way
+CLIENT_CALLBACK: Final = "android.hidl.manager@1.2::IClientCallback"
+ON_CLIENTS: Final = 1  # one-way
 
 
 def _base_code(text: str) -> int:

@@ -14,7 +14,8 @@ Different from Android: no SELinux decides who may do what (override
 starts no lazy service, and what is declared comes from ``--declare`` instead of manifests.
 
 ``values`` has the bytes, ``formats`` the calls, ``client`` and ``server`` the two ends, ``entries``
-what the server keeps, ``lazy`` who tells services of their clients, ``report`` its dumps.
+what the server keeps, ``lazy`` who tells services of their clients, ``report`` its dumps,
+``hardware`` the manager of HIDL's services on hwbinder.
 """
 
 from __future__ import annotations

@@ -136,12 +136,12 @@ class Services:
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
-    """A callback, and how whoever registered it speaks."""
+    """A callback, and how whoever registered it speaks (of hwbinder's all speak alike)."""
 
     binder: IBinder
-    dialect: Dialect
-    token: Token
     uid: int
+    dialect: Dialect | None = None
+    token: Token | None = None
 
 
 class Subscribers:

@@ -53,7 +53,6 @@ from binderwire.service_manager import (
     ON_CLIENTS,
     ON_REGISTRATION,
     Dialect,
-    Era,
     Method,
     dialect_for,
     dialect_of,
@@ -450,7 +449,7 @@ def _is_dead(entry: Entry) -> bool:
 
 
 def _subscriber(request: _Request, callback: Offered) -> Subscriber:
-    return Subscriber(callback.binder, request.dialect, request.token, caller().sender_euid)
+    return Subscriber(callback.binder, caller().sender_euid, request.dialect, request.token)
 
 
 def _notify_registered(subscriber: Subscriber, name: str, offered: Offered) -> None:
@@ -465,7 +464,8 @@ def _notify(
     subscriber: Subscriber, descriptor: str, method: Method, values: tuple[Any, ...]
 ) -> None:
     """Tell one callback; what became of it is its own business."""
-    assert subscriber.token.era is Era.TAGGED  # older Androids have no callbacks
+    assert subscriber.token is not None
+    assert subscriber.dialect is not None
     if isinstance(subscriber.binder, Proxy):
         notice = Parcel()
         subscriber.token.write(notice, descriptor)
