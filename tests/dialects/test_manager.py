@@ -19,9 +19,17 @@ import pytest
 from binderclient import android
 from binderclient.blocking import Device
 from binderclient.errors import FailedTransaction, RemoteException
-from binderclient.objects import Proxy, Service, transaction
+from binderclient.objects import (
+    Caller,
+    Proxy,
+    Service,
+    reset_caller,
+    set_caller,
+    transaction,
+)
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, formats
+from binderclient.servicemanager.complaints import Complaints
 from binderclient.servicemanager.entries import CALLBACKS_PER_NAME, Quota
 from binderclient.servicemanager.report import REPORTS_PER_USER, Reporter
 from binderclient.servicemanager.values import Offered, write_arguments
@@ -401,3 +409,16 @@ def test_random_requests_leave_it_standing(bench: Bench, start: Start) -> None:
 def send(device: Device, code: int, data: bytes) -> None:
     with contextlib.suppress(RemoteException):
         device.context_manager.call(code, Parcel(data)).close()
+
+
+def test_the_log_is_not_a_clients_to_fill(caplog: pytest.LogCaptureFixture) -> None:
+    complaints = Complaints("what to do")
+    for uid in range(3):
+        for number in range(100):
+            token = set_caller(Caller(7, uid, False))
+            complaints.refused(1, f"reason {number}")
+            complaints.refused(1, f"reason {number}")
+            reset_caller(token)
+    assert 3 <= len(caplog.messages) < 150
+    assert len(set(caplog.messages)) == len(caplog.messages)
+    assert caplog.messages[-1].startswith("refused code 1 of process 7, user 2: reason ")

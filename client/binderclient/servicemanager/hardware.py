@@ -11,7 +11,6 @@ others are added all the same.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 from collections import Counter
@@ -21,6 +20,7 @@ from binderclient import android, hidl
 from binderclient.errors import BinderError, DeadObject, ParcelError, RemoteException
 from binderclient.objects import Proxy, Service, caller
 from binderclient.parcel import Parcel
+from binderclient.servicemanager.complaints import Complaints
 from binderclient.servicemanager.entries import (
     CALLBACKS_MAX,
     Entry,
@@ -45,9 +45,8 @@ _ASKED_PER_USER: Final = 6
 _ASKED_MAX: Final = 12  # some threads are left for all others
 _NAME_MAX: Final = 255
 _CHAIN_MAX: Final = 32
-_COMPLAINTS_MAX: Final = 256
 _ARCHITECTURE_64: Final = 1
-_log: Final = logging.getLogger("binderclient.servicemanager")
+_HINT: Final = "this manager has HIDL services only; others have --android N"
 
 
 class _Asking:
@@ -100,7 +99,7 @@ class HardwareServiceManager(Service):
         self._watch = ClientWatch(self._services, self._client_callbacks, _notify_clients)
         self._lock = threading.RLock()
         self._asking = _Asking()
-        self._complaints: set[str] = set()
+        self._complaints = Complaints(_HINT)
         self._handlers: dict[int, tuple[str, Callable[[Parcel, Parcel], None]]] = {
             wire.INTERFACE_CHAIN: (wire.IBASE, self._interface_chain),
             wire.INTERFACE_DESCRIPTOR: (wire.IBASE, self._interface_descriptor),
@@ -127,26 +126,19 @@ class HardwareServiceManager(Service):
         """See ``Service``."""
         row = self._handlers.get(code)
         if row is None:
-            self._complain(code, "there is no such method")
+            self._complaints.refused(code, "there is no such method")
             raise RemoteException(status=android.STATUS_UNKNOWN_TRANSACTION)
         interface, handler = row
         try:
             token = data.read_cstring()
             if token != interface:
-                self._complain(code, f"it is a method of {interface}")
+                self._complaints.refused(code, f"it is a method of {interface}")
                 raise RemoteException(status=android.STATUS_BAD_TYPE)
             handler(data, reply)
         except ParcelError as error:
-            self._complain(code, str(error))
+            self._complaints.refused(code, str(error))
             raise
         return None
-
-    def _complain(self, code: int, reason: str) -> None:
-        """Log what was refused, once each."""
-        text = f"refused code {code:#x} of user {caller().sender_euid}: {reason}"
-        if text not in self._complaints and len(self._complaints) < _COMPLAINTS_MAX:
-            self._complaints.add(text)
-            _log.warning("%s", text)
 
     # IBase
 

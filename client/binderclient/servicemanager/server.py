@@ -10,7 +10,6 @@ not answer is waited for.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import threading
@@ -20,6 +19,7 @@ from binderclient import android
 from binderclient.errors import BinderError, DeadObject, ParcelError, RemoteException
 from binderclient.objects import Caller, Proxy, Service, ShellCommand, caller
 from binderclient.parcel import Parcel
+from binderclient.servicemanager.complaints import Complaints
 from binderclient.servicemanager.entries import (
     CALLBACKS_MAX,
     Entry,
@@ -69,9 +69,7 @@ _LEGACY_FAILURE: Final = -1  # the one status that the manager had before AIDL
 # User numbers that Android gives to isolated processes.
 _USER_RANGE: Final = 100_000
 _FIRST_ISOLATED: Final = 99_000
-_COMPLAINTS_PER_USER: Final = 32  # different ones that are logged
-_COMPLAINERS_MAX: Final = 1024
-_log: Final = logging.getLogger("binderclient.servicemanager")
+_HINT: Final = "if it was written for another Android, start this manager with --android"
 
 
 class _Request(NamedTuple):
@@ -111,7 +109,7 @@ class ServiceManagerService(Service):
         self._client_callbacks = Subscribers(callbacks)
         self._watch = ClientWatch(self._services, self._client_callbacks, _notify_clients)
         self._lock = threading.RLock()
-        self._complaints: dict[int, set[tuple[int, str]]] = {}  # by user
+        self._complaints = Complaints(_HINT)
         self._reporter = Reporter()
         self._services.put(
             MANAGER_NAME,
@@ -161,40 +159,25 @@ class ServiceManagerService(Service):
         try:
             token = read_token(data, DESCRIPTOR)
         except ParcelError as error:
-            self._complain(code, str(error))
+            self._complaints.refused(code, str(error))
             is_known = dialect.method(code) is not None
             status = android.STATUS_BAD_TYPE if is_known else android.STATUS_UNKNOWN_TRANSACTION
             raise RemoteException(status=status) from None
         dialect = dialect_for(token.era, dialect)
         method = dialect.method(code)
         if method is None:
-            self._complain(code, f"Android {dialect.android} has no such method")
+            self._complaints.refused(code, f"Android {dialect.android} has no such method")
             raise _failure(dialect, RemoteException(status=android.STATUS_UNKNOWN_TRANSACTION))
         try:
             return _Request(dialect, token, method, read_arguments(data, dialect, method))
         except (ParcelError, RemoteException) as error:
-            self._complain(code, f"no {method.name} of Android {dialect.android}: {error}")
+            self._complaints.refused(
+                code, f"no {method.name} of Android {dialect.android}: {error}"
+            )
             failure = error
         if isinstance(failure, ParcelError):
             failure = RemoteException(status=android.STATUS_NOT_ENOUGH_DATA)
         raise _failure(dialect, failure) from None
-
-    def _complain(self, code: int, reason: str) -> None:
-        """Log what was refused, once for each of a user's ways to be wrong."""
-        who = caller()
-        known = self._complaints.get(who.sender_euid, set())
-        is_full = len(known) >= _COMPLAINTS_PER_USER or len(self._complaints) > _COMPLAINERS_MAX
-        if (code, reason) in known or is_full:
-            return
-        self._complaints.setdefault(who.sender_euid, known).add((code, reason))
-        _log.warning(
-            "refused code %d of process %d, user %d: %s (if it was written for another Android, "
-            "start this manager with --android)",
-            code,
-            who.sender_pid,
-            who.sender_euid,
-            reason,
-        )
 
     def may_add(self, _who: Caller, _name: str) -> bool:
         """Say whether a caller may offer a service of that name; here everybody may."""
