@@ -22,6 +22,7 @@ from binderclient.servicemanager import ConnectionInfo, DebugInfo, ServiceManage
 from binderclient.trio import AsyncServiceManager, open_device
 from binderwire.service_manager import DIALECTS, dialect_of
 from client.drivers import PATIENCE
+from client.test_servicemanager import cli
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -164,3 +165,17 @@ def test_what_is_refused_is_said_once(bench: Bench, start: Start) -> None:
     assert log.count("refused code 5 of process") == 1
     assert "no registerForNotifications of Android 13" in log
     assert "--android" in log
+
+
+def test_binderctl_speaks_what_it_is_told(bench: Bench, start: Start) -> None:
+    start("--android", "16")
+    with Device(bench.device) as server:
+        server.start_thread_pool()
+        ServiceManager(server, 16).add("a.b", Named())
+        assert cli(bench, "--android", "36", "list").stdout == "a.b\nmanager\n"
+        assert cli(bench, "wait", "a.b", "--android", "aidl6").returncode == 0
+        for words in (("list",), ("wait", "a.b", "--timeout", "1"), ("ping", "a.b")):
+            refused = cli(bench, *words)
+            assert (refused.returncode, refused.stdout) == (1, ""), refused
+            assert len(refused.stderr.splitlines()) == 1
+            assert "Traceback" not in refused.stderr
