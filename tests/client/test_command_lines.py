@@ -302,12 +302,12 @@ def test_closed_outputs(bench: Bench, tmp_path: Path) -> None:
         manager.end()
 
 
-def test_a_list_of_nothing_is_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_a_manager_without_services_lists_itself(bench: Bench, tmp_path: Path) -> None:
     manager = ManagerProcess(bench.device, tmp_path)
     try:
-        assert outcome([*BINDERCTL, "--device", bench.device, "list"]) == (0, "", "")
+        assert outcome([*BINDERCTL, "--device", bench.device, "list"]) == (0, "manager\n", "")
         listed = outcome([*BINDERCTL, "list", "--json", "--device", bench.device])
-        assert listed == (0, "[]\n", "")
+        assert listed == (0, '["manager"]\n', "")
     finally:
         manager.end()
 
