@@ -22,6 +22,11 @@ LAST_CALL_TRANSACTION: Final = 0x00FFFFFF
 PING_TRANSACTION: Final = _pack_chars("_PNG")
 DUMP_TRANSACTION: Final = _pack_chars("_DMP")
 INTERFACE_TRANSACTION: Final = _pack_chars("_NTF")
+SHELL_COMMAND_TRANSACTION: Final = _pack_chars("_CMD")
+
+# Whoever asked for a shell command hears of its end through this; code 1 is one-way.
+RESULT_RECEIVER_DESCRIPTOR: Final = "com.android.internal.os.IResultReceiver"
+RESULT_RECEIVER_SEND: Final = 1
 
 # Status codes, Android's status_t: 0 or a negative errno, with a few of its own below all of them.
 _UNKNOWN_ERROR: Final = -(2**31)
@@ -68,6 +73,7 @@ STABILITY_UNDECLARED: Final = 0
 STABILITY_VENDOR: Final = 0b000011
 STABILITY_SYSTEM: Final = 0b001100
 STABILITY_VINTF: Final = 0b111111
+DECLARED_STABILITIES: Final = frozenset({STABILITY_VENDOR, STABILITY_SYSTEM, STABILITY_VINTF})
 
 
 def _names(prefix: str) -> dict[int, str]:

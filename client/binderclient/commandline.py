@@ -17,6 +17,7 @@ import math
 import signal
 import struct
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +28,11 @@ from binderclient.notify import notify
 from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
 from binderclient.servicemanager import ServiceManager, ServiceManagerService, ServiceNotFound
+from binderclient.servicemanager.declared import Declared, parse_declared
+from binderclient.servicemanager.hardware import SERVING_THREADS, HardwareServiceManager
 from binderclient.servicemanager.server import is_service_name
 from binderclient.version import add_version
+from binderwire.service_manager import DEFAULT_ANDROID, dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +42,14 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS: Final = 30.0
 _SLICE_SECONDS: Final = 1.0  # of 'wait'
 _GRACE_SECONDS: Final = 3.0  # for 'wait' to end by itself, and tell why
+
+HIDL: Final = "hidl"
+_LOOK_SECONDS: Final = 5.0  # between looks at who holds lazy services
+
+_ANDROID_HELP: Final = (
+    "which Android the service manager is of: 8 to 16, its API level, or what libgbinder calls "
+    "its protocol, aidl to aidl6; %(default)s. Older clients (8 to 10) are known by themselves"
+)
 
 _DESCRIPTION: Final = """\
 Looks around on a binder device, calls what it finds there, and starts programs that were written
@@ -173,6 +185,21 @@ def _service_name(text: str) -> str:
     return text
 
 
+def _android(text: str) -> str:
+    try:
+        dialect_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _declared(text: str) -> Declared:
+    try:
+        return parse_declared(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 # The parser
 
 
@@ -214,6 +241,7 @@ def _add_common(parser: argparse.ArgumentParser, *, hidden: bool) -> None:
         parser.add_argument(name, default=default, help=text, **options)
 
     add("--device", DEFAULT_PATH, "%(default)s", metavar="PATH", type=tool.path)
+    add("--android", DEFAULT_ANDROID, _ANDROID_HELP, metavar="N", type=_android)
     add("--json", False, "print JSON", action="store_true")
     text = f"give up after so long; {_TIMEOUT_SECONDS:g}, 'infinity' for never"
     add("--timeout", _TIMEOUT_SECONDS, text, metavar="SECONDS", type=tool.seconds)
@@ -312,7 +340,7 @@ or the service stopped or busy? --timeout SECONDS waits longer"
             )
             raise DeadObject(f"no service manager is running on {chosen.device}: {hint}") from None
         try:
-            result = run(ServiceManager(device), chosen)
+            result = run(ServiceManager(device, chosen.android), chosen)
         except ServiceNotFound as error:
             hint = f"{error}; '{tool.program_name()} list' prints the names that there are"
             raise ServiceNotFound(hint) from None
@@ -405,25 +433,58 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="end with status 1 when the daemon goes, for a supervisor that starts this again",
     )
+    parser.add_argument(
+        "--android",
+        metavar="N",
+        type=lambda text: text if text == HIDL else _android(text),
+        default=DEFAULT_ANDROID,
+        help=f"{_ANDROID_HELP}; '{HIDL}' for android.hidl.manager, which hwbinder has",
+    )
+    parser.add_argument(
+        "--declare",
+        metavar="NAME[,apex=APEX][,address=IP:PORT]",
+        type=_declared,
+        action="append",
+        default=[],
+        help="an instance, package.IInterface/instance, that clients are told is declared, as a "
+        "manifest of Android's would; may be repeated",
+    )
     add_version(parser)
 
     def act() -> int:
         chosen = parser.parse_args(arguments)
-        return _serve_manager(chosen.device, reconnect=not chosen.no_reconnect)
+        reconnect = not chosen.no_reconnect
+        if chosen.android == HIDL:
+            hardware = HardwareServiceManager(chosen.declare)
+            return _serve_manager(chosen.device, hardware, SERVING_THREADS, reconnect=reconnect)
+        service = ServiceManagerService(chosen.android, chosen.declare)
+        return _serve_manager(chosen.device, service, 0, reconnect=reconnect)
 
     return tool.guarded(act)
 
 
-def _serve_manager(path: str, *, reconnect: bool) -> int:
+_Manager = ServiceManagerService | HardwareServiceManager
+
+
+def _look_for_clients(service: _Manager, ended: threading.Event) -> None:
+    while not ended.wait(_LOOK_SECONDS):
+        service.look_for_clients()
+
+
+def _serve_manager(path: str, service: _Manager, max_threads: int, *, reconnect: bool) -> int:
     logging.basicConfig(stream=sys.stderr, format="servicemanager: %(message)s")
-    with Device(path, max_threads=0, reconnect=reconnect) as device:
-        device.become_context_manager(ServiceManagerService())
+    with Device(path, max_threads=max_threads, reconnect=reconnect) as device:
+        device.become_context_manager(service)
         device.on_gone(lambda _device: notify(f"STATUS=Waiting for {path} to come back"))
         device.on_back(lambda _device: notify(f"STATUS=Serving {path}"))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: device.stop())
         tool.say(f"servicemanager: ready on {path}")
         notify("READY=1", f"STATUS=Serving {path}")
+        ended = threading.Event()
+        looks = (service, ended)
+        threading.Thread(target=_look_for_clients, args=looks, name="lazy", daemon=True).start()
         device.join_thread_pool()
+        ended.set()
         notify("STOPPING=1")
     return 0

@@ -44,7 +44,9 @@ from binderwire.binder_abi import (
     BC_INCREFS_DONE,
     BC_REGISTER_LOOPER,
     BC_REPLY,
+    BC_REPLY_SG,
     BC_TRANSACTION,
+    BC_TRANSACTION_SG,
     BR_ACQUIRE,
     BR_CLEAR_DEATH_NOTIFICATION_DONE,
     BR_DEAD_BINDER,
@@ -88,6 +90,10 @@ _NO_REPLY: Final = {
 }
 
 
+_WITH_BUFFERS: Final = {BC_TRANSACTION: BC_TRANSACTION_SG, BC_REPLY: BC_REPLY_SG}
+_OF_CALLS: Final = frozenset({*_WITH_BUFFERS, *_WITH_BUFFERS.values(), BC_EXIT_LOOPER})
+
+
 class Payload(NamedTuple):
     """Where a transaction's data lies in this process, and what must live until it is accepted."""
 
@@ -96,7 +102,8 @@ class Payload(NamedTuple):
     offsets: int  # address of the table of 8-byte object offsets
     offsets_size: int  # bytes
     nodes: tuple[int, ...] = ()  # numbers of the local objects in it, exported once for each
-    keep: object = None  # whatever owns the two memory areas
+    keep: object = None  # whatever owns the memory areas
+    buffers_size: int = 0  # bytes beside the data, each buffer rounded up to 8
 
 
 class Delivery(NamedTuple):
@@ -304,6 +311,9 @@ class ThreadState:
             payload.data,
             payload.offsets,
         )
+        if payload.buffers_size:
+            word = _WITH_BUFFERS[word]
+            packed += struct.pack("=Q", payload.buffers_size)
         append(self._out, word, packed)
         self._kept.append(payload.keep)
         self._expected.append(call)
@@ -368,7 +378,7 @@ class ThreadState:
         """
         kept = bytearray()
         for item in read_stream(COMMANDS, bytes(self._out)):
-            if item.message.word not in {BC_TRANSACTION, BC_REPLY, BC_EXIT_LOOPER}:
+            if item.message.word not in _OF_CALLS:
                 payload = item.message.payload
                 end = item.offset + WORD_SIZE + (payload.size if payload else 0)
                 kept += self._out[item.offset : end]

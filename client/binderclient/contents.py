@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from binderclient.errors import ParcelError
 from binderwire.binder_abi import (
+    BINDER_BUFFER_FLAG_HAS_PARENT,
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
+    BINDER_TYPE_PTR,
+    binder_buffer_object,
     binder_fd_object,
     flat_binder_object,
 )
@@ -54,11 +57,27 @@ class Owner(Protocol):
     def resolve(self, kind: int, binder: int, cookie: int) -> IBinder:
         """Return the object of a received flat_binder_object; a proxy holds its own reference."""
 
+    def look_at(self, address: int, size: int) -> memoryview:
+        """Return delivered bytes beside a parcel's data, which live as long as that."""
+
     def free_buffer(self, address: int, descriptors: Sequence[int]) -> None:
         """Give the buffer back (BC_FREE_BUFFER) and close the descriptors nobody took."""
 
     def drop_buffer(self, address: int, descriptors: Sequence[int]) -> None:
         """Like ``free_buffer``, later and from anywhere: all that a finalizer may do."""
+
+
+class Buffer:
+    """Bytes beside the data of a parcel (scatter-gather), to which an object in it points."""
+
+    __slots__ = ("address", "data", "index", "parent", "parent_offset")
+
+    def __init__(self, data: Any, index: int, parent: int | None, parent_offset: int) -> None:  # noqa: ANN401
+        self.data = data  # a bytearray to be sent, or a view of what was delivered
+        self.address = 0  # in this process; of one to be sent it is known when that happens
+        self.index = index  # of its object among the parcel's
+        self.parent = parent  # the index of the buffer that has a pointer to this one
+        self.parent_offset = parent_offset  # where, in bytes
 
 
 class Contents:
@@ -81,6 +100,7 @@ class Contents:
         "_data",
         "_files",
         "_objects",
+        "_order",
         "_owner",
         "_position",
         "_views",
@@ -97,7 +117,8 @@ class Contents:
         self._data: Any = bytearray(data) if owner is None else data
         self._position = 0
         # Offset of each object -> what it refers to; received ones are resolved when read.
-        self._objects: dict[int, IBinder | int | None] = dict.fromkeys(offsets)
+        self._objects: dict[int, IBinder | Buffer | int | None] = dict.fromkeys(offsets)
+        self._order: dict[int, int] = {}  # offset -> index, of received objects that are buffers
         self._files: list[object] = []  # whose descriptors are in the data; they are to live
         self._owner = owner
         self._address = address
@@ -127,6 +148,11 @@ class Contents:
     def closed(self) -> bool:
         """Has the buffer been given back?"""
         return self._closed
+
+    @property
+    def received(self) -> bool:
+        """Did it come from another process?"""
+        return self._owner is not None
 
     def __enter__(self) -> Self:
         return self
@@ -215,7 +241,7 @@ class Contents:
         if not 0 <= start <= end <= len(other):
             raise ParcelError(f"{start} … {end} is outside of {len(other)} bytes")
         base = self._position
-        moved: dict[int, IBinder | int | None] = {}
+        moved: dict[int, IBinder | Buffer | int | None] = {}
         for offset in other._objects:
             if start <= offset < end:
                 if offset + flat_binder_object.size > end:
@@ -235,9 +261,77 @@ class Contents:
         for offset, binder in self._objects.items():
             if binder is None or isinstance(binder, int):
                 continue
+            if isinstance(binder, Buffer):
+                self._pack_buffer(offset, binder)
+                continue
             flat_binder_object.pack_into(self._data, offset, *numbers.flatten(binder, exported))
         offsets = sorted(self._objects)
         return self._data, bytearray(struct.pack(f"={len(offsets)}Q", *offsets))
+
+    def buffers(self) -> list[Buffer]:
+        """Return the buffers beside the data, of a parcel to be sent."""
+        return [each for each in self._objects.values() if isinstance(each, Buffer)]
+
+    def write_buffer(
+        self,
+        data: bytes | bytearray,
+        *,
+        parent: int | None = None,
+        parent_offset: int = 0,
+    ) -> int:
+        """Have bytes sent beside the data, and write an object that points to them.
+
+        Args:
+            data: the bytes; they are copied.
+            parent: the index of an earlier buffer that has a pointer to this one.
+            parent_offset: where in it the pointer is, in bytes.
+
+        Returns:
+            The object's index among the parcel's objects.
+        """
+        buffer = Buffer(bytearray(data), len(self._objects), parent, parent_offset)
+        position = self._position
+        self._put(bytes(binder_buffer_object.size))
+        self._objects[position] = buffer
+        return buffer.index
+
+    def read_buffer(self) -> Buffer:
+        """Read an object that points to bytes beside the data.
+
+        Raises:
+            ParcelError: there is none.
+        """
+        position = self._position
+        kind, flags, address, size, parent, place = self._object_at(position, binder_buffer_object)
+        if kind != BINDER_TYPE_PTR or position not in self._objects:
+            raise ParcelError(f"no buffer at {position}")
+        buffer = self._objects[position]
+        if not isinstance(buffer, Buffer):
+            if self._owner is None:
+                raise ParcelError(f"no buffer at {position}")
+            view = self._owner.look_at(address, size).toreadonly()
+            self._views.append(view)
+            if not self._order:
+                self._order = {offset: index for index, offset in enumerate(self._objects)}
+            index = self._order[position]
+            has_parent = flags & BINDER_BUFFER_FLAG_HAS_PARENT
+            buffer = Buffer(view, index, parent if has_parent else None, place)
+            buffer.address = address
+        self._position = position + binder_buffer_object.size
+        return buffer
+
+    def _pack_buffer(self, offset: int, buffer: Buffer) -> None:
+        has_parent = buffer.parent is not None
+        binder_buffer_object.pack_into(
+            self._data,
+            offset,
+            BINDER_TYPE_PTR,
+            BINDER_BUFFER_FLAG_HAS_PARENT if has_parent else 0,
+            buffer.address,
+            len(buffer.data),
+            buffer.parent or 0,
+            buffer.parent_offset,
+        )
 
     # For the encodings on top
 
@@ -342,6 +436,8 @@ class Contents:
         known = self._objects[offset]
         if isinstance(known, int) or kind == BINDER_TYPE_FD:
             raise ParcelError(f"a file descriptor at {offset}")
+        if isinstance(known, Buffer) or kind == BINDER_TYPE_PTR:
+            raise ParcelError(f"a buffer at {offset}")
         if known is None and self._owner is not None:
             known = self._objects[offset] = self._owner.resolve(kind, binder, cookie)
         return known

@@ -9,7 +9,9 @@ how errors travel back) and nothing of threads, file descriptors or the driver: 
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
+import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from binderclient import android
@@ -159,6 +161,34 @@ class Service(IBinder):
     def dump(self, descriptor: int, arguments: list[str]) -> None:
         """Write the object's state to an open file, for ``dumpsys`` and its like."""
 
+    def shell_command(self, _command: ShellCommand) -> int | None:
+        """Do what the ``cmd`` program asks for; override it for a service that knows commands.
+
+        Returns:
+            The result, which becomes the exit status; None if ``finish`` is called later.
+        """
+        return android.STATUS_INVALID_OPERATION
+
+
+class ShellCommand(NamedTuple):
+    """A command for a service, by whoever runs ``cmd``; the files are closed afterwards."""
+
+    input: int  # descriptors
+    output: int
+    error: int
+    arguments: list[str]
+    receiver: Any  # the proxy that wants the result, of the flavour's kind; or None
+
+    def finish(self, result: int) -> Any:  # noqa: ANN401 - what the flavour's proxy returns
+        """Tell the result, once."""
+        if not isinstance(self.receiver, RemoteObject):
+            return None
+        told = Parcel.for_interface(android.RESULT_RECEIVER_DESCRIPTOR)
+        told.write_int32(result)
+        told.write_int32(0)  # no Bundle
+        receiver: Any = self.receiver
+        return receiver.call(android.RESULT_RECEIVER_SEND, told, oneway=True)
+
 
 def dispatch(
     service: Service, code: int, data: Parcel, reply: Parcel, flags: int
@@ -170,11 +200,36 @@ def dispatch(
         reply.write_string16(service.descriptor)
         return None
     if code == android.DUMP_TRANSACTION and service.accepts_descriptors:
-        descriptor = data.read_file_descriptor()
-        count = data.read_int32()
-        service.dump(descriptor, [data.read_string16() or "" for _ in range(count)])
+        _dump(service, data)
         return None
+    if code == android.SHELL_COMMAND_TRANSACTION and service.accepts_descriptors:
+        return _run_shell_command(service, data)
     return service.on_transact(code, data, reply, flags)
+
+
+def _read_words(data: Parcel) -> list[str]:
+    return [data.read_string16() or "" for _ in range(data.read_int32())]
+
+
+def _dump(service: Service, data: Parcel) -> None:
+    descriptor = data.read_file_descriptor()
+    try:
+        service.dump(descriptor, _read_words(data))
+    finally:
+        if data.received:  # then it is this process' own
+            os.close(descriptor)
+
+
+def _run_shell_command(service: Service, data: Parcel) -> Awaitable[None] | None:
+    with data.read_file() as input_, data.read_file() as output, data.read_file() as error:
+        words = _read_words(data)
+        data.read_strong_binder()  # a callback to open files with; nobody here does
+        receiver = data.read_strong_binder()
+        files = input_.fileno(), output.fileno(), error.fileno()
+        command = ShellCommand(*files, words, receiver)
+        result = service.shell_command(command)
+        told = None if result is None else command.finish(result)
+    return told if inspect.isawaitable(told) else None
 
 
 def error_reply(error: Exception) -> tuple[Parcel, int]:
@@ -230,6 +285,9 @@ class Transport(Protocol):
 
     def unlink_to_death(self, proxy: Proxy, callback: Callable[[Proxy], object]) -> bool:
         """See ``Proxy.unlink_to_death``."""
+
+    def strong_count(self, handle: int) -> int | None:
+        """Return how many hold an object, this process included; None if that cannot be asked."""
 
 
 class RemoteObject(IBinder):

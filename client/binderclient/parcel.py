@@ -26,6 +26,7 @@ from binderwire.binder_abi import (
     binder_fd_object,
     flat_binder_object,
 )
+from binderwire.service_manager import TAGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -274,13 +275,27 @@ class Parcel(Contents):
         flat_binder_object; it is STABILITY_SYSTEM, and STABILITY_UNDECLARED for null.  (Android 12
         packs a version into the upper bits of that word; Android 10 does not have it.)
         """
+        self.write_bare_binder(binder)
+        self._pack(
+            _INT32, android.STABILITY_UNDECLARED if binder is None else android.STABILITY_SYSTEM
+        )
+
+    def write_bare_binder(self, binder: IBinder | None) -> None:
+        """Write a reference without a word for its stability, as Android 10 and HIDL do."""
         position = self._position
         self._put(flat_binder_object.pack(BINDER_TYPE_BINDER, 0, 0, 0))
         if binder is not None:  # the driver is not to look at a null one
             self._objects[position] = binder
-        self._pack(
-            _INT32, android.STABILITY_UNDECLARED if binder is None else android.STABILITY_SYSTEM
-        )
+
+    def read_bare_binder(self) -> IBinder | None:
+        """Read a reference behind which there is no word for its stability."""
+        position = self._position
+        self._skip(position, flat_binder_object.size)
+        try:
+            return self._binder_at(position)
+        except ParcelError:
+            self._position = position
+            raise
 
     def read_strong_binder(self) -> IBinder | None:
         """Read a reference and the stability level behind it, which is not judged.
@@ -355,7 +370,7 @@ class Parcel(Contents):
         self.read_uint32()  # strict mode policy: means nothing outside of a Java runtime
         self.read_int32()  # work source
         header = self.read_uint32()
-        if header != android.SYSTEM_HEADER:
+        if header not in TAGS:
             raise ParcelError(f"an interface token starts with 'SYST', not {header:#x}")
         found = self.read_string16()
         if found != descriptor:

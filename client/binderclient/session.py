@@ -43,6 +43,7 @@ from binderclient.pool import ThreadPool
 from binderclient.received import ReceivedParcels
 from binderclient.threads import BinderThread
 from binderwire.binder_abi import (
+    BINDER_GET_NODE_INFO_FOR_REF,
     BINDER_SET_CONTEXT_MGR,
     BINDER_SET_CONTEXT_MGR_EXT,
     BINDER_TYPE_BINDER,
@@ -50,6 +51,7 @@ from binderwire.binder_abi import (
     FLAT_BINDER_FLAG_ACCEPTS_FDS,
     TF_CLEAR_BUF,
     TF_ONE_WAY,
+    binder_node_info_for_ref,
     flat_binder_object,
 )
 
@@ -214,6 +216,19 @@ class Session:
             return found
         return False
 
+    def strong_count(self, handle: int) -> int | None:
+        """Return how many hold an object strongly, this process and calls that carry it included.
+
+        Returns:
+            None if the driver does not tell: it tells the context manager only.
+        """
+        argument = bytearray(binder_node_info_for_ref.pack(handle, 0, 0, 0, 0, 0))
+        try:
+            self.driver.control(BINDER_GET_NODE_INFO_FOR_REF, argument)
+        except OSError:
+            return None
+        return int(binder_node_info_for_ref.unpack_from(argument, 0)[1])
+
     def flush(self) -> None:
         """See ``Device.flush``."""
         self.exchange(self.thread(), read=False)
@@ -311,6 +326,10 @@ class Session:
 
     def _wrap(self, delivery: Delivery) -> Parcel:
         return self._received.wrap(delivery, self)
+
+    def look_at(self, address: int, size: int) -> memoryview:
+        """See ``contents.Owner``."""
+        return self.driver.view(address, size)
 
     def free_buffer(self, address: int, descriptors: Sequence[int]) -> None:
         """See ``contents.Owner``."""

@@ -73,12 +73,21 @@ class BinderThread:
         with self._lock:
             exported: list[int] = []
             try:
+                pins = []
+                for buffer in parcel.buffers():
+                    buffer.address, buffer_pin = data_address(buffer.data)
+                    pins.append(buffer_pin)
                 data, offsets = parcel.payload(numbers, exported)
                 address, pin = data_address(data)
                 table_address, table_pin = data_address(offsets)
-                keep = (pin, table_pin, parcel)
                 payload = Payload(
-                    address, len(data), table_address, len(offsets), tuple(exported), keep
+                    address,
+                    len(data),
+                    table_address,
+                    len(offsets),
+                    tuple(exported),
+                    (pin, table_pin, pins, parcel),
+                    sum(len(buffer.data) + 7 & ~7 for buffer in parcel.buffers()),
                 )
                 return begin(payload)
             except BinderError:

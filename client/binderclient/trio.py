@@ -49,7 +49,9 @@ from binderclient.parcel import Parcel
 from binderclient.recovery import pauses
 from binderclient.servicemanager import ServiceNotFound, formats
 from binderclient.servicemanager.client import Offer
+from binderclient.servicemanager.values import Offered
 from binderwire.binder_abi import TF_ONE_WAY
+from binderwire.service_manager import DEFAULT_ANDROID, DUMP_PRIORITY_ALL, dialect_of
 
 if TYPE_CHECKING:
     import os
@@ -407,23 +409,26 @@ def _closed() -> RemoteException:
 class AsyncServiceManager:
     """Finds and offers services by name; trio flavour of ``ServiceManager``.
 
+    Args:
+        device, android: see ``ServiceManager``.
+
     Every method raises DeadObject when no service manager runs on that device.
     """
 
-    def __init__(self, device: AsyncDevice) -> None:
+    def __init__(self, device: AsyncDevice, android: str | int = DEFAULT_ANDROID) -> None:
         self._device = device
+        self._dialect = dialect_of(android)
 
     async def add(self, name: str, service: Service) -> None:
         """Offer ``service``; see ``ServiceManager.add``.  Starts to serve."""
         self._device.start_serving()
-        request = formats.add_request(name, service)
-        with self._device.offering(name, Offer(name, service)):
-            formats.read_empty_reply(await self._call(formats.ADD_SERVICE, request))
+        with self._device.offering(name, Offer(name, service, self._dialect)):
+            await self._do(formats.add_call(self._dialect, name, service))
 
     async def check(self, name: str) -> IBinder | None:
         """Return the service of that name, None if there is none."""
-        request = formats.name_request(name)
-        return formats.read_binder_reply(await self._call(formats.CHECK_SERVICE, request))
+        found: Offered | None = await self._ask("checkService", name)
+        return None if found is None else found.binder
 
     async def get(self, name: str) -> AsyncProxy:
         """Return the proxy of the service of that name.
@@ -435,8 +440,13 @@ class AsyncServiceManager:
 
     async def list(self) -> list[str]:
         """Return all names, sorted."""
-        request = formats.list_request()
-        return formats.read_list_reply(await self._call(formats.LIST_SERVICES, request))
+        if not self._dialect.is_legacy:
+            return list(await self._ask("listServices", DUMP_PRIORITY_ALL))
+        names: list[str] = []
+        with contextlib.suppress(RemoteException):  # there is none at that place
+            while True:
+                names.append(await self._ask("listServices", len(names), DUMP_PRIORITY_ALL))
+        return names
 
     async def wait(self, name: str) -> AsyncProxy:
         """Return the proxy of the service of that name, as soon as there is one.
@@ -459,6 +469,8 @@ class AsyncServiceManager:
 
     async def _wait_with_manager(self, name: str) -> AsyncProxy:
         """Wait as long as the service manager lives."""
+        if self._dialect.is_legacy:
+            return await self._wait_by_asking(name)
         found: list[IBinder] = []
         arrived = trio.Event()
 
@@ -472,10 +484,9 @@ class AsyncServiceManager:
         def manager_died(_manager: RemoteObject) -> None:
             self._device.run_soon(lambda _device: arrived.set())
 
-        callback = formats.RegistrationCallback(registered)
+        callback = formats.RegistrationCallback(self._dialect, registered)
         self._device.start_serving()
-        request = formats.callback_request(name, callback)
-        formats.read_empty_reply(await self._call(formats.REGISTER_FOR_NOTIFICATIONS, request))
+        await self._ask("registerForNotifications", name, Offered(callback))
         manager = self._device.context_manager
         await self._device.link(manager, manager_died)
         try:
@@ -489,11 +500,22 @@ class AsyncServiceManager:
             raise _no_manager()
         return _as_proxy(name, found[-1])
 
+    async def _wait_by_asking(self, name: str) -> AsyncProxy:
+        """See ``ServiceManager``."""
+        waits = pauses()
+        while (service := await self.check(name)) is None:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(next(waits))
+        return _as_proxy(name, service)
+
     async def _unregister(self, name: str, callback: IBinder) -> None:
-        request = formats.callback_request(name, callback)
         with contextlib.suppress(RemoteException, DeadObject):
-            reply = await self._call(formats.UNREGISTER_FOR_NOTIFICATIONS, request)
-            formats.read_empty_reply(reply)
+            await self._ask("unregisterForNotifications", name, Offered(callback))
+
+    async def _ask(self, method: str, *values: object) -> Any:  # noqa: ANN401 - by method
+        return await self._do(formats.call(self._dialect, method, *values))
+
+    async def _do(self, asked: formats.Call) -> Any:  # noqa: ANN401 - by method
+        return asked.result(await self._call(asked.code, asked.request))
 
     async def _call(self, code: int, request: Parcel) -> Parcel:
         try:

@@ -70,6 +70,25 @@ def outcome(command: Sequence[object]) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (["--android", "17"], "'17' is no Android: 8 to 16, an API level from 26 to 36"),
+        (["--android", LONG], "is no Android"),
+        (["--android", ""], "'' is no Android"),
+        (["--declare", "a.IFoo"], "'a.IFoo' is not like package.IInterface/instance"),
+        (["--declare", "a.IFoo/x,apex="], "'apex=' is neither apex=NAME nor address=IP:PORT"),
+        (["--declare", "a.IFoo/x,address=h:70000"], "70000 is no port"),
+        (["--declare", "a.IFoo/x,address=" + "9" * 5000], "is not like IP:PORT"),
+    ],
+)
+def test_the_manager_refuses(words: list[str], text: str) -> None:
+    status, out, error = outcome([*MANAGER, *words])
+    assert (status, out) == (2, "")
+    assert text in error
+    assert len(error) < 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
         ([], "required: COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
         ([LONG], "invalid choice: 'xxx"),
@@ -77,6 +96,7 @@ def outcome(command: Sequence[object]) -> tuple[int, str, str]:
         (["--device", "", "list"], "'' cannot be the name of a file"),
         (["--device", "a\0b", "list"], r"'a\x00b' cannot be the name of a file"),
         (["list", "more"], "unrecognized arguments: more"),
+        (["list", "--android", "7"], "'7' is no Android"),
         (["check"], "required: NAME"),
         (["check", ""], "'' is no service name"),
         (["ping", "a b"], "'a b' is no service name"),
@@ -282,12 +302,12 @@ def test_closed_outputs(bench: Bench, tmp_path: Path) -> None:
         manager.end()
 
 
-def test_a_list_of_nothing_is_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_a_manager_without_services_lists_itself(bench: Bench, tmp_path: Path) -> None:
     manager = ManagerProcess(bench.device, tmp_path)
     try:
-        assert outcome([*BINDERCTL, "--device", bench.device, "list"]) == (0, "", "")
+        assert outcome([*BINDERCTL, "--device", bench.device, "list"]) == (0, "manager\n", "")
         listed = outcome([*BINDERCTL, "list", "--json", "--device", bench.device])
-        assert listed == (0, "[]\n", "")
+        assert listed == (0, '["manager"]\n', "")
     finally:
         manager.end()
 

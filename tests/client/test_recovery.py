@@ -259,7 +259,7 @@ def test_who_waits_for_a_service_gets_it_after_the_restart(world: World) -> None
     world.start_manager()
     with Device(world.path, reconnect=True) as client:
         waiting, found = outcome_of(lambda: ServiceManager(client).wait(NAME, 3 * PATIENCE))
-        eventually(lambda: ServiceManager(client).list() == [])
+        eventually(lambda: ServiceManager(client).list() == ["manager"])
         world.restart()
         with Device(world.path) as server:
             assert client.wait_back(PATIENCE)

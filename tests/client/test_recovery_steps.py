@@ -12,10 +12,13 @@ import pytest
 from binderclient import recovery
 from binderclient.deaths import Obituary
 from binderclient.errors import DeadObject, DeviceError, DeviceGone, RemoteException
-from binderclient.objects import Proxy, Service
+from binderclient.objects import Caller, Proxy, Service, reset_caller, set_caller
 from binderclient.parcel import Parcel
 from binderclient.recovery import Recovery, pauses
 from binderclient.servicemanager import ServiceManagerService, formats
+from binderclient.servicemanager.entries import Entry
+from binderclient.servicemanager.values import Offered
+from binderwire.service_manager import DEFAULT_ANDROID, DUMP_PRIORITY_ALL, dialect_of
 from client.drivers import PATIENCE
 from support.waiting import eventually
 
@@ -234,17 +237,22 @@ def test_a_service_whose_death_is_not_told_yet_is_not_handed_out() -> None:
     """Between the end of a session and the telling of its deaths, the next one may ask."""
     manager = ServiceManagerService()
     dead: Any = Proxy(7, SimpleNamespace())
-    manager._services.update(dead=dead, living=Service())
+    for name, service in (("dead", dead), ("living", Service())):
+        entry = Entry(Offered(service), False, DUMP_PRIORITY_ALL, 1, 1)
+        manager._services.put(name, entry)
     dead.dead = True
-    with ask(manager, formats.LIST_SERVICES, formats.list_request()) as reply:
-        assert formats.read_list_reply(reply) == ["living"]
-    with ask(manager, formats.CHECK_SERVICE, formats.name_request("dead")) as reply:
-        assert formats.read_binder_reply(reply) is None
+    assert ask(manager, "listServices", DUMP_PRIORITY_ALL) == ["living", "manager"]
+    assert ask(manager, "checkService", "dead") is None
 
 
-def ask(manager: ServiceManagerService, code: int, request: Parcel) -> Parcel:
+def ask(manager: ServiceManagerService, method: str, *values: object) -> object:
+    call = formats.call(dialect_of(DEFAULT_ANDROID), method, *values)
     reply = Parcel()
-    request.position = 0
-    manager.on_transact(code, request, reply, 0)
+    call.request.position = 0
+    token = set_caller(Caller(1, 1, False))
+    try:
+        manager.on_transact(call.code, call.request, reply, 0)
+    finally:
+        reset_caller(token)
     reply.position = 0
-    return reply
+    return call.result(reply)

@@ -21,6 +21,7 @@ from binderclient.errors import BinderError, DeadObject, RemoteException
 from binderclient.objects import IBinder, Service
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, ServiceNotFound, formats
+from binderwire.service_manager import dialect_of
 from client import peer as p
 from support.waiting import eventually
 
@@ -34,13 +35,20 @@ PATIENCE = 10.0
 
 
 class ManagerProcess:
-    def __init__(self, device: Path, directory: Path) -> None:
+    def __init__(self, device: Path, directory: Path, *arguments: str) -> None:
         address = str(directory / "ready")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness:
             readiness.bind(address)
             readiness.settimeout(PATIENCE)
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "binderclient.servicemanager", "--device", str(device)],
+                [
+                    sys.executable,
+                    "-m",
+                    "binderclient.servicemanager",
+                    "--device",
+                    str(device),
+                    *arguments,
+                ],
                 stderr=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "NOTIFY_SOCKET": address},
@@ -80,7 +88,7 @@ def test_services_are_found_by_name(bench: Bench) -> None:
     bench.peer("--name", "a.service")
     with Device(bench.device) as device:
         manager = ServiceManager(device)
-        assert manager.list() == ["a.service"]
+        assert manager.list() == ["a.service", "manager"]
         assert manager.get("a.service").interface() == p.DESCRIPTOR
         assert manager.check("a.service") is manager.get("a.service")
         assert manager.check("b.service") is None
@@ -98,7 +106,7 @@ def test_an_own_service_comes_back_as_itself(bench: Bench) -> None:
             manager.get("mine")
         manager.add("mine", Service())
         assert manager.check("mine") is not service
-        assert manager.list() == ["mine"]
+        assert manager.list() == ["manager", "mine"]
 
 
 @pytest.mark.usefixtures("manager")
@@ -116,11 +124,11 @@ def test_a_service_that_dies_is_forgotten(bench: Bench) -> None:
     bench.peer("--name", "other")
     with Device(bench.device) as device:
         manager = ServiceManager(device)
-        assert manager.list() == ["mortal", "other"]
+        assert manager.list() == ["manager", "mortal", "other"]
         peer.kill()
-        eventually(lambda: manager.list() == ["other"])
+        eventually(lambda: manager.list() == ["manager", "other"])
         assert bench.peer("--name", "mortal").pid != peer.pid
-        assert manager.list() == ["mortal", "other"]
+        assert manager.list() == ["manager", "mortal", "other"]
 
 
 @pytest.mark.usefixtures("manager")
@@ -141,20 +149,14 @@ def test_callbacks_can_be_taken_back_once(bench: Bench) -> None:
     seen: list[tuple[str, IBinder]] = []
     with Device(bench.device) as device:
         device.start_thread_pool()
-        callback = formats.RegistrationCallback(lambda *news: seen.append(news))
-        manager = device.context_manager
-
-        def ask(code: int) -> None:
-            request = formats.callback_request("x", callback)
-            formats.read_empty_reply(manager.call(code, request))
-
-        ask(formats.REGISTER_FOR_NOTIFICATIONS)
-        ServiceManager(device).add("x", Service())
+        manager = ServiceManager(device)
+        callback = manager.register_for_notifications("x", lambda *news: seen.append(news))
+        manager.add("x", Service())
         eventually(lambda: len(seen) == 1)
-        ask(formats.UNREGISTER_FOR_NOTIFICATIONS)
-        with pytest.raises(RemoteException, match="not registered"):
-            ask(formats.UNREGISTER_FOR_NOTIFICATIONS)
-        ServiceManager(device).add("x", Service())
+        manager.unregister_for_notifications("x", callback)
+        with pytest.raises(RemoteException, match="Nothing to unregister"):
+            manager.unregister_for_notifications("x", callback)
+        manager.add("x", Service())
         assert len(seen) == 1
 
 
@@ -180,9 +182,10 @@ def test_the_end_of_the_manager_is_noticed(bench: Bench, manager: ManagerProcess
 
 def test_the_bytes_of_a_request_are_those_of_android() -> None:
     token = Parcel.for_interface("android.os.IServiceManager")
-    request = formats.name_request("ab")
+    dialect = dialect_of(13)
+    request = formats.call(dialect, "getService", "ab").request
     assert bytes(request) == bytes(token) + bytes.fromhex("02000000 6100 6200 0000 0000")
-    request = formats.add_request("ab", Service())
+    request = formats.add_call(dialect, "ab", Service()).request
     assert len(request) == len(token) + 12 + 24 + 4 + 4 + 4
     assert request.object_offsets() == (len(token) + 12,)
 
@@ -193,8 +196,8 @@ def test_the_bytes_of_a_request_are_those_of_android() -> None:
 @pytest.mark.usefixtures("manager")
 def test_the_command_line_finds_and_calls(bench: Bench) -> None:
     bench.peer("--name", "a.service")
-    assert cli(bench, "list").stdout == "a.service\n"
-    assert json.loads(cli(bench, "list", "--json").stdout) == ["a.service"]
+    assert cli(bench, "list").stdout == "a.service\nmanager\n"
+    assert json.loads(cli(bench, "list", "--json").stdout) == ["a.service", "manager"]
     assert (
         json.loads(cli(bench, "--json", "check", "a.service").stdout)["interface"] == p.DESCRIPTOR
     )

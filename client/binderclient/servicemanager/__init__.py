@@ -1,33 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """The service manager: the one object that everybody can reach, where the others are found by name.
 
-Interface ``android.os.IServiceManager`` with the transaction codes that it has had since Android 1
-(GET 1, CHECK 2, ADD 3, LIST 4) and the request and reply formats of its AIDL version (Android 11
-and later): an interface token before each request, an exception header before each reply.
+Interface ``android.os.IServiceManager`` as Android 8 to 16 have it, each with numbers and formats
+of its own: ``binderwire.service_manager`` has the tables.  The token before a request tells those
+before AIDL (8 and 9, 10) from the later ones; among these the manager speaks the one that it was
+told (``--android``).  A request or reply that does not fit its code to the last byte is refused.
 
-====  ===========================  ==========================================  ==================
-code  method                       request                                     reply
-====  ===========================  ==========================================  ==================
-1, 2  getService, checkService     String16 name                               binder or null
-3     addService                   String16 name, binder, bool allowIsolated,  nothing
-                                   int32 dumpPriority
-4     listServices                 int32 dumpPriority                          String16 array
-5, 6  (un)registerForNotifications String16 name, binder callback              nothing
-====  ===========================  ==========================================  ==================
+A name's callback (one-way ``onRegistration``) comes at once if the name is taken already, so that
+nobody has to poll for a service; before Android 11 there are none, and one has to.
 
-A callback is an ``android.os.IServiceCallback``: one-way code 1, String16 name, binder.  It comes
-at once if the name is taken already.  Nobody has to poll for a service.
+Different from Android: no SELinux decides who may do what (override
+``ServiceManagerService.may_add``), users' numbers that Android gives to apps may add services, GET
+starts no lazy service, and what is declared comes from ``--declare`` instead of manifests.
 
-Different from Android: GET does not wait (neither does Android's since 11: its clients do), no
-SELinux decides who may do what (override ``ServiceManagerService.may_add``), and LIST with its old
-meaning of "the n-th name" is not offered.
-
-``formats`` has the requests and replies, ``client`` and ``server`` the two ends.
+``values`` has the bytes, ``formats`` the calls, ``client`` and ``server`` the two ends, ``entries``
+what the server keeps, ``lazy`` who tells services of their clients, ``report`` its dumps,
+``hardware`` the manager of HIDL's services on hwbinder.
 """
 
 from __future__ import annotations
 
 from binderclient.servicemanager.client import NamedService, ServiceManager, ServiceNotFound
+from binderclient.servicemanager.declared import Declared
 from binderclient.servicemanager.server import ServiceManagerService
+from binderclient.servicemanager.values import ConnectionInfo, DebugInfo
 
-__all__ = ["NamedService", "ServiceManager", "ServiceManagerService", "ServiceNotFound"]
+__all__ = [
+    "ConnectionInfo",
+    "DebugInfo",
+    "Declared",
+    "NamedService",
+    "ServiceManager",
+    "ServiceManagerService",
+    "ServiceNotFound",
+]

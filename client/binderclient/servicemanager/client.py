@@ -4,34 +4,41 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from binderclient.errors import BinderError, DeadObject, DeviceGone, RemoteException
 from binderclient.objects import Proxy, call_flags
 from binderclient.recovery import pauses
 from binderclient.servicemanager.formats import (
-    ADD_SERVICE,
-    CHECK_SERVICE,
-    LIST_SERVICES,
-    REGISTER_FOR_NOTIFICATIONS,
-    UNREGISTER_FOR_NOTIFICATIONS,
+    Call,
+    ClientCallback,
     RegistrationCallback,
-    add_request,
-    callback_request,
-    list_request,
-    name_request,
-    read_binder_reply,
-    read_empty_reply,
-    read_list_reply,
+    add_call,
+    call,
+)
+from binderclient.servicemanager.values import ConnectionInfo, DebugInfo, Offered
+from binderwire.service_manager import (
+    DEFAULT_ANDROID,
+    DUMP_PRIORITY_ALL,
+    Dialect,
+    dialect_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderclient.blocking import Device
     from binderclient.objects import IBinder, Service
     from binderclient.parcel import Parcel
     from binderclient.session import Session
+
+
+# ServiceManager has a method that is called list.
+_Names: TypeAlias = list[str]
+_DebugInfos: TypeAlias = list[DebugInfo]
 
 
 class ServiceNotFound(BinderError, LookupError):
@@ -43,12 +50,18 @@ class ServiceManager:
 
     Args:
         device: whose service manager is meant.
+        android: which Android's it is: 8 … 16, an API level, a protocol of libgbinder.
 
-    Every method raises DeadObject when no service manager runs on that device.
+    Every method raises DeadObject when no service manager runs on that device, ParcelError when its
+    reply is not what that Android answers, and MisuseError when that Android has no such method.
+
+    Raises:
+        ValueError: there is no such Android.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, android: str | int = DEFAULT_ANDROID) -> None:
         self._device = device
+        self._dialect = dialect_of(android)
         self._manager: Proxy | None = None  # of the last call
 
     def add(self, name: str, service: Service) -> None:
@@ -62,15 +75,17 @@ class ServiceManager:
             RemoteException: EX_ILLEGAL_ARGUMENT for a name that is no name, EX_SECURITY if the
                 caller may not.
         """
-        with self._device.recovery.offering(name, Offer(name, service)):
-            read_empty_reply(self._call(ADD_SERVICE, add_request(name, service)))
+        offer = Offer(name, service, self._dialect)
+        with self._device.recovery.offering(name, offer):
+            self._do(add_call(self._dialect, name, service))
 
     def check(self, name: str) -> IBinder | None:
         """Return the service of that name, None if there is none.
 
         A service of this very process is returned as the ``Service`` it is.
         """
-        return read_binder_reply(self._call(CHECK_SERVICE, name_request(name)))
+        found: Offered | None = self._ask("checkService", name)
+        return None if found is None else found.binder
 
     def get(self, name: str) -> Proxy:
         """Return the proxy of the service of that name.
@@ -82,7 +97,13 @@ class ServiceManager:
 
     def list(self) -> list[str]:
         """Return all names, sorted."""
-        return read_list_reply(self._call(LIST_SERVICES, list_request()))
+        if not self._dialect.is_legacy:
+            return list(self._ask("listServices", DUMP_PRIORITY_ALL))
+        names: list[str] = []
+        with contextlib.suppress(RemoteException):  # there is none at that place
+            while True:
+                names.append(self._ask("listServices", len(names), DUMP_PRIORITY_ALL))
+        return names
 
     def wait(self, name: str, timeout: float | None = None) -> Proxy:
         """Return the proxy of the service of that name, as soon as there is one.
@@ -118,8 +139,84 @@ class ServiceManager:
         """Return the service of that name, whichever it is at the time of each call."""
         return NamedService(self, name)
 
+    def register_for_notifications(
+        self, name: str, registered: Callable[[str, IBinder], object]
+    ) -> RegistrationCallback:
+        """Have a function called with the name and the service, now and each time one is added.
+
+        It runs in a thread that serves; starts the device's thread pool.
+
+        Returns:
+            What ``unregister_for_notifications`` wants; the manager keeps it alive.
+        """
+        callback = RegistrationCallback(self._dialect, registered)
+        self._device.start_thread_pool()
+        self._ask("registerForNotifications", name, Offered(callback))
+        return callback
+
+    def unregister_for_notifications(self, name: str, callback: RegistrationCallback) -> None:
+        """Take back ``register_for_notifications``.
+
+        Raises:
+            RemoteException: EX_ILLEGAL_STATE, it is not registered.
+        """
+        self._ask("unregisterForNotifications", name, Offered(callback))
+
+    # What is declared
+
+    def is_declared(self, name: str) -> bool:
+        """Say whether an instance is declared, whether or not it is there now."""
+        return bool(self._ask("isDeclared", name))
+
+    def declared_instances(self, interface: str) -> _Names:
+        """Return the names of the declared instances of an interface."""
+        return list(self._ask("getDeclaredInstances", interface))
+
+    def updatable_via_apex(self, name: str) -> str | None:
+        """Return the package with which an instance is updated."""
+        apex: str | None = self._ask("updatableViaApex", name)
+        return apex
+
+    def updatable_names(self, apex: str) -> _Names:
+        """Return the instances that are updated with a package."""
+        return list(self._ask("getUpdatableNames", apex))
+
+    def connection_info(self, name: str) -> ConnectionInfo | None:
+        """Return where an instance can be reached through the network."""
+        info: ConnectionInfo | None = self._ask("getConnectionInfo", name)
+        return info
+
+    def debug_info(self) -> _DebugInfos:
+        """Return all services with the numbers of their processes."""
+        return list(self._ask("getServiceDebugInfo"))
+
+    # Lazy services
+
+    def register_client_callback(
+        self, name: str, service: Service, changed: Callable[[bool], object]
+    ) -> ClientCallback:
+        """Have a function called with whether an own service has clients, when that changes.
+
+        It runs in a thread that serves; starts the device's thread pool.  That clients have gone is
+        told some seconds later.
+        """
+        callback = ClientCallback(self._dialect, changed)
+        self._device.start_thread_pool()
+        self._ask("registerClientCallback", name, Offered(service), Offered(callback))
+        return callback
+
+    def try_unregister(self, name: str, service: Service) -> None:
+        """Take an own service back, unless it has clients.
+
+        Raises:
+            RemoteException: EX_ILLEGAL_STATE, it has, or it is not there.
+        """
+        self._ask("tryUnregisterService", name, Offered(service))
+
     def _wait_with_manager(self, name: str, timeout: float | None) -> Proxy:
         """Wait as long as the service manager lives."""
+        if self._dialect.is_legacy:
+            return self._wait_by_asking(name, timeout)
         found: list[IBinder] = []
         over = threading.Event()
         deaths: list[Proxy] = []
@@ -135,10 +232,7 @@ class ServiceManager:
             deaths.append(manager)
             over.set()
 
-        callback = RegistrationCallback(registered)
-        self._device.start_thread_pool()
-        request = callback_request(name, callback)
-        read_empty_reply(self._call(REGISTER_FOR_NOTIFICATIONS, request))
+        callback = self.register_for_notifications(name, registered)
         manager = self._device.context_manager
         manager.link_to_death(manager_died)
         try:
@@ -146,11 +240,27 @@ class ServiceManager:
         finally:
             manager.unlink_to_death(manager_died)
             with contextlib.suppress(RemoteException, DeadObject):
-                request = callback_request(name, callback)
-                read_empty_reply(self._call(UNREGISTER_FOR_NOTIFICATIONS, request))
+                self.unregister_for_notifications(name, callback)
         if deaths and not found:
             raise _no_manager()
         return _as_proxy(name, found[-1] if found else None)
+
+    def _wait_by_asking(self, name: str, timeout: float | None) -> Proxy:
+        """Wait as everybody did before Android 11, whose managers call nobody back."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        waits = pauses()
+        while (service := self.check(name)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(next(waits), left))
+        return _as_proxy(name, service)
+
+    def _ask(self, method: str, *values: object) -> Any:  # noqa: ANN401 - by method
+        return self._do(call(self._dialect, method, *values))
+
+    def _do(self, asked: Call) -> Any:  # noqa: ANN401 - by method
+        return asked.result(self._call(asked.code, asked.request))
 
     def _call(self, code: int, request: Parcel) -> Parcel:
         if self._manager is None or self._manager.dead:
@@ -212,15 +322,16 @@ class NamedService:
 class Offer:
     """A service that is offered under a name, to the service manager of any session."""
 
-    def __init__(self, name: str, service: Service) -> None:
+    def __init__(self, name: str, service: Service, dialect: Dialect) -> None:
         self._name = name
         self._service = service
+        self._dialect = dialect
 
     def __call__(self, session: Session) -> None:
         """Offer it; raises like ``ServiceManager.add``."""
+        asked = add_call(self._dialect, self._name, self._service)
         flags = call_flags(oneway=False, clear=False)
-        request = add_request(self._name, self._service)
-        read_empty_reply(session.transact(0, ADD_SERVICE, request, flags))
+        asked.result(session.transact(0, asked.code, asked.request, flags))
 
 
 def _no_manager() -> DeadObject:

@@ -1,101 +1,136 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The requests and replies of the service manager, for every flavour of client and server.
+"""The calls of the service manager, for every flavour of client, and the callbacks that it makes.
 
 Nothing here sends anything.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from binderclient.errors import MisuseError, ParcelError, RemoteException
 from binderclient.objects import Service, transaction
 from binderclient.parcel import Parcel
+from binderclient.servicemanager.values import (
+    Offered,
+    read_arguments,
+    read_result,
+    write_arguments,
+)
+from binderclient.tokens import Token
+from binderwire.service_manager import (
+    CALLBACK_CODE,
+    CALLBACK_DESCRIPTOR,
+    CLIENT_CALLBACK_DESCRIPTOR,
+    DESCRIPTOR,
+    DUMP_PRIORITY_DEFAULT,
+    ON_CLIENTS,
+    ON_REGISTRATION,
+    Dialect,
+    Method,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderclient.objects import IBinder
 
-DESCRIPTOR: Final = "android.os.IServiceManager"
-CALLBACK_DESCRIPTOR: Final = "android.os.IServiceCallback"
 
-GET_SERVICE: Final = 1
-CHECK_SERVICE: Final = 2
-ADD_SERVICE: Final = 3
-LIST_SERVICES: Final = 4
-REGISTER_FOR_NOTIFICATIONS: Final = 5
-UNREGISTER_FOR_NOTIFICATIONS: Final = 6
-ON_REGISTRATION: Final = 1
-
-DUMP_PRIORITY_DEFAULT: Final = 1 << 3
-DUMP_PRIORITY_ALL: Final = 0b1111
+_log: Final = logging.getLogger("binderclient.servicemanager")
 
 
-def name_request(name: str) -> Parcel:
-    """Return the request of GET_SERVICE and CHECK_SERVICE."""
-    request = Parcel.for_interface(DESCRIPTOR)
-    request.write_string16(name)
-    return request
+class Call(NamedTuple):
+    """A call that is ready to be sent to the manager."""
+
+    dialect: Dialect
+    method: Method
+    code: int
+    request: Parcel
+
+    def result(self, reply: Parcel) -> Any:  # noqa: ANN401 - by method
+        """Return what the reply says; closes it, and raises like ``values.read_result``."""
+        return read_result(reply, self.dialect, self.method)
 
 
-def add_request(name: str, service: IBinder) -> Parcel:
-    """Return the request of ADD_SERVICE."""
-    request = name_request(name)
-    request.write_strong_binder(service)
-    request.write_bool(False)
-    request.write_int32(DUMP_PRIORITY_DEFAULT)
-    return request
+def call(dialect: Dialect, name: str, *values: object) -> Call:
+    """Make a call.
+
+    Args:
+        dialect: what the manager speaks.
+        name: the method's, in AIDL.
+        values: what it takes.
+
+    Raises:
+        MisuseError: that Android has no such method.
+    """
+    code = dialect.code(name)
+    method = dialect.method(code or 0)
+    if code is None or method is None:
+        raise MisuseError(f"the service manager of Android {dialect.android} has no {name}")
+    request = Parcel()
+    Token(dialect.era).write(request, DESCRIPTOR)
+    write_arguments(request, dialect, method, values)
+    return Call(dialect, method, code, request)
 
 
-def list_request() -> Parcel:
-    """Return the request of LIST_SERVICES."""
-    request = Parcel.for_interface(DESCRIPTOR)
-    request.write_int32(DUMP_PRIORITY_ALL)
-    return request
+def add_call(dialect: Dialect, name: str, service: IBinder) -> Call:
+    """Make a call of addService."""
+    return call(dialect, "addService", name, Offered(service), False, DUMP_PRIORITY_DEFAULT)
 
 
-def callback_request(name: str, callback: IBinder) -> Parcel:
-    """Return the request of (UN)REGISTER_FOR_NOTIFICATIONS."""
-    request = name_request(name)
-    request.write_strong_binder(callback)
-    return request
-
-
-def read_binder_reply(reply: Parcel) -> IBinder | None:
-    """Return what GET_SERVICE and CHECK_SERVICE found; closes the reply."""
-    with reply:
-        reply.read_exception()
-        return reply.read_strong_binder()
-
-
-def read_list_reply(reply: Parcel) -> list[str]:
-    """Return the names that LIST_SERVICES found; closes the reply."""
-    with reply:
-        reply.read_exception()
-        return [name for name in reply.read_string16_array() or () if name is not None]
-
-
-def read_empty_reply(reply: Parcel) -> None:
-    """Check a reply without a result; closes it."""
-    with reply:
-        reply.read_exception()
+def _notice(data: Parcel, dialect: Dialect, method: Method) -> tuple[Any, ...]:
+    """Read a notification.  It is one-way: of one that does not fit only the log can tell."""
+    try:
+        return read_arguments(data, dialect, method)
+    except (ParcelError, RemoteException) as error:
+        _log.warning(
+            "refused a notification that is no %s of Android %d: %s; does the service manager "
+            "speak another Android?",
+            method.name,
+            dialect.android,
+            error,
+        )
+        raise
 
 
 class RegistrationCallback(Service):
     """An IServiceCallback that calls a function.
 
     Args:
+        dialect: what the manager speaks.
         registered: gets the name and the service, in a thread that serves.
     """
 
     descriptor: ClassVar[str] = CALLBACK_DESCRIPTOR
 
-    def __init__(self, registered: Callable[[str, IBinder], object]) -> None:
+    def __init__(self, dialect: Dialect, registered: Callable[[str, IBinder], object]) -> None:
+        self._dialect = dialect
         self._registered = registered
 
-    @transaction(ON_REGISTRATION)
+    @transaction(CALLBACK_CODE)
     def on_registration(self, data: Parcel, _reply: Parcel) -> None:
         """Handle the notification."""
-        name, service = data.read_string16(), data.read_strong_binder()
-        if name is not None and service is not None:
-            self._registered(name, service)
+        name, offered = _notice(data, self._dialect, ON_REGISTRATION)
+        self._registered(name, offered.binder)
+
+
+class ClientCallback(Service):
+    """An IClientCallback that calls a function.
+
+    Args:
+        dialect: what the manager speaks.
+        changed: gets whether the service has clients, in a thread that serves.
+    """
+
+    descriptor: ClassVar[str] = CLIENT_CALLBACK_DESCRIPTOR
+
+    def __init__(self, dialect: Dialect, changed: Callable[[bool], object]) -> None:
+        self._dialect = dialect
+        self._changed = changed
+
+    @transaction(CALLBACK_CODE)
+    def on_clients(self, data: Parcel, _reply: Parcel) -> None:
+        """Handle the notification."""
+        _service, has_clients = _notice(data, self._dialect, ON_CLIENTS)
+        self._changed(has_clients)

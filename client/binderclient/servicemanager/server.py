@@ -1,38 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ServiceManagerService``: the service manager itself."""
+"""``ServiceManagerService``: the service manager itself.
+
+A request's token says of which era it is; within that, the manager speaks the Android that it was
+told.  ``binderwire.service_manager`` has the methods, ``values`` their bytes, ``entries`` the
+tables, ``lazy`` the client callbacks.  The manager calls nobody but one-way, so nobody who does
+not answer is waited for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from binderclient import android
-from binderclient.errors import BinderError, RemoteException
-from binderclient.objects import Caller, Proxy, Service, caller, transaction
+from binderclient.errors import BinderError, DeadObject, ParcelError, RemoteException
+from binderclient.objects import Caller, Proxy, Service, ShellCommand, caller
 from binderclient.parcel import Parcel
-from binderclient.servicemanager.formats import (
-    ADD_SERVICE,
+from binderclient.servicemanager.complaints import Complaints
+from binderclient.servicemanager.entries import (
+    CALLBACKS_MAX,
+    Entry,
+    Quota,
+    Services,
+    Subscriber,
+    Subscribers,
+)
+from binderclient.servicemanager.lazy import HELD_BY_MANAGER, ClientWatch
+from binderclient.servicemanager.report import Reporter
+from binderclient.servicemanager.values import (
+    ConnectionInfo,
+    DebugInfo,
+    Found,
+    Offered,
+    read_arguments,
+    write_arguments,
+    write_result,
+)
+from binderclient.tokens import Token, read_token
+from binderwire.service_manager import (
+    CALLBACK_CODE,
     CALLBACK_DESCRIPTOR,
-    CHECK_SERVICE,
+    CLIENT_CALLBACK_DESCRIPTOR,
+    DEFAULT_ANDROID,
     DESCRIPTOR,
-    GET_SERVICE,
-    LIST_SERVICES,
+    DUMP_PRIORITY_ALL,
+    DUMP_PRIORITY_DEFAULT,
+    FLAG_IS_LAZY_SERVICE,
+    MANAGER_NAME,
+    ON_CLIENTS,
     ON_REGISTRATION,
-    REGISTER_FOR_NOTIFICATIONS,
-    UNREGISTER_FOR_NOTIFICATIONS,
+    Dialect,
+    Method,
+    dialect_for,
+    dialect_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from binderclient.objects import IBinder
+    from binderclient.servicemanager.declared import Declared
 
-# What a client can make the manager keep.
-SERVICES_MAX: Final = 4096
-CALLBACKS_MAX: Final = 4096
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,127}\Z")  # as Android's isValidServiceName
+_LEGACY_FAILURE: Final = -1  # the one status that the manager had before AIDL
+# User numbers that Android gives to isolated processes.
+_USER_RANGE: Final = 100_000
+_FIRST_ISOLATED: Final = 99_000
+_HINT: Final = "if it was written for another Android, start this manager with --android"
+
+
+class _Request(NamedTuple):
+    """A request that fits its code."""
+
+    dialect: Dialect
+    token: Token
+    method: Method
+    values: tuple[Any, ...]
 
 
 class ServiceManagerService(Service):
@@ -40,112 +86,317 @@ class ServiceManagerService(Service):
 
     One thread is to serve it (``max_threads=0``), which keeps callers in order.  Deaths may be told
     by another, when the driver goes, so the tables have a lock.
+
+    Args:
+        android: which Android's manager it is: 8 … 16, an API level, a protocol of libgbinder.
+        declared: the instances that isDeclared and its like know.
+
+    Raises:
+        ValueError: there is no such Android.
     """
 
     descriptor: ClassVar[str] = DESCRIPTOR
+    accepts_descriptors: ClassVar[bool] = True  # for dump and shell commands
 
-    def __init__(self) -> None:
-        self._services: dict[str, IBinder] = {}
-        self._callbacks: dict[str, list[IBinder]] = {}
+    def __init__(
+        self, android: str | int = DEFAULT_ANDROID, declared: Iterable[Declared] = ()
+    ) -> None:
+        self._dialect = dialect_of(android)
+        self._declared = {each.name: each for each in declared}
+        self._services = Services()
+        callbacks = Quota("callbacks", CALLBACKS_MAX)
+        self._callbacks = Subscribers(callbacks)
+        self._client_callbacks = Subscribers(callbacks)
+        self._watch = ClientWatch(self._services, self._client_callbacks, _notify_clients)
         self._lock = threading.RLock()
+        self._complaints = Complaints(_HINT)
+        self._reporter = Reporter()
+        self._services.put(
+            MANAGER_NAME,
+            Entry(Offered(self), False, DUMP_PRIORITY_DEFAULT, os.getpid(), os.geteuid()),
+        )
+        self._handlers: dict[str, Callable[..., object]] = {
+            "getService": self._get_service,
+            "checkService": self._get_service,
+            "getService2": self._get_service2,
+            "checkService2": self._get_service2,
+            "addService": self._add_service,
+            "registerForNotifications": self._register_for_notifications,
+            "unregisterForNotifications": self._unregister_for_notifications,
+            "isDeclared": self._is_declared,
+            "getDeclaredInstances": self._get_declared_instances,
+            "updatableViaApex": self._updatable_via_apex,
+            "getUpdatableNames": self._get_updatable_names,
+            "getConnectionInfo": self._get_connection_info,
+            "registerClientCallback": self._register_client_callback,
+            "tryUnregisterService": self._try_unregister_service,
+            "getServiceDebugInfo": self._get_service_debug_info,
+            "listServices": self._list_services,
+        }
+
+    # Requests
 
     def on_transact(
-        self, code: int, data: Parcel, reply: Parcel, flags: int
+        self, code: int, data: Parcel, reply: Parcel, _flags: int
     ) -> Awaitable[None] | None:
         """See ``Service``."""
         with self._lock:
-            return super().on_transact(code, data, reply, flags)
+            request = self._read(code, data)
+            try:
+                result = self._handlers[request.method.name](request, *request.values)
+            except (RemoteException, DeadObject) as error:
+                raise _failure(request.dialect, error) from None
+            write_result(reply, request.dialect, request.method, result)
+        return None
+
+    def _read(self, code: int, data: Parcel) -> _Request:
+        """Read a request to its end.
+
+        Raises:
+            RemoteException: it does not fit its code, as Android's manager would say it.
+        """
+        dialect = self._dialect
+        try:
+            token = read_token(data, DESCRIPTOR)
+        except ParcelError as error:
+            self._complaints.refused(code, str(error))
+            is_known = dialect.method(code) is not None
+            status = android.STATUS_BAD_TYPE if is_known else android.STATUS_UNKNOWN_TRANSACTION
+            raise RemoteException(status=status) from None
+        dialect = dialect_for(token.era, dialect)
+        method = dialect.method(code)
+        if method is None:
+            self._complaints.refused(code, f"Android {dialect.android} has no such method")
+            raise _failure(dialect, RemoteException(status=android.STATUS_UNKNOWN_TRANSACTION))
+        try:
+            return _Request(dialect, token, method, read_arguments(data, dialect, method))
+        except (ParcelError, RemoteException) as error:
+            self._complaints.refused(
+                code, f"no {method.name} of Android {dialect.android}: {error}"
+            )
+            failure = error
+        if isinstance(failure, ParcelError):
+            failure = RemoteException(status=android.STATUS_NOT_ENOUGH_DATA)
+        raise _failure(dialect, failure) from None
 
     def may_add(self, _who: Caller, _name: str) -> bool:
         """Say whether a caller may offer a service of that name; here everybody may."""
         return True
 
-    @transaction(GET_SERVICE)
-    @transaction(CHECK_SERVICE)
-    def check_service(self, data: Parcel, reply: Parcel) -> None:
-        """Answer with the service of a name, or null."""
-        service = self._find(data.read_string16() or "")
-        reply.write_no_exception()
-        reply.write_strong_binder(service)
+    # Services
 
-    @transaction(ADD_SERVICE)
-    def add_service(self, data: Parcel, reply: Parcel) -> None:
-        """Enter a service and tell those who wait for it."""
-        name = _checked_name(data)
-        service = _checked_binder(data)
-        if not self.may_add(caller(), name):
-            raise RemoteException(android.EX_SECURITY, f"may not add {name!r}")
-        if name not in self._services and len(self._services) >= SERVICES_MAX:
-            raise RemoteException(android.EX_ILLEGAL_STATE, "too many services")
-        self._link(service, self._service_died)
-        previous, self._services[name] = self._services.get(name), service
-        if previous is not None:
-            self._unlink(previous, self._service_died)
-        reply.write_no_exception()
-        for callback in list(self._callbacks.get(name, ())):
-            _notify_registered(callback, name, service)
+    def _get_service(self, _request: _Request, name: str) -> Offered | None:
+        entry = self._handed_out(name)
+        return None if entry is None else entry.offered
 
-    @transaction(LIST_SERVICES)
-    def list_services(self, _data: Parcel, reply: Parcel) -> None:
-        """Answer with all names, sorted."""
-        reply.write_no_exception()
-        reply.write_string16_array(sorted(name for name in self._services if self._find(name)))
+    def _get_service2(self, _request: _Request, name: str) -> Found:
+        entry = self._handed_out(name)
+        if entry is None:
+            return Found(None)
+        return Found(entry.offered, bool(entry.dump_priority & FLAG_IS_LAZY_SERVICE))
 
-    @transaction(REGISTER_FOR_NOTIFICATIONS)
-    def register_for_notifications(self, data: Parcel, reply: Parcel) -> None:
-        """Enter a callback; it is called at once if the name is taken."""
-        name = _checked_name(data)
-        callback = _checked_binder(data)
-        if sum(map(len, self._callbacks.values())) >= CALLBACKS_MAX:
-            raise RemoteException(android.EX_ILLEGAL_STATE, "too many callbacks")
-        self._link(callback, self._callback_died)
-        self._callbacks.setdefault(name, []).append(callback)
-        reply.write_no_exception()
-        service = self._find(name)
-        if service is not None:
-            _notify_registered(callback, name, service)
+    def _handed_out(self, name: str) -> Entry | None:
+        entry = self._find(name)
+        if entry is None or (_is_isolated(caller()) and not entry.allow_isolated):
+            return None
+        self._watch.hand_out(name, entry)
+        return entry
 
-    @transaction(UNREGISTER_FOR_NOTIFICATIONS)
-    def unregister_for_notifications(self, data: Parcel, reply: Parcel) -> None:
-        """Remove a callback."""
-        name = _checked_name(data)
-        callback = _checked_binder(data)
-        if callback not in self._callbacks.get(name, ()):
-            raise RemoteException(android.EX_ILLEGAL_STATE, "that callback is not registered")
-        self._remove_callback(name, callback)
-        self._unlink(callback, self._callback_died)
-        reply.write_no_exception()
-
-    def _find(self, name: str) -> IBinder | None:
+    def _find(self, name: str) -> Entry | None:
         """Return a service, unless it is known to be dead and only its death is not told yet."""
-        service = self._services.get(name)
-        return None if isinstance(service, Proxy) and service.dead else service
+        entry = self._services.find(name)
+        return None if entry is None or _is_dead(entry) else entry
 
-    def _remove_callback(self, name: str, callback: IBinder) -> None:
-        callbacks = self._callbacks[name]
-        callbacks.remove(callback)
-        if not callbacks:
-            del self._callbacks[name]
+    def _add_service(
+        self, _request: _Request, name: str, offered: Offered, isolated: bool, priority: int
+    ) -> None:
+        who = caller()
+        if name == MANAGER_NAME or not self.may_add(who, name):
+            raise RemoteException(android.EX_SECURITY, f"May not add {name!r}.")
+        _check_name(name)
+        if offered.stability == android.STABILITY_VINTF and name not in self._declared:
+            raise RemoteException(android.EX_ILLEGAL_ARGUMENT, "VINTF declaration error.")
+        entry = Entry(offered, isolated, priority, who.sender_pid, who.sender_euid)
+        previous = self._services.find(name)
+        if previous is not None:  # its callbacks have been told of them
+            entry.has_clients = previous.has_clients
+        self._keep(offered.binder, lambda: self._services.put(name, entry))
+        if previous is not None:
+            self._let_go(previous.offered.binder)
+        waiting = list(self._callbacks.of(name))
+        if waiting:
+            self._watch.hand_out(name, entry)
+        for subscriber in waiting:
+            _notify_registered(subscriber, name, offered)
 
-    def _link(self, binder: IBinder, died: Callable[[Proxy], object]) -> None:
-        if isinstance(binder, Proxy):
-            binder.link_to_death(died)
+    def _list_services(
+        self, request: _Request, first: int, mask: int = DUMP_PRIORITY_ALL
+    ) -> list[str] | str:
+        is_legacy = request.dialect.is_legacy
+        wanted = mask if is_legacy else first
+        names = [
+            name
+            for name, entry in self._services.items()
+            if entry.dump_priority & wanted and not _is_dead(entry)
+        ]
+        if not is_legacy:
+            return names
+        if not 0 <= first < len(names):
+            raise RemoteException(status=_LEGACY_FAILURE)
+        return names[first]
 
-    def _unlink(self, binder: IBinder, died: Callable[[Proxy], object]) -> None:
-        if isinstance(binder, Proxy):
-            binder.unlink_to_death(died)
+    def _get_service_debug_info(self, _request: _Request) -> list[DebugInfo]:
+        return [DebugInfo(name, entry.pid) for name, entry in self._services.items()]
 
-    def _service_died(self, service: Proxy) -> None:
-        # Called once per name that it was added as; the first call removes them all.
+    # Notifications
+
+    def _register_for_notifications(self, request: _Request, name: str, callback: Offered) -> None:
+        if _is_isolated(caller()):
+            raise RemoteException(android.EX_SECURITY, "Isolated app.")
+        _check_name(name)
+        subscriber = _subscriber(request, callback)
+        self._keep(callback.binder, lambda: self._callbacks.add(name, subscriber))
+        entry = self._find(name)
+        if entry is not None:
+            _notify_registered(subscriber, name, entry.offered)
+
+    def _unregister_for_notifications(
+        self, _request: _Request, name: str, callback: Offered
+    ) -> None:
+        if not self._callbacks.remove(name, callback.binder):
+            raise RemoteException(android.EX_ILLEGAL_STATE, "Nothing to unregister.")
+        self._let_go(callback.binder)
+
+    # What is declared
+
+    def _is_declared(self, _request: _Request, name: str) -> bool:
+        return name in self._declared
+
+    def _get_declared_instances(self, _request: _Request, interface: str) -> list[str]:
+        return sorted(
+            each.instance for each in self._declared.values() if each.interface == interface
+        )
+
+    def _updatable_via_apex(self, _request: _Request, name: str) -> str | None:
+        declared = self._declared.get(name)
+        return declared.apex if declared is not None else None
+
+    def _get_updatable_names(self, _request: _Request, apex: str) -> list[str]:
+        return sorted(each.name for each in self._declared.values() if each.apex == apex)
+
+    def _get_connection_info(self, _request: _Request, name: str) -> ConnectionInfo | None:
+        declared = self._declared.get(name)
+        return declared.connection if declared is not None else None
+
+    # Lazy services
+
+    def _register_client_callback(
+        self, request: _Request, name: str, service: Offered, callback: Offered
+    ) -> None:
+        entry = self._find(name)
+        if entry is None:
+            raise RemoteException(android.EX_ILLEGAL_ARGUMENT, "Service doesn't exist.")
+        if not _is_server(caller(), entry):
+            text = "Only service can register client callback for itself."
+            raise RemoteException(android.EX_UNSUPPORTED_OPERATION, text)
+        if entry.offered.binder is not service.binder:
+            raise RemoteException(android.EX_ILLEGAL_ARGUMENT, "Service mismatch.")
+        subscriber = _subscriber(request, callback)
+        self._keep(callback.binder, lambda: self._client_callbacks.add(name, subscriber))
+        if entry.has_clients:
+            _notify_clients(subscriber, entry, True)
+        self._watch.has_clients(name)
+
+    def _try_unregister_service(self, _request: _Request, name: str, service: Offered) -> None:
+        entry = self._find(name)
+        if entry is None:
+            raise RemoteException(android.EX_ILLEGAL_STATE, "Service not registered.")
+        if not _is_server(caller(), entry):
+            text = "Service can only unregister itself."
+            raise RemoteException(android.EX_UNSUPPORTED_OPERATION, text)
+        if entry.offered.binder is not service.binder:
+            text = "Different service registered under this name."
+            raise RemoteException(android.EX_ILLEGAL_STATE, text)
+        if entry.guarantee_client:
+            raise RemoteException(android.EX_ILLEGAL_STATE, "Can't unregister, pending client.")
+        if self._watch.has_clients(name):
+            entry.guarantee_client = True
+            raise RemoteException(android.EX_ILLEGAL_STATE, "Can't unregister, known client.")
+        self._services.remove(name)
+        self._let_go(service.binder)
+
+    def look_for_clients(self) -> None:
+        """Tell lazy services whose clients have gone; call it every few seconds, in any thread."""
         with self._lock:
-            for name in [n for n, known in self._services.items() if known is service]:
-                del self._services[name]
+            names = list(self._client_callbacks)
+        for name in names:
+            with self._lock:  # for each anew: callers are not to wait for all
+                self._watch.has_clients(name, HELD_BY_MANAGER, may_end=True)
 
-    def _callback_died(self, callback: Proxy) -> None:
+    # Lifetimes
+
+    def _tables(self) -> tuple[Services, Subscribers, Subscribers]:
+        return self._services, self._callbacks, self._client_callbacks
+
+    def _keep(self, binder: IBinder, enter: Callable[[], object]) -> None:
+        """Enter a binder somewhere, and hear of its death from then on."""
+        is_new = not any(table.knows(binder) for table in self._tables())
+        if is_new and isinstance(binder, Proxy):
+            try:
+                binder.link_to_death(self._died)
+            except DeadObject:
+                raise RemoteException(android.EX_ILLEGAL_STATE, "Couldn't link to death.") from None
+        try:
+            enter()
+        except RemoteException:
+            self._let_go(binder)
+            raise
+
+    def _let_go(self, binder: IBinder) -> None:
+        """Stop to hear of the death of a binder that is entered nowhere."""
+        if isinstance(binder, Proxy) and not any(t.knows(binder) for t in self._tables()):
+            binder.unlink_to_death(self._died)
+
+    def _died(self, binder: Proxy) -> None:
         with self._lock:
-            for name in [n for n, known in self._callbacks.items() if callback in known]:
-                while callback in self._callbacks.get(name, ()):
-                    self._remove_callback(name, callback)
+            for table in self._tables():
+                table.remove_binder(binder)
+
+    # Dump and shell commands
+
+    def dump(self, descriptor: int, arguments: list[str]) -> None:
+        """See ``Service``: what is there, or with names as arguments, these."""
+        self._reporter.write(caller().sender_euid, descriptor, self._report(arguments))
+
+    def shell_command(self, command: ShellCommand) -> int | None:
+        """See ``Service``: ``list``, and ``dump`` with names or without."""
+        words = command.arguments
+        text, result = _USAGE, -1
+        if words[:1] == ["list"]:
+            with self._lock:
+                text, result = "".join(f"{name}\n" for name, _ in self._services.items()), 0
+        elif words[:1] == ["dump"]:
+            text, result = self._report(words[1:]), 0
+        target = command.error if result else command.output
+        uid = caller().sender_euid
+        self._reporter.write(uid, target, text, lambda: command.finish(result))
+        return None
+
+    def _report(self, names: list[str]) -> str:
+        with self._lock:
+            lines = [f"service manager of Android {self._dialect.android}"]
+            for name, entry in self._services.items():
+                if not names or name in names:
+                    waiting = len(self._callbacks.of(name))
+                    lines.append(
+                        f"{name}: process {entry.pid}, user {entry.uid}, stability "
+                        f"{entry.offered.stability:#x}, dump priority {entry.dump_priority:#x}, "
+                        f"callbacks {waiting}"
+                    )
+        return "\n".join(lines) + "\n"
+
+
+_USAGE: Final = "usage: list | dump [NAME ...]\n"
 
 
 def is_service_name(name: str) -> bool:
@@ -153,25 +404,54 @@ def is_service_name(name: str) -> bool:
     return _NAME.match(name) is not None
 
 
-def _checked_name(data: Parcel) -> str:
-    name = data.read_string16()
-    if name is None or not is_service_name(name):
-        raise RemoteException(android.EX_ILLEGAL_ARGUMENT, f"{name!r} is no service name")
-    return name
+def _check_name(name: str) -> None:
+    if not is_service_name(name):
+        raise RemoteException(android.EX_ILLEGAL_ARGUMENT, f"{name[:128]!r} is no service name")
 
 
-def _checked_binder(data: Parcel) -> IBinder:
-    binder = data.read_strong_binder()
-    if binder is None:
-        raise RemoteException(android.EX_NULL_POINTER, "a binder object is wanted here")
-    return binder
+def _failure(dialect: Dialect, error: BinderError) -> RemoteException:
+    """Return what tells a caller of that dialect about a failure."""
+    if dialect.is_legacy:
+        return RemoteException(status=_LEGACY_FAILURE)
+    if isinstance(error, RemoteException):
+        return error
+    return RemoteException(status=android.STATUS_DEAD_OBJECT)
 
 
-def _notify_registered(callback: IBinder, name: str, service: IBinder) -> None:
+def _is_isolated(who: Caller) -> bool:
+    return who.sender_euid % _USER_RANGE >= _FIRST_ISOLATED
+
+
+def _is_server(who: Caller, entry: Entry) -> bool:
+    return not who.one_way and (who.sender_pid, who.sender_euid) == (entry.pid, entry.uid)
+
+
+def _is_dead(entry: Entry) -> bool:
+    binder = entry.offered.binder
+    return isinstance(binder, Proxy) and binder.dead
+
+
+def _subscriber(request: _Request, callback: Offered) -> Subscriber:
+    return Subscriber(callback.binder, caller().sender_euid, request.dialect, request.token)
+
+
+def _notify_registered(subscriber: Subscriber, name: str, offered: Offered) -> None:
+    _notify(subscriber, CALLBACK_DESCRIPTOR, ON_REGISTRATION, (name, offered))
+
+
+def _notify_clients(subscriber: Subscriber, entry: Entry, has_clients: bool) -> None:
+    _notify(subscriber, CLIENT_CALLBACK_DESCRIPTOR, ON_CLIENTS, (entry.offered, has_clients))
+
+
+def _notify(
+    subscriber: Subscriber, descriptor: str, method: Method, values: tuple[Any, ...]
+) -> None:
     """Tell one callback; what became of it is its own business."""
-    notice = Parcel.for_interface(CALLBACK_DESCRIPTOR)
-    notice.write_string16(name)
-    notice.write_strong_binder(service)
-    if isinstance(callback, Proxy):
+    assert subscriber.token is not None
+    assert subscriber.dialect is not None
+    if isinstance(subscriber.binder, Proxy):
+        notice = Parcel()
+        subscriber.token.write(notice, descriptor)
+        write_arguments(notice, subscriber.dialect, method, values)
         with contextlib.suppress(BinderError):
-            callback.call(ON_REGISTRATION, notice, oneway=True)
+            subscriber.binder.call(CALLBACK_CODE, notice, oneway=True)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The token in front of a request, of every era: which words come before the interface's name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from binderclient import android
+from binderclient.errors import ParcelError
+from binderwire.service_manager import TAG_SYSTEM, TAGS, Era
+
+if TYPE_CHECKING:
+    from binderclient.parcel import Parcel
+
+# The policy "gather violations" as libbinder wrote it before Android 11.
+_OLD_PENALTY_GATHER: Final = 0x400000
+
+
+class Token(NamedTuple):
+    """How a caller begins its requests: what it is called back with should begin likewise."""
+
+    era: Era
+    tag: int = TAG_SYSTEM  # only of a tagged token
+
+    def write(self, request: Parcel, descriptor: str) -> None:
+        """Begin a request to an interface."""
+        is_tagged = self.era is Era.TAGGED
+        request.write_uint32(
+            android.STRICT_MODE_PENALTY_GATHER if is_tagged else _OLD_PENALTY_GATHER
+        )
+        if self.era is not Era.STRICT_MODE:
+            request.write_int32(android.UNSET_WORK_SOURCE)
+        if is_tagged:
+            request.write_uint32(self.tag)
+        request.write_string16(descriptor)
+
+
+def read_token(request: Parcel, descriptor: str) -> Token:
+    """Read the token of a request, whichever era it is of.
+
+    A tag is too large to be the length of a name, and no length of a name is followed by
+    another: so one era at most fits.
+
+    Raises:
+        ParcelError: none fits, or it names another interface; the position is where it was.
+    """
+    start = request.position
+    for era in (Era.TAGGED, Era.STRICT_MODE, Era.WORK_SOURCE):
+        request.position = start
+        try:
+            tag = _read_words(request, era)
+            if request.read_string16() == descriptor:
+                return Token(era, tag)
+        except ParcelError:
+            continue
+    request.position = start
+    raise ParcelError(f"no token of {descriptor!r}")
+
+
+def _read_words(request: Parcel, era: Era) -> int:
+    request.read_uint32()  # strict mode policy: means nothing outside of a Java runtime
+    if era is not Era.STRICT_MODE:
+        request.read_int32()  # work source
+    if era is not Era.TAGGED:
+        return TAG_SYSTEM
+    tag = request.read_uint32()
+    if tag not in TAGS:
+        raise ParcelError(f"{tag:#x} is no tag of a token")
+    return tag
