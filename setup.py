@@ -71,15 +71,21 @@ class BuildRequestPath(build_ext):
         if not (headers / "Python.h").exists():
             raise give_up(f"there is no {headers}/Python.h")
         try:
-            from mypyc.build import mypycify
+            from mypyc import build as mypyc
         except ImportError as error:
             raise give_up(f"there is no mypyc ({error})", "Install mypy.") from None
         try:
-            return list(mypycify(self.sources(), opt_level="3"))
+            extensions = list(mypyc.mypycify(self.sources(), opt_level="3"))
         except (Exception, SystemExit) as error:
             raise give_up(
                 f"mypyc fails ({error})", "Another version of mypy may help, or BINDERD_COMPILE=0."
             ) from None
+        # Where it was built is nothing to be told from what was built; the last that fits counts.
+        places = {Path.cwd(): ".", Path(mypyc.__file__).parent: "mypyc"}
+        for extension in extensions:
+            for place, name in places.items():
+                extension.extra_compile_args.append(f"-ffile-prefix-map={place}={name}")
+        return extensions
 
     @staticmethod
     def sources() -> list[str]:
