@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backends that every scenario runs on."""
+"""The backends that every scenario runs on.
+
+BINDERD_EVERY=3 plays every third scenario only, where all of them take too long.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -18,6 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.playbook import World
+
+EVERY: Final = int(os.environ.get("BINDERD_EVERY", "1"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what BINDERD_EVERY does not ask for; tests of other folders are not asked."""
+    here = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
+    left_out = set(here) - set(here[::EVERY])
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
