@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.access import put_into_force
 from binderd.config import changed
 from binderd.config_file import ConfigError
+from binderd.engine.kinds import WAITING_BYTES
 from binderd.notify import notify
 from binderd.start import limits_for
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from binderd.config import Settings
     from binderd.engine.engine import Engine
     from binderd.fuse.directory import Directory
+    from binderd.fuse.turns import Turns
     from binderd.links import Links
 
 _log: Final = logging.getLogger("binderd")
@@ -37,6 +39,7 @@ class Reload:
         directory: the devices.
         links: to them, None if there can be none.
         engine: goes by the limits.
+        turns: so does what waits.
         set_log_level: called with the new one.
     """
 
@@ -47,6 +50,7 @@ class Reload:
         directory: Directory,
         links: Links | None,
         engine: Engine,
+        turns: Turns,
         set_log_level: Callable[[str], None],
     ) -> None:
         self.settings = settings
@@ -54,6 +58,8 @@ class Reload:
         self._directory = directory
         self._links = links
         self._engine = engine
+        self._turns = turns
+        turns.set_room(*engine.limits.of(WAITING_BYTES))
         self._restrict(settings)
         self._set_log_level = set_log_level
 
@@ -74,6 +80,7 @@ class Reload:
             self._set_log_level(wanted.log_level)
         if "limits" in taken:
             self._engine.set_limits(limits_for(wanted.limits))
+            self._turns.set_room(*self._engine.limits.of(WAITING_BYTES))
         self._restrict(wanted)  # also if nothing is new: names may be somebody's by now
         devices = self._change_devices(wanted)
         self.settings = replace(

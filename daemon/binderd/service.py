@@ -205,12 +205,18 @@ class Service:
             settings.access,
         )
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
+        self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
         self._reload = Reload(
-            settings, reread, directory, self._links, self._engine, self._set_log_level
+            settings,
+            reread,
+            directory,
+            self._links,
+            self._engine,
+            self._turns,
+            self._set_log_level,
         )
         charge = partial(self._opener.charge, self._engine.users)
         self._tree = Tree(directory, now, partial(charge, INODES))
-        self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
         self._pauses = Pauses(self._engine.paused, self._turns, self._go_on)
         self._device = self._make_device(directory, outgoing)
         self._logs = self._make_logs(now)

@@ -21,7 +21,9 @@ from binderwire.fuse_abi import fuse_in_header
 from support.rights import confined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from binderd.memory.files import Closing
 
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
 
@@ -326,5 +328,16 @@ class NoInstaller:
     def is_own(self, tid: int) -> bool:
         return tid == os.getpid()
 
-    def dispose(self, fd: int, *, flushes: bool) -> None:
+    def has_room(self) -> bool:
+        return True
+
+    def settle_when(self, call: Callable[[int], None]) -> None: ...
+
+    def settle(self) -> None: ...
+
+    def dispose(
+        self, fd: int, *, flushes: bool, owner: int = 0, payment: Closing | None = None
+    ) -> None:
         os.close(fd)
+        if payment is not None:
+            payment.end()

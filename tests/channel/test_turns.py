@@ -14,7 +14,6 @@ from binderd.fuse.turns import (
     PAUSE_MAX_NS,
     QUANTUM_NS,
     TOO_LONG_NS,
-    WAITING_BYTES_PER_USER,
     Job,
     Turns,
 )
@@ -279,6 +278,8 @@ def test_looking_for_a_name_does_not_wait_for_what_its_user_pays() -> None:
 
 def test_there_is_a_limit_to_what_waits() -> None:
     world = Busy()
+    room = 2 << 20
+    world.turns.set_room(4 * room, room, 3 * room)
     answers: list[tuple[int, int, bytes]] = []
     sent = 0
     while not answers:
@@ -288,6 +289,22 @@ def test_there_is_a_limit_to_what_waits() -> None:
         assert sent < 100_000
     assert [(unique, error) for unique, error, _ in answers] == [(2 * sent, -errno.ENOMEM)]
     assert sent > 1000
-    assert world.turns.bytes <= WAITING_BYTES_PER_USER
+    assert world.turns.bytes <= room
     assert len(world.take_turns()) == sent - 1
     assert world.turns.bytes == 0
+
+
+def test_users_who_wait_leave_room_for_others_and_root() -> None:
+    turns = Turns(lambda: 0, lambda: 0)
+    turns.set_room(40_000, 10_000, 30_000)
+    root, *users = (turns.of_payer(number) for number in (0, *range(1001, 1006)))
+    waiting = []
+    for user in users:
+        waiting.append(0)
+        while turns.has_room(user, 488):
+            turns.put(user, 1, Job(488))
+            waiting[-1] += 1
+    assert waiting == [10, 10, 10, 0, 0], "a quarter each, and not more than three"
+    while turns.has_room(root, 488):
+        turns.put(root, 1, Job(488))
+    assert root.bytes == 10_000

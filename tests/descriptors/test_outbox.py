@@ -14,12 +14,16 @@ import socket
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from binderd.closer import Closer
+from binderd.engine.kinds import ERRANDS
+from binderd.engine.limits import Limits
+from binderd.engine.user import Users
 from binderd.injector import messages
 from binderd.injector.injector import Injector
 from binderd.injector.outbox import Outbox
@@ -29,9 +33,12 @@ from descriptors.programs import Running, at_rest, build, daemon_at, descriptors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from binderd.injector.outbox import Charge
+
 CLOSES = 16384
 FILES = 1024
 ROOM = (4096, 256)
+AT_ONCE = 32
 USUAL_ROOM = 212992  # net.core.wmem_max, unless somebody has changed it
 
 
@@ -45,9 +52,13 @@ class Pair:
         self.outbox = Outbox(self.ours, Closer())
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, USUAL_ROOM)
 
-    def send_job(self, number: int, files: list[int], closes: list[int]) -> bool:
-        parts = messages.of_job(number, 7, files, closes, ROOM)
-        return all(self.outbox.send(number, message, part) for message, part in parts)
+    def send_job(
+        self, number: int, files: list[int], closes: list[int], charge: Charge | None = None
+    ) -> bool:
+        parts = messages.of_job(number, 7, files, closes, ROOM, AT_ONCE)
+        return all(
+            self.outbox.send(number, message, part, charge=charge) for message, part in parts
+        )
 
     def take(self) -> list[tuple[bytes, list[int]]]:
         """Read what is there."""
@@ -90,7 +101,7 @@ def test_as_many_closes_as_there_may_be(pair: Pair) -> None:
         kind, number = number_of(message)
         if kind == messages.BEGIN:
             _, files, count, *room = messages.job.unpack_from(message, messages.head.size)
-            assert (files, count, tuple(room)) == (0, CLOSES, ROOM)
+            assert (files, count, tuple(room)) == (0, CLOSES, (*ROOM, AT_ONCE))
             start = messages.head.size + messages.job.size
             closes[number] = list(messages.unpack_numbers(message, start))
         else:
@@ -98,6 +109,24 @@ def test_as_many_closes_as_there_may_be(pair: Pair) -> None:
     assert closes == {
         number: list(range(CLOSES * number, CLOSES * (number + 1))) for number in range(jobs)
     }
+
+
+def test_few_files_are_on_their_way_at_once(pair: Pair) -> None:
+    """They count as root's: in what the helper has not taken are no more than in one message."""
+    for number in range(3):
+        assert pair.send_job(number, [0] * FILES, [])
+    came = 0
+    while not pair.outbox.is_empty:
+        files = [fd for _, fds in pair.take() for fd in fds]
+        came += len(files)
+        assert 0 < len(files) <= messages.FILES_MAX
+        for fd in files:
+            os.close(fd)
+        assert pair.outbox.go_on()
+    for fd in [fd for _, fds in pair.take() for fd in fds]:
+        os.close(fd)
+        came += 1
+    assert came == 3 * FILES
 
 
 @pytest.mark.parametrize("room", [0, 1 << 20], ids=["the smallest socket", "a large one"])
@@ -154,12 +183,44 @@ def test_there_is_an_end(pair: Pair) -> None:
     assert number_of(pair.take_all()[-1][0]) == (messages.CANCEL, jobs)
 
 
+def test_what_one_user_has_waiting_leaves_room_for_others(pair: Pair) -> None:
+    users = Users(Limits().replaced({ERRANDS.name: 400_000}))
+    root, his, hers = (partial(users.charge, number, ERRANDS) for number in (0, 1001, 1002))
+    closes = list(range(CLOSES))
+    while pair.send_job(1, [], closes, root):
+        if not pair.outbox.is_empty:
+            break
+    waiting = users.find(0).of(ERRANDS).count
+    assert 0 < waiting < 100_000
+    pair.outbox.drop(1)
+    assert len(users) == 0
+    pair.outbox.send(9, bytes(12), must=True)
+    while pair.send_job(2, [], [1] * messages.NUMBERS_MAX, his):
+        pass
+    assert 90_000 < users.find(1001).of(ERRANDS).count <= 100_000
+    assert pair.send_job(3, [0], [1], hers)
+    for _, fds in pair.take_all():
+        for fd in fds:
+            os.close(fd)
+    assert len(users) == 0
+
+
 def test_nobody_at_the_other_end(pair: Pair) -> None:
     assert pair.send_job(1, [], list(range(CLOSES * 8)))
     assert not pair.outbox.is_empty
     pair.theirs.close()
     assert not pair.outbox.go_on()
     assert not pair.outbox.send(2, bytes(12), must=True) or not pair.outbox.is_empty
+
+
+class Payment:
+    """What a job costs, until it is over."""
+
+    number = AT_ONCE
+    ends = 0
+
+    def end(self) -> None:
+        self.ends += 1
 
 
 class Deaf:
@@ -187,14 +248,41 @@ def test_half_a_job_is_given_up(tmp_path: Path) -> None:
         assert injector._outbox is not None
         helper, own = injector._process.pid, 4  # three standard ones, its signals
         wait_for_count(helper, own)
-        begin = messages.head.pack(messages.BEGIN, 1) + messages.job.pack(1, 2, 0, *ROOM)
+        begin = messages.head.pack(messages.BEGIN, 1) + messages.job.pack(1, 2, 0, *ROOM, AT_ONCE)
         assert injector._outbox.send(1, begin, [0])
         wait_for_count(helper, own + 1)
         injector._jobs[1] = None
+        payment = injector._payments[1] = Payment()
         injector.cancel(1)
         wait_for_count(helper, own)
+        assert select.select([injector.fileno()], [], [], SECONDS_MAX)[0]
+        injector.receive()
+        assert payment.ends == 1
     finally:
         injector.close()
+
+
+@pytest.mark.parametrize("fate", ["it never began", "the helper has gone", "there is no helper"])
+def test_a_job_that_comes_to_nothing_is_paid_for_no_longer(fate: str) -> None:
+    payment = Payment()
+    injector = Injector(Deaf(), lambda _: None, lambda: None)
+    try:
+        assert injector._process is not None
+        closes: list[int] = [0] * (CLOSES + 1) if fate == "it never began" else []
+        if fate == "the helper has gone":
+            os.kill(injector._process.pid, signal.SIGSTOP)
+        elif fate == "there is no helper":
+            injector.close()
+        begun = injector.begin(1, os.getpid(), [0], closes, ROOM, payment)
+        assert begun == (fate == "the helper has gone")
+        assert payment.ends == (not begun)
+        if begun:
+            injector._process.kill()
+            assert select.select([injector.fileno()], [], [], SECONDS_MAX)[0]
+            injector.receive()
+    finally:
+        injector.close()
+    assert payment.ends == 1
 
 
 def helper_socket(daemon: int) -> socket.socket:

@@ -217,9 +217,17 @@ class SilentMount:
     Args:
         delay: seconds for each page; None: for ever. They are full of BC_ENTER_LOOPER.
         name: of the mount, if there are several.
+        is_shared: does it serve others as well, and answer nothing about a file once it is open?
     """
 
-    def __init__(self, pages: int = 4, delay: float | None = None, name: str = "silent") -> None:
+    def __init__(
+        self,
+        pages: int = 4,
+        delay: float | None = None,
+        name: str = "silent",
+        *,
+        is_shared: bool = False,
+    ) -> None:
         where = f"{_place().folder}/{name}"
         self.file = f"{where}/x"
         self._asked, asked = os.pipe()
@@ -228,8 +236,9 @@ class SilentMount:
             raise OSError(ctypes.get_errno(), "mount namespace")
         channel = os.open("/dev/fuse", os.O_RDWR)
         options = f"fd={channel},rootmode=40000,user_id={MALLORY},group_id={MALLORY}"
+        options += ",allow_other" if is_shared else ""
         mount("fuse", where, options, _MS_NOSUID_NODEV)
-        child(lambda: _serve(channel, pages * PAGE, delay, asked))
+        child(lambda: _serve(channel, pages * PAGE, delay, asked, is_shared))
         os.close(channel)
         os.close(asked)
 
@@ -262,7 +271,7 @@ def _tell_when_stuck(reading: int, writing: int) -> None:
     os.write(writing, b".")
 
 
-def _serve(channel: int, size: int, delay: float | None, asked: int) -> None:
+def _serve(channel: int, size: int, delay: float | None, asked: int, keeps_all: bool) -> None:
     _become_the_user()
     while True:
         frame = os.read(channel, 1 << 17)
@@ -273,6 +282,8 @@ def _serve(channel: int, size: int, delay: float | None, asked: int) -> None:
             body = fuse.fuse_init_out.build(major=7, minor=31, max_write=4096)
         elif opcode == fuse.FUSE_LOOKUP:
             body = fuse.fuse_entry_out.build(nodeid=2, ino=2, mode=0o100755, size=size, nlink=1)
+        elif keeps_all and (opcode == fuse.FUSE_FLUSH or (opcode == fuse.FUSE_GETATTR and is_file)):
+            continue
         elif opcode == fuse.FUSE_GETATTR:
             mode = 0o100755 if is_file else 0o40755
             body = fuse.fuse_attr_out.build(ino=nodeid, mode=mode, size=size * is_file, nlink=1)

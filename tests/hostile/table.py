@@ -40,6 +40,7 @@ ATTACKS: Final = (
     Attack("receiver", "a receiver is in an endless mmap", STALL, 0, 0, 10),
     Attack("ended_thread", "a silent page, the opening thread has ended", STALL, 0, 0),
     Attack("exec", "a receiver of files in an endless exec", STALL, 0, 0, 10, (), "files"),
+    Attack("attributes", "files whose attributes never come are sent", LOAD, 300, 100),
     # Section 2
     Attack("deaths", "deaths with one cookie, then close", LOAD, 65000, 30000, 60),
     Attack(
@@ -57,6 +58,7 @@ ATTACKS: Final = (
     Attack("opens", "8,190 opens by one process", SHARE, 8190, 8190, checks=("newcomer",)),
     Attack("pages", "receive areas, never read", SHARE, 4000, 200, 30, ("newcomer", "pages")),
     Attack("logs", "logs that are kept open", SHARE, 1000, 1000, checks=("root_log",)),
+    Attack("closes", "files that nobody can close", SHARE, 3000, 600, checks=("newcomer",)),
     Attack("flights", "files on their way, never taken", SHARE, 30000, 3000, 30, ("root_files",)),
 )
 BY_NAME: Final = {attack.name: attack for attack in ATTACKS}

@@ -33,7 +33,6 @@ OWNERS: Final = {
     "mappings": "memory",
     "scatter": "turns",
     "objects": "turns",
-    "flights": "shares",
 }
 
 

@@ -114,6 +114,10 @@ class Taker:
 # What a daemon keeps outside the engine, and the tests that take it to its limit.
 ELSEWHERE: Final = {
     "attachments": "channel/test_extension.py::test_the_share_of_attachments",
+    "waiting_bytes": "channel/test_turns.py::test_users_who_wait_leave_room_for_others_and_root",
+    "errands": "descriptors/test_outbox.py::test_what_one_user_has_waiting_leaves_room_for_others",
+    "closes": "descriptors/test_closer.py::test_who_sends_what_cannot_be_closed_pays_for_it",
+    "flights": "channel/test_flights.py::test_only_what_was_taken_is_given_back",
     "logs": "integration/test_logs.py::test_one_user_cannot_lock_others_out_of_the_logs",
     "inodes": "integration/test_shares.py::test_inodes_that_are_held_without_an_open_file",
     "lock_waits": "integration/test_shares.py::test_locks_that_are_waited_for",

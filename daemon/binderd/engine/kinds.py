@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 # Parts of a machine, of which the rows take theirs.
-DESCRIPTOR_PARTS: Final = 8  # of the descriptors that clients may have
+DESCRIPTOR_PARTS: Final = 16  # of the descriptors that clients may have
 MEMORY_PARTS: Final = 128  # of the memory; half of it is for receive areas
 
 
@@ -98,7 +98,7 @@ OPEN_FILES: Final = Kind(
     Cost(4, 24 << 10),
     8192,
     memory_part=8,
-    descriptor_part=4,
+    descriptor_part=7,
     what="open file of a device",
     seen="ENOMEM from open",
 )
@@ -107,7 +107,7 @@ THREADS: Final = Kind(
     Cost(1, 3 << 10),  # a pidfd
     1 << 17,
     memory_part=4,
-    descriptor_part=2,
+    descriptor_part=3,
     what="thread that has used an open file",
     seen="ENOMEM from the ioctl, POLLERR from poll",
     object_limit="threads_per_process",
@@ -190,7 +190,7 @@ FILES: Final = Kind(
     Cost(1, 512),
     16384,
     memory_part=2,
-    descriptor_part=1,
+    descriptor_part=2,
     what="file on its way to a receiver",
     seen="BR_FAILED_REPLY (-ENOMEM) to the sender",
     object_limit="files_per_process",
@@ -200,10 +200,43 @@ ATTACHMENTS: Final = Kind(
     Cost(2, 2 << 10),  # its socket and a pidfd
     4096,
     memory_part=2,
-    descriptor_part=1,
+    descriptor_part=2,
     what="socket that a process has attached",
     seen="ENOSPC from BINDERD_ATTACH",
     object_limit="attachments_per_process",
+)
+# What is sent through a socket counts as root's until it is taken, as it is root that sends it, and
+# a process of root's without capabilities can send nothing while more than its RLIMIT_NOFILE are on
+# their way (ETOOMANYREFS). That is 1024 as a rule, of which we take no more than half. A socket
+# stays open here until what went through it was taken, as nothing else tells us.
+FLIGHTS: Final = Kind(
+    "flights",
+    Cost(1, 1 << 10),
+    512,
+    memory_part=1,
+    descriptor_part=1,
+    what="file that was sent through a socket and not taken",
+    seen="EAGAIN from BINDERD_ATTACH, BR_FAILED_REPLY to the sender",
+    object_limit="flights_per_attachment",
+)
+FILES_AT_ONCE: Final = 32  # a receiver that is stopped for its files is sent no more of them
+CLOSES: Final = Kind(
+    "closes",
+    Cost(1, 1 << 10),
+    16384,
+    memory_part=1,
+    descriptor_part=1,
+    what="file that a user has sent and that is being closed, which can take any time",
+    seen="BR_FAILED_REPLY (-ENOMEM) to the user that sends one more",
+)
+ERRANDS: Final = Kind(
+    "errands",
+    Cost(0, 1),
+    4 << 20,
+    memory_part=1,
+    what="byte of what waits for the helper, which stops receivers, with 512 for each message",
+    seen="BR_FAILED_REPLY to the sender",
+    least=1 << 16,
 )
 LOGS: Final = Kind(
     "logs",
@@ -238,4 +271,15 @@ LOCK_WAITS: Final = Kind(
     memory_part=1,
     what="flock that waits",
     seen="ENOLCK from flock",
+)
+# Counted by ``fuse/turns.py``, by the same bounds. What else that keeps is bounded where it is: one
+# account for each user that has something, a few thousand of those that had.
+WAITING_BYTES: Final = Kind(
+    "waiting_bytes",
+    Cost(0, 1),
+    32 << 20,
+    memory_part=1,
+    what="byte of a request that waits for its turn, with 512 for each",
+    seen="ENOMEM from the request",
+    least=1 << 20,
 )

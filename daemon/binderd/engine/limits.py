@@ -51,6 +51,7 @@ class Limits(NamedTuple):
     buffers_per_process: int = 16384
     objects_per_transaction: int = 8192
     attachments_per_process: int = 16
+    flights_per_attachment: int = 320
     files_per_transaction: int = 1024
     files_per_process: int = 2048
     write_bytes_per_ioctl: int = 256 << 10
@@ -146,6 +147,10 @@ OBJECT_LIMITS: Final[dict[str, tuple[str, str]]] = {
     "buffers_per_process": ("buffers of an open file", "BR_FAILED_REPLY (-ENOSPC) to the sender"),
     "objects_per_transaction": ("objects of a transaction", "BR_FAILED_REPLY (-ENOMEM)"),
     "attachments_per_process": ("attached sockets of an open file", "ENOSPC from BINDERD_ATTACH"),
+    "flights_per_attachment": (
+        "files that were sent through an attached socket and not taken",
+        "BR_FAILED_REPLY to the sender",
+    ),
     "files_per_transaction": ("files in a transaction", "BR_FAILED_REPLY (-ENOMEM)"),
     "files_per_process": ("files on their way to an open file", "BR_FAILED_REPLY (-ENOMEM)"),
     # Who is killed waits for its ioctl, so that must not be arbitrarily long, even in slices.

@@ -10,6 +10,7 @@ use up another's share, so for each kind it is settled who pays:
   a few.
 - Receive areas: the receiver, at its first delivery, for as much as it mapped. So what is sent to
   it afterwards takes nothing of its share.
+- What was sent through a socket and not taken: who is to take it.
 - Files on their way: both ends, and of each end's share another user gets a quarter at most: who
   does not read what it is sent, or sends what is not read, stops that user's traffic and no other.
 
@@ -66,6 +67,15 @@ class Share:
     def has_room(self, number: int) -> bool:
         """Whether the user may have so many more."""
         return self.count + number <= self._most and self._total.count + number <= self._total_most
+
+    @property
+    def most(self) -> int:
+        """How many the user may have if nobody else has any."""
+        return min(self._most, self._total_most)
+
+    def room(self) -> int:
+        """Return how many more the user may have; 0 also where it has too many."""
+        return max(min(self._most - self.count, self._total_most - self._total.count), 0)
 
     def add(self, number: int) -> None:
         """Count so many more."""
@@ -150,19 +160,27 @@ class User:
 
 
 class Payment:
-    """One thing that a user is charged for, and that belongs to none of its open files."""
+    """What a user is charged for something that may outlive its open files.
 
-    __slots__ = ("_kind", "_user", "_users")
+    Args:
+        users: everybody.
+        user: who is charged.
+        kind: for what.
+        number: for how many.
+    """
 
-    def __init__(self, users: Users, user: User, kind: Kind) -> None:
+    __slots__ = ("_kind", "_user", "_users", "number")
+
+    def __init__(self, users: Users, user: User, kind: Kind, number: int = 1) -> None:
         self._users = users
         self._user = user
         self._kind = kind
-        user.of(kind).add(1)
+        self.number = number
+        user.of(kind).add(number)
 
     def end(self) -> None:
-        """The thing is gone."""
-        self._user.of(self._kind).remove(1)
+        """It is gone."""
+        self._user.of(self._kind).remove(self.number)
         self._users.settle(self._user)
 
 
@@ -186,11 +204,11 @@ class Users:
             user = self._by_number[number] = User(number, self._totals)
         return user
 
-    def charge(self, number: int, kind: Kind) -> Payment | None:
-        """Charge a user for one more of a kind; None if there is no room for it."""
+    def charge(self, number: int, kind: Kind, count: int = 1) -> Payment | None:
+        """Charge a user for so many more of a kind; None if there is no room for them."""
         user = self.find(number)
-        if user.of(kind).has_room(1):
-            return Payment(self, user, kind)
+        if user.of(kind).has_room(count):
+            return Payment(self, user, kind, count)
         self.settle(user)
         return None
 

@@ -37,9 +37,9 @@ PAUSE_MAX_NS: Final = 2_000_000_000
 ACTIVE_NS: Final = 1_000_000_000  # since a user's last request, so long is it active
 _MARK_NS: Final = 250_000  # how old what is known of the processor's time may be
 
-# How much may wait: a few thousand requests of a user. More are answered with ENOMEM.
-WAITING_BYTES_PER_USER: Final = 2 << 20
-WAITING_BYTES: Final = 32 << 20
+# How much may wait until ``set_room`` says otherwise. More is answered with ENOMEM.
+_WAITING_BYTES: Final = 32 << 20
+_ROOT: Final = 0
 _ENTRY_BYTES: Final = 512  # beside the request itself
 _ACCOUNTS_KEPT: Final = 4096
 
@@ -108,6 +108,9 @@ class Turns:
         "_latest_at",
         "_marked_at",
         "_marked_work",
+        "_most",
+        "_most_of_ordinary",
+        "_most_of_user",
         "_nobody",
         "_number",
         "_others_at",
@@ -131,6 +134,7 @@ class Turns:
         self.payer = self._nobody  # of what is being done
         self.process = 0  # for which process
         self.files: dict[int, tuple[Account, int]] = {}  # by handle: who pays, the process
+        self._most = self._most_of_user = self._most_of_ordinary = _WAITING_BYTES
         self.waiting = 0  # jobs
         self.bytes = 0  # that they take
         self._accounts: tuple[dict[int, Account], dict[int, Account]] = ({}, {})
@@ -292,7 +296,20 @@ class Turns:
     def has_room(self, account: Account, size: int) -> bool:
         """Whether a request of ``size`` bytes may wait, too."""
         size += _ENTRY_BYTES
-        return account.bytes + size <= WAITING_BYTES_PER_USER and self.bytes + size <= WAITING_BYTES
+        if account.user == _ROOT:
+            return self.bytes + size <= self._most
+        room = self.bytes + size <= self._most_of_ordinary
+        return room and account.bytes + size <= self._most_of_user
+
+    def set_room(self, most: int, of_user: int, of_ordinary: int) -> None:
+        """Settle how much may wait; what waits already does.
+
+        Args:
+            most: bytes, of everybody.
+            of_user: of one ordinary user.
+            of_ordinary: of all ordinary users.
+        """
+        self._most, self._most_of_user, self._most_of_ordinary = most, of_user, of_ordinary
 
     def put(self, account: Account, process: int, job: Job) -> None:
         """Have a job wait for its turn, behind those of the same process."""

@@ -19,7 +19,8 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from errno import EPERM
+from errno import ECANCELED, EPERM
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from binderd.closer import Closer
@@ -121,18 +122,23 @@ class Helper:
     def _take(self, message: bytes, files: list[int]) -> None:
         kind, number = messages.head.unpack_from(message)
         if kind == messages.BEGIN:
-            tid, count, closes, *room = messages.job.unpack_from(message, messages.head.size)
+            tid, count, closes, *rest = messages.job.unpack_from(message, messages.head.size)
+            address, size, at_once = rest
             if self._machine is None:
                 self._closer.close(files)
                 self._report(messages.FAILED, number, EPERM)
                 return
-            job = Job(number, tid, (count, closes), (room[0], room[1]), self._machine)
+            job = Job(number, tid, (count, closes), (address, size), at_once, self._machine)
             self._gathering[number] = job
             self._add(job, files, message, messages.head.size + messages.job.size)
         elif kind == messages.PART and number in self._gathering:
             self._add(self._gathering[number], files, message, messages.head.size)
         elif kind == messages.CANCEL:
             self._cancel(number)
+        elif kind == messages.DISPOSE:
+            (owner,) = messages.owner.unpack_from(message, messages.head.size)
+            done = partial(self._report, messages.CLOSED, number, 0)
+            self._closer.close(files, owner, done)
         elif files:
             self._closer.close(files)
 
@@ -150,6 +156,8 @@ class Helper:
         for job, _ in self._running.values():
             if job.number == number:
                 job.is_cancelled = True
+                return
+        self._report(messages.FAILED, number, ECANCELED)
 
     # Jobs
 

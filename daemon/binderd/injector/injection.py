@@ -52,6 +52,7 @@ class Job:
         tid: the thread, which is in an ioctl.
         counts: how many files there will be, how many descriptors of its process to close.
         room: of its read buffer: address, bytes.
+        at_once: how many files may be on their way to it.
         machine: what we run on.
     """
 
@@ -61,6 +62,7 @@ class Job:
         tid: int,
         counts: tuple[int, int],
         room: tuple[int, int],
+        at_once: int,
         machine: Architecture,
     ) -> None:
         self.number = number
@@ -70,6 +72,7 @@ class Job:
         self.closes: list[int] = []  # as many as have come so far
         self.is_cancelled = False
         self._address, self._room = room
+        self._at_once = at_once
         self._machine = machine
         self._tracee = Tracee(tid, machine)
         self._first_argument: int | None = None
@@ -127,7 +130,7 @@ class Job:
             OSError: why it has none.
         """
         tracee = self._tracee
-        chunk = min((self._room - _FILE_ROOM) // _FD_SIZE, FILES_MAX, self.count)
+        chunk = min((self._room - _FILE_ROOM) // _FD_SIZE, FILES_MAX, self._at_once, self.count)
         if chunk < 1:
             raise OSError(EXDEV, "no room in the read buffer")
         size = _FILE_ROOM + chunk * _FD_SIZE

@@ -16,16 +16,20 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.closer import Closer
+from binderd.closer import NOBODY, Closer
 from binderd.injector import messages
 from binderd.injector.architecture import own_architecture
 from binderd.injector.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from binderd.injector.outbox import Charge, Closing
 
 _log: Final = logging.getLogger("binderd")
 
@@ -41,6 +45,33 @@ class Reports(Protocol):
 
     def installed(self, number: int, numbers: Sequence[int] | None) -> None:
         """The installation is over."""
+
+
+class OnItsWay(Protocol):
+    """What somebody is charged for files that are on their way to him."""
+
+    number: int  # how many at once
+
+    def end(self) -> None:
+        """None is any more."""
+
+
+class _Close:
+    """A file that is being closed, here, by the helper or by both."""
+
+    __slots__ = ("is_helpers", "is_ours", "payment")
+
+    def __init__(self, payment: Closing | None) -> None:
+        self.payment = payment
+        self.is_ours = self.is_helpers = False
+
+    def look(self) -> bool:
+        """Have it paid for no longer if it is closed; return whether it is."""
+        if self.is_ours or self.is_helpers:
+            return False
+        if self.payment is not None:
+            self.payment.end()
+        return True
 
 
 class Injector:
@@ -68,7 +99,13 @@ class Injector:
         self._blocked = blocked
         self.injects = injects and own_architecture() is not None
         self._closer = Closer()
+        self._closes: dict[int, _Close] = {}  # under way, by number
+        self._last_close = 0
+        self._closed: deque[int] = deque()  # by us, not settled yet
+        self._closed_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._jobs: dict[int, None] = {}
+        # Of each job of which the helper may have something, wanted or not.
+        self._payments: dict[int, OnItsWay] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._outbox: Outbox | None = None  # of that channel
@@ -93,6 +130,8 @@ class Injector:
         files: Sequence[int],
         closes: Sequence[int],
         room: tuple[int, int],
+        payment: OnItsWay,
+        charge: Charge | None = None,
     ) -> bool:
         """Hand a job to the helper; False if that cannot be.
 
@@ -102,11 +141,16 @@ class Injector:
             files: descriptors of ours, which remain ours.
             closes: descriptors in the thread's process that are to be closed first.
             room: the unused part of its read buffer: address, bytes.
+            payment: for those that are sent at once; it ends when nothing is on its way any more,
+                whatever is returned.
+            charge: called with bytes that must wait; returns None if there is no room for them.
         """
         if not self.injects or len(closes) > _CLOSES_MAX or not self._is_running():
+            payment.end()
             return False
-        for message, part in messages.of_job(number, tid, files, closes, room):
-            if not self._send(number, message, part):
+        self._payments[number] = payment
+        for message, part in messages.of_job(number, tid, files, closes, room, payment.number):
+            if not self._send(number, message, part, charge=charge):
                 self._cancel(number)  # half a job is worse than none
                 return False
         self._jobs[number] = None
@@ -127,19 +171,54 @@ class Injector:
         if self._outbox is not None and not self._outbox.go_on():
             self._restart()
 
-    def dispose(self, fd: int, *, flushes: bool) -> None:
+    def dispose(
+        self, fd: int, *, flushes: bool, owner: int = NOBODY, payment: Closing | None = None
+    ) -> None:
         """Close a file of a client's, without ever waiting for what that may do.
 
         Args:
             flushes: is it of a file system that wants to know of each close? Then even a close that
                 is not the last may take any time.
+            owner: the user on whose account that is.
+            payment: ends when it is closed.
         """
-        message = messages.head.pack(messages.DISPOSE, 0)
-        handed_over = self._outbox is not None and self._outbox.send_at_once(message, (fd,))
-        if handed_over and not flushes:
-            os.close(fd)
+        self._last_close += 1
+        number = self._last_close
+        close = self._closes[number] = _Close(payment)
+        message = messages.head.pack(messages.DISPOSE, number) + messages.owner.pack(owner)
+        close.is_helpers = self._outbox is not None and self._outbox.send_at_once(message, (fd,))
+        close.is_ours = flushes or not close.is_helpers
+        if close.is_ours:
+            self._closer.close([fd], owner, partial(self._tell_closed, number))
         else:
-            self._closer.close([fd])
+            os.close(fd)
+
+    def has_room(self) -> bool:
+        """Return True: what nobody pays for is closed all the same."""
+        return True
+
+    def settle_when(self, call: Callable[[int], None]) -> None:
+        """Call with a descriptor that is readable when ``settle`` is due."""
+        call(self._closed_event)
+
+    def settle(self) -> None:
+        """See what has been closed here."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._closed_event)
+        while self._closed:
+            number = self._closed.popleft()
+            self._closes[number].is_ours = False
+            self._look_at_close(number)
+
+    def _tell_closed(self, number: int) -> None:
+        """One is closed; called in another thread."""
+        self._closed.append(number)
+        with suppress(OSError):
+            os.eventfd_write(self._closed_event, 1)
+
+    def _look_at_close(self, number: int) -> None:
+        if self._closes[number].look():
+            del self._closes[number]
 
     def receive(self) -> None:
         """Take what the helper says, and pass it on."""
@@ -155,6 +234,12 @@ class Injector:
                 self._restart()
                 return
             kind, number, error = messages.report.unpack_from(message)
+            if kind == messages.CLOSED:
+                self._closes[number].is_helpers = False
+                self._look_at_close(number)
+                continue
+            if kind != messages.SEIZED:
+                self._is_over(number)
             if number not in self._jobs:
                 continue
             if kind == messages.SEIZED:
@@ -165,7 +250,13 @@ class Injector:
             self._reports.installed(number, None if error else numbers)
 
     def close(self) -> None:
-        """Let the helper go."""
+        """Let the helper go, for good."""
+        self._let_go()
+        event, self._closed_event = self._closed_event, -1
+        if event >= 0:
+            os.close(event)
+
+    def _let_go(self) -> None:
         if self._channel is not None:
             self._moved(-1)
             self._channel.close()
@@ -214,22 +305,40 @@ class Injector:
     def _restart(self) -> None:
         """The helper is gone, and with it what it was doing."""
         process = self._process
-        self.close()
+        self._let_go()
         status = process.poll() if process is not None else None
         _log.error("the helper process has ended (%s)", _how(status))
         jobs, self._jobs = self._jobs, {}
+        for number in list(self._payments):
+            self._is_over(number)
+        for number, close in list(self._closes.items()):
+            close.is_helpers = False
+            self._look_at_close(number)
         for number in jobs:
             self._reports.installed(number, None)
         self._is_running()
 
     def _send(
-        self, number: int, message: bytes, files: Sequence[int], *, must: bool = False
+        self,
+        number: int,
+        message: bytes,
+        files: Sequence[int],
+        *,
+        must: bool = False,
+        charge: Charge | None = None,
     ) -> bool:
-        if self._outbox is None or not self._outbox.send(number, message, files, must=must):
+        if self._outbox is None:
+            return False
+        if not self._outbox.send(number, message, files, must=must, charge=charge):
             return False
         if not self._outbox.is_empty:
             self._blocked()
         return True
+
+    def _is_over(self, number: int) -> None:
+        payment = self._payments.pop(number, None)
+        if payment is not None:
+            payment.end()
 
     def _cancel(self, number: int) -> None:
         if self._outbox is not None:

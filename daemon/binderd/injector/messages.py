@@ -18,18 +18,21 @@ FILES_MAX: Final = 253  # in one message, SCM_MAX_FD
 head: Final = Struct("=IQ")
 BEGIN: Final = 1  # then ``job`` and descriptors to close there; files come along
 PART: Final = 2  # more of both, of a job that has begun
-CANCEL: Final = 3  # nobody wants it any more, whether all of it has come or not
-DISPOSE: Final = 4  # close the files that come along; of no job
+CANCEL: Final = 3  # nobody wants it any more, whether all of it has come or not; is answered
+DISPOSE: Final = 4  # close the file that comes along; of no job: a number for CLOSED, ``owner``
 
 # Thread, how many files and how many descriptors to close there will be, room in its read buffer:
-# address and bytes.
-job: Final = Struct("=IIIQQ")
+# address and bytes; how many files to send to it at once.
+job: Final = Struct("=IIIQQI")
+
+owner: Final = Struct("=q")  # the user on whose account a file is closed
 
 # From the helper: kind, the number of the job, an errno; then the numbers, s32 each.
 report: Final = Struct("=IQi")
 SEIZED: Final = 1  # the thread will stop before it runs code of its own
 DONE: Final = 2
 FAILED: Final = 3  # nothing is left of it
+CLOSED: Final = 4  # what was to be closed is
 
 NUMBER_SIZE: Final = 4
 # In one message. The smallest buffer that a socket can have takes one of 4 KiB.
@@ -38,10 +41,15 @@ REPORT_SIZE_MAX: Final = 64 << 10  # bytes
 
 
 def of_job(
-    number: int, tid: int, files: Sequence[int], closes: Sequence[int], room: tuple[int, int]
+    number: int,
+    tid: int,
+    files: Sequence[int],
+    closes: Sequence[int],
+    room: tuple[int, int],
+    at_once: int,
 ) -> Iterator[tuple[bytes, Sequence[int]]]:
     """Yield the messages that make a job, each with the files that go along; see ``Injector``."""
-    begin = head.pack(BEGIN, number) + job.pack(tid, len(files), len(closes), *room)
+    begin = head.pack(BEGIN, number) + job.pack(tid, len(files), len(closes), *room, at_once)
     yield begin + pack_numbers(closes[:NUMBERS_MAX]), files[:FILES_MAX]
     part = head.pack(PART, number)
     for start in range(FILES_MAX, len(files), FILES_MAX):

@@ -12,32 +12,50 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import termios
 from array import array
 from collections import deque
 from contextlib import suppress
 from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from binderd.engine.kinds import ERRANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from binderd.closer import Closer
 
+    Charge = Callable[[int], "Closing | None"]
+
 _ROOM: Final = 1 << 20  # bytes to ask for; the kernel gives what it allows
-_WAITING_BYTES_MAX: Final = 4 << 20
 _MESSAGE_COST: Final = 512  # bytes that a message costs us beside its own
+# What was sent and not taken counts as root's files on their way (``kinds.FLIGHTS``).
+_FILES_UNREAD_MAX: Final = 253
 # It will work later.
 _FULL: Final = frozenset({EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS})
+
+
+class Closing(Protocol):
+    """What somebody is charged for something that is not over yet."""
+
+    def end(self) -> None:
+        """It is."""
 
 
 class _Waiting(NamedTuple):
     job: int
     message: bytes
     files: list[int]  # duplicates: the others may be closed meanwhile
+    payment: Closing | None
 
     @property
     def cost(self) -> int:
-        return len(self.message) + _MESSAGE_COST
+        return _cost(self.message)
+
+
+def _cost(message: bytes) -> int:
+    return len(message) + _MESSAGE_COST
 
 
 class Outbox:
@@ -48,13 +66,14 @@ class Outbox:
         closer: closes duplicates of clients' files.
     """
 
-    __slots__ = ("_bytes", "_channel", "_closer", "_waiting")
+    __slots__ = ("_bytes", "_channel", "_closer", "_files_unread", "_waiting")
 
     def __init__(self, channel: socket.socket, closer: Closer) -> None:
         self._channel = channel
         self._closer = closer
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
+        self._files_unread = 0  # at most, of those that were sent
         with suppress(OSError):
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
 
@@ -64,7 +83,13 @@ class Outbox:
         return not self._waiting
 
     def send(
-        self, job: int, message: bytes, files: Sequence[int] = (), *, must: bool = False
+        self,
+        job: int,
+        message: bytes,
+        files: Sequence[int] = (),
+        *,
+        must: bool = False,
+        charge: Charge | None = None,
     ) -> bool:
         """Send a message, behind those that wait.
 
@@ -73,6 +98,7 @@ class Outbox:
             message: small enough for any socket: 4 KiB at most.
             files: descriptors that go along; they stay the caller's.
             must: let it wait however much does; for what is rare and small.
+            charge: called with bytes that must wait; returns None if there is no room for them.
 
         Returns:
             False if that cannot be: too much waits, there are no descriptors left, or nobody is at
@@ -82,7 +108,12 @@ class Outbox:
             errno = self._try(message, files)
             if errno not in _FULL:
                 return not errno
-        return self._keep(job, message, files, must=must)
+        if not must and self._bytes + _cost(message) > ERRANDS.most:
+            return False
+        payment = charge(_cost(message)) if charge is not None else None
+        if charge is not None and payment is None:
+            return False
+        return self._keep(_Waiting(job, message, [], payment), files)
 
     def send_at_once(self, message: bytes, files: Sequence[int]) -> bool:
         """Send a message of no job, before those that wait; False if it cannot be now."""
@@ -117,31 +148,34 @@ class Outbox:
         while self._waiting:
             self._forget(self._waiting.popleft())
 
-    def _keep(self, job: int, message: bytes, files: Sequence[int], *, must: bool) -> bool:
-        copies: list[int] = []
-        waiting = _Waiting(job, message, copies)
-        if self._bytes + waiting.cost > _WAITING_BYTES_MAX and not must:
-            return False
+    def _keep(self, waiting: _Waiting, files: Sequence[int]) -> bool:
+        self._bytes += waiting.cost
         try:
             for fd in files:
-                copies.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0))  # noqa: PERF401
+                waiting.files.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0))
         except OSError:
-            self._closer.close(copies)
+            self._forget(waiting)
             return False
         self._waiting.append(waiting)
-        self._bytes += waiting.cost
         return True
 
     def _forget(self, waiting: _Waiting) -> None:
         self._bytes -= waiting.cost
+        if waiting.payment is not None:
+            waiting.payment.end()
         if waiting.files:
             self._closer.close(waiting.files)
 
     def _try(self, message: bytes, files: Sequence[int]) -> int:
         """Return 0 or the errno."""
+        if files and self._files_unread + len(files) > _FILES_UNREAD_MAX:
+            if any(fcntl.ioctl(self._channel, termios.TIOCOUTQ, bytes(4))):
+                return EAGAIN
+            self._files_unread = 0
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))] if files else []
         try:
             self._channel.sendmsg([message], rights)
         except OSError as error:
             return error.errno or EAGAIN
+        self._files_unread += len(files)
         return 0

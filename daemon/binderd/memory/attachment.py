@@ -10,9 +10,12 @@ Nothing here may know why something is sent.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import termios
 from array import array
+from collections import deque
 from contextlib import suppress
 from errno import EAGAIN, EBADF, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, ENOTSOCK, EPIPE, ETOOMANYREFS
 from struct import Struct
@@ -28,8 +31,9 @@ from binderwire.extension_abi import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from binderd.engine.user import Payment, User
     from binderd.memory.files import Disposal
     from binderd.memory.thread_watch import Watched
 
@@ -38,6 +42,24 @@ _NO_ROOM: Final = frozenset({EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM, ETOOMANYREFS})
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _NUMBER_SIZE: Final = 4  # bytes of an s32
 _pack_number: Final = Struct("=i").pack
+_bytes_unread: Final = Struct("=i")
+
+
+def _unread(fd: int) -> int:
+    """Return how many bytes of the kernel's memory hold what a socket's peer has not taken."""
+    found: int = _bytes_unread.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0]
+    return found
+
+
+def _cost_of_message() -> int:
+    """Return how many of these bytes a message with descriptors takes here."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.send(bytes(binderd_message.size))
+        return _unread(ours.fileno())
+
+
+_MESSAGE_COST: Final = _cost_of_message()
 
 
 class Attachment:
@@ -49,13 +71,34 @@ class Attachment:
         disposal: closes it in the end: there may be anything in what the client has sent us.
     """
 
-    __slots__ = ("_disposal", "_end", "flags", "watched")
+    __slots__ = ("_disposal", "_end", "flags", "payer", "payments", "watched")
 
     def __init__(self, end: socket.socket, flags: int, disposal: Disposal) -> None:
         self._end = end
         self._disposal = disposal
         self.flags = flags
         self.watched: Watched | None = None  # the process, what ``ThreadWatch.forget`` takes
+        # For the files of each message that may still be in the socket; see ``Flights``.
+        self.payments: deque[Payment] = deque()
+        self.payer: User | None = None  # who pays for these
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of our end; -1 once it is closed."""
+        return self._end.fileno()
+
+    def flying(self) -> int:
+        """Return how many of the files that were sent have not been taken.
+
+        Messages are taken in order. What the client itself puts into its own socket can only make
+        it seem that more of ours are left.
+        """
+        if not self.payments:
+            return 0
+        left = _unread(self.fd) // _MESSAGE_COST
+        while len(self.payments) > left:
+            self.payments.popleft().end()
+        return sum([payment.number for payment in self.payments])
 
     def send(
         self, kind: int, value: int, left: int = 0, fds: Sequence[int] = (), body: bytes = b""
@@ -81,8 +124,13 @@ class Attachment:
             return EAGAIN if error.errno in _NO_ROOM else EPIPE
         return 0
 
-    def send_files(self, number: int, fds: Sequence[int]) -> bool:
+    def send_files(self, number: int, fds: Sequence[int], sent: Callable[[int], None]) -> bool:
         """Send the files of an installation, in as many messages as it takes.
+
+        Args:
+            number: of the installation.
+            fds: the files.
+            sent: called with the number of files of each message that was sent.
 
         Returns:
             False if they were not all sent. What was is of no use without the rest: the client has
@@ -93,6 +141,7 @@ class Attachment:
             left = len(fds) - start - len(part)
             if self.send(BINDERD_FILES, number, left, part):
                 return False
+            sent(len(part))
         return True
 
     def send_closes(self, numbers: Sequence[int]) -> bool:
@@ -110,7 +159,7 @@ class Attachment:
             self._end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of the socket; what is in it stays for the client."""
+        """Let go of the socket, through which nothing is on its way any more."""
         fd = self._end.detach()
         if fd >= 0:
             self._disposal.dispose(fd, flushes=False)

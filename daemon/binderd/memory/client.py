@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
+from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import ATTACHMENTS
+from binderd.engine.kinds import ATTACHMENTS, ERRANDS
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import enter
 from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.client_process import ClientProcess, ClientProcesses
-from binderd.memory.files import Disposal, TakenFile
+from binderd.memory.files import Disposer, TakenFile, UsersFiles
+from binderd.memory.flights import Flights
 from binderd.memory.identity import (
     NO_ID,
     PidNamespace,
@@ -36,7 +38,7 @@ from binderd.memory.process_memory import ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from binderd.engine.kinds import Kind
     from binderd.engine.ports import Client, File, ReceiverArena, Room
@@ -50,7 +52,16 @@ if TYPE_CHECKING:
 _SEEN_PIDS_MAX: Final = 256
 
 
-class Installer(Disposal, Protocol):
+class OnItsWay(Protocol):
+    """What somebody is charged for files that are on their way to him."""
+
+    number: int  # how many at once
+
+    def end(self) -> None:
+        """None is any more."""
+
+
+class Installer(Disposer, Protocol):
     """Puts files into processes that know nothing of us."""
 
     injects: bool  # or does it refuse?
@@ -62,6 +73,8 @@ class Installer(Disposal, Protocol):
         files: Sequence[int],
         closes: Sequence[int],
         room: tuple[int, int],
+        payment: OnItsWay,
+        charge: Callable[[int], Payment | None],
     ) -> bool:
         """Begin to stop a thread and give its process files; False if that cannot be.
 
@@ -70,10 +83,19 @@ class Installer(Disposal, Protocol):
             files: descriptors of ours, which remain ours.
             closes: descriptors in that process, to be closed first.
             room: the unused part of the thread's read buffer: address, bytes.
+            payment: for those that are sent at once; it ends when nothing is on its way any more,
+                whatever is returned.
+            charge: called with bytes that must wait; returns None if there is no room for them.
         """
 
     def cancel(self, number: int) -> None:
         """Nobody wants it any more."""
+
+    def settle(self) -> None:
+        """See what was closed meanwhile; due when the descriptor given to ``call`` is readable."""
+
+    def settle_when(self, call: Callable[[int], None]) -> None:
+        """Call with a descriptor that is readable when ``settle`` is due."""
 
     def is_own(self, tid: int) -> bool:
         """Whether a thread is our own, or of who does this for us."""
@@ -105,6 +127,7 @@ class FileClient:
 
     __slots__ = (
         "_attachments",
+        "_files",
         "_opener",
         "_pid_namespace",
         "_security_context",
@@ -146,6 +169,7 @@ class FileClient:
         self.arena = self.pages = arena  # the port, and what it is
         self.backing_id = backing_id
         self._opener = opener
+        self._files = UsersFiles(opener.installer, self.payer)
         self._attachments: dict[int, Attachment] = {}  # by process id
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
 
@@ -221,7 +245,7 @@ class FileClient:
             raise NoAnswer from error
         self._threads[tid] = _ThreadEntry(pid, watched)
         opener = self.process if is_openers else None
-        return ProcessMemory(pid, tid, opener, self.pages.space, self._opener.installer)
+        return ProcessMemory(pid, tid, opener, self.pages.space, self._files)
 
     def install(
         self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
@@ -230,13 +254,22 @@ class FileClient:
         fds = [file.fd for file in files if isinstance(file, TakenFile)]
         pid = self._threads[tid].pid
         attachment = self._attachments.get(pid)
-        if attachment is not None:
-            sent = attachment.send_closes(closes) and attachment.send_files(number, fds)
+        flights, process = self._opener.flights, self._engine_process()
+        if attachment is not None and flights.can_ever_send(process, len(fds)):
+            if not flights.has_room(process, attachment, len(fds)):
+                return REFUSED
+            count = partial(flights.sent, process, attachment)
+            sent = attachment.send_closes(closes) and attachment.send_files(number, fds, count)
             if not sent:
                 attachment.end()
                 self.detach(pid)
             return SENT if sent else REFUSED
-        begun = self._opener.installer.begin(number, tid, fds, closes, room)
+        payment = flights.pay_for_injection(process, len(fds))
+        if payment is None:
+            return REFUSED
+        charge = partial(process.engine.users.charge, process.user.number, ERRANDS)
+        installer = self._opener.installer
+        begun = installer.begin(number, tid, fds, closes, room, payment, charge)
         return STOPPING if begun else REFUSED
 
     def cancel_install(self, number: int) -> None:
@@ -274,7 +307,7 @@ class FileClient:
             pid = self.pid if is_openers else process_of(tid)
             if flags & BINDERD_ATTACH_AREA and not is_openers:
                 return EINVAL
-            attachment = attachment_of(tid, fd, flags, self._opener.installer)
+            attachment = attachment_of(tid, fd, flags, self._files)
         except OSError as error:
             return _errno_for_client(error)
         except NoAnswer:
@@ -287,7 +320,7 @@ class FileClient:
         elif not errno:
             self.detach(pid)
         if errno or not flags & BINDERD_ATTACH_FILES:
-            attachment.close()
+            self._opener.flights.let_go(attachment)
         if errno:
             return errno
         if self.pages.process is not None:
@@ -299,7 +332,7 @@ class FileClient:
         attachment = self._attachments.pop(pid, None)
         if attachment is not None:
             self._opener.watch.forget(self, attachment.watched)
-            attachment.close()
+            self._opener.flights.let_go(attachment)
             self._share_of_attachments().remove(1)
             if self.pages.process is not None:
                 self.pages.process.settle_user()
@@ -321,24 +354,34 @@ class FileClient:
         share.add(1)
         return 0
 
-    def _share_of_attachments(self) -> Share:
+    def _engine_process(self) -> Process:
         process = self.pages.process
         assert process is not None
-        return process.user.of(ATTACHMENTS)
+        return process
+
+    def _share_of_attachments(self) -> Share:
+        return self._engine_process().user.of(ATTACHMENTS)
 
     def _send_area(self, attachment: Attachment) -> int:
+        process = self._engine_process()
+        if not self._opener.flights.has_room(process, attachment, 1):
+            return EAGAIN
         try:
             fd = self.pages.open_shared()
         except OSError as error:
             return _errno_for_client(error)
         try:
-            return attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
+            errno = attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
         finally:
             os.close(fd)
+        if not errno:
+            self._opener.flights.sent(process, attachment, 1)
+        return errno
 
     def adopt(self, process: Process) -> None:
         """Say which engine process the file has become."""
         self.pages.process = process
+        self._files.process = process
 
     def close(self) -> None:
         """Give everything back: descriptors, pages, the backing id."""
@@ -383,6 +426,7 @@ class FileOpener:
         "_processes",
         "_upkeep",
         "attachments_max",
+        "flights",
         "has_passthrough",
         "installer",
         "watch",
@@ -404,6 +448,9 @@ class FileOpener:
         self.has_passthrough = True  # does the kernel take backing files?
         self._clients: dict[FileClient, None] = {}
         self._processes = ClientProcesses()
+        self.flights = Flights()
+        watch.accompany(self.flights.fileno())
+        installer.settle_when(watch.accompany)
 
     def open(self, tid: int, nodeid: int) -> FileClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
@@ -454,6 +501,8 @@ class FileOpener:
     def reap(self) -> list[tuple[Process, int]]:
         """Return threads that have ended, as (process, thread id), and keep nothing for them."""
         gone = []
+        self.flights.look()
+        self.installer.settle()
         for client, tid, is_process in self.watch.ended():
             if is_process:
                 client.detach(tid)

@@ -13,10 +13,15 @@ import os
 import stat
 from errno import EBADF, EINVAL
 from struct import Struct
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.engine.kinds import CLOSES
 from binderd.engine.ports import NoAnswer
+from binderd.engine.user import Payment
 from binderd.memory.proc import process_of
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
 
 _PIDFD_THREAD: Final = os.O_EXCL
 
@@ -27,9 +32,10 @@ _pidfd_getfd.restype = ctypes.c_int
 
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_STATX_DONT_SYNC: Final = 0x4000  # ask no server
+_STATX_NOTHING: Final = 0  # and that there is nothing to ask it for
 _STATX_TYPE: Final = 0x01
 _STATX_SIZE: Final = 256
-_MODE: Final = Struct("=28xH")
+_MODE: Final = Struct("=I24xH")  # what is known at all, and the mode
 _DEVICE: Final = Struct("=136xII")  # major and minor number of the file system
 
 _statx = ctypes.PyDLL(None).statx
@@ -39,12 +45,64 @@ _statx_result = ctypes.create_string_buffer(_STATX_SIZE)
 class Disposal(Protocol):
     """Closes what clients gave us, which may take any time."""
 
+    def has_room(self) -> bool:
+        """Whether it may be that one more has to be closed one day."""
+
     def dispose(self, fd: int, *, flushes: bool) -> None:
         """Close ``fd``, without waiting for what that may do.
 
         Args:
             flushes: may any close, not only the last, take its time?
         """
+
+
+class Closing(Protocol):
+    """What somebody is charged for a file that is being closed."""
+
+    def end(self) -> None:
+        """It is closed."""
+
+
+class Disposer(Protocol):
+    """Closes what one of many gave us."""
+
+    def dispose(self, fd: int, *, flushes: bool, owner: int, payment: Closing | None) -> None:
+        """Close ``fd`` as ``Disposal.dispose`` does.
+
+        Args:
+            flushes: as there.
+            owner: on whose account.
+            payment: ends when it is closed.
+        """
+
+
+class UsersFiles:
+    """Closes the files that an open file's user has sent, at his expense (a ``Disposal``).
+
+    Args:
+        disposer: does it.
+        payer: who the user is.
+    """
+
+    __slots__ = ("_disposer", "_payer", "process")
+
+    def __init__(self, disposer: Disposer, payer: int) -> None:
+        self._disposer = disposer
+        self._payer = payer
+        self.process: Process | None = None  # what the open file has become
+
+    def has_room(self) -> bool:
+        """Whether the user may send one more: what it has sent and what is closed is bounded so."""
+        return self.process is None or self.process.user.of(CLOSES).has_room(1)
+
+    def dispose(self, fd: int, *, flushes: bool) -> None:
+        """Close ``fd``, and have the user pay until that is done."""
+        payment = None
+        if self.process is not None:
+            users = self.process.engine.users
+            # The open file may be gone, and what was known of its user with it.
+            payment = Payment(users, users.find(self.process.user.number), CLOSES)
+        self._disposer.dispose(fd, flushes=flushes, owner=self._payer, payment=payment)
 
 
 class TakenFile:
@@ -64,13 +122,18 @@ class TakenFile:
 
 
 def _device_of(fd: int) -> tuple[int, int, int]:
-    """Return a file's mode, and its file system's major and minor number."""
+    """Return a file's mode, and its file system's major and minor number.
+
+    They are what the kernel has in memory anyway: its file system may be a client's own, which
+    never answers. (fstat asks it, and so does fstatfs.) Where the kernel keeps even that to itself,
+    as a mount without allow_other makes it do, it is taken for a regular file.
+    """
     flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
-    if _statx(fd, b"", flags, _STATX_TYPE, _statx_result):
+    if _statx(fd, b"", flags, _STATX_NOTHING, _statx_result):
         return stat.S_IFREG, 0, 0
-    mode: int = _MODE.unpack_from(_statx_result)[0]
+    known, mode = _MODE.unpack_from(_statx_result)
     major, minor = _DEVICE.unpack_from(_statx_result)
-    return mode, major, minor
+    return mode if known & _STATX_TYPE else stat.S_IFREG, major, minor
 
 
 def _memory_device() -> tuple[int, int]:
@@ -99,8 +162,11 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
     """Return the open file that thread ``tid`` has under ``fd``, None if it has none.
 
     Raises:
-        NoAnswer: it could not be asked, for want of a descriptor of ours for example.
+        NoAnswer: it could not be asked, for want of a descriptor of ours for example; or so many
+            are being closed already that no more are taken.
     """
+    if not disposal.has_room():
+        raise NoAnswer
     if not 0 <= fd < 1 << 31:
         return None
     try:
@@ -117,7 +183,7 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
             raise NoAnswer(errno)
         return None
     if fcntl.fcntl(taken, fcntl.F_GETFL) & os.O_PATH:  # the driver's fget takes none of these
-        os.close(taken)
+        disposal.dispose(taken, flushes=False)  # it may be the last that holds a file system
         return None
     return TakenFile(taken, disposal)
 

@@ -67,6 +67,10 @@ class ThreadWatch:
         """Return the descriptor that is readable when a watched thread has ended."""
         return self._epoll.fileno()
 
+    def accompany(self, fd: int) -> None:
+        """Have ``fileno`` be readable as well when ``fd`` is."""
+        self._epoll.register(fd, select.EPOLLIN)
+
     def watch(self, client: FileClient, tid: int) -> Watched | None:
         """Watch a thread, which must have a request open so that its number is its own.
 

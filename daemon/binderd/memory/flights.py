@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that were sent through sockets and not taken yet.
+
+The kernel counts them as those of the user who sends, and that is root; who has many of them on
+their way can send no more (``kinds.FLIGHTS``). So they are counted here, for who is to take them.
+What was taken is known from the socket alone: what a client reports proves nothing, as it can look
+at a message and leave it where it is. So a socket stays open until it is empty, also when its owner
+has let go of it.
+
+Nothing here may know what is sent, or why.
+"""
+
+from __future__ import annotations
+
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from binderd.engine.kinds import FILES_AT_ONCE, FLIGHTS
+from binderd.engine.user import Payment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from binderd.engine.process import Process
+    from binderd.engine.user import User
+    from binderd.memory.attachment import Attachment
+
+# There is an event for each message that is taken, and when the other end is gone.
+_EVENTS: Final = select.EPOLLOUT | select.EPOLLET
+
+
+class Flights:
+    """The sockets through which files were sent that may not have been taken."""
+
+    __slots__ = ("_by_user", "_epoll", "_left")
+
+    def __init__(self) -> None:
+        self._by_user: dict[User, dict[Attachment, None]] = {}
+        self._left: dict[int, Attachment] = {}  # of no owner any more, by descriptor
+        self._epoll = select.epoll()
+
+    def __len__(self) -> int:
+        """How many sockets are there that nobody else has?"""
+        return len(self._left)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when ``look`` must be called."""
+        return self._epoll.fileno()
+
+    def can_ever_send(self, process: Process, number: int) -> bool:
+        """Whether so many files fit into a socket if nothing else is on its way."""
+        most = process.engine.limits.flights_per_attachment
+        return number <= min(most, process.user.of(FLIGHTS).most)
+
+    def has_room(self, process: Process, attachment: Attachment, number: int) -> bool:
+        """Whether so many files may be sent through the socket of a process now."""
+        if attachment.flying() + number > process.engine.limits.flights_per_attachment:
+            return False
+        return self._room(process.user, number) >= number
+
+    def sent(self, process: Process, attachment: Attachment, number: int) -> None:
+        """So many files went through a socket with one message, to an open file's process."""
+        user = process.user
+        attachment.payments.append(Payment(process.engine.users, user, FLIGHTS, number))
+        self._by_user.setdefault(user, {})[attachment] = None
+        attachment.payer = user
+
+    def pay_for_injection(self, process: Process, number: int) -> Payment | None:
+        """Charge a process that is stopped for files for those that are sent to it at once.
+
+        Args:
+            number: of all the files.
+
+        Returns:
+            None if there is no room for any.
+        """
+        at_once = min(number, FILES_AT_ONCE)
+        room = self._room(process.user, at_once)
+        if number and not room:
+            return None
+        return Payment(process.engine.users, process.user, FLIGHTS, min(at_once, room))
+
+    def let_go(self, attachment: Attachment) -> None:
+        """Nothing more will be sent through a socket: close it as soon as it is empty."""
+        if not attachment.flying():
+            self._close(attachment)
+            return
+        self._left[attachment.fd] = attachment
+        with suppress(OSError):  # then it is looked at when there is no room for more
+            self._epoll.register(attachment.fd, _EVENTS)
+
+    def look(self) -> None:
+        """Close the sockets of which ``fileno`` tells that they may be empty."""
+        for fd, _ in self._epoll.poll(0):
+            attachment = self._left.get(fd)
+            if attachment is not None and not attachment.flying():
+                self._close(attachment)
+
+    def _room(self, user: User, wanted: int) -> int:
+        """Return how many more a user may have; if there seem too few, see what was taken."""
+        share = user.of(FLIGHTS)
+        if share.room() < wanted:
+            self._look_at(list(self._by_user.get(user, ())))
+        if share.room() < wanted <= share.most - share.count:
+            for sockets in list(self._by_user.values()):  # it is not up to the user
+                self._look_at(list(sockets))
+        return share.room()
+
+    def _look_at(self, attachments: Iterable[Attachment]) -> None:
+        """See what of the sockets' files was taken meanwhile."""
+        for attachment in attachments:
+            if not attachment.flying():
+                if attachment.fd in self._left:
+                    self._close(attachment)
+                else:
+                    self._forget(attachment)
+
+    def _forget(self, attachment: Attachment) -> None:
+        user = attachment.payer
+        if user is not None:
+            attachment.payer = None
+            sockets = self._by_user[user]
+            del sockets[attachment]
+            if not sockets:
+                del self._by_user[user]
+
+    def _close(self, attachment: Attachment) -> None:
+        self._forget(attachment)
+        if self._left.pop(attachment.fd, None) is not None:
+            # The client may have the same open socket, so closing ours does not take it out.
+            with suppress(OSError):
+                self._epoll.unregister(attachment.fd)
+        attachment.close()
