@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from binderd.channel.fuse_mount import remove_dead
+from binderd.engine.limits import Limits
+from binderd.engine.user import Users
 from binderwire.fuse_abi import fuse_in_header
 from support.rights import confined
 
@@ -67,6 +69,7 @@ class FakeProcess:
     def __init__(self, client: object) -> None:
         self.client = client
         self.mapping = None
+        self.user = Users(Limits()).find(1000)
 
     def free_ranges(self) -> Iterator[tuple[int, int]]:
         return iter([(0, 4 << 20)])

@@ -82,7 +82,7 @@ class OurDaemon(Driver):
     def settle(self, open_files: int) -> None:
         self.barrier()  # a close is queued like any other request
 
-    def counts(self) -> dict[str, int]:
+    def counts(self, kinds: Sequence[str] = KINDS) -> dict[str, int]:
         """Return how many objects of each kind the daemon has."""
         start = self.log.stat().st_size
         self._process.send_signal(signal.SIGUSR1)
@@ -91,7 +91,7 @@ class OurDaemon(Driver):
             lines = self.log.read_text()[start:].splitlines(keepends=True)
             for line in lines:
                 if line.startswith("{") and line.endswith("\n"):
-                    return {kind: json.loads(line)[kind] for kind in KINDS}
+                    return {kind: json.loads(line)[kind] for kind in kinds}
             assert time.monotonic() < deadline, "the daemon does not answer SIGUSR1"
             self._process.poll()
             time.sleep(GLANCE)
@@ -139,8 +139,14 @@ class FuseDaemon(OurDaemon):
         return self._mount / f"test{next(self._numbers)}"
 
     def barrier(self) -> None:
-        """The daemon answers requests in the order in which the kernel queued them."""
+        """The daemon answers requests in the order in which the kernel queued them.
+
+        But for those for which somebody else has to fetch memory first.
+        """
         fcntl.ioctl(self._barrier, BINDER_VERSION, bytearray(4))
+        deadline = time.monotonic() + PATIENCE
+        while any(self.counts(("errands", "paused")).values()):
+            assert time.monotonic() < deadline, "an errand has no end"
 
     def stop(self) -> None:
         if hasattr(self, "_barrier"):

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients whose memory comes late, or never: they wait, and nobody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderd.channel import syscalls
+from binderd.channel.fuse_mount import read_mounts
+from channel.helpers import SECONDS_MAX, client, needs_fuse, running
+from channel.test_watchdog import FAULTED, SERVED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from channel.helpers import Daemon
+
+pytestmark = needs_fuse
+
+PATIENCE = 1.0  # seconds that the daemon gives them
+QUICK = 0.3  # seconds; far less than that, and far more than a call takes on a busy machine
+
+# What an attacker does with the page at ADDRESS, which never comes; it prints the outcome.
+SETUP = """
+take_away()
+import errno, fcntl, struct, threading
+device = Device(DIR + "/binder")
+def write_read(write_size, write, read_size=0, read=0):
+    argument = bytearray(struct.pack("=6Q", write_size, 0, write, read_size, 0, read))
+    try:
+        fcntl.ioctl(device.fd, 0xC0306201, argument)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return struct.unpack("=6Q", argument)
+def place(octets):
+    kept.append(ctypes.create_string_buffer(octets, len(octets)))
+    return ctypes.addressof(kept[-1])
+kept = []
+print("about to", flush=True)
+"""
+STREAM = SETUP + "print(write_read(64, ADDRESS))\n"
+READ_BUFFER = SETUP + "print(write_read(0, 0, 256, ADDRESS))\n"
+PAYLOAD = (
+    SETUP
+    + """
+from binderwire import binder_abi as abi
+body = abi.binder_transaction_data.build(data_size=64, buffer=ADDRESS, flags=abi.TF_ONE_WAY)
+stream = struct.pack("=I", abi.BC_TRANSACTION) + body
+answer = ctypes.create_string_buffer(256)
+result = write_read(len(stream), place(stream), 256, ctypes.addressof(answer))
+failed = struct.pack("=2I", abi.BR_NOOP, abi.BR_FAILED_REPLY)
+print(result[1] == len(stream), answer.raw[:8] == failed)
+"""
+)
+MANAGER = """
+import struct
+device = Device(DIR + "/binder")
+device.ioctl(abi.BINDER_SET_CONTEXT_MGR, bytes(4))
+print("up", flush=True)
+input()
+"""
+# A pair of others: how long does the longest of its requests take?
+VICTIM = """
+import time
+device = Device(DIR + "/other")
+print("up", flush=True)
+input()
+longest = 0.0
+end = time.monotonic() + SECONDS
+while time.monotonic() < end:
+    began = time.monotonic()
+    assert device.version() == 8
+    longest = max(longest, time.monotonic() - began)
+    time.sleep(0.001)
+print(longest)
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """Where to mount; what a client has mounted beside it goes, too."""
+    yield tmp_path / "b"
+    for mount in read_mounts():
+        if mount.path.startswith(str(tmp_path)):
+            syscalls.unmount(mount.path, syscalls.MNT_DETACH)
+
+
+def serving(directory: Path) -> AbstractContextManager[Daemon]:
+    names = ("--device", "binder", "--device", "other", "--stall-limit", f"{PATIENCE / 10:g}")
+    return running(directory, *names)
+
+
+@pytest.mark.parametrize("memory", [FAULTED, SERVED], ids=["userfaultfd", "fuse"])
+@pytest.mark.parametrize(
+    ("use", "outcome"),
+    [(STREAM, "EFAULT"), (PAYLOAD, "True True"), (READ_BUFFER, "EFAULT")],
+    ids=["stream", "payload", "read buffer"],
+)
+def test_nobody_waits_for_the_memory_of_others(
+    directory: Path, memory: str, use: str, outcome: str
+) -> None:
+    victim_code = f"SECONDS = {2 * PATIENCE}\n{VICTIM}"
+    with serving(directory) as daemon:
+        with client(directory, MANAGER) as manager, client(directory, victim_code) as victim:
+            assert manager.line() == "up"
+            assert victim.line() == "up"
+            with client(directory, memory + use) as attacker:
+                assert attacker.line() == "about to"
+                victim.tell()
+                assert float(victim.line()) < QUICK
+                assert attacker.line() == outcome
+                assert attacker.process.wait(SECONDS_MAX) == 0
+            assert "keeps its memory back" not in daemon.said.decode()
+            manager.tell()
+        daemon.wait_for_counts(processes=0, opens=0, errands=0)
+        assert daemon.end() == 0
