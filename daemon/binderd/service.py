@@ -33,7 +33,7 @@ from binderd.device.cuse_device import CuseDevice
 from binderd.device.pace import Pace
 from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
-from binderd.engine.kinds import INODES, LOCK_WAITS
+from binderd.engine.kinds import INODES, LOCK_WAITS, WORKERS
 from binderd.fetcher.fetcher import Fetcher
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
@@ -193,7 +193,12 @@ class Service:
             self, self._heed_helper_at, self._feed_soon, injects=settings.injects
         )
         self._fetching = Fetching(self._flush, self._complain)
-        self._fetcher = Fetcher(self._fetching.move, self._fetching.wake, settings.stall_limit)
+        self._fetcher = Fetcher(
+            self._fetching.move,
+            self._fetching.wake,
+            partial(self._engine.users.charge, kind=WORKERS),
+            settings.stall_limit,
+        )
         attachments_max = self._engine.limits.attachments_per_process
         self._opener = FileOpener(
             mount, self._upkeep, self._watch, self._injector, attachments_max, self._fetcher

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,6 @@ from channel.test_watchdog import FAULTED, SERVED
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from channel.helpers import Daemon
 
@@ -89,9 +90,12 @@ def directory(tmp_path: Path) -> Iterator[Path]:
             syscalls.unmount(mount.path, syscalls.MNT_DETACH)
 
 
-def serving(directory: Path) -> AbstractContextManager[Daemon]:
+def serving(directory: Path, *more: str) -> AbstractContextManager[Daemon]:
+    for parent in directory.parents:
+        if parent.name.startswith(("pytest", "test")):
+            parent.chmod(0o755)  # other users get there
     names = ("--device", "binder", "--device", "other", "--stall-limit", f"{PATIENCE / 10:g}")
-    return running(directory, *names)
+    return running(directory, *names, *more)
 
 
 @pytest.mark.parametrize("memory", [FAULTED, SERVED], ids=["userfaultfd", "fuse"])
@@ -117,4 +121,80 @@ def test_nobody_waits_for_the_memory_of_others(
             assert "keeps its memory back" not in daemon.said.decode()
             manager.tell()
         daemon.wait_for_counts(processes=0, opens=0, errands=0)
+        assert daemon.end() == 0
+
+
+FILES = """
+from stalls import *
+files = SlowFiles(DIR + f"-{USER}", USER, DELAY)
+be_user(USER)
+device = Device(DIR + "/binder")
+fd = files.open()
+address = map_file(fd, PAGES * PAGE)
+advise_random(address, PAGES * PAGE)
+os.close(fd)  # or its flush at our end would wait for ourselves
+say("about to")
+"""
+# Several threads, each with a page of its own.
+THREADS = """
+import threading
+outcomes = []
+def ask(page):
+    outcomes.append(outcome(device.fd, address + page * PAGE))
+threads = [threading.Thread(target=ask, args=[page]) for page in range(5)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+say(*outcomes)
+"""
+SEND = """
+for count in (1, 4, 1):
+    body = abi.binder_transaction_data.build(
+        flags=abi.TF_ONE_WAY, data_size=count * PAGE, buffer=address
+    )
+    returned = device.write_read(struct.pack("=I", abi.BC_TRANSACTION) + body, 256)
+    say(struct.unpack("=2I", returned)[1] == abi.BR_TRANSACTION_COMPLETE)
+"""
+
+
+def workers_of(daemon: Daemon) -> int:
+    """Return how many processes reach into memory for a daemon, or are ready to."""
+    pid = daemon.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    for child in children:
+        if Path(f"/proc/{child}/comm").read_text(encoding="ascii") == "binderd-fetch\n":
+            return len(Path(f"/proc/{child}/task/{child}/children").read_text().split())
+    raise AssertionError("nobody fetches")
+
+
+def test_one_user_has_few_workers(directory: Path) -> None:
+    greedy = f"USER, DELAY = 65534, -1\n{FILES}{THREADS}"
+    other = f"USER, DELAY = 65533, 0.1\n{FILES}say(outcome(device.fd, address))\n"
+    with serving(directory, "--limit", "workers=8") as daemon:  # of one user: 2
+        with client(directory, greedy) as attacker:
+            assert attacker.line() == "about to"
+            deadline = time.monotonic() + SECONDS_MAX
+            while workers_of(daemon) < 2:
+                assert time.monotonic() < deadline
+            with client(directory, other) as somebody:
+                assert somebody.line() == "about to"
+                assert somebody.line() == "EINVAL"
+                assert workers_of(daemon) <= 3
+                assert somebody.process.wait(SECONDS_MAX) == 0
+            assert attacker.line().split() == ["EFAULT"] * 5
+            assert attacker.process.wait(SECONDS_MAX) == 0
+        daemon.wait_for_counts(processes=0, opens=0, errands=0, users=0)
+        assert daemon.end() == 0
+
+
+def test_what_was_fetched_is_charged_to_whose_it_is(directory: Path) -> None:
+    manager = "from stalls import *\nstart_manager(DIR + '/binder', USER)\n"
+    code = f"USER, DELAY = 65534, 0.01\n{manager}{FILES}{SEND}"
+    with serving(directory, "--limit", "fetched-per-user=8192") as daemon:
+        with client(directory, code) as process:
+            assert process.line() == "about to"
+            assert [process.line() for _ in range(3)] == ["True", "False", "True"]
+            assert process.process.wait(SECONDS_MAX) == 0
+        daemon.wait_for_counts(processes=0, opens=0, errands=0, users=0)
         assert daemon.end() == 0

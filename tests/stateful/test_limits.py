@@ -114,6 +114,8 @@ class Taker:
 # What a daemon keeps outside the engine, and the tests that take it to its limit.
 ELSEWHERE: Final = {
     "attachments": "channel/test_extension.py::test_the_share_of_attachments",
+    "workers": "channel/test_late_memory.py::test_one_user_has_few_workers",
+    "fetched": "channel/test_late_memory.py::test_what_was_fetched_is_charged_to_whose_it_is",
     "logs": "integration/test_logs.py::test_one_user_cannot_lock_others_out_of_the_logs",
     "inodes": "integration/test_shares.py::test_inodes_that_are_held_without_an_open_file",
     "lock_waits": "integration/test_shares.py::test_locks_that_are_waited_for",

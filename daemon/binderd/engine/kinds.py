@@ -205,6 +205,27 @@ ATTACHMENTS: Final = Kind(
     seen="ENOSPC from BINDERD_ATTACH",
     object_limit="attachments_per_process",
 )
+# The bytes of one command: its data and pieces fill a receive area at most, and some more.
+FETCH_MAX: Final = 9 << 20
+WORKERS: Final = Kind(
+    "workers",
+    Cost(0, 8 << 20),  # a process of its own, with what it has read
+    64,
+    memory_part=4,
+    what="process that reaches into memory that is not there, also if it never comes back",
+    seen="others wait for it; past the time for that as for memory that cannot be used: EFAULT, "
+    "BR_FAILED_REPLY",
+    least=8,
+)
+FETCHED: Final = Kind(
+    "fetched",
+    Cost(0, 1),
+    256 << 20,
+    memory_part=4,
+    what="byte that was fetched like that for a request that is not through",
+    seen="EFAULT, BR_FAILED_REPLY",
+    least=4 * FETCH_MAX,
+)
 LOGS: Final = Kind(
     "logs",
     Cost(0, 8 << 10),

@@ -561,8 +561,11 @@ def _fill(
             address, buffer.data_size, receiver.client.arena, buffer.offset
         ):
             raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
-    except (BinderFailure, NotYet):
+    except BinderFailure:
         receiver.discard_buffer(buffer)
+        raise
+    except NotYet:
+        receiver.take_back_buffer(buffer)
         raise
 
 

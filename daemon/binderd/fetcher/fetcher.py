@@ -2,8 +2,8 @@
 """The daemon's end: sends workers on errands, hears what they bring, gives up on the late ones.
 
 A worker may be stuck for ever in what it does, also when it has been killed. So whoever waits for
-one waits for a limited time, each user has few of them, and the stuck ones count until they are
-gone: who has only such can have nothing fetched, and waits for nobody.
+one waits for a limited time, each user has few of them (WORKERS), and the stuck ones count until
+they are gone: who has only such can have nothing fetched, and waits for nobody.
 
 Nothing here waits: what workers have to say is taken by ``receive`` when ``fileno`` is readable.
 """
@@ -35,11 +35,7 @@ _log: Final = logging.getLogger("binderd")
 
 PATIENCE_SECONDS: Final = 5.0  # for one errand
 _LIMITS: Final = 10
-WORKERS_PER_USER: Final = 8
-WORKERS: Final = 64  # of everybody
-_WORKERS_OF_ORDINARY: Final = 56  # the rest is root's alone
 _SECONDS_BETWEEN_STARTS: Final = 1.0
-_ROOT: Final = 0
 _FD_SIZE: Final = 4
 
 
@@ -50,16 +46,24 @@ class Reports(Protocol):
         """What the request with that ticket has waited for is there, or will never be."""
 
 
+class Charge(Protocol):
+    """What one worker is charged for (WORKERS)."""
+
+    def end(self) -> None:
+        """It is free, or has gone."""
+
+
 class _Job:
     """An errand under way."""
 
-    __slots__ = ("deadline", "errand", "is_over", "ticket")
+    __slots__ = ("charge", "deadline", "errand", "is_over", "ticket")
 
     def __init__(self, errand: Errand, ticket: int, deadline: float) -> None:
         self.errand = errand
         self.ticket = ticket
         self.deadline = deadline
         self.is_over = False  # was the end told?
+        self.charge: Charge | None = None  # once it has a worker
 
 
 class _User:
@@ -81,6 +85,7 @@ class Fetcher:
             is closed.
         wake: called when there is something to look after: ``expire`` must be called several times
             a second from then on, until ``is_idle``.
+        charge: called with a payer; charges that for a worker, None if there may be no more.
         stall_limit: seconds for which we may be kept waiting; nobody waits here, so an errand
             may take ten times that, and at most PATIENCE_SECONDS. 0: that many.
         clock: returns seconds.
@@ -93,12 +98,14 @@ class Fetcher:
         self,
         moved: Callable[[int], None],
         wake: Callable[[], None],
+        charge: Callable[[int], Charge | None],
         stall_limit: float = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reports: Reports | None = None
         self._moved = moved
         self._wake = wake
+        self._charge = charge
         self._clock = clock
         self._patience = min(_LIMITS * stall_limit or PATIENCE_SECONDS, PATIENCE_SECONDS)
         self._jobs: dict[int, _Job] = {}  # those that a worker has, by number
@@ -128,13 +135,17 @@ class Fetcher:
         user = self._users.get(errand.payer)
         if user is None:
             user = _User()
-        if user.stuck >= WORKERS_PER_USER or not self._is_running():
+        if not self._is_running():
             return False
+        job = _Job(errand, ticket, self._clock() + self._patience)
+        if not user.waiting:
+            job.charge = self._charge(errand.payer)
+        if job.charge is None and user.running and user.stuck == user.running:
+            return False  # there is nobody to wait for
         if not self._users:
             self._wake()
-        job = _Job(errand, ticket, self._clock() + self._patience)
         self._users[errand.payer] = user
-        if user.waiting or not self._has_room(errand.payer, user):
+        if job.charge is None:
             user.waiting.append(job)
             return True
         if self._send(job, user):
@@ -198,14 +209,11 @@ class Fetcher:
 
     # Errands
 
-    def _has_room(self, payer: int, user: _User) -> bool:
-        most = WORKERS if payer == _ROOT else _WORKERS_OF_ORDINARY
-        return user.running < WORKERS_PER_USER and len(self._jobs) < most
-
     def _send(self, job: _Job, user: _User) -> bool:
         self._last_number += 1
         number = self._last_number
         if not self._post(_message_of(number, job.errand)):
+            _discharge(job)
             return False
         self._jobs[number] = job
         user.running += 1
@@ -236,6 +244,7 @@ class Fetcher:
     def _free(self, number: int, job: _Job) -> None:
         """A worker can take other jobs, or has gone."""
         del self._jobs[number]
+        _discharge(job)
         payer = job.errand.payer
         user = self._users[payer]
         user.running -= 1
@@ -247,8 +256,12 @@ class Fetcher:
     def _go_on(self) -> None:
         """Begin errands that have waited, a user's after another's."""
         for payer, user in list(self._users.items()):
-            if user.waiting and self._has_room(payer, user):
+            if not user.waiting:
+                continue
+            charge = self._charge(payer)
+            if charge is not None:
                 job = user.waiting.popleft()
+                job.charge = charge
                 if not self._send(job, user):
                     self._end(job, None)
 
@@ -293,11 +306,19 @@ class Fetcher:
         self.close()
         _log.error("the process that fetches slow memory has ended")
         jobs, self._jobs = self._jobs, {}
+        for job in jobs.values():
+            _discharge(job)
         users, self._users = self._users, {}
         for job in [*jobs.values(), *(job for user in users.values() for job in user.waiting)]:
             if not job.is_over:
                 self._end(job, None)
         self._is_running()
+
+
+def _discharge(job: _Job) -> None:
+    if job.charge is not None:
+        job.charge.end()
+        job.charge = None
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from errno import EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import ATTACHMENTS
+from binderd.engine.kinds import ATTACHMENTS, FETCHED
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import Stalls, enter
 from binderd.memory.attachment import Attachment, attachment_of
@@ -231,6 +231,7 @@ class FileClient:
             self._opener.errands,
             self.payer,
             self._opener.standings.of(self.payer),
+            self.pages.process.user.of(FETCHED) if self.pages.process is not None else None,
         )
 
     def install(

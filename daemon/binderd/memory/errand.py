@@ -13,14 +13,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.engine.kinds import FETCH_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderd.memory.presence import Standing
+    from binderd.engine.user import Share
     from binderd.memory.proc import Area, FileId
 
-_KEPT_MAX: Final = 9 << 20  # bytes of one thread: one command needs less than a receive area twice
-_HELD_MAX: Final = 64 << 20  # bytes of all threads of a user
 _PIECE_COST: Final = 256  # bytes that a piece costs us beside its own
 _ANY_SIZE: Final = 1 << 63
 
@@ -140,13 +140,13 @@ class Fetched:
     """What errands have brought for the current request of a thread.
 
     Args:
-        standing: of who is charged for it.
+        share: of FETCHED, whose it is; None: nobody counts.
     """
 
-    __slots__ = ("_order", "_pieces", "_size", "_standing", "is_empty", "stored")
+    __slots__ = ("_order", "_pieces", "_share", "_size", "is_empty", "stored")
 
-    def __init__(self, standing: Standing) -> None:
-        self._standing = standing
+    def __init__(self, share: Share | None) -> None:
+        self._share = share
         self._pieces: dict[tuple[int, int], bytes] = {}  # by address and size of what was wanted
         self._order: list[tuple[int, int]] = []  # the same, by address
         self._size = 0
@@ -160,11 +160,11 @@ class Fetched:
         for wanted, piece in zip(ranges, pieces, strict=True):
             data = piece
             self._drop(wanted)
-            if self._standing.held + len(data) > _HELD_MAX:
+            if self._share is not None and not self._share.has_room(len(data) + _PIECE_COST):
                 data = b""
             self._charge(len(data) + _PIECE_COST)
             kept[wanted] = data
-        while self._size > _KEPT_MAX:
+        while self._size > FETCH_MAX:
             self._drop(next(iter(kept)))
         self._order = sorted(kept)
 
@@ -196,4 +196,5 @@ class Fetched:
 
     def _charge(self, size: int) -> None:
         self._size += size
-        self._standing.held += size
+        if self._share is not None:
+            self._share.add(size)

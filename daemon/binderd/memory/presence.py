@@ -81,11 +81,10 @@ class Standing:
     Whose memory has kept us waiting in spite of everything is served by others from then on.
     """
 
-    __slots__ = ("held", "is_bad")
+    __slots__ = ("is_bad",)
 
     def __init__(self) -> None:
         self.is_bad = False
-        self.held = 0  # bytes that were fetched for them and are with us still
 
     def lose(self) -> None:
         """Their memory has kept us waiting."""
@@ -115,7 +114,7 @@ class Standings:
     def _forget_some(self) -> None:
         """Users come and go; those whose standing is bad stay known as long as there is room."""
         for payer, standing in list(self._by_payer.items()):
-            if not standing.is_bad and not standing.held:
+            if not standing.is_bad:
                 del self._by_payer[payer]
         if len(self._by_payer) >= _STANDINGS_MAX:
             del self._by_payer[next(iter(self._by_payer))]

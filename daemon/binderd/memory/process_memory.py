@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from binderd.engine.ports import ReceiverArena
+    from binderd.engine.user import Share
     from binderd.memory.client_process import AddressSpace, ClientProcess
     from binderd.memory.errand import Errands
 
@@ -85,6 +86,7 @@ class ProcessMemory:
         errands: who reaches into memory that may keep us waiting; None: we do.
         payer: who is charged for that.
         standing: the payer's, if it is not the opener's process.
+        share: the payer's, of what is fetched.
     """
 
     __slots__ = (
@@ -119,6 +121,7 @@ class ProcessMemory:
         errands: Errands | None = None,
         payer: int = 0,
         standing: Standing | None = None,
+        share: Share | None = None,
     ) -> None:
         self.pid = pid
         self.is_openers = opener is not None
@@ -136,7 +139,7 @@ class ProcessMemory:
         self._payer = payer
         # Others than the opener's threads may change the program that they run without our notice.
         self._presence = opener.presence if opener is not None else Presence(standing or Standing())
-        self._fetched = Fetched(self._presence.standing)
+        self._fetched = Fetched(share)
 
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""
