@@ -82,6 +82,12 @@ class OurDaemon(Driver):
     def settle(self, open_files: int) -> None:
         self.barrier()  # a close is queued like any other request
 
+    def wait_for_errands(self) -> None:
+        """Wait for requests whose memory somebody else has to fetch; others overtake them."""
+        deadline = time.monotonic() + PATIENCE
+        while any(self.counts(("errands", "paused")).values()):
+            assert time.monotonic() < deadline, "an errand has no end"
+
     def counts(self, kinds: Sequence[str] = KINDS) -> dict[str, int]:
         """Return how many objects of each kind the daemon has."""
         start = self.log.stat().st_size
@@ -139,14 +145,9 @@ class FuseDaemon(OurDaemon):
         return self._mount / f"test{next(self._numbers)}"
 
     def barrier(self) -> None:
-        """The daemon answers requests in the order in which the kernel queued them.
-
-        But for those for which somebody else has to fetch memory first.
-        """
+        """The daemon answers requests in the order in which the kernel queued them."""
         fcntl.ioctl(self._barrier, BINDER_VERSION, bytearray(4))
-        deadline = time.monotonic() + PATIENCE
-        while any(self.counts(("errands", "paused")).values()):
-            assert time.monotonic() < deadline, "an errand has no end"
+        self.wait_for_errands()
 
     def stop(self) -> None:
         if hasattr(self, "_barrier"):
@@ -193,6 +194,7 @@ class CuseDaemon(OurDaemon):
     def barrier(self) -> None:
         for device in self._in_use:
             fcntl.ioctl(self._barriers[device], BINDER_VERSION, bytearray(4))
+        self.wait_for_errands()
 
     def assert_empty(self) -> None:
         super().assert_empty()
