@@ -25,6 +25,9 @@ from support.rights import confined
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from binderd.engine.pause import Paused
+    from binderd.engine.ports import NotYet
+
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
 
 _PASSTHROUGH_SINCE = (6, 9)
@@ -82,7 +85,8 @@ class FakeEngine:
         self.outbox: list[Done] = []
         self.poll_wakes: list[object] = []
         self.timers: list[tuple[int, int]] = []
-        self.paused: dict[int, object] = {}
+        self.paused: dict[int, Paused] = {}
+        self.errands: dict[int, Paused] = {}
         self.released: list[object] = []
         self.calls: list[tuple[object, ...]] = []
         self.parks = False  # does an ioctl stay open?
@@ -111,7 +115,21 @@ class FakeEngine:
         self._note("poll", tid, wake)
         return 0
 
+    def await_errand(self, paused: Paused, reason: NotYet) -> None:
+        self.errands[paused.ticket] = paused
+        assert reason.errand.begin(paused.ticket)
+
+    def arrive(self, ticket: int) -> None:
+        """An errand is over."""
+        self.paused[ticket] = self.errands.pop(ticket)
+
+    def go_on(self, ticket: int) -> None:
+        self.paused.pop(ticket).go_on()
+
     def interrupt(self, ticket: int) -> None:
+        if ticket in self.errands:
+            self.errands[ticket].interrupt()
+            return
         self._note("interrupt", ticket)
         self.outbox.append(Done(ticket, -4, bytes(48)))
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from channel.helpers import SECONDS_MAX, client, needs_fuse, running
 from channel.test_watchdog import FAULTED, SERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from channel.helpers import Daemon
@@ -158,14 +160,29 @@ for count in (1, 4, 1):
 """
 
 
+def children_of(pid: int) -> list[int]:
+    table = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in table.read_text(encoding="ascii").split()]
+
+
+def fetchers_of(daemon: Daemon) -> list[int]:
+    """Return who fetches for a daemon: the manager, and its workers."""
+    for child in children_of(daemon.process.pid):
+        if Path(f"/proc/{child}/comm").read_text(encoding="ascii") == "binderd-fetch\n":
+            return [child, *children_of(child)]
+    raise AssertionError("nobody fetches")
+
+
 def workers_of(daemon: Daemon) -> int:
     """Return how many processes reach into memory for a daemon, or are ready to."""
-    pid = daemon.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    for child in children:
-        if Path(f"/proc/{child}/comm").read_text(encoding="ascii") == "binderd-fetch\n":
-            return len(Path(f"/proc/{child}/task/{child}/children").read_text().split())
-    raise AssertionError("nobody fetches")
+    return len(fetchers_of(daemon)) - 1
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_one_user_has_few_workers(directory: Path) -> None:
@@ -174,9 +191,7 @@ def test_one_user_has_few_workers(directory: Path) -> None:
     with serving(directory, "--limit", "workers=8") as daemon:  # of one user: 2
         with client(directory, greedy) as attacker:
             assert attacker.line() == "about to"
-            deadline = time.monotonic() + SECONDS_MAX
-            while workers_of(daemon) < 2:
-                assert time.monotonic() < deadline
+            wait_until(lambda: workers_of(daemon) == 2)
             with client(directory, other) as somebody:
                 assert somebody.line() == "about to"
                 assert somebody.line() == "EINVAL"
@@ -195,6 +210,40 @@ def test_what_was_fetched_is_charged_to_whose_it_is(directory: Path) -> None:
         with client(directory, code) as process:
             assert process.line() == "about to"
             assert [process.line() for _ in range(3)] == ["True", "False", "True"]
+            assert process.process.wait(SECONDS_MAX) == 0
+        daemon.wait_for_counts(processes=0, opens=0, errands=0, users=0)
+        assert daemon.end() == 0
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["told to end", "killed"])
+def test_nobody_fetches_for_a_daemon_that_has_ended(directory: Path, is_killed: bool) -> None:
+    code = f"USER, DELAY = 65534, -1\n{FILES}{THREADS}"
+    with serving(directory) as daemon, client(directory, code) as process:
+        assert process.line() == "about to"
+        wait_until(lambda: workers_of(daemon) == 5)
+        fetchers = fetchers_of(daemon)
+        if is_killed:
+            daemon.process.kill()
+            daemon.process.wait(SECONDS_MAX)
+        else:
+            assert daemon.end() == 0
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in fetchers))
+
+
+def test_a_manager_that_was_killed_is_replaced(directory: Path) -> None:
+    silent = f"USER, DELAY = 65534, -1\n{FILES}say(outcome(device.fd, address))\n"
+    slow = f"USER, DELAY = 65533, 0.01\n{FILES}say(outcome(device.fd, address))\n"
+    with serving(directory, "--stall-limit", "5") as daemon:
+        with client(directory, silent) as process:
+            assert process.line() == "about to"
+            wait_until(lambda: workers_of(daemon) == 1)
+            os.kill(fetchers_of(daemon)[0], signal.SIGKILL)
+            daemon.expect("the process that fetches slow memory has ended")
+            assert process.line() == "EFAULT"
+            with client(directory, slow) as other:
+                assert other.line() == "about to"
+                assert other.line() == "EINVAL"
+                assert other.process.wait(SECONDS_MAX) == 0
             assert process.process.wait(SECONDS_MAX) == 0
         daemon.wait_for_counts(processes=0, opens=0, errands=0, users=0)
         assert daemon.end() == 0

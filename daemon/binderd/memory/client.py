@@ -443,7 +443,8 @@ class FileOpener:
             arena = MemfdArena(process.space, file, self._upkeep)
             undo.callback(arena.close)
             if self.errands is not None:
-                arena.rely_on(self.errands, payer, process.pid, process.presence.standing)
+                standing = process.presence.standing
+                arena.rely_on(self.errands, payer, process.pid, process.place, standing)
             backing_id = 0
             if mount is not None:
                 backing_id = mount.register(arena.fd)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
 from binderd.memory.errand import Locating
-from binderd.memory.proc import Long, file_id, find_first, is_mapped
+from binderd.memory.proc import Long, exists_in, file_id, find_first, gone, is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,6 +89,7 @@ class MemfdArena:
         "_pages",
         "_payer",
         "_pid",
+        "_place",
         "_standing",
         "_start",
         "address",
@@ -124,6 +125,7 @@ class MemfdArena:
         self._files = (own,) if file is None else (file, own)
         self._errands: Errands | None = None
         self._payer = self._pid = 0
+        self._place = ""
         self._standing: Standing | None = None
         # What an errand has found, until it is asked for; whether it could be asked.
         self._found: tuple[tuple[int, Area] | None, bool] | None = None
@@ -132,15 +134,19 @@ class MemfdArena:
         self.address = self._start
         self._pages = memoryview((ctypes.c_char * ARENA_SIZE).from_address(self._start)).cast("B")
 
-    def rely_on(self, errands: Errands, payer: int, pid: int, standing: Standing) -> None:
+    def rely_on(
+        self, errands: Errands, payer: int, pid: int, place: str, standing: Standing
+    ) -> None:
         """Say who looks where the opener has the pages, where that may keep us waiting.
 
         Args:
             payer: who is charged for it.
             pid: the opener's process.
+            place: of that very process in /proc.
             standing: the payer's.
         """
-        self._errands, self._payer, self._pid, self._standing = errands, payer, pid, standing
+        self._errands, self._payer, self._standing = errands, payer, standing
+        self._pid, self._place = pid, place
 
     def locate(self) -> Mapping | None:
         """Return where the opener has the pages mapped right now, None if it has not.
@@ -176,6 +182,8 @@ class MemfdArena:
             (found, could_be_asked), self._found = self._found, None
             if not could_be_asked:
                 raise NoAnswer
+            if not exists_in(self._place, "stat"):
+                raise gone()  # then the number that was asked may have been another's
             return found
         if self._is_trusted():
             with suppress(Long):
