@@ -135,10 +135,8 @@ class Fetcher:
         user = self._users.get(errand.payer)
         if user is None:
             user = _User()
-        if not self._is_running():
-            return False
         job = _Job(errand, ticket, self._clock() + self._patience)
-        if not user.waiting:
+        if self._is_running() and not user.waiting:
             job.charge = self._charge(errand.payer)
         if job.charge is None and user.running and user.stuck == user.running:
             return False  # there is nobody to wait for
@@ -195,6 +193,8 @@ class Fetcher:
             while user.waiting and user.waiting[0].deadline <= now:
                 self._end(user.waiting.popleft(), None)
             self._settle(payer)
+        if self._users and self._is_running():
+            self._go_on()
 
     def close(self) -> None:
         """Let the manager go, and the workers that can."""
@@ -308,11 +308,14 @@ class Fetcher:
         jobs, self._jobs = self._jobs, {}
         for job in jobs.values():
             _discharge(job)
-        users, self._users = self._users, {}
-        for job in [*jobs.values(), *(job for user in users.values() for job in user.waiting)]:
+        for payer, user in list(self._users.items()):
+            user.running = user.stuck = 0
+            self._settle(payer)
+        for job in jobs.values():
             if not job.is_over:
                 self._end(job, None)
-        self._is_running()
+        if self._is_running():
+            self._go_on()
 
 
 def _discharge(job: _Job) -> None:

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -21,6 +22,8 @@ from binderd.fetcher import messages
 from binderd.fetcher.worker import work
 
 _IDLE_MAX: Final = 4  # more workers than these have no need to wait for a job
+_END_SECONDS: Final = 1.0  # for workers to end that were killed
+_GLANCE_SECONDS: Final = 0.01
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
@@ -157,6 +160,8 @@ class Manager:
         for worker in self._workers.values():
             with suppress(OSError):
                 os.kill(worker.pid, signal.SIGKILL)
+        deadline = time.monotonic() + _END_SECONDS
         for worker in self._workers.values():
             with suppress(ChildProcessError):
-                os.waitpid(worker.pid, os.WNOHANG)
+                while os.waitpid(worker.pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                    time.sleep(_GLANCE_SECONDS)
