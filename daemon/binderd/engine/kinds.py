@@ -242,13 +242,13 @@ OUTBOX: Final = Kind(
 FETCH_MAX: Final = 9 << 20
 WORKERS: Final = Kind(
     "workers",
-    Cost(0, 8 << 20),  # a process of its own, with what it has read
+    Cost(0, 4 << 20),  # a forked process, with what it has read
     64,
     memory_part=4,
     what="process that reaches into memory that is not there, also if it never comes back",
     seen="others wait for it; past the time for that as for memory that cannot be used: EFAULT, "
     "BR_FAILED_REPLY",
-    least=8,
+    least=6,
 )
 FETCHED: Final = Kind(
     "fetched",
@@ -257,7 +257,7 @@ FETCHED: Final = Kind(
     memory_part=4,
     what="byte that was fetched like that for a request that is not through",
     seen="EFAULT, BR_FAILED_REPLY",
-    least=4 * FETCH_MAX,
+    least=2 * FETCH_MAX,
 )
 LOGS: Final = Kind(
     "logs",
