@@ -72,10 +72,12 @@ def backing() -> Backing:
 
 
 @pytest.fixture
-def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
+def opener(watch: ThreadWatch, backing: Backing) -> Iterator[FileOpener]:
     upkeep = Upkeep(lambda: None, lambda process: None)
     installer = NoInstaller()
-    return FileOpener(backing, upkeep, watch, installer, 2)
+    opener = FileOpener(backing, upkeep, watch, installer, 2)
+    yield opener
+    opener.flights.close()
 
 
 def open_client(opener: FileOpener) -> FileClient:

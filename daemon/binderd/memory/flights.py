@@ -48,6 +48,10 @@ class Flights:
         """Return the descriptor that is readable when ``look`` must be called."""
         return self._epoll.fileno()
 
+    def close(self) -> None:
+        """Tell of nothing any more."""
+        self._epoll.close()
+
     def can_ever_send(self, process: Process, number: int) -> bool:
         """Whether so many files fit into a socket if nothing else is on its way."""
         most = process.engine.limits.flights_per_attachment
