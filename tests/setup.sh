@@ -14,7 +14,7 @@ packages=(
     python3 python3-venv make
     python3-dev                     # <Python.h>, for the compiled request path
     gcc libc6-dev linux-libc-dev    # C clients; <linux/android/binder.h>, <linux/fuse.h>
-    libfuse3-dev pkg-config         # pyfuse3 is compiled when it is installed
+    libfuse3-dev pkgconf            # pyfuse3 is compiled when it is installed
     dbus libsystemd-dev             # what the benchmark compares with
     mount util-linux                # mount, setpriv, unshare
     systemd                         # systemd-analyze verifies our units
@@ -25,7 +25,7 @@ vm_packages=(
 )
 
 deb_packages=(
-    build-essential debhelper dh-python pybuild-plugin-pyproject pkg-config lintian
+    build-essential debhelper dh-python pybuild-plugin-pyproject pkgconf lintian
     mypy python3-construct python3-pyfuse3 python3-setuptools python3-trio python3-wheel python3-dev
 )
 
