@@ -23,6 +23,7 @@ import trio
 from binderd import compilation
 from binderd.channel.blocking import in_thread
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
+from binderd.channel.fetching import Fetching
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
@@ -32,7 +33,8 @@ from binderd.device.cuse_device import CuseDevice
 from binderd.device.pace import Pace
 from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
-from binderd.engine.kinds import INODES, LOCK_WAITS
+from binderd.engine.kinds import INODES, LOCK_WAITS, WORKERS
+from binderd.fetcher.fetcher import Fetcher
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import NOT_MAPPABLE, READ_BUFFER_SIZE, Session
@@ -190,20 +192,20 @@ class Service:
         self._injector = Injector(
             self, self._heed_helper_at, self._feed_soon, injects=settings.injects
         )
+        self._fetching = Fetching(self._flush, self._complain)
+        self._fetcher = Fetcher(
+            self._fetching.move,
+            self._fetching.wake,
+            partial(self._engine.users.charge, kind=WORKERS),
+            settings.stall_limit,
+        )
+        attachments_max = self._engine.limits.attachments_per_process
         self._opener = FileOpener(
-            mount,
-            self._upkeep,
-            self._watch,
-            self._injector,
-            self._engine.limits.attachments_per_process,
+            mount, self._upkeep, self._watch, self._injector, attachments_max, self._fetcher
         )
         now = int(time.time())
-        directory = Directory(
-            settings.devices,
-            settings.max_devices,
-            self._engine.forget_context,
-            settings.access,
-        )
+        forget = self._engine.forget_context
+        directory = Directory(settings.devices, settings.max_devices, forget, settings.access)
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
         self._reload = Reload(
@@ -219,6 +221,7 @@ class Service:
         self._tree = Tree(directory, now, partial(charge, INODES))
         self._pauses = Pauses(self._engine.paused, self._turns, self._go_on)
         self._device = self._make_device(directory, outgoing)
+        self._fetcher.reports = self._device
         self._logs = self._make_logs(now)
         self._session = Session(
             self._tree,
@@ -257,6 +260,7 @@ class Service:
                 nursery.start_soon(self._heed_helper)
                 nursery.start_soon(self._feed_helper)
                 nursery.start_soon(self._do_upkeep)
+                nursery.start_soon(self._fetching.run, self._fetcher)
                 nursery.start_soon(guard.keep)
                 nursery.start_soon(feed, self._pumps)
                 if self._mount is not None and self._pump is not None:
@@ -276,6 +280,7 @@ class Service:
             channel.close()
         self._watch.close()
         self._injector.close()
+        self._fetcher.close()
 
     # Channels
 

@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from binderd.channel.fuse_mount import remove_dead
+from binderd.engine.limits import Limits
+from binderd.engine.user import Users
 from binderwire.fuse_abi import fuse_in_header
 from support.rights import confined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from binderd.engine.pause import Paused
+    from binderd.engine.ports import NotYet
     from binderd.memory.files import Closing
 
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
@@ -69,6 +73,7 @@ class FakeProcess:
     def __init__(self, client: object) -> None:
         self.client = client
         self.mapping = None
+        self.user = Users(Limits()).find(1000)
 
     def free_ranges(self) -> Iterator[tuple[int, int]]:
         return iter([(0, 4 << 20)])
@@ -81,7 +86,8 @@ class FakeEngine:
         self.outbox: list[Done] = []
         self.poll_wakes: list[object] = []
         self.timers: list[tuple[int, int]] = []
-        self.paused: dict[int, object] = {}
+        self.paused: dict[int, Paused] = {}
+        self.errands: dict[int, Paused] = {}
         self.released: list[object] = []
         self.calls: list[tuple[object, ...]] = []
         self.parks = False  # does an ioctl stay open?
@@ -110,7 +116,21 @@ class FakeEngine:
         self._note("poll", tid, wake)
         return 0
 
+    def await_errand(self, paused: Paused, reason: NotYet) -> None:
+        self.errands[paused.ticket] = paused
+        assert reason.errand.begin(paused.ticket)
+
+    def arrive(self, ticket: int) -> None:
+        """An errand is over."""
+        self.paused[ticket] = self.errands.pop(ticket)
+
+    def go_on(self, ticket: int) -> None:
+        self.paused.pop(ticket).go_on()
+
     def interrupt(self, ticket: int) -> None:
+        if ticket in self.errands:
+            self.errands[ticket].interrupt()
+            return
         self._note("interrupt", ticket)
         self.outbox.append(Done(ticket, -4, bytes(48)))
 

@@ -58,6 +58,9 @@ class FakeOpener:
     def is_own(self, tid: int) -> bool:
         return False
 
+    def heed_stalls(self) -> None:
+        pass
+
 
 class World:
     """A session, its device and everything around them."""

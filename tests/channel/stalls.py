@@ -7,6 +7,7 @@ What is here runs in the clients: ``from stalls import *`` after ``from rawclien
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -96,9 +97,17 @@ def advise_random(address: int, size: int) -> None:
 
 def use(fd: int, address: int, size: int = 64) -> None:
     """Have the driver read commands from an address."""
+    outcome(fd, address, size)  # EINVAL: the pages hold no commands
+
+
+def outcome(fd: int, address: int, size: int = 64) -> str:
+    """Return the name of the errno with which the driver ends that."""
     argument = bytearray(binder_abi.binder_write_read.pack(size, 0, address, 0, 0, 0))
-    with suppress(OSError):  # the pages hold no commands
+    try:
         fcntl.ioctl(fd, binder_abi.BINDER_WRITE_READ, argument)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return ""
 
 
 def start_manager(path: str, user: int) -> None:

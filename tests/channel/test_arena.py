@@ -16,7 +16,7 @@ from binderd.engine.ports import Mapping, NoAnswer
 from binderd.memory import proc
 from binderd.memory.client_process import AddressSpace
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.proc import Area, FileId, find_mapping, is_mapped, parse_areas
+from binderd.memory.proc import Area, FileId, find_first, is_mapped, parse_areas
 from binderd.memory.upkeep import Upkeep
 from channel.helpers import FakeProcess
 from channel.rawclient import map_file, peek, protect, unmap
@@ -106,7 +106,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.usefixtures("way")
 def test_locate_finds_the_mapping(front: Front, arena: MemfdArena, maps: int) -> None:
-    assert find_mapping(maps, front.id) is None
+    assert find_first(maps, [front.id]) is None
     address = front.map(64 * PAGE)
     assert arena.locate() == Mapping(address, 64 * PAGE)
 
@@ -116,7 +116,7 @@ def test_a_split_mapping_counts_as_one(front: Front, arena: MemfdArena, maps: in
     address = front.map(64 * PAGE)
     protect(address + 8 * PAGE, PAGE, 0)
     protect(address + 63 * PAGE, PAGE, 0)
-    assert find_mapping(maps, front.id) == Area(address, address + 64 * PAGE, 0)
+    assert find_first(maps, [front.id]) == (0, Area(address, address + 64 * PAGE, 0))
     unmap(address + 32 * PAGE, PAGE)
     assert arena.locate() == Mapping(address, 32 * PAGE)
 
@@ -127,7 +127,7 @@ def test_a_mapping_that_goes_on_elsewhere_in_the_file(front: Front, maps: int) -
     # The second half shows the file from its start again.
     flags = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED
     map_over(whole + 16 * PAGE, 16 * PAGE, front.fd, flags)
-    assert find_mapping(maps, front.id) == Area(whole, whole + 16 * PAGE, 0)
+    assert find_first(maps, [front.id]) == (0, Area(whole, whole + 16 * PAGE, 0))
 
 
 def map_over(address: int, size: int, fd: int, flags: int) -> None:
@@ -232,7 +232,8 @@ def test_names_do_not_disturb_the_text(front: Front, tmp_path: Path) -> None:
     awkward = Front(tmp_path / "a b\n1-2 r--p 0 0:0 3 c")
     address = awkward.map(PAGE)
     with open("/proc/self/maps", "rb") as maps:
-        assert list(parse_areas(maps.fileno(), awkward.id)) == [Area(address, address + PAGE, 0)]
+        areas = [area for file, area in parse_areas(maps.fileno()) if file == awkward.id]
+        assert areas == [Area(address, address + PAGE, 0)]
     awkward.close()
 
 

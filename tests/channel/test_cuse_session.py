@@ -9,6 +9,7 @@ import pytest
 
 from binderd.device.cuse_device import TICKET_SHIFT, CuseDevice
 from binderd.engine.errors import KernelErrno
+from binderd.engine.ports import NotYet
 from binderd.fuse.cuse import CuseSession
 from binderwire import fuse_abi as abi
 from binderwire.binder_abi import (
@@ -38,6 +39,34 @@ class FakeMemory:
     def write(self, address: int, data: bytes) -> bool:
         self.written.append((address, bytes(data)))
         return self.is_writable
+
+
+class LateMemory(FakeMemory):
+    """One whose argument is read and written by somebody else, each once ``arrive`` was called."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.has_arrived = False
+        self.forgotten = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        self._wait()
+        return super().read(address, size)
+
+    def write(self, address: int, data: bytes) -> bool:
+        self._wait()
+        return super().write(address, data)
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    def _wait(self) -> None:
+        if not self.has_arrived:
+            raise NotYet(self)
+        self.has_arrived = False
+
+    def begin(self, ticket: int) -> bool:
+        return True
 
 
 class FakeThread:
@@ -183,6 +212,45 @@ def test_beside_an_errno_only_a_write_read_goes_back(world: CuseWorld) -> None:
         assert (channel, abi.fuse_out_header.read(frame).unique) == (1, 6)
         assert world.memory.written == written
         world.written.clear()
+
+
+@pytest.mark.parametrize("command", [BINDER_WRITE_READ, BINDER_VERSION, BINDERD_GET_INFO])
+def test_an_argument_that_comes_late(world: CuseWorld, command: int) -> None:
+    handle = world.open_node()
+    client = world.opener.clients[-1]
+    client.backing_id, client.injects = 0, False
+    world.memory = memory = LateMemory(bytes(range(64)))
+    frame = ioctl_request(handle, command, b"", 0, 6)
+    assert world.receive(1, frame) == []
+    rounds = 1 if command == BINDERD_GET_INFO else 2  # that one has nothing to read
+    for number in range(rounds):
+        assert world.written == [], number
+        [ticket] = world.engine.errands
+        assert ticket == 6 | 1 << TICKET_SHIFT
+        memory.has_arrived = True
+        world.engine.arrive(ticket)
+        world.device.go_on(ticket)
+    [(channel, reply)] = world.written
+    assert (channel, abi.fuse_out_header.read(reply).unique) == (1, 6)
+    [(address, written)] = memory.written
+    assert address == ADDRESS
+    assert command == BINDERD_GET_INFO or written == bytes(range(len(written)))
+    assert memory.forgotten > 0, "it would be taken for what comes next"
+    assert not world.engine.paused
+
+
+def test_a_signal_while_the_argument_is_awaited_ends_what_sleeps_then(world: CuseWorld) -> None:
+    handle = world.open_node()
+    world.memory = memory = LateMemory(bytes(64))
+    world.engine.parks = True
+    assert world.receive(1, ioctl_request(handle, BINDER_WRITE_READ, b"", 0, 6)) == []
+    [ticket] = world.engine.errands
+    frame = request(abi.FUSE_INTERRUPT, abi.fuse_interrupt_in.pack(6), unique=9, nodeid=0)
+    assert world.receive(1, frame) == []
+    memory.has_arrived = True
+    world.engine.arrive(ticket)
+    world.device.go_on(ticket)
+    assert world.engine.calls[-1] == ("interrupt", ticket)
 
 
 def test_equal_uniques_of_channels_are_different_requests(world: CuseWorld) -> None:

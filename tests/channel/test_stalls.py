@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from binderd.watchdog import fault, system
 from binderd.watchdog.access import Access
 from binderd.watchdog.connections import abort
 from binderd.watchdog.culprit import Culprit
+from binderwire import binder_abi as abi
 from channel.helpers import SECONDS_MAX, client, needs_fuse, run_client, running
 from channel.test_watchdog import FAULTED, HANDED_ON, SERVED, USE_IT
 
@@ -34,32 +36,37 @@ USER = 65534
 SETUP = f"from stalls import *\nfiles = SlowFiles(DIR + '-hostile', {USER})\n"
 GO = "say('about to')\n"
 
-# Several pages of a payload, each of which comes in time.
-ONE_AFTER_THE_OTHER = f"""
+# Several pages of a payload, each of which comes soon; all of them take longer than anybody waits.
+SEND_PAGES = f"""
 from stalls import *
 start_manager(DIR + "/binder", {USER})
 files = SlowFiles(DIR + '-hostile', {USER}, 0.25)
 be_user({USER})
 device = Device(DIR + "/binder")
-address = map_file(files.open(), PAGES * PAGE)
+fd = files.open()
+address = map_file(fd, PAGES * PAGE)
 advise_random(address, PAGES * PAGE)
-body = abi.binder_transaction_data.build(
-    flags=abi.TF_ONE_WAY, data_size=PAGES * PAGE, buffer=address
-)
+os.close(fd)  # or its flush at our end would wait for ourselves
 {GO}
-device.write_read(struct.pack("=I", abi.BC_TRANSACTION) + body)
+for count in (4, PAGES):
+    body = abi.binder_transaction_data.build(
+        flags=abi.TF_ONE_WAY, data_size=count * PAGE, buffer=address
+    )
+    say(device.write_read(struct.pack("=I", abi.BC_TRANSACTION) + body, 256)[4:].hex())
 """
-# The same, as many requests.
+# The same, as many requests, each of which is in time.
 AGAIN_AND_AGAIN = f"""
 from stalls import *
 files = SlowFiles(DIR + '-hostile', {USER}, 0.25)
 be_user({USER})
 device = Device(DIR + "/binder")
-address = map_file(files.open(), PAGES * PAGE)
+fd = files.open()
+address = map_file(fd, PAGES * PAGE)
 advise_random(address, PAGES * PAGE)
+os.close(fd)  # or its flush at our end would wait for ourselves
 {GO}
-for page in range(PAGES):
-    use(device.fd, address + page * PAGE)
+for page in range(8):
+    say(outcome(device.fd, address + page * PAGE))
 """
 BEHIND_OVERLAYFS = f"""
 {SETUP}
@@ -71,8 +78,9 @@ fd = os.open(UPPER + "/x", os.O_RDONLY)
 be_user({USER})
 device = Device(DIR + "/binder")
 address = map_file(fd, PAGE)
+os.close(fd)  # or its flush at our end would wait for ourselves
 {GO}
-use(device.fd, address)
+say(outcome(device.fd, address))
 """.replace("from stalls import *", "import stalls\nfrom stalls import *")
 LOCK_HELD = f"""
 {SETUP}
@@ -123,9 +131,6 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 
 HOSTILE = {
-    "pages in a row": ONE_AFTER_THE_OTHER,
-    "requests in a row": AGAIN_AND_AGAIN,
-    "overlayfs": BEHIND_OVERLAYFS,
     "lock": LOCK_HELD,
     "ended thread": ENDED_THREAD,
 }
@@ -155,6 +160,31 @@ def test_everybody_goes_on_soon(directory: Path, hostile: str) -> None:
         assert daemon.end() == 0
 
 
+WORDS = [
+    struct.pack("=I", word).hex() for word in (abi.BR_TRANSACTION_COMPLETE, abi.BR_FAILED_REPLY)
+]
+SLOW = {
+    "pages in a row": (SEND_PAGES, WORDS),
+    "requests in a row": (AGAIN_AND_AGAIN, ["EINVAL"] * 8),
+    "overlayfs": (BEHIND_OVERLAYFS, ["EFAULT"]),
+}
+
+
+@pytest.mark.parametrize(("slow", "seen"), SLOW.values(), ids=SLOW)
+def test_who_has_slow_memory_waits_alone(directory: Path, slow: str, seen: list[str]) -> None:
+    with running(directory, "--device", "binder", "--device", "hwbinder") as daemon:
+        with client(directory, VICTIM) as victim, client(directory, slow) as process:
+            assert victim.line() == "up"
+            assert process.line() == "about to"
+            assert [process.line() for _ in seen] == seen
+            victim.tell()
+            assert float(victim.line()) < STALL_MAX / 6
+            assert process.process.wait(SECONDS_MAX) == 0
+        daemon.wait_for_counts(processes=0, opens=0, errands=0)
+        assert daemon.end() == 0
+        assert b"killed" not in daemon.said
+
+
 # A program with a good reason for a userfaultfd of its own: it gets its page in the end. The page
 # is where the hostile one has its own.
 INNOCENT = f"""
@@ -176,9 +206,12 @@ thread.join()
 say(seen)
 """
 HANDED_ON_AT = (
-    HANDED_ON.replace("area = mmap.mmap(-1, 4096)\n", "")
+    HANDED_ON.replace("area = mmap.mmap(-1, 4096)\narea[0] = 0\n", "")
     .replace("ADDRESS = ctypes.addressof(ctypes.c_char.from_buffer(area))\n", "MAP_IT")
-    .replace("MAP_IT", "import stalls\nstalls.map_over(-1, ADDRESS)\n")
+    .replace(
+        "MAP_IT", "import stalls\nstalls.map_over(-1, ADDRESS)\nctypes.string_at(ADDRESS, 1)\n"
+    )
+    .replace("area.madvise(mmap.MADV_REMOVE)", "libc.madvise(ctypes.c_void_p(ADDRESS), 4096, 4)")
 )
 
 
@@ -216,7 +249,7 @@ def test_a_watchdog_that_is_gone_or_hangs_is_replaced(directory: Path, number: i
         assert not os.path.exists(f"/proc/{first}"), "it was not reaped"
         second = watchdog_of(daemon)
         assert second != first
-        with client(directory, HOSTILE["pages in a row"]) as process:
+        with client(directory, HOSTILE["lock"]) as process:
             assert process.line() == "about to"
             assert f"client {process.process.pid}" in daemon.expect(": killed")
         assert daemon.end() == 0
@@ -257,7 +290,9 @@ with Guard(1.0, "fuse.binderd"):
 
 
 def test_a_helper_is_watched_as_well(directory: Path) -> None:
-    with client(directory, SERVED + "print(ADDRESS, flush=True)\ninput()\n") as process:
+    with client(
+        directory, SERVED + "take_away()\nprint(ADDRESS, flush=True)\ninput()\n"
+    ) as process:
         victim = str(process.process.pid)
         words = [sys.executable, "-c", HELPER, victim, process.line()]
         done = subprocess.run(
@@ -265,3 +300,23 @@ def test_a_helper_is_watched_as_well(directory: Path) -> None:
         )
         assert f"client {victim} keeps its memory back" in done.stderr
         assert process.process.wait(SECONDS_MAX) == -signal.SIGKILL
+
+
+def test_nobody_waits_twice_for_the_same_user(directory: Path) -> None:
+    with running(directory) as daemon:
+        with client(directory, LOCK_HELD) as process:
+            daemon.expect(": killed")
+            assert process.process.wait(SECONDS_MAX) == -signal.SIGKILL
+        other = LOCK_HELD.replace("'-hostile'", "'-hostile-too'") + "say('through')\n"
+        with client(directory, VICTIM) as victim, client(directory, other) as process:
+            assert victim.line() == "up"
+            assert process.line() == "about to"
+            assert process.line() == "through"
+            victim.tell()
+            assert float(victim.line()) < STALL_MAX / 3
+            with open("/proc/self/mountinfo", encoding="utf-8") as table:
+                for words in map(str.split, table):
+                    if words[4] == f"{directory}-hostile-too":
+                        abort(int(words[2].partition(":")[2]))  # else it never ends
+        assert daemon.end() == 0
+        assert daemon.said.count(b": killed") == 1

@@ -20,7 +20,7 @@ pytestmark = needs_fuse
 
 LIMIT = 1.0  # seconds
 
-# Each makes ADDRESS, a page that nobody will ever provide.
+# Each makes ADDRESS, a page that nobody will ever provide again once it was taken away.
 FAULTED = """
 import ctypes, os, struct, fcntl, mmap
 libc = ctypes.CDLL(None, use_errno=True)
@@ -28,8 +28,11 @@ uffd = libc.syscall({"x86_64": 323, "aarch64": 282}[os.uname().machine], os.O_CL
 assert uffd >= 0, os.strerror(ctypes.get_errno())
 fcntl.ioctl(uffd, 0xC018AA3F, struct.pack("=QQQ", 0xAA, 0, 0))  # UFFDIO_API
 area = mmap.mmap(-1, 4096)
+area[0] = 0
 ADDRESS = ctypes.addressof(ctypes.c_char.from_buffer(area))
 fcntl.ioctl(uffd, 0xC020AA00, struct.pack("=QQQQ", ADDRESS, 4096, 1, 0))  # UFFDIO_REGISTER
+def take_away():
+    area.madvise(mmap.MADV_REMOVE)
 """
 HANDED_ON = (
     FAULTED
@@ -74,11 +77,22 @@ threading.Thread(target=serve, daemon=True).start()
 file = os.open(PLACE + "/x", os.O_RDONLY)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
-ADDRESS = libc.mmap(None, 4096, 1, 2, file, 0)
+ADDRESS = libc.mmap(None, 4096, 3, 0x22, -1, 0)
 assert ADDRESS != 2**64 - 1
+ctypes.memset(ADDRESS, 0, 1)
+def take_away():
+    assert libc.mmap(ADDRESS, 4096, 1, 0x12, file, 0) == ADDRESS
+    os.close(file)  # or its flush at our end would wait for ourselves
 """
+# The daemon has seen it before: what is not there it does not touch.
 USE_IT = """
 device = Device(DIR + "/binder")
+bwr = bytearray(struct.pack("=6Q", 4, 0, ADDRESS, 0, 0, 0))
+try:
+    fcntl.ioctl(device.fd, 0xC0306201, bwr)
+except OSError:
+    pass  # there is no command
+take_away()
 print("about to", flush=True)
 bwr = bytearray(struct.pack("=6Q", 64, 0, ADDRESS, 0, 0, 0))
 fcntl.ioctl(device.fd, 0xC0306201, bwr)

@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+from errno import EINTR
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from binderwire.binder_abi import (
+    BINDER_CURRENT_PROTOCOL_VERSION,
+    BINDER_THREAD_EXIT,
+    BINDER_VERSION,
+    BINDER_WRITE_READ,
     BR_FAILED_REPLY,
     BR_NOOP,
     BR_TRANSACTION,
     BR_TRANSACTION_COMPLETE,
+    binder_version,
+    binder_write_read,
 )
 from conformance.test_descriptors import welcoming
 from support import bc
@@ -49,6 +56,44 @@ def test_a_payload_in_memory_that_no_other_process_can_read(world: World, kind: 
     call = get_call(scene.server)
     assert call.data_size == 8
     assert kind == "kernel" or call.data == b"whisper."
+
+
+@statements("BINDER_WRITE_READ", "BINDER_VERSION", "R9")
+def test_an_argument_that_is_not_there_yet(world: World) -> None:
+    """Nobody has used the page that it is in; it is read and written back all the same."""
+    if world.differs("engine", reason=NO_MAPPINGS):
+        return
+    scene = manager_and_client(world)
+    client = scene.client
+    version = client.start_late_ioctl(BINDER_VERSION, b"\xa5" * 4).wait()
+    assert version == (0, binder_version.pack(BINDER_CURRENT_PROTOCOL_VERSION))
+    room = client.proc.unusual_memory("untouched", bytes(256))
+    asked = binder_write_read.pack(0, 0, 0, 256, 0, room)
+    for _ in range(2):
+        sleeping = client.start_late_ioctl(BINDER_WRITE_READ, asked)
+        assert sleeping.parked
+        client.signal()
+        errno, argument = sleeping.wait()
+        assert errno == EINTR
+        assert argument == asked
+    assert client.start_late_ioctl(BINDER_THREAD_EXIT, bytes(4)).wait()[0] == 0
+
+
+@statements("BC_TRANSACTION", "BR_TRANSACTION", "BC_REPLY")
+@pytest.mark.parametrize("size", [16, 4000])
+def test_a_payload_that_is_not_there_yet(world: World, size: int) -> None:
+    """Each side passes memory that it has mapped and not used."""
+    if world.differs("engine", reason=NO_MAPPINGS):
+        return
+    scene = manager_and_client(world)
+    question, reply = (bytes([number]) * size for number in (1, 2))
+    address = scene.client.proc.unusual_memory("untouched", question)
+    started = scene.client.start(bc.call(0, data_size=size, buffer=address))
+    call = get_call(scene.server)
+    assert call.data == question
+    address = scene.server.proc.unusual_memory("untouched", reply)
+    scene.server.write(bc.free(call.buffer), bc.reply(data_size=size, buffer=address))
+    assert get_reply(started).data == reply
 
 
 @statements("O7")

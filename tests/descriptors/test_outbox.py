@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.closer import Closer
-from binderd.engine.kinds import ERRANDS
+from binderd.engine.kinds import OUTBOX
 from binderd.engine.limits import Limits
 from binderd.engine.user import Users
 from binderd.injector import messages
@@ -184,20 +184,20 @@ def test_there_is_an_end(pair: Pair) -> None:
 
 
 def test_what_one_user_has_waiting_leaves_room_for_others(pair: Pair) -> None:
-    users = Users(Limits().replaced({ERRANDS.name: 400_000}))
-    root, his, hers = (partial(users.charge, number, ERRANDS) for number in (0, 1001, 1002))
+    users = Users(Limits().replaced({OUTBOX.name: 400_000}))
+    root, his, hers = (partial(users.charge, number, OUTBOX) for number in (0, 1001, 1002))
     closes = list(range(CLOSES))
     while pair.send_job(1, [], closes, root):
         if not pair.outbox.is_empty:
             break
-    waiting = users.find(0).of(ERRANDS).count
+    waiting = users.find(0).of(OUTBOX).count
     assert 0 < waiting < 100_000
     pair.outbox.drop(1)
     assert len(users) == 0
     pair.outbox.send(9, bytes(12), must=True)
     while pair.send_job(2, [], [1] * messages.NUMBERS_MAX, his):
         pass
-    assert 90_000 < users.find(1001).of(ERRANDS).count <= 100_000
+    assert 90_000 < users.find(1001).of(OUTBOX).count <= 100_000
     assert pair.send_job(3, [0], [1], hers)
     for _, fds in pair.take_all():
         for fd in fds:

@@ -114,6 +114,9 @@ class Opener:
     def is_own(self, tid: int) -> bool:
         return False
 
+    def heed_stalls(self) -> None:
+        pass
+
 
 class Kernel:
     """Sends frames that a generator makes up, and keeps account of the replies."""

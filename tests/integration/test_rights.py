@@ -347,7 +347,8 @@ def test_a_client_that_cannot_be_killed(place: Path) -> None:
     options = ("--device", "binder", "--stall-limit", f"{LIMIT:g}")
     with running(place, *options, confinement=without("CAP_KILL")) as daemon:
         code = "import fcntl, struct\n" + SERVED_BY_A_USER + be_user(SERVER_UID)
-        code += USE_IT.replace("fcntl.ioctl(", "say(outcome(fcntl.ioctl, ").replace("bwr)", "bwr))")
+        before, _, last = USE_IT.rpartition("fcntl.ioctl(")
+        code += before + "say(outcome(fcntl.ioctl, " + last.replace("bwr)", "bwr))")
         with client(place, code + "wait_for_line()\n") as process:
             assert process.line() == "about to"
             said = daemon.expect("keeps its memory back")

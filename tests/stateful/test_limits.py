@@ -115,9 +115,11 @@ class Taker:
 ELSEWHERE: Final = {
     "attachments": "channel/test_extension.py::test_the_share_of_attachments",
     "waiting_bytes": "channel/test_turns.py::test_users_who_wait_leave_room_for_others_and_root",
-    "errands": "descriptors/test_outbox.py::test_what_one_user_has_waiting_leaves_room_for_others",
+    "outbox": "descriptors/test_outbox.py::test_what_one_user_has_waiting_leaves_room_for_others",
     "closes": "descriptors/test_closer.py::test_who_sends_what_cannot_be_closed_pays_for_it",
     "flights": "channel/test_flights.py::test_only_what_was_taken_is_given_back",
+    "workers": "channel/test_late_memory.py::test_one_user_has_few_workers",
+    "fetched": "channel/test_late_memory.py::test_what_was_fetched_is_charged_to_whose_it_is",
     "logs": "integration/test_logs.py::test_one_user_cannot_lock_others_out_of_the_logs",
     "inodes": "integration/test_shares.py::test_inodes_that_are_held_without_an_open_file",
     "lock_waits": "integration/test_shares.py::test_locks_that_are_waited_for",

@@ -297,8 +297,14 @@ class DeviceThread(Thread):
 
     def begin_ioctl(self, request: int, argument: bytes | None) -> Pending:
         blob = b"" if argument is None else argument
-        pending = self._start("ioctl", blob, request=request, null=argument is None)
+        null = argument is None
+        pending = self._start("ioctl", blob, request=request, null=null, late=False)
         _ = pending.parked  # waits until it has either ended or sleeps
+        return pending
+
+    def start_late_ioctl(self, request: int, argument: bytes) -> Pending:
+        pending = self._start("ioctl", argument, request=request, null=False, late=True)
+        _ = pending.parked
         return pending
 
     def start_poll(self) -> Pending:

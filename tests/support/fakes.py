@@ -185,6 +185,12 @@ class FakeThread:
         self.file = memory.file
         self._nice = nice
 
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        assert all(size > 0 for _, size in ranges)
+
+    def forget(self) -> None:
+        pass
+
     @property
     def is_openers(self) -> bool:
         return self.area is not None

@@ -82,7 +82,13 @@ class OurDaemon(Driver):
     def settle(self, open_files: int) -> None:
         self.barrier()  # a close is queued like any other request
 
-    def counts(self) -> dict[str, int]:
+    def wait_for_errands(self) -> None:
+        """Wait for requests whose memory somebody else has to fetch; others overtake them."""
+        deadline = time.monotonic() + PATIENCE
+        while any(self.counts(("errands", "paused")).values()):
+            assert time.monotonic() < deadline, "an errand has no end"
+
+    def counts(self, kinds: Sequence[str] = KINDS) -> dict[str, int]:
         """Return how many objects of each kind the daemon has."""
         start = self.log.stat().st_size
         self._process.send_signal(signal.SIGUSR1)
@@ -91,7 +97,7 @@ class OurDaemon(Driver):
             lines = self.log.read_text()[start:].splitlines(keepends=True)
             for line in lines:
                 if line.startswith("{") and line.endswith("\n"):
-                    return {kind: json.loads(line)[kind] for kind in KINDS}
+                    return {kind: json.loads(line)[kind] for kind in kinds}
             assert time.monotonic() < deadline, "the daemon does not answer SIGUSR1"
             self._process.poll()
             time.sleep(GLANCE)
@@ -141,6 +147,7 @@ class FuseDaemon(OurDaemon):
     def barrier(self) -> None:
         """The daemon answers requests in the order in which the kernel queued them."""
         fcntl.ioctl(self._barrier, BINDER_VERSION, bytearray(4))
+        self.wait_for_errands()
 
     def stop(self) -> None:
         if hasattr(self, "_barrier"):
@@ -187,6 +194,7 @@ class CuseDaemon(OurDaemon):
     def barrier(self) -> None:
         for device in self._in_use:
             fcntl.ioctl(self._barriers[device], BINDER_VERSION, bytearray(4))
+        self.wait_for_errands()
 
     def assert_empty(self) -> None:
         super().assert_empty()

@@ -14,6 +14,7 @@ from binderd.engine.freeze import FreezeNotice, Freezing
 from binderd.engine.kinds import CALLS, KINDS, NOTICES
 from binderd.engine.node import Node
 from binderd.engine.pause import PausedIoctl
+from binderd.engine.read import HandingOver
 from binderd.engine.release import Release
 from binderd.engine.transaction import Transaction
 from binderd.engine.work import Notice
@@ -301,12 +302,13 @@ def _check_paused(engine: Engine, alive: list[Process]) -> None:
     paused = {t.paused.ticket: t.paused for t in threads_of(alive) if t.paused is not None}
     listed = {
         ticket: found.request
-        for ticket, found in engine.paused.items()
-        if isinstance(found, PausedIoctl)
+        for ticket, found in (*engine.paused.items(), *engine.errands.items())
+        if isinstance(found, PausedIoctl | HandingOver)
     }
     assert listed == paused
     assert all(ticket == found.ticket for ticket, found in engine.paused.items())
     assert not engine.paused.keys() & engine.parked.keys()
+    assert not engine.errands.keys() & (engine.paused.keys() | engine.parked.keys())
 
 
 def _check_counts(engine: Engine, alive: list[Process]) -> None:

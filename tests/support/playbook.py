@@ -169,6 +169,10 @@ class Thread(ABC):
         self.proc.world.seen.add(row.name if row else "unknown ioctl")
         return self.begin_ioctl(request, argument)
 
+    def start_late_ioctl(self, request: int, argument: bytes) -> Pending:
+        """Start one whose argument is in untouched memory.  Only where a kernel maps."""
+        raise NotImplementedError
+
     def ioctl(self, request: int, argument: bytes | None) -> tuple[int, bytes]:
         return self.start_ioctl(request, argument).wait()
 
@@ -357,8 +361,9 @@ class Proc(ABC):
         """Return the address of memory with ``data`` in it.  Only where a kernel maps.
 
         Args:
-            kind: secret (memfd_secret), execute (PROT_EXEC alone) or kernel (a page that the
-                kernel maps by itself; ``data`` is not in it).
+            kind: secret (memfd_secret), execute (PROT_EXEC alone), untouched (in no page table
+                before its first use) or kernel (a page that the kernel maps by itself; ``data`` is
+                not in it).
 
         Raises:
             OSError: this machine has no such memory.

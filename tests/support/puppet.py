@@ -205,6 +205,8 @@ class Worker:
 
     def _ioctl(self, request: dict[str, Any], blob: bytes) -> None:
         argument = None if request["null"] else ctypes.create_string_buffer(blob, len(blob) or 1)
+        if request["late"]:
+            argument = (ctypes.c_char * len(blob)).from_address(untouched_memory(blob))
         while True:
             failed = libc.ioctl(request["fd"], request["request"], argument) < 0
             number = ctypes.get_errno() if failed else 0
@@ -230,6 +232,17 @@ class Worker:
         poller.register(request["fd"], select.POLLIN)
         found = poller.poll(request["timeout"])
         self._puppet.answer(request, errno=0, revents=found[0][1] if found else 0)
+
+
+def untouched_memory(blob: bytes) -> int:
+    """Return the address of memory that holds ``blob`` and is in no page table before its use."""
+    size = os.sysconf("SC_PAGE_SIZE")
+    fd = os.memfd_create("untouched", os.MFD_CLOEXEC)
+    try:
+        os.pwrite(fd, blob.ljust(size, b"\0"), 0)
+        return map_memory(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd)
+    finally:
+        os.close(fd)
 
 
 class Puppet:
@@ -368,6 +381,9 @@ class Puppet:
             with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
                 [line, *_] = [line for line in maps if "[vvar]" in line]
             self.answer(request, errno=0, address=int(line.partition("-")[0], 16))
+            return
+        if kind == "untouched":
+            self.answer(request, errno=0, address=untouched_memory(blob))
             return
         if kind == "secret":
             fd = system_call(MEMFD_SECRET, 0)

@@ -20,6 +20,7 @@ from binderd.device.control import POLL_EVENTS, control_ioctl
 from binderd.device.extension import EXTENSION, ExtensionClient, extension_ioctl
 from binderd.engine.completion import Completion
 from binderd.engine.errors import KernelErrno
+from binderd.engine.pause import Paused
 from binderd.engine.ports import Client
 from binderd.fuse.frames import (
     BODY,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from binderd.device.pace import Pace
     from binderd.engine.engine import Engine
+    from binderd.engine.ports import NotYet
     from binderd.engine.process import Process
     from binderd.fuse.directory import Directory
     from binderd.fuse.tree import Tree
@@ -111,6 +113,9 @@ class Opener(Protocol):
     def is_own(self, tid: int) -> bool:
         """Return whether a thread is our own, or of who acts for us."""
 
+    def heed_stalls(self) -> None:
+        """See whether the request that is through was kept waiting by a client."""
+
 
 class Outlet(Protocol):
     """A channel beside that of the file system: what is put there must be flushed."""
@@ -121,11 +126,14 @@ class Outlet(Protocol):
         """Write what was put there; never waits."""
 
 
-class Reply(Protocol):
-    """How a request ends whose argument the kernel did not bring along."""
+class Reply(Paused):
+    """A request whose argument the kernel did not bring along; it may wait for that, or to end."""
+
+    __slots__ = ()
 
     def finish(self, result: int, payload: bytes) -> None:
         """Write the argument back and answer; arguments as ``Completion`` has them."""
+        raise NotImplementedError
 
 
 class OpenFile:
@@ -349,10 +357,10 @@ class BinderDevice:
         uid: int,
         request: int,
         argument: bytes,
-        ticket: int,
         reply: Reply,
     ) -> None:
         """Do an ioctl whose argument the kernel did not bring; ``reply`` ends it."""
+        ticket = reply.ticket
         self._unusual[ticket] = reply
         try:
             self._engine.ioctl(file.process, tid, uid, request, argument, ticket)
@@ -360,6 +368,15 @@ class BinderDevice:
             self._unusual.pop(ticket, None)
             raise
         self.drain()
+
+    def await_errand(self, reply: Reply, reason: NotYet) -> None:
+        """Such an ioctl goes on once somebody has fetched or stored its argument."""
+        self._unusual[reply.ticket] = reply
+        self._engine.await_errand(reply, reason)
+
+    def has_ended(self, reply: Reply) -> None:
+        """Such an ioctl is answered, after it had waited."""
+        self._unusual.pop(reply.ticket, None)
 
     def extension_ioctl(
         self, file: OpenFile, tid: int, request: int, argument: bytes
@@ -488,6 +505,11 @@ class BinderDevice:
         self._engine.expire(timer)
         self.drain()
 
+    def fetched(self, ticket: int) -> None:
+        """See ``Engine.fetched``."""
+        self._engine.fetched(ticket)
+        self.drain()
+
     def go_on(self, ticket: int) -> None:
         """Go on with something that has paused; see ``Engine.go_on``.
 
@@ -503,7 +525,12 @@ class BinderDevice:
 
     def _give_up(self, ticket: int) -> None:
         engine = self._engine
-        is_known = ticket < 0 or ticket in engine.paused or ticket in engine.parked
+        is_known = (
+            ticket < 0
+            or ticket in engine.paused
+            or ticket in engine.parked
+            or ticket in engine.errands
+        )
         if not is_known and not any(completion.ticket == ticket for completion in self._outbox):
             self._outbox.append(Completion(ticket, -EIO, b""))
 
@@ -511,6 +538,7 @@ class BinderDevice:
 
     def drain(self) -> None:
         """Turn the engine's outbox and poll wakes into frames."""
+        self._opener.heed_stalls()
         outbox = self._outbox
         if outbox:
             append = self.outgoing.append

@@ -274,6 +274,10 @@ class BufferArea:
         """Yield each free range as (offset, size) in bytes."""
         return self._ranges.free_ranges()
 
+    def report_spam_again(self) -> None:
+        """Who was to hear of the latest report never has."""
+        self._spam_reported = False
+
     def _take_one_way(self, buffer: Buffer, sender: int) -> None:
         """Account a one-way buffer, and look for a sender that floods the area (B4)."""
         self.free_one_way -= buffer.size

@@ -7,7 +7,8 @@ or when a later call gives a blocked read something to return; the transport dra
 ``timers``, or stops it, and calls ``expire`` when one has run out.
 
 A call that would take long stops in between and is listed in ``paused``; the transport calls
-``go_on`` for it when others have had their turn.
+``go_on`` for it when others have had their turn. What waits for something to be fetched is listed
+in ``errands``, and there ``fetched`` ends the wait.
 
 The engine does no I/O, decides nothing by a clock and starts nothing.  Debug ids come from a
 counter of the instance, so that two engines with the same inputs produce the same bytes.
@@ -30,6 +31,7 @@ from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
 from binderd.engine.log import TransactionLog
 from binderd.engine.pause import PausedIoctl
+from binderd.engine.ports import NotYet
 from binderd.engine.process import Process
 from binderd.engine.stats import Stats
 from binderd.engine.thread import POLL, WAITING, Thread, WriteRead
@@ -72,6 +74,7 @@ class Engine:
         "_timed",
         "clock",
         "drained",
+        "errands",
         "failed_log",
         "freezes_others",
         "installations",
@@ -107,6 +110,7 @@ class Engine:
         self.parked: dict[int, Thread] = {}  # blocked reads by ticket
         # What others have come in between of, by ticket; < 0: not a client's request.
         self.paused: OrderedDict[int, Paused] = OrderedDict()
+        self.errands: dict[int, Paused] = {}  # what waits for something to be fetched, by ticket
         self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
         self.processes: dict[Process, None] = {}  # all open files, the latest last
         self.drained: list[Process] = []  # frozen processes whose last call has ended
@@ -185,6 +189,16 @@ class Engine:
             paused.go_on()
             self.run_woken()
 
+    def fetched(self, ticket: int) -> None:
+        """What a request waited for is there, or will never be: it goes on with the next turn.
+
+        Args:
+            ticket: of ``errands``; one that is not there any more is ignored.
+        """
+        paused = self.errands.pop(ticket, None)
+        if paused is not None:
+            self.pause(paused)
+
     def poll(self, process: Process, tid: int, *, wake: bool) -> int:
         """Return POLLIN if the thread's next read would not block, else 0 (R15, binder_poll).
 
@@ -208,7 +222,7 @@ class Engine:
 
     def interrupt(self, ticket: int) -> None:
         """A signal reached the thread whose read is blocked under ``ticket`` (R9)."""
-        paused = self.paused.get(ticket)
+        paused = self.paused.get(ticket) or self.errands.get(ticket)
         if paused is not None:
             paused.interrupt()
             return
@@ -315,6 +329,7 @@ class Engine:
         """Return the number of live objects by kind; all zero when no file is open."""
         return {
             **self.stats.as_dict(),
+            "errands": len(self.errands),
             "freezing": len(self._freezings),
             "installations": len(self.installations),
             "parked": len(self.parked),
@@ -345,10 +360,10 @@ class Engine:
     def complete(self, thread: Thread, request: WriteRead, result: int) -> None:
         """End a BINDER_WRITE_READ; the argument goes back even with an errno (R8, R9)."""
         if thread.parked is not None:
-            del self.parked[request.ticket]
-            thread.wake_up()
-            thread.looper &= ~WAITING
+            self.unpark(thread, request)
         thread.need_return = False
+        if thread.fetches:
+            self._forget_fetched(thread)
         completion = Completion(request.ticket, result, request.pack())
         if thread.closes:
             installation.begin_closing(thread)
@@ -357,11 +372,18 @@ class Engine:
         else:
             thread.closing.completion, thread.closing = completion, None
 
+    def unpark(self, thread: Thread, request: WriteRead) -> None:
+        """A blocked read is blocked no longer."""
+        del self.parked[request.ticket]
+        thread.wake_up()
+        thread.looper &= ~WAITING
+
     def abandon(self, thread: Thread) -> None:
         """End the request of a thread that is being released; only a broken transport sees this."""
         if thread.paused is not None:
             request, thread.paused = thread.paused, None
-            del self.paused[request.ticket]
+            paused = self.paused.pop(request.ticket, None) or self.errands.pop(request.ticket)
+            paused.abandon()
             thread.closes = []
             self.complete(thread, request, -EINTR)
         elif thread.parked is not None:
@@ -371,9 +393,25 @@ class Engine:
         """Let others have their turn before this goes on."""
         self.paused[paused.ticket] = paused
 
+    def fetch(self, paused: Paused, thread: Thread, request: WriteRead, reason: NotYet) -> None:
+        """Let a request of a thread wait for what has to be fetched first."""
+        thread.paused = request
+        thread.fetches = True
+        self.await_errand(paused, reason)
+
+    def await_errand(self, paused: Paused, reason: NotYet) -> None:
+        """Let something wait until an errand is over; then it goes on with its next turn."""
+        self.errands[paused.ticket] = paused
+        if not reason.errand.begin(paused.ticket):
+            self.fetched(paused.ticket)
+
     def carry_on(self, thread: Thread, request: WriteRead) -> None:
         """Do the commands of a BINDER_WRITE_READ from ``write_consumed`` on, then its read."""
-        result = write.run(thread, request)
+        try:
+            result = write.run(thread, request)
+        except NotYet as reason:
+            self.fetch(PausedIoctl(thread, request), thread, request, reason)
+            return
         if result == write.PAUSED:
             thread.paused = request
             self.pause(PausedIoctl(thread, request))
@@ -439,10 +477,16 @@ class Engine:
         )
         # A read that goes on is past its commands, also past those that an error has held up (Q10).
         goes_on = thread.installation is not None and request.read_consumed > 0
+        if goes_on:
+            request.write_end = request.write_consumed
         if request.write_size and not goes_on:
             self.carry_on(thread, request)
         else:
             self._read(thread, request)
+
+    def _forget_fetched(self, thread: Thread) -> None:
+        thread.fetches = False
+        thread.memory.forget()
 
     def _read(self, thread: Thread, request: WriteRead) -> None:
         if request.read_size:
@@ -455,6 +499,8 @@ class Engine:
 
         The next request is still the one that must come back (R7).
         """
+        if thread.fetches:
+            self._forget_fetched(thread)
         self.outbox.append(Completion(request.ticket, -BINDERD_ERRNO, request.pack()))
 
     def _other_ioctl(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:

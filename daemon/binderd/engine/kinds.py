@@ -229,14 +229,35 @@ CLOSES: Final = Kind(
     what="file that a user has sent and that is being closed, which can take any time",
     seen="BR_FAILED_REPLY (-ENOMEM) to the user that sends one more",
 )
-ERRANDS: Final = Kind(
-    "errands",
+OUTBOX: Final = Kind(
+    "outbox",
     Cost(0, 1),
     4 << 20,
     memory_part=1,
     what="byte of what waits for the helper, which stops receivers, with 512 for each message",
     seen="BR_FAILED_REPLY to the sender",
     least=1 << 16,
+)
+# The bytes of one command: its data and pieces fill a receive area at most, and some more.
+FETCH_MAX: Final = 9 << 20
+WORKERS: Final = Kind(
+    "workers",
+    Cost(0, 4 << 20),  # a forked process, with what it has read
+    64,
+    memory_part=4,
+    what="process that reaches into memory that is not there, also if it never comes back",
+    seen="others wait for it; past the time for that as for memory that cannot be used: EFAULT, "
+    "BR_FAILED_REPLY",
+    least=6,
+)
+FETCHED: Final = Kind(
+    "fetched",
+    Cost(0, 1),
+    256 << 20,
+    memory_part=4,
+    what="byte that was fetched like that for a request that is not through",
+    seen="EFAULT, BR_FAILED_REPLY",
+    least=2 * FETCH_MAX,
 )
 LOGS: Final = Kind(
     "logs",

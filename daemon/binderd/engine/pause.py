@@ -6,6 +6,8 @@ for, the engine stops between two steps, lists what is left in ``Engine.paused``
 transport calls ``Engine.go_on`` when it is that work's turn again. What a client sees is what it
 sees of a driver that was preempted there: other threads have come in between, and that is all.
 
+What has to be fetched by somebody else (``ports.NotYet``) waits in ``Engine.errands`` before that.
+
 The engine has no clock. ``Engine.pace`` is asked after each step whether this slice is over.
 """
 
@@ -39,9 +41,12 @@ class Paused:
     def interrupt(self) -> None:
         """A signal has reached the thread whose request this is."""
 
+    def abandon(self) -> None:
+        """It will not go on: leave nothing behind but the request, which somebody else ends."""
+
 
 class PausedIoctl(Paused):
-    """A BINDER_WRITE_READ between two of its commands.
+    """A BINDER_WRITE_READ between two of its commands, or before its read.
 
     The driver does not look for signals before it is through with the commands, and has to sleep;
     so one that came is remembered until then.

@@ -29,6 +29,31 @@ class NoAnswer(Exception):
     """
 
 
+class NotYet(Exception):
+    """What was asked would keep us waiting, so somebody else has to ask it first.
+
+    Nothing has happened. Once the errand is over, asking the same again brings what it has brought.
+    """
+
+    def __init__(self, errand: Errand) -> None:
+        super().__init__()
+        self.errand = errand
+
+
+class Errand(Protocol):
+    """What somebody else is to ask."""
+
+    def begin(self, ticket: int) -> bool:
+        """Begin; ``Engine.fetched`` follows, but not from within this call.
+
+        Args:
+            ticket: what ``fetched`` gets.
+
+        Returns:
+            False if it is over already: it has failed, and nothing follows.
+        """
+
+
 class Room(NamedTuple):
     """Bytes of a client's read buffer that nothing was put into yet."""
 
@@ -58,6 +83,7 @@ class ReceiverArena(Protocol):
 
         Raises:
             NoAnswer: it could not be asked.
+            NotYet: it is not known at once.
         """
 
     def is_alive(self) -> bool:
@@ -83,6 +109,7 @@ class ClientMemory(Protocol):
     """The address space of one client thread, for as long as its request is open.
 
     An address that the client cannot use itself is reported by a short count, never by a signal.
+    Whatever reads or writes raises ``NotYet`` where that would keep us waiting.
     """
 
     pid: int  # of the thread's process, in the daemon's pid namespace
@@ -92,6 +119,17 @@ class ClientMemory(Protocol):
     sees_area: bool
     # Was it seen since the thread was last in user space? The engine says when that was.
     is_settled: bool
+    # Errands bring what is the current request's only: the engine says when that is through.
+
+    def forget(self) -> None:
+        """The request is through for which something was fetched."""
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Return if ranges, (address, bytes), can be read at once as far as they can be read.
+
+        Raises:
+            NotYet: some cannot; its errand is for all of them, or for many.
+        """
 
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""

@@ -296,6 +296,12 @@ class Process:
         self.user.of(BUFFERS).remove(1)
         self.client.arena.touched()
 
+    def take_back_buffer(self, buffer: Buffer) -> None:
+        """Do that as if the buffer had never been: its sender asks for it once more, later."""
+        self.discard_buffer(buffer)
+        if self._area is not None and buffer.spam_suspect:
+            self._area.report_spam_again()
+
     def _release_held(self, buffer: Buffer) -> None:
         if buffer.target_node is not None:
             buffer.target_node.release_local(strong=True)

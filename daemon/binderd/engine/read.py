@@ -15,6 +15,8 @@ from errno import EAGAIN, EFAULT
 from typing import Final
 
 from binderd.engine.errors import BinderFailure
+from binderd.engine.pause import Paused, PausedIoctl
+from binderd.engine.ports import NotYet
 from binderd.engine.thread import ENTERED, REGISTERED, Thread, WriteRead
 from binderd.engine.work import UNREADY, Work, pack_word, put_back
 from binderwire.binder_abi import BR_NOOP, BR_SPAWN_LOOPER, binder_transaction_data_secctx
@@ -34,7 +36,12 @@ def begin(thread: Thread, request: WriteRead) -> None:
     """
     address = request.read_buffer
     if request.read_consumed == 0 and address != thread.proven_buffer:
-        if request.read_size >= _WORD and not thread.memory.write(address, _NOOP):
+        try:
+            proven = request.read_size < _WORD or thread.memory.write(address, _NOOP)
+        except NotYet as reason:
+            thread.process.engine.fetch(PausedIoctl(thread, request), thread, request, reason)
+            return
+        if not proven:
             _finish(thread, request, -EFAULT)
             return
         thread.proven_buffer = address
@@ -122,7 +129,12 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
         _hand_over(thread, request, out, None, len(out))
         return True
     position = request.read_buffer + request.read_consumed
-    if out and not thread.memory.write(position, out):
+    try:
+        stored = not out or thread.memory.write(position, out)
+    except NotYet:
+        _hand_over(thread, request, out, None, len(out))  # the next read takes up the files
+        return True
+    if not stored:
         thread.proven_buffer = -1
         _finish(thread, request, -EFAULT)
         return True
@@ -143,11 +155,36 @@ def _hand_over(
         last: the work that ended the read, if any did.
         before: how much of ``out`` comes before that, in bytes.
     """
-    start, saw_area = request.read_consumed, thread.memory.sees_area
     spawn = _wants_looper(thread)
-    if spawn and start == 0 and out:
+    if spawn and request.read_consumed == 0 and out:
         out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
-    stored = not out or thread.memory.write(request.read_buffer + start, out)
+    _store(thread, request, out, last, before, spawn=spawn)
+
+
+def _store(
+    thread: Thread,
+    request: WriteRead,
+    out: bytearray,
+    last: Work | None,
+    before: int,
+    *,
+    spawn: bool,
+) -> None:
+    """Store what was collected, and end the read; if somebody else has to do that, later.
+
+    Args:
+        last, before: as ``_hand_over`` has them.
+        spawn: is the process asked for another looper?
+    """
+    saw_area = thread.memory.sees_area
+    try:
+        stored = not out or thread.memory.write(request.read_buffer + request.read_consumed, out)
+    except NotYet as reason:
+        if thread.parked is not None:
+            thread.process.engine.unpark(thread, request)
+        paused = HandingOver(thread, request, out, last, before, spawn=spawn)
+        thread.process.engine.fetch(paused, thread, request, reason)
+        return
     if saw_area and not thread.memory.sees_area:
         # The thread has turned out to run another program than when it was last seen.
         with suppress(BinderFailure):
@@ -161,13 +198,58 @@ def _hand_over(
         thread.proven_buffer = -1
         _finish(thread, request, -EFAULT)
         return
-    request.read_consumed = start + len(out)
+    _end(thread, request, len(out), spawn=spawn)
+
+
+class HandingOver(Paused):
+    """A read whose work is taken, and is stored by somebody else; arguments as ``_store``."""
+
+    __slots__ = ("_before", "_last", "_out", "_spawn", "request", "thread")
+
+    def __init__(
+        self,
+        thread: Thread,
+        request: WriteRead,
+        out: bytearray,
+        last: Work | None,
+        before: int,
+        *,
+        spawn: bool,
+    ) -> None:
+        super().__init__(request.ticket, thread.process.user)
+        self.thread = thread
+        self.request = request
+        self._out = out
+        self._last = last
+        self._before = before
+        self._spawn = spawn
+
+    def go_on(self) -> None:
+        self.thread.paused = None
+        _store(self.thread, self.request, self._out, self._last, self._before, spawn=self._spawn)
+
+    def abandon(self) -> None:
+        """The thread is being released, with work in hand that it will never see."""
+        if self._last is not None:
+            self._last.stored(self.thread, ok=False)
+
+
+def _end(thread: Thread, request: WriteRead, size: int, *, spawn: bool) -> None:
+    """Answer a read of which ``size`` bytes have just been stored."""
+    start = request.read_consumed
+    request.read_consumed = start + size
+    if spawn and start:
+        try:
+            stored = thread.memory.write(request.read_buffer, _SPAWN_LOOPER)
+        except NotYet:
+            spawn = False  # it is asked with a later read
+        else:
+            if not stored:
+                _finish(thread, request, -EFAULT)
+                return
     if spawn:
         thread.process.count_return(BR_SPAWN_LOOPER)
         thread.process.requested_threads += 1
-        if start and not thread.memory.write(request.read_buffer, _SPAWN_LOOPER):
-            _finish(thread, request, -EFAULT)
-            return
     _finish(thread, request, 0)
 
 

@@ -80,6 +80,7 @@ class Thread:
         "closes",
         "closing",
         "extended_error",
+        "fetches",
         "for_process",
         "installation",
         "is_dead",
@@ -116,6 +117,7 @@ class Thread:
         self.reply_error = ErrorSlot()  # the failure of whom we called
         self.parked: WriteRead | None = None  # the blocked read
         self.paused: WriteRead | None = None  # whose commands are not through yet
+        self.fetches = False  # was anything fetched for the current ioctl (``ports.NotYet``)?
         self.keeps_area = False  # does that read keep the receive area where it was mapped?
         self.for_process = False  # may the current read take work of the process? (Q1)
         # For the transaction at the front of todo; None: not begun, or it needs none.

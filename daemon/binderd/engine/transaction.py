@@ -21,7 +21,7 @@ from binderd.engine import installation, views
 from binderd.engine.errors import BinderFailure
 from binderd.engine.kinds import CALLS, NOTICES
 from binderd.engine.log import CALL, ONE_WAY, REPLY, note
-from binderd.engine.ports import NoAnswer
+from binderd.engine.ports import NoAnswer, NotYet
 from binderd.engine.translate import Translation
 from binderd.engine.views import TransactionView, WorkView
 from binderd.engine.work import (
@@ -453,8 +453,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
     """
     target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
-    call = thread.stack
-    debug_id = thread.process.engine.next_id()
+    call, debug_id = thread.stack, thread.process.engine.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
     found = (0, 0, 0)
     if call is None or call.target_thread is not thread:
@@ -463,7 +462,6 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         note(thread, debug_id, REPLY, found, handle, sizes, failed)
         thread.fail(BR_FAILED_REPLY)
         return
-    thread.stack = call.target_parent
     thread.set_nice(call.saved_nice)
     caller = call.sender
     try:
@@ -478,6 +476,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         accepts_fds = bool(call.flags & TF_ACCEPT_FDS)
         _fill(thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds)
     except BinderFailure as failure:
+        thread.stack = call.target_parent
         if caller is not None and caller.extended_error[1] == BR_OK:  # E4
             caller.extended_error = (debug_id, failure.reply, failure.param)
         note(thread, debug_id, REPLY, found, handle, sizes, failure)
@@ -485,6 +484,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         call.send_failed_reply(failure.reply)
         return
     note(thread, debug_id, REPLY, found, handle, sizes, None)
+    thread.stack = call.target_parent
     thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
     reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
     reply.started_ns = call.started_ns
@@ -563,6 +563,9 @@ def _fill(
             raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
     except BinderFailure:
         receiver.discard_buffer(buffer)
+        raise
+    except NotYet:
+        receiver.take_back_buffer(buffer)
         raise
 
 

@@ -96,6 +96,8 @@ class Translation:
         objects = memory.scatter(address, buffer.data_size, arena, buffer.offset, holes)
         if objects is None:
             objects, fault = self._readable(address, holes, fault)
+        if buffer.extra_size:
+            memory.expect(_pieces(objects, buffer.extra_size))
         buffer.held = []
         end = 0
         for index, found in enumerate(objects):
@@ -249,6 +251,24 @@ _TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {
     BINDER_TYPE_FDA: Translation.fd_array,
     BINDER_TYPE_PTR: Translation.pointer,
 }
+
+
+def _pieces(objects: list[bytes], room: int) -> list[tuple[int, int]]:
+    """Return where the pieces of memory are that are passed, (address, bytes), as far as it goes.
+
+    Nothing is said about whether they are in order.
+    """
+    pieces: list[tuple[int, int]] = []
+    for found in objects:
+        if len(found) < binder_buffer_object.size or _unpack_word(found)[0] != BINDER_TYPE_PTR:
+            continue
+        _, _, address, length, _, _ = binder_buffer_object.unpack_from(found)
+        if length > room:
+            break
+        room -= length
+        if length:
+            pieces.append((address, length))
+    return pieces
 
 
 def _holes(starts: tuple[int, ...], data_size: int) -> tuple[list[tuple[int, int]], Fault | None]:

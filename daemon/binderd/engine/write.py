@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.death import clear_death, death_done, request_death
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.freeze import clear_notice, notice_done, request_notice
+from binderd.engine.ports import NotYet
 from binderd.engine.stats import COMMANDS_COUNT, NUMBER_MASK
 from binderd.engine.thread import ENTERED, EXITED, INVALID, REGISTERED, Thread, WriteRead
 from binderd.engine.transaction import send_call, send_call_sg, send_reply, send_reply_sg
@@ -53,9 +54,7 @@ if TYPE_CHECKING:
 
 _unpack_word = Struct("=I").unpack_from
 _WORD: Final = 4
-# The stream is fetched in windows.  Each is read with enough behind it for the longest command,
-# which also mirrors that the driver reads a command that begins before the end of the buffer as a
-# whole.
+# The stream is fetched in windows.  Each is read with enough behind it for the longest command.
 _WINDOW: Final = 4096
 _LONGEST: Final = _WORD + max(row.payload.size for row in COMMANDS.values() if row.payload)
 
@@ -66,6 +65,9 @@ Handler = "Callable[[Thread, bytes, int], None]"
 
 def run(thread: Thread, request: WriteRead) -> int:
     """Carry out the commands from ``write_consumed`` on, which follows each (R10, Q11).
+
+    Raises:
+        NotYet: something has to be fetched before the command at ``write_consumed``.
 
     Returns:
         0; the negative errno of the command at ``write_consumed``; or PAUSED, others should have
@@ -79,12 +81,14 @@ def run(thread: Thread, request: WriteRead) -> int:
     pace = thread.process.engine.pace
     while position < stop and error.word == BR_OK:  # Q10
         if position >= data_end:
-            size = min(stop - position, _WINDOW)
-            data = thread.memory.read(request.write_buffer + position, size + _LONGEST)
-            start, data_end = position, position + size
+            size = min(stop - position, _WINDOW + _LONGEST)
+            data = thread.memory.read(request.write_buffer + position, size)
+            start, data_end = position, position + min(size, _WINDOW)
         offset = position - start + _WORD
         if offset > len(data):
-            return -EFAULT
+            data, start, offset = _beyond(thread, request, position), position, _WORD
+            if offset > len(data):
+                return -EFAULT
         word: int = _unpack_word(data, offset - _WORD)[0]
         number = word & NUMBER_MASK
         if number < COMMANDS_COUNT:  # what only looks like a command counts, too, as in the driver
@@ -94,16 +98,29 @@ def run(thread: Thread, request: WriteRead) -> int:
             return -EINVAL
         size, handler = row
         if offset + size > len(data):
-            return -EFAULT
+            data, start, offset = _beyond(thread, request, position), position, _WORD
+            if offset + size > len(data):
+                return -EFAULT
         try:
             handler(thread, data, offset)
         except KernelErrno as failure:
             return -failure.errno
+        except NotYet:
+            counters[number].count -= 1
+            raise
         position += _WORD + size
         request.write_consumed = position
         if position < stop and error.word == BR_OK and pace():
             return PAUSED
     return 0
+
+
+def _beyond(thread: Thread, request: WriteRead, position: int) -> bytes:
+    """Return what is there of a command that begins before the end of the buffer, but ends behind.
+
+    Like the driver we take it as a whole; what is behind other commands is not looked at.
+    """
+    return thread.memory.read(request.write_buffer + position, _LONGEST)
 
 
 def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from binderd.engine.kinds import ERRANDS
+from binderd.engine.kinds import OUTBOX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ class Outbox:
             errno = self._try(message, files)
             if errno not in _FULL:
                 return not errno
-        if not must and self._bytes + _cost(message) > ERRANDS.most:
+        if not must and self._bytes + _cost(message) > OUTBOX.most:
             return False
         payment = charge(_cost(message)) if charge is not None else None
         if charge is not None and payment is None:

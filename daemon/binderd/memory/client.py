@@ -13,9 +13,9 @@ from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import ATTACHMENTS, ERRANDS
+from binderd.engine.kinds import ATTACHMENTS, FETCHED, OUTBOX
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
-from binderd.heartbeat import enter
+from binderd.heartbeat import Stalls, enter
 from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.client_process import ClientProcess, ClientProcesses
 from binderd.memory.files import Disposer, TakenFile, UsersFiles
@@ -33,6 +33,7 @@ from binderd.memory.identity import (
     user_of,
 )
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
+from binderd.memory.presence import Standings
 from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
     from binderd.engine.user import Payment, Share
     from binderd.engine.user import Users as Payers
+    from binderd.memory.errand import Errands
     from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
@@ -244,8 +246,17 @@ class FileClient:
         except OSError as error:
             raise NoAnswer from error
         self._threads[tid] = _ThreadEntry(pid, watched)
-        opener = self.process if is_openers else None
-        return ProcessMemory(pid, tid, opener, self.pages.space, self._files)
+        return ProcessMemory(
+            pid,
+            tid,
+            self.process if is_openers else None,
+            self.pages.space,
+            self._files,
+            self._opener.errands,
+            self.payer,
+            self._opener.standings.of(self.payer),
+            self.pages.process.user.of(FETCHED) if self.pages.process is not None else None,
+        )
 
     def install(
         self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
@@ -267,7 +278,7 @@ class FileClient:
         payment = flights.pay_for_injection(process, len(fds))
         if payment is None:
             return REFUSED
-        charge = partial(process.engine.users.charge, process.user.number, ERRANDS)
+        charge = partial(process.engine.users.charge, process.user.number, OUTBOX)
         installer = self._opener.installer
         begun = installer.begin(number, tid, fds, closes, room, payment, charge)
         return STOPPING if begun else REFUSED
@@ -275,6 +286,10 @@ class FileClient:
     def cancel_install(self, number: int) -> None:
         """Nobody wants the files any more."""
         self._opener.installer.cancel(number)
+
+    def has_thread(self, tid: int) -> bool:
+        """Return whether a thread of that number has used the file."""
+        return tid in self._threads
 
     def forget_thread(self, tid: int) -> None:
         """The thread object of ``tid`` is gone: keep nothing for it."""
@@ -418,17 +433,21 @@ class FileOpener:
         watch: looks after the threads.
         installer: puts files into clients, and closes files.
         attachments_max: how many processes may attach a socket to one open file.
+        errands: who reaches into memory that may keep us waiting; None: we do.
     """
 
     __slots__ = (
         "_clients",
         "_mount",
         "_processes",
+        "_stalls",
         "_upkeep",
         "attachments_max",
+        "errands",
         "flights",
         "has_passthrough",
         "installer",
+        "standings",
         "watch",
     )
 
@@ -439,8 +458,12 @@ class FileOpener:
         watch: ThreadWatch,
         installer: Installer,
         attachments_max: int,
+        errands: Errands | None = None,
     ) -> None:
         self.installer = installer
+        self.errands = errands
+        self._stalls = Stalls()
+        self.standings = Standings()
         self._mount = mount
         self._upkeep = upkeep
         self.watch = watch
@@ -461,10 +484,14 @@ class FileOpener:
         mount = self._mount if self.has_passthrough and nodeid else None
         file = FileId(*mount.device, nodeid) if mount is not None else None
         with ExitStack() as undo:
-            process = self._processes.join(tid)
+            payer = payer_of(tid)
+            process = self._processes.join(tid, self.standings.of(payer))
             undo.callback(self._processes.leave, process)
             arena = MemfdArena(process.space, file, self._upkeep)
             undo.callback(arena.close)
+            if self.errands is not None:
+                standing = process.presence.standing
+                arena.rely_on(self.errands, payer, process.pid, process.place, standing)
             backing_id = 0
             if mount is not None:
                 backing_id = mount.register(arena.fd)
@@ -489,6 +516,21 @@ class FileOpener:
     def charge(self, users: Payers, kind: Kind, uid: int, tid: int) -> Payment | None:
         """Charge who is for one more of a kind; None if there is no room for it."""
         return users.charge(self.payer(tid, uid), kind)
+
+    def heed_stalls(self) -> None:
+        """If a client has kept us waiting until the watchdog ended it, reach into it no more.
+
+        To be called right behind whatever reaches into clients, as its numbers are its own there.
+        """
+        subject = self._stalls.take()
+        if not subject:
+            return
+        for client in self._clients:
+            process = client.process
+            if process.space.subject == subject or client.has_thread(-subject):
+                process.presence.standing.lose()
+                self.standings.of(client.payer).lose()
+                return
 
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""

@@ -17,6 +17,7 @@ import os
 from typing import Final
 
 from binderd.heartbeat import NOBODY, enter
+from binderd.memory.presence import Presence, Standing
 from binderd.memory.proc import exists_in, gone, is_alive, open_in, place_of, process_of
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY  # with O_PATH it would take no signals
@@ -89,15 +90,11 @@ def _open_maps(pid: int, tid: int) -> int:
     The text of the table (before Linux 6.11) can be had only as long as the thread lives through
     which it was opened. The first one outlives the others, but if it has ended it has no table.
     """
-    maps = open_in(place_of(pid), "maps", os.O_RDONLY)
     try:
-        if is_alive(maps):
-            return maps
-    except BaseException:
-        os.close(maps)
-        raise
-    os.close(maps)
-    return open_in(place_of(tid), "maps", os.O_RDONLY)
+        os.readlink(f"{place_of(pid)}/exe")  # unlike the table itself nobody can hold that back
+    except (FileNotFoundError, ProcessLookupError):
+        return open_in(place_of(tid), "maps", os.O_RDONLY)
+    return open_in(place_of(pid), "maps", os.O_RDONLY)
 
 
 class ClientProcess:
@@ -106,15 +103,17 @@ class ClientProcess:
     Args:
         pid: its number, in our pid namespace.
         tid: one of its threads, which must have a request open.
+        standing: of who is charged for it.
 
     Raises:
         OSError: it cannot be reached now.
     """
 
-    __slots__ = ("_directory", "files", "pid", "place", "space")
+    __slots__ = ("_directory", "files", "pid", "place", "presence", "space")
 
-    def __init__(self, pid: int, tid: int) -> None:
+    def __init__(self, pid: int, tid: int, standing: Standing | None = None) -> None:
         self.pid = pid
+        self.presence = Presence(standing or Standing())
         self.files = 0  # open ones of its
         self._directory = open_in(place_of(pid), "", _DIRECTORY)
         self.place = f"/proc/self/fd/{self._directory}"
@@ -139,9 +138,11 @@ class ClientProcess:
             OSError: it could not be asked; then nothing has changed. ProcessLookupError: the thread
                 is not the process' own, as that is dead and its numbers are others' now.
         """
-        if not self.space.is_alive():
+        # Whose table may keep us waiting is not asked: its memory is not reached by us at all.
+        if not self.presence.standing.is_bad and not self.space.is_alive():
             if not self.has(tid):
                 raise gone()
+            self.presence.forget()
             space = AddressSpace(self.pid, tid, self._directory)
             self.space.abandon()
             self.space = space
@@ -161,8 +162,11 @@ class ClientProcesses:
     def __init__(self) -> None:
         self._by_pid: dict[int, ClientProcess] = {}  # who had that number last
 
-    def join(self, tid: int) -> ClientProcess:
+    def join(self, tid: int, standing: Standing | None = None) -> ClientProcess:
         """Return the process of a thread that opens a file; ``leave`` undoes it.
+
+        Args:
+            standing: of who is charged for the process.
 
         Raises:
             OSError: it cannot be reached now.
@@ -171,7 +175,7 @@ class ClientProcesses:
         pid = process_of(tid)
         process = self._by_pid.get(pid)
         if process is None or not process.has(tid):
-            process = self._by_pid[pid] = ClientProcess(pid, tid)
+            process = self._by_pid[pid] = ClientProcess(pid, tid, standing)
         else:
             process.space_of(tid)
         process.files += 1

@@ -147,6 +147,11 @@ def _memory_device() -> tuple[int, int]:
 _MEMORY_DEVICE: Final = _memory_device()
 
 
+def memory_device() -> tuple[int, int]:
+    """Return the major and minor number that memfds and shared anonymous memory show."""
+    return _MEMORY_DEVICE
+
+
 def _flushes(fd: int) -> bool:
     """Whether a file's file system may want to know of each close.
 

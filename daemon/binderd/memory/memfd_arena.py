@@ -17,17 +17,22 @@ import ctypes
 import fcntl
 import mmap
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.ports import Mapping, NoAnswer
+from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
-from binderd.memory.proc import FileId, file_id, find_mapping, is_mapped
+from binderd.memory.errand import Locating
+from binderd.memory.proc import Long, exists_in, file_id, find_first, gone, is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from binderd.engine.process import Process
     from binderd.memory.client_process import AddressSpace
+    from binderd.memory.errand import Errands
+    from binderd.memory.presence import Standing
+    from binderd.memory.proc import Area, FileId
     from binderd.memory.upkeep import Upkeep
 
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
@@ -39,6 +44,7 @@ _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 _MODE: Final = 0o400
 _PAGE: Final = mmap.PAGESIZE
+_LOOKS_MAX: Final = 512  # mappings that we look at ourselves
 _BLOCK: Final = 512  # bytes; what st_blocks counts in
 
 # Not the mmap module: that keeps a copy of the descriptor.
@@ -76,9 +82,15 @@ class MemfdArena:
 
     __slots__ = (
         "_base",
+        "_errands",
         "_file",
         "_files",
+        "_found",
         "_pages",
+        "_payer",
+        "_pid",
+        "_place",
+        "_standing",
         "_start",
         "address",
         "fd",
@@ -111,30 +123,51 @@ class MemfdArena:
             raise
         self.space = space.hold()
         self._files = (own,) if file is None else (file, own)
+        self._errands: Errands | None = None
+        self._payer = self._pid = 0
+        self._place = ""
+        self._standing: Standing | None = None
+        # What an errand has found, until it is asked for; whether it could be asked.
+        self._found: tuple[tuple[int, Area] | None, bool] | None = None
         self._file = own  # by which of them did ``locate`` find it?
         # Where ``copy`` writes to: the address of the byte that the engine calls offset 0.
         self.address = self._start
         self._pages = memoryview((ctypes.c_char * ARENA_SIZE).from_address(self._start)).cast("B")
+
+    def rely_on(
+        self, errands: Errands, payer: int, pid: int, place: str, standing: Standing
+    ) -> None:
+        """Say who looks where the opener has the pages, where that may keep us waiting.
+
+        Args:
+            payer: who is charged for it.
+            pid: the opener's process.
+            place: of that very process in /proc.
+            standing: the payer's.
+        """
+        self._errands, self._payer, self._standing = errands, payer, standing
+        self._pid, self._place = pid, place
 
     def locate(self) -> Mapping | None:
         """Return where the opener has the pages mapped right now, None if it has not.
 
         Raises:
             NoAnswer: it could not be asked.
+            NotYet: it takes a long look, or one that may keep us waiting.
         """
         enter(self.space.subject)
         try:
-            for file in self._files:
-                area = find_mapping(self.space.maps, file)
-                if area is not None:
-                    break
+            found = self._look()
         except ProcessLookupError:
             return None
         except OSError as error:
             raise NoAnswer from error
-        if area is None or area.offset >= ARENA_SIZE:
+        if found is None:
             return None
-        self._file = file
+        which, area = found
+        if area.offset >= ARENA_SIZE:
+            return None
+        self._file = self._files[which]
         # A client may map the file from some offset on: the first byte it sees is ours at that
         # offset.
         self.address += area.offset - self._base
@@ -142,12 +175,38 @@ class MemfdArena:
         self.size = ARENA_SIZE - area.offset
         return Mapping(area.start, min(area.end - area.start, self.size))
 
+    def _look(self) -> tuple[int, Area] | None:
+        if self._errands is None:
+            return find_first(self.space.maps, self._files)
+        if self._found is not None:
+            (found, could_be_asked), self._found = self._found, None
+            if not could_be_asked:
+                raise NoAnswer
+            if not exists_in(self._place, "stat"):
+                raise gone()  # then the number that was asked may have been another's
+            return found
+        if self._is_trusted():
+            with suppress(Long):
+                return find_first(self.space.maps, self._files, _LOOKS_MAX)
+        raise NotYet(
+            Locating(self._errands, self._payer, self._pid, self._files, self._has_been_found)
+        )
+
+    def _has_been_found(self, found: tuple[int, Area] | None, could_be_asked: bool) -> None:
+        self._found = found, could_be_asked
+
+    def _is_trusted(self) -> bool:
+        """Whether the opener's table of mappings may be looked at by us."""
+        return self._standing is None or not self._standing.is_bad
+
     def is_alive(self) -> bool:
         """Return whether the program that opened the file is still there.
 
         Raises:
             NoAnswer: it could not be asked.
         """
+        if not self._is_trusted():
+            return True  # what is written there is lost if not
         try:
             return self.space.is_alive()
         except ProcessLookupError:
@@ -168,7 +227,7 @@ class MemfdArena:
     def is_still_mapped(self) -> bool:
         """Return whether what ``locate`` found is still there, as far as it can be asked now."""
         mapping = self.process.mapping if self.process is not None else None
-        if mapping is None:
+        if mapping is None or not self._is_trusted():
             return True
         enter(self.space.subject)
         try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from binderwire.ioc import IOC_READ, IOC_WRITE, ioc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # struct procmap_query of <linux/fs.h>: size, flags, address; then the answer: start, end, vma
 # flags, page size, file offset, inode, device major and minor; then name and build id, which we
@@ -31,6 +31,7 @@ _procmap_query = struct.Struct("=QQQQQQQQQIIIIQQ")
 PROCMAP_QUERY: Final = ioc(IOC_READ | IOC_WRITE, "f", 17, _procmap_query.size)
 _COVERING_OR_NEXT: Final = 0x10
 _FILE_BACKED: Final = 0x20
+_SHARED: Final = 0x08  # among the flags of an area
 _READ_SIZE: Final = 1 << 16
 
 
@@ -54,6 +55,15 @@ def file_id(fd: int) -> FileId:
     """Return what /proc/PID/maps calls an open file."""
     status = os.fstat(fd)
     return FileId(os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+
+
+class Seen(NamedTuple):
+    """What an address space has at some address."""
+
+    start: int  # first byte
+    end: int  # behind the last byte
+    is_shared: bool  # or would a write be its own?
+    device: tuple[int, int]  # major and minor number of the file system, 0 and 0 if none
 
 
 def place_of(tid: int) -> str:
@@ -114,22 +124,69 @@ def process_of(tid: int) -> int:
     return int(status_field(place_of(tid), b"Tgid:"))
 
 
-def find_mapping(maps: int, file: FileId) -> Area | None:
-    """Return where an address space has ``file`` mapped first, None if it has not.
+class Long(Exception):
+    """An address space has more mappings than may be looked at in one go."""
+
+
+def find_first(
+    maps: int, files: Sequence[FileId], most: int | None = None
+) -> tuple[int, Area] | None:
+    """Return which of some files an address space has mapped, and where first; None: none of them.
 
     Pieces that lie behind one another, in memory and in the file, count as one: a client that calls
     mprotect or madvise on a part of its mapping splits it without meaning to.
 
     Args:
         maps: a descriptor of its /proc/PID/maps.
+        files: a file counts only if none before it is mapped.
+        most: how many mappings may be looked at; None: all.
+
+    Raises:
+        Long: there are more, and the first of the files was not among those.
     """
-    return _first_joined(_areas(maps, file, 0))
+    found: list[Area | None] = [None] * len(files)
+    for file, area in _areas(maps, most):
+        for which, wanted in enumerate(files):
+            joined = found[which]
+            if file != wanted:
+                continue
+            if joined is None:
+                found[which] = area
+            elif _continues(joined, area):
+                found[which] = Area(joined.start, area.end, joined.offset)
+        first = found[0]
+        if first is not None and area.start > first.end:
+            break
+    for which, whole in enumerate(found):
+        if whole is not None:
+            return which, whole
+    return None
 
 
 def is_mapped(maps: int, file: FileId, address: int) -> bool:
     """Return whether an address space has ``file`` at ``address``; ``maps`` as above."""
-    area = next(_areas(maps, file, address), None)
-    return area is not None and area.start <= address < area.end
+    try:
+        found = _ask(maps, address, 0)
+    except OSError as error:
+        if error.errno != ENOTTY:
+            raise
+        return any(
+            one == file and area.start <= address < area.end for one, area in parse_areas(maps)
+        )
+    return found is not None and found[0] == file
+
+
+def mapping_at(maps: int, address: int) -> Seen | None:
+    """Return what an address space has at an address, None for nothing.
+
+    Raises:
+        OSError: ENOTTY before Linux 6.11, where that would take reading all of the text.
+    """
+    query = _query(maps, address, 0)
+    if query is None:
+        return None
+    _, _, _, start, end, flags, _, _, _, major, minor, *_ = _procmap_query.unpack(query)
+    return Seen(start, end, bool(flags & _SHARED), (major, minor))
 
 
 def is_alive(maps: int) -> bool:
@@ -138,78 +195,92 @@ def is_alive(maps: int) -> bool:
     Such a descriptor belongs to the address space that was there when it was opened, and not to
     what its process runs later on.
     """
-    query = bytearray(_procmap_query.size)
-    _procmap_query.pack_into(
-        query, 0, len(query), _COVERING_OR_NEXT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-    )
     try:
-        fcntl.ioctl(maps, PROCMAP_QUERY, query)
+        _ask(maps, 0, _COVERING_OR_NEXT)
+    except ProcessLookupError:
+        return False
     except OSError as error:
-        if error.errno == ENOTTY:  # before Linux 6.11 there is only the text
-            return os.pread(maps, 1, 0) != b""
-        if error.errno == ESRCH:
-            return False
-        if error.errno != ENOENT:
+        if error.errno != ENOTTY:
             raise
+        return os.pread(maps, 1, 0) != b""  # before Linux 6.11 there is only the text
     return True
 
 
-def _areas(maps: int, file: FileId, address: int) -> Iterator[Area]:
-    """Yield the areas of ``file`` that end behind ``address``, lowest first."""
+def _areas(maps: int, most: int | None) -> Iterator[tuple[FileId, Area]]:
+    """Yield the areas of files, lowest first.
+
+    Raises:
+        Long: there are more than ``most``.
+    """
     try:
-        yield from _query_areas(maps, file, address)
+        found = _ask(maps, 0, _COVERING_OR_NEXT | _FILE_BACKED)
     except OSError as error:
         if error.errno != ENOTTY:
             raise
         # Before Linux 6.11 there is only the text.
-        yield from (area for area in parse_areas(maps, file) if area.end > address)
+        yield from parse_areas(maps, most)
+        return
+    count = 0
+    while found is not None:
+        yield found
+        count += 1
+        if most is not None and count >= most:
+            raise Long
+        found = _ask(maps, found[1].end, _COVERING_OR_NEXT | _FILE_BACKED)
 
 
-def _query_areas(maps: int, file: FileId, address: int) -> Iterator[Area]:
-    """Ask the kernel for one area after the other; far cheaper than text where there are many."""
+def _ask(maps: int, address: int, flags: int) -> tuple[FileId, Area] | None:
+    """Ask the kernel for one area; far cheaper than text where there are many.
+
+    Args:
+        flags: of PROCMAP_QUERY.
+
+    Raises:
+        OSError: ENOTTY, this kernel cannot be asked.
+    """
+    query = _query(maps, address, flags)
+    if query is None:
+        return None
+    _, _, _, start, end, _, _, offset, inode, major, minor, *_ = _procmap_query.unpack(query)
+    return FileId(major, minor, inode), Area(start, end, offset)
+
+
+def _query(maps: int, address: int, flags: int) -> bytearray | None:
     query = bytearray(_procmap_query.size)
-    flags = _COVERING_OR_NEXT | _FILE_BACKED
-    while True:
-        _procmap_query.pack_into(
-            query, 0, len(query), flags, address, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-        )
-        try:
-            fcntl.ioctl(maps, PROCMAP_QUERY, query)
-        except OSError as error:
-            if error.errno == ENOENT:
-                return  # nothing further up
-            raise
-        _, _, _, start, end, _, _, offset, inode, major, minor, *_ = _procmap_query.unpack(query)
-        if (major, minor, inode) == file:
-            yield Area(start, end, offset)
-        address = end
+    _procmap_query.pack_into(
+        query, 0, len(query), flags, address, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+    )
+    try:
+        fcntl.ioctl(maps, PROCMAP_QUERY, query)
+    except OSError as error:
+        if error.errno == ENOENT:
+            return None
+        raise
+    return query
 
 
-def parse_areas(maps: int, file: FileId) -> Iterator[Area]:
-    """Yield the areas of ``file`` from the text of an open /proc/PID/maps, lowest first."""
+def parse_areas(maps: int, most: int | None = None) -> Iterator[tuple[FileId, Area]]:
+    """Yield the areas from the text of an open /proc/PID/maps, lowest first.
+
+    Raises:
+        Long: there are more than ``most``.
+    """
     os.lseek(maps, 0, os.SEEK_SET)
     with open(maps, "rb", closefd=False) as lines:
-        is_empty = True
+        count = 0
         for line in lines:
-            is_empty = False
             span, _, offset, device, inode, *_ = line.split(None, 5)
-            if int(inode) != file.inode:
-                continue
             major, minor = (int(part, 16) for part in device.split(b":"))
-            if (major, minor) == file[:2]:
-                start, end = (int(part, 16) for part in span.split(b"-"))
-                yield Area(start, end, int(offset, 16))
-    if is_empty:
+            start, end = (int(part, 16) for part in span.split(b"-"))
+            yield FileId(major, minor, int(inode)), Area(start, end, int(offset, 16))
+            count += 1
+            if most is not None and count >= most:
+                raise Long
+    if not count:
         raise gone()  # an address space is never empty
 
 
-def _first_joined(areas: Iterator[Area]) -> Area | None:
-    joined: Area | None = None
-    for area in areas:
-        if joined is None:
-            joined = area
-        elif area.start == joined.end and area.offset - joined.offset == area.start - joined.start:
-            joined = joined._replace(end=area.end)
-        else:
-            break
-    return joined
+def _continues(area: Area, following: Area) -> bool:
+    """Whether an area goes on in another, in memory and in the file."""
+    distance = following.start - area.start
+    return following.start == area.end and following.offset - area.offset == distance

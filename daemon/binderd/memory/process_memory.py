@@ -12,6 +12,10 @@ was proven was so of one program. With the program the descriptor goes, so the q
 exec by itself; whenever a page is proven we ask. The quick way is for threads of the process that
 opened the file: only they share descriptors, and others may share memory with whom they like.
 
+Both are for memory that cannot keep us waiting (``presence.py``). What may is left to errands
+(``errand.py``): the engine hears ``NotYet``, and what they have brought takes the memory's place
+when the request goes on.
+
 Differs: a page that loses its protection after it was proven (mprotect) still works for command
 streams, where the driver would answer EFAULT; the client could have lifted the protection itself.
 """
@@ -25,16 +29,21 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from binderd.engine.ports import NotYet
 from binderd.heartbeat import enter
+from binderd.memory.errand import Fetched, Reading, Writing
 from binderd.memory.files import Disposal, TakenFile, take_file
 from binderd.memory.identity import nice_of, set_nice
 from binderd.memory.memfd_arena import MemfdArena
+from binderd.memory.presence import MOMENT, Presence, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from binderd.engine.ports import ReceiverArena
+    from binderd.engine.user import Share
     from binderd.memory.client_process import AddressSpace, ClientProcess
+    from binderd.memory.errand import Errands
 
 # Above this no user address can lie, and file offsets end.
 _ADDRESS_END: Final = 1 << 63
@@ -43,6 +52,9 @@ _IOV_MAX: Final = 1024  # parts per process_vm_readv, UIO_MAXIOV
 _IOVEC_SIZE: Final = 16  # bytes: address and length
 _SCRATCH_SIZE: Final = 64 << 10  # bytes; what is larger needs a buffer of its own
 _PAGE_MASK: Final = -mmap.PAGESIZE
+_RANGES_MAX: Final = 1024  # of one errand
+_SPAN_MAX: Final = 16 << 20  # bytes that are looked at for pieces that lie close to each other
+_LOOKS_MAX: Final = 256  # at pieces that do not; others are left to errands without a look
 
 # PyDLL: the calls are short, and giving up the interpreter's lock would cost more than it brings.
 _libc = ctypes.PyDLL(None)
@@ -71,17 +83,27 @@ class ProcessMemory:
         opener: the process that opened the file if it is one of its threads, else None.
         home: the address space in which the opener has the receive area.
         disposal: closes what files are taken.
+        errands: who reaches into memory that may keep us waiting; None: we do.
+        payer: who is charged for that.
+        standing: the payer's, if it is not the opener's process.
+        share: the payer's, of what is fetched.
     """
 
     __slots__ = (
         "_disposal",
+        "_errands",
+        "_fetched",
         "_home",
         "_opener",
+        "_payer",
+        "_presence",
         "_read_end",
+        "_read_moment",
         "_read_start",
         "_space",
         "_tid",
         "_write_end",
+        "_write_moment",
         "_write_start",
         "is_openers",
         "is_settled",
@@ -96,6 +118,10 @@ class ProcessMemory:
         opener: ClientProcess | None,
         home: AddressSpace | None,
         disposal: Disposal,
+        errands: Errands | None = None,
+        payer: int = 0,
+        standing: Standing | None = None,
+        share: Share | None = None,
     ) -> None:
         self.pid = pid
         self.is_openers = opener is not None
@@ -108,10 +134,20 @@ class ProcessMemory:
         # The pages that command streams were last read from and written to: proven, see above.
         self._read_start = self._read_end = 0
         self._write_start = self._write_end = 0
+        self._read_moment = self._write_moment = MOMENT.number
+        self._errands = errands
+        self._payer = payer
+        # Others than the opener's threads may change the program that they run without our notice.
+        self._presence = opener.presence if opener is not None else Presence(standing or Standing())
+        self._fetched = Fetched(share)
 
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""
-        if self._read_start <= address and address + size <= self._read_end:
+        if (
+            self._read_start <= address
+            and address + size <= self._read_end
+            and self._read_moment == MOMENT.number
+        ):
             assert self._space is not None
             enter(-self._tid)
             try:
@@ -126,7 +162,11 @@ class ProcessMemory:
     def write(self, address: int, data: bytes | bytearray) -> bool:
         """Store all of ``data``; False if any byte could not be stored (EFAULT)."""
         size = len(data)
-        if self._write_start <= address and address + size <= self._write_end:
+        if (
+            self._write_start <= address
+            and address + size <= self._write_end
+            and self._write_moment == MOMENT.number
+        ):
             assert self._space is not None
             enter(-self._tid)
             try:
@@ -142,6 +182,10 @@ class ProcessMemory:
         target = arena.receive_at(offset, size)
         if not 0 <= address <= _ADDRESS_END - size:
             return False
+        if self._errands is not None and not self._may_read(address, size):
+            octets = self._what_was_fetched(address, size)
+            arena.write(offset, octets)
+            return len(octets) == size
         _pack_two_iovecs(_iovecs, 0, address, size, target, size)
         enter(-self._tid)
         return _process_vm_readv(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0) == size  # type: ignore[no-any-return]
@@ -159,6 +203,9 @@ class ProcessMemory:
         target = arena.receive_at(offset, size)
         if not 0 <= address <= _ADDRESS_END - size:
             return None
+        if self._errands is not None and not self._may_read(address, size):
+            octets = self._what_was_fetched(address, size)
+            return _spread(octets, size, holes, arena, offset)
         kept_size = sum(length for _, length in holes)
         kept = _scratch if kept_size <= _SCRATCH_SIZE else bytearray(kept_size)
         kept_address = ctypes.addressof(ctypes.c_char.from_buffer(kept)) if kept_size else 0
@@ -175,6 +222,30 @@ class ProcessMemory:
         if not self._read_parts(address, count, total):
             return None
         return _cut(kept, holes)
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Raise NotYet unless all of these ranges, (address, bytes), can be read at once."""
+        if self._errands is None or not ranges:
+            return
+        start = min([address for address, _ in ranges])
+        end = max([address + size for address, size in ranges])
+        if 0 < end - start <= _SPAN_MAX and self._may_read(start, end - start):
+            return
+        wanted, looks = [], 0
+        for address, size in ranges:
+            if self._fetched.at(address, size) is not None or self._presence.knows(address, size):
+                continue
+            looks += 1
+            if looks > _LOOKS_MAX or not self._may_read(address, size):
+                wanted.append((address, size))
+                if len(wanted) == _RANGES_MAX:
+                    break
+        if wanted:
+            raise NotYet(Reading(self._errands, self._payer, self._tid, self._fetched, wanted))
+
+    def forget(self) -> None:
+        """The request is through for which something was fetched."""
+        self._fetched.clear()
 
     def file(self, fd: int) -> TakenFile | None:
         """Return the open file that the thread has under ``fd``; see ``take_file``."""
@@ -197,9 +268,55 @@ class ProcessMemory:
         enter(-self._tid)
         return _process_vm_readv(self._tid, _LOCAL_IOVECS, count, _REMOTE_IOVEC, 1, 0) == total  # type: ignore[no-any-return]
 
+    def _may_read(self, address: int, size: int) -> bool:
+        """Whether reading there cannot keep us waiting."""
+        if not self._fetched.is_empty and self._fetched.at(address, size) is not None:
+            return False  # as it was then, and nowhere else
+        if not self.is_openers:
+            self._presence.forget()
+        enter(-self._tid)
+        return self._presence.may_read(self._tid, address, size)
+
+    def _what_was_fetched(self, address: int, size: int) -> bytes:
+        """Return what an errand has brought of a range.
+
+        Raises:
+            NotYet: none has.
+        """
+        octets = self._fetched.at(address, size)
+        if octets is None:
+            assert self._errands is not None
+            ranges = ((address, size),)
+            raise NotYet(Reading(self._errands, self._payer, self._tid, self._fetched, ranges))
+        return octets
+
+    def _may_write(self, address: int, size: int) -> bool:
+        """Whether writing there cannot keep us waiting."""
+        if not self.is_openers:
+            self._presence.forget()
+        enter(-self._tid)
+        return self._presence.may_write(self._tid, address, size)
+
+    def _store_elsewhere(self, address: int, data: bytes | bytearray) -> bool:
+        """Return whether an errand has stored these bytes.
+
+        Raises:
+            NotYet: none has tried.
+        """
+        stored = self._fetched.stored.pop((address, len(data)), None)
+        if stored is None:
+            assert self._errands is not None
+            octets = bytes(data)
+            raise NotYet(
+                Writing(self._errands, self._payer, self._tid, self._fetched, address, octets)
+            )
+        return stored
+
     def _prove_read(self, address: int, size: int) -> bytes:
         if not 0 <= address <= _ADDRESS_END - size:
             return b""
+        if self._errands is not None and not self._may_read(address, size):
+            return self._what_was_fetched(address, size)
         local = _scratch if size <= _SCRATCH_SIZE else bytearray(size)
         is_quick = self._settle()
         count = self._call(_process_vm_readv, local, address, size)
@@ -209,12 +326,17 @@ class ProcessMemory:
             return bytes(local[:count])
         self._read_start = address & _PAGE_MASK
         self._read_end = -(-(address + count) & _PAGE_MASK)
+        self._read_moment = MOMENT.number
         return bytes(local[:count])
 
     def _prove_write(self, address: int, data: bytes | bytearray) -> bool:
         size = len(data)
         if not 0 <= address <= _ADDRESS_END - size:
             return False
+        if self._errands is not None:
+            is_stored = (address, size) in self._fetched.stored
+            if is_stored or not self._may_write(address, size):
+                return self._store_elsewhere(address, data)
         if size <= _SCRATCH_SIZE:
             local = _scratch
             local[:size] = data
@@ -225,6 +347,7 @@ class ProcessMemory:
         if is_quick and count > 0:
             self._write_start = address & _PAGE_MASK
             self._write_end = -(-(address + count) & _PAGE_MASK)
+            self._write_moment = MOMENT.number
         return count == size
 
     def _call(self, function: Callable[..., int], local: bytearray, address: int, size: int) -> int:
@@ -270,6 +393,23 @@ def _parts(
         position = start + length
     if size > position:
         yield target + position, size - position
+
+
+def _spread(
+    octets: bytes, size: int, holes: Sequence[tuple[int, int]], arena: MemfdArena, offset: int
+) -> list[bytes] | None:
+    """Do what ``scatter`` does with what was fetched."""
+    if len(octets) != size:
+        return None
+    position, kept = 0, []
+    for start, length in holes:
+        if start > position:
+            arena.write(offset + position, octets[position:start])
+        kept.append(octets[start : start + length])
+        position = start + length
+    if size > position:
+        arena.write(offset + position, octets[position:])
+    return kept
 
 
 def _cut(kept: bytearray, holes: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -7,12 +7,16 @@ list, and an arena in which nothing was freed for a whole tick gives back what i
 Nothing happens, and no timer runs, while nothing is listed.
 
 A client's munmap cannot be seen through FUSE; the same tick looks whether the mapping is still
-there.  Nothing here may know trio: the caller ticks.
+there, and has what was seen of clients' memory (``presence.py``) forgotten.
+
+Nothing here may know trio: the caller ticks.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+
+from binderd.memory.presence import MOMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +43,12 @@ class Upkeep:
         self._wake = wake
         self._unmapped = unmapped
         self._listed: dict[MemfdArena, None] = {}
+        MOMENT.wake = wake
 
     @property
     def is_idle(self) -> bool:
         """Is there nothing to look after?"""
-        return not self._listed
+        return not self._listed and not MOMENT.is_used
 
     def add(self, arena: MemfdArena) -> None:
         """Look after ``arena`` from now on."""
@@ -59,6 +64,8 @@ class Upkeep:
 
     def tick(self) -> None:
         """Look at every listed arena once."""
+        if MOMENT.is_used:
+            MOMENT.pass_on()
         for arena in list(self._listed):
             process = arena.process
             if process is None:

@@ -35,6 +35,7 @@ _BY_PATH_AT: Final = {"x86_64": (257, 262, 267), "aarch64": (56, 79, 78)}
 _STATX: Final = {"x86_64": 332, "aarch64": 291}  # of a file that a client sends
 _PIDFD_GETFD: Final = 438
 _PTRACE: Final = {"x86_64": 101, "aarch64": 117}  # the helper's
+_TABLES: Final = (b"/pagemap", b"/maps")
 _MEMORY: Final = re.compile(rb"/proc/(\d+)/mem")
 
 
@@ -80,7 +81,10 @@ def _access(daemon: int, number: int, arguments: list[int]) -> Access | None:
     if number in _AT_OFFSET.get(machine, ()):
         if not _is_of_process(lambda: _link(daemon, arguments[0])):
             return None
-        match = _MEMORY.fullmatch(_link(daemon, arguments[0]))
+        link = _link(daemon, arguments[0])
+        if link.endswith(_TABLES):
+            return Access(0, 0, 0)  # the offset there is none of memory
+        match = _MEMORY.fullmatch(link)
         return Access(int(match[1]) if match is not None else 0, arguments[3], arguments[2])
     if number == _PTRACE.get(machine):
         return Access(arguments[1], 0, 0)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker: takes one job after the other, and may get stuck in any of them.
+
+It has no descriptors but its two sockets, so that nothing of the daemon's waits for its end.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from binderd.fetcher import messages
+from binderd.memory.proc import FileId, find_first, open_in, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderd.memory.proc import Area
+
+_IDLE_SECONDS: Final = 30.0
+_ADDRESS_END: Final = 1 << 63
+_CHUNK: Final = 1 << 20  # bytes of one call
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
+    _iovecs = ctypes.POINTER(_Iovec)
+    _call.argtypes = [
+        ctypes.c_int,
+        _iovecs,
+        ctypes.c_ulong,
+        _iovecs,
+        ctypes.c_ulong,
+        ctypes.c_ulong,
+    ]
+    _call.restype = ctypes.c_ssize_t
+
+
+def work(jobs: socket.socket, daemon: socket.socket) -> NoReturn:
+    """Take jobs until there are none any more.
+
+    Args:
+        jobs: from the manager, which hears a byte when a job is through.
+        daemon: where the outcomes go.
+    """
+    jobs.settimeout(_IDLE_SECONDS)
+    try:
+        while message := jobs.recv(messages.PACKET_MAX):
+            what, tid, number = messages.head.unpack_from(message)
+            body = message[messages.head.size :]
+            result = {messages.READ: _read, messages.WRITE: _write, messages.LOCATE: _locate}
+            _answer(daemon, number, result[what](tid, body))
+            jobs.send(b".")
+    except OSError:
+        pass  # nothing to do for a while, or nobody there
+    finally:
+        os._exit(0)
+
+
+def _read(tid: int, body: bytes) -> list[bytes]:
+    """Return the length of each range as far as it can be read, then the bytes of all."""
+    lengths, pieces = [], []
+    for address, size in messages.span.iter_unpack(body):
+        piece = _read_range(tid, address, size)
+        lengths.append(messages.length.pack(len(piece)))
+        pieces.append(piece)
+    return lengths + pieces
+
+
+def _read_range(tid: int, address: int, size: int) -> bytes:
+    pieces = []
+    while size > 0:
+        buffer = ctypes.create_string_buffer(min(size, _CHUNK))
+        count = _move(_libc.process_vm_readv, tid, address, buffer, len(buffer))
+        pieces.append(buffer.raw[:count])
+        address += count
+        size -= count
+        if count < len(buffer):
+            break
+    return b"".join(pieces)
+
+
+def _write(tid: int, body: bytes) -> list[bytes]:
+    address, size = messages.span.unpack_from(body)
+    data = body[messages.span.size :]
+    buffer = ctypes.create_string_buffer(data, size)
+    done = _move(_libc.process_vm_writev, tid, address, buffer, size) == size
+    return [messages.length.pack(done)]
+
+
+def _move(
+    function: Callable[..., int],
+    tid: int,
+    address: int,
+    buffer: ctypes.Array[ctypes.c_char],
+    size: int,
+) -> int:
+    """Move bytes between ``buffer`` and a thread's memory; return how many."""
+    if not 0 <= address <= _ADDRESS_END - size:
+        return 0
+    here = _Iovec(ctypes.addressof(buffer), size)
+    there = _Iovec(address, size)
+    return max(function(tid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0), 0)
+
+
+def _locate(tid: int, body: bytes) -> list[bytes]:
+    """Return where the first of the files is mapped that is; nothing where it cannot be asked."""
+    files = [FileId(*numbers) for numbers in messages.file.iter_unpack(body)]
+    try:
+        found = _find(tid, files)
+    except (FileNotFoundError, ProcessLookupError):
+        found = None
+    except OSError:
+        return []
+    if found is None:
+        return [messages.area.pack(-1, 0, 0, 0)]
+    which, area = found
+    return [messages.area.pack(which, *area)]
+
+
+def _find(pid: int, files: list[FileId]) -> tuple[int, Area] | None:
+    """Look through the first thread of a process that has its memory still."""
+    for tid in sorted(map(int, os.listdir(f"{place_of(pid)}/task"))):
+        with suppress(ProcessLookupError):
+            maps = open_in(place_of(tid), "maps", os.O_RDONLY)
+            try:
+                return find_first(maps, files)
+            finally:
+                os.close(maps)
+    return None
+
+
+def _answer(daemon: socket.socket, number: int, pieces: list[bytes]) -> None:
+    size = sum(map(len, pieces))
+    if size <= messages.IN_PACKET_MAX:
+        daemon.sendmsg([messages.outcome.pack(messages.DONE, 0, number), *pieces])
+        return
+    fd = os.memfd_create("binderd-fetched", os.MFD_CLOEXEC)
+    with suppress(OSError), os.fdopen(fd, "wb", buffering=0) as file:
+        data = memoryview(b"".join(pieces))
+        while data:
+            data = data[file.write(data) :]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        daemon.sendmsg([messages.outcome.pack(messages.DONE, 1, number)], rights)

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which memory of a client is there, so that touching it cannot keep us waiting.
+
+A page that is in a client's page table is read without asking anybody for it. One that is not may
+have to come from a file system of the client's own, from a network, from who handles its page
+faults (userfaultfd) or from a disk: whatever it is, somebody else may wait for that
+(``errand.py``), not we. What is in the table shows in /proc/PID/pagemap, for anonymous memory,
+files and shared memory alike.
+
+To write takes more: a shared mapping of a file asks the file system for leave with the first write
+to each page, and pages that userfaultfd protects ask whoever handles that.
+
+What was seen is believed for half a second (``Moment``), in which usual clients change nothing of
+what they use. Who takes pages away in just that time is waited for, once: see ``Standing``.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, Final
+
+from binderd.memory.files import memory_device
+from binderd.memory.proc import mapping_at, open_in, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderd.memory.proc import Seen
+
+_PAGE: Final = mmap.PAGESIZE
+_PAGE_BITS: Final = _PAGE.bit_length() - 1
+_ENTRY: Final = 8  # bytes of a page in pagemap
+_AHEAD: Final = 8  # pages to look at on both sides of those that are asked for
+_RANGES_MAX: Final = 8192  # of one process
+_STANDINGS_MAX: Final = 4096
+_ADDRESS_END: Final = 1 << 56  # above there is nothing of a client's
+
+# The highest byte of an entry.
+_PRESENT: Final = 0x80
+_OF_FILE: Final = 0x20  # or shared memory
+_PROTECTED: Final = 0x02  # by userfaultfd
+_READABLE: Final = bytes(number for number in range(256) if number & _PRESENT)
+_WRITABLE: Final = bytes(number for number in _READABLE if not number & (_OF_FILE | _PROTECTED))
+_WRITABLE_FILE: Final = bytes(number for number in _READABLE if not number & _PROTECTED)
+
+
+class Moment:
+    """For how long what was seen is believed: until ``pass_on``.
+
+    ``wake`` is called when something was seen, and ``pass_on`` must be called some time after that.
+    """
+
+    __slots__ = ("is_used", "number", "wake")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.is_used = False
+        self.wake: Callable[[], None] | None = None
+
+    def use(self) -> None:
+        """Something was seen."""
+        if not self.is_used:
+            self.is_used = True
+            if self.wake is not None:
+                self.wake()
+
+    def pass_on(self) -> None:
+        """Nothing of what was seen is believed any more."""
+        self.number += 1
+        self.is_used = False
+
+
+MOMENT: Final = Moment()  # the daemon's; it has one thread
+
+
+class Standing:
+    """Whether the memory of somebody's processes is touched at all.
+
+    Whose memory has kept us waiting in spite of everything is served by others from then on.
+    """
+
+    __slots__ = ("is_bad",)
+
+    def __init__(self) -> None:
+        self.is_bad = False
+
+    def lose(self) -> None:
+        """Their memory has kept us waiting."""
+        self.is_bad = True
+        MOMENT.pass_on()
+
+
+class Standings:
+    """The standing of everybody."""
+
+    __slots__ = ("_by_payer",)
+
+    def __init__(self) -> None:
+        self._by_payer: dict[int, Standing] = {}
+
+    def of(self, payer: int) -> Standing:
+        """Return the standing of who is charged; each of root's processes has its own."""
+        if not payer:
+            return Standing()
+        standing = self._by_payer.get(payer)
+        if standing is None:
+            if len(self._by_payer) >= _STANDINGS_MAX:
+                self._forget_some()
+            standing = self._by_payer[payer] = Standing()
+        return standing
+
+    def _forget_some(self) -> None:
+        """Users come and go; those whose standing is bad stay known as long as there is room."""
+        for payer, standing in list(self._by_payer.items()):
+            if not standing.is_bad:
+                del self._by_payer[payer]
+        if len(self._by_payer) >= _STANDINGS_MAX:
+            del self._by_payer[next(iter(self._by_payer))]
+
+
+class _Ranges:
+    """Disjoint ranges of addresses, and which of them was of use last."""
+
+    __slots__ = ("_ends", "_starts", "end", "start")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.start = self.end = 0  # the latest
+
+    def have(self, start: int, end: int) -> bool:
+        """Return whether all from ``start`` to ``end`` is in one of them."""
+        if self.start <= start and end <= self.end:
+            return True
+        index = bisect_right(self._starts, start) - 1
+        if index < 0 or end > self._ends[index]:
+            return False
+        self.start, self.end = self._starts[index], self._ends[index]
+        return True
+
+    def add(self, start: int, end: int) -> None:
+        """Add a range, which may touch others."""
+        if len(self._starts) >= _RANGES_MAX:
+            self.clear()
+        first = bisect_left(self._ends, start)
+        last = bisect_right(self._starts, end)
+        if first < last:
+            start = min(start, self._starts[first])
+            end = max(end, self._ends[last - 1])
+        self._starts[first:last] = [start]
+        self._ends[first:last] = [end]
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._starts.clear()
+        self._ends.clear()
+        self.start = self.end = 0
+
+
+class Presence:
+    """What was seen of one process' memory in this moment.
+
+    Args:
+        standing: of who is charged for the process.
+    """
+
+    __slots__ = ("_moment", "_reads", "_writes", "standing")
+
+    def __init__(self, standing: Standing) -> None:
+        self.standing = standing
+        self._moment = MOMENT.number
+        self._reads = _Ranges()
+        self._writes = _Ranges()
+
+    def may_read(self, tid: int, address: int, size: int) -> bool:
+        """Return whether reading cannot keep us waiting.
+
+        Args:
+            tid: a thread of the process, which has a request open.
+            address: of the first byte.
+            size: how many, from 1 on.
+        """
+        end = address + size
+        if self._moment == MOMENT.number and self._reads.have(address, end):
+            return True
+        return self._look(tid, address, end, self._reads, _READABLE, _AHEAD)
+
+    def knows(self, address: int, size: int) -> bool:
+        """Return what ``may_read`` would, if that takes no look."""
+        return self._moment == MOMENT.number and self._reads.have(address, address + size)
+
+    def may_write(self, tid: int, address: int, size: int) -> bool:
+        """Return whether writing cannot keep us waiting; arguments as ``may_read``."""
+        end = address + size
+        if self._moment == MOMENT.number and self._writes.have(address, end):
+            return True
+        if self._look(tid, address, end, self._writes, _WRITABLE, _AHEAD):
+            return True
+        if self.standing.is_bad or not _is_memory(tid, address, end):
+            return False
+        return self._look(tid, address, end, self._writes, _WRITABLE_FILE, 0)
+
+    def forget(self) -> None:
+        """Believe nothing that was seen; there is another program, perhaps."""
+        self._reads.clear()
+        self._writes.clear()
+
+    def _look(
+        self, tid: int, address: int, end: int, ranges: _Ranges, good: bytes, ahead: int
+    ) -> bool:
+        """Return whether all pages have a good entry, and remember it.
+
+        Args:
+            good: the highest bytes of good entries.
+            ahead: how many neighbours may be remembered as well.
+        """
+        if self.standing.is_bad:
+            return False
+        if self._moment != MOMENT.number:
+            self._moment = MOMENT.number
+            self.forget()
+        MOMENT.use()
+        if address < 0 or end > _ADDRESS_END:
+            return True  # fails at once
+        first = address >> _PAGE_BITS
+        last = end + _PAGE - 1 >> _PAGE_BITS
+        start = max(first - ahead, 0)
+        try:
+            tops = _tops(tid, start, last + ahead)
+        except OSError:
+            return True  # nobody is there, or we are short of descriptors: as if it had been seen
+        before, within = tops[: first - start], tops[first - start : last - start]
+        missing = within.lstrip(good)
+        if missing or len(within) < last - first:
+            # Where nothing is mapped nothing keeps us: the access ends there.
+            return bool(missing) and _is_empty(tid, last - len(missing) << _PAGE_BITS)
+        behind = tops[last - start :]
+        lower = first - (len(before) - len(before.rstrip(good)))
+        upper = last + (len(behind) - len(behind.lstrip(good)))
+        ranges.add(lower << _PAGE_BITS, upper << _PAGE_BITS)
+        return True
+
+
+def _tops(tid: int, start: int, end: int) -> bytes:
+    """Return the highest byte of what pagemap says of each page from ``start`` to ``end``."""
+    fd = open_in(place_of(tid), "pagemap", os.O_RDONLY)
+    try:
+        return os.pread(fd, (end - start) * _ENTRY, start * _ENTRY)[_ENTRY - 1 :: _ENTRY]
+    finally:
+        os.close(fd)
+
+
+def _is_memory(tid: int, address: int, end: int) -> bool:
+    """Whether what is there is written without asking a file system: private, or shared memory."""
+    try:
+        found = _mapping_at(tid, address)
+    except OSError:
+        return False
+    if found is None or end > found.end:
+        return False
+    return not found.is_shared or found.device == memory_device()
+
+
+def _is_empty(tid: int, address: int) -> bool:
+    """Whether nothing is mapped at an address; not if that cannot be told."""
+    try:
+        return _mapping_at(tid, address) is None
+    except OSError:
+        return False
+
+
+def _mapping_at(tid: int, address: int) -> Seen | None:
+    maps = open_in(place_of(tid), "maps", os.O_RDONLY)
+    try:
+        return mapping_at(maps, address)
+    finally:
+        os.close(maps)
