@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 # Parts of a machine, of which the rows take theirs.
 DESCRIPTOR_PARTS: Final = 16  # of the descriptors that clients may have
-MEMORY_PARTS: Final = 128  # of the memory; half of it is for receive areas
+MEMORY_PARTS: Final = 128  # of the memory; two fifths of it are for receive areas
 
 
 class Cost(NamedTuple):
@@ -156,7 +156,7 @@ AREAS: Final = Kind(
     "areas",
     Cost(0, 1),
     8 << 30,
-    memory_part=MEMORY_PARTS // 2,
+    memory_part=52,
     what="byte of a receive area, from the first delivery on",
     seen="BR_FAILED_REPLY (-ENOMEM) to the sender of the first",
     least=MAPPING_SIZE_MAX,
@@ -248,7 +248,7 @@ WORKERS: Final = Kind(
     what="process that reaches into memory that is not there, also if it never comes back",
     seen="others wait for it; past the time for that as for memory that cannot be used: EFAULT, "
     "BR_FAILED_REPLY",
-    least=6,
+    least=4,
 )
 FETCHED: Final = Kind(
     "fetched",
