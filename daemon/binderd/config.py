@@ -31,6 +31,8 @@ from binderd.options import (
     NAMES,
     OPTIONS,
     SECURITY_CONTEXT,
+    SPIN_US,
+    SPIN_US_MAX,
     STALL_LIMIT,
     STALL_LIMIT_MAX,
     STALL_LIMIT_MIN,
@@ -118,6 +120,7 @@ class Settings:
     allow_groups: tuple[str, ...] = ()
     freeze: str = "any"  # or own: whose processes a client may freeze
     security_context: str = SECURITY_CONTEXT  # of who has none; "": none
+    spin_ns: int = SPIN_US * 1000  # so long is the next request looked for without sleeping
 
 
 class _Value(NamedTuple):
@@ -251,6 +254,10 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
             f"{values['stall-limit'].origin} {stall:g}: must be from {STALL_LIMIT_MIN:g} to "
             f"{STALL_LIMIT_MAX:g} seconds, or 0 for none"
         )
+    if not 0 <= value["spin"] <= SPIN_US_MAX:
+        raise ConfigError(
+            f"{values['spin'].origin} {value['spin']}: must be from 0 to {SPIN_US_MAX} microseconds"
+        )
     for found in limits.values():
         if not 1 <= found.value <= LIMIT_MAX:
             raise ConfigError(f"{found.origin} {found.value}: must be from 1 to {LIMIT_MAX}")
@@ -282,6 +289,7 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         _checked(values["allow-groups"], check_accounts, value["allow-groups"]),
         value["freeze"],
         _checked(values["security-context"], check_context, value["security-context"]),
+        value["spin"] * 1000,
     )
 
 

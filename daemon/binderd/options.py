@@ -25,6 +25,8 @@ LOG_PLACES: Final = ("stderr", "syslog")
 STALL_LIMIT: Final = 0.4  # seconds that clients of one user may hold us
 STALL_LIMIT_MIN: Final = 0.1  # some looks of the watchdog's
 STALL_LIMIT_MAX: Final = 86400.0
+SPIN_US: Final = 50  # microseconds; longer is no faster
+SPIN_US_MAX: Final = 1000
 LOGS_MODE: Final = 0o444  # as the driver's
 SECURITY_CONTEXT: Final = "kernel"  # what the driver has under SELinux without a policy
 LIMIT_MAX: Final = (1 << 62) - 1
@@ -193,6 +195,14 @@ OPTIONS: Final = (
         "SECONDS",
         "kill a client that keeps everybody waiting for so long, as its memory does not answer "
         "(pages of a file system or a userfaultfd of its own) or it holds its own locks; 0: never",
+    ),
+    Option(
+        "spin",
+        NUMBER,
+        SPIN_US,
+        "MICROSECONDS",
+        "how long to look for the next request of clients that call often before sleeping until it "
+        "comes, which saves them the time that waking takes; 0: sleep at once",
     ),
     Option(
         "descriptors",

@@ -281,7 +281,7 @@ class Service:
     # Channels
 
     def _make_pump(self, fd: int, server: Server) -> Pump:
-        channel = KernelFd(fd, READ_BUFFER_SIZE)
+        channel = KernelFd(fd, READ_BUFFER_SIZE, self._settings.spin_ns)
         for other in self._channels:
             channel.meet(other)
             other.meet(channel)
