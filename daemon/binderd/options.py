@@ -26,6 +26,7 @@ STALL_LIMIT: Final = 0.4  # seconds that clients of one user may hold us
 STALL_LIMIT_MIN: Final = 0.1  # some looks of the watchdog's
 STALL_LIMIT_MAX: Final = 86400.0
 LOGS_MODE: Final = 0o444  # as the driver's
+SECURITY_CONTEXT: Final = "kernel"  # what the driver has under SELinux without a policy
 LIMIT_MAX: Final = (1 << 62) - 1
 
 
@@ -166,6 +167,15 @@ OPTIONS: Final = (
         "those of its own user, root's any",
         ("any", "own"),
         reloads=True,
+    ),
+    Option(
+        "security-context",
+        TEXT,
+        SECURITY_CONTEXT,
+        "LABEL",
+        "what services that ask for the security contexts of their callers are told of one that no "
+        "security module has given any; Android's servicemanager and all that call "
+        "setRequestingSid are such. An empty one: calls of those fail, as in the driver",
     ),
     Option(
         "passthrough",

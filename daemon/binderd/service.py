@@ -196,6 +196,7 @@ class Service:
             self._watch,
             self._injector,
             self._engine.limits.attachments_per_process,
+            settings.security_context,
         )
         now = int(time.time())
         forget, access = self._engine.forget_context, settings.access

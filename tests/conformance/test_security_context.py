@@ -166,7 +166,7 @@ def test_any_node_can_ask_for_it(world: World) -> None:
 def test_without_a_context_the_call_fails(world: World) -> None:
     scene = curious(world, context=None)
     if scene.client.proc.security_context() is not None:
-        world.excuse("a security module gives processes a context here")
+        world.excuse("a security module, or binderd itself, gives processes a context here")
         return
     assert_br(scene.client.write_read(bc.call(0)), BR_NOOP, BR_FAILED_REPLY)
     assert scene.client.extended_error()[1:] == (BR_FAILED_REPLY, -EOPNOTSUPP)

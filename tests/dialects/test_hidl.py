@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import struct
 import subprocess
@@ -168,9 +169,47 @@ def test_what_every_object_answers(bench: Bench, start: Start) -> None:
         with ask(device, BASE, 0x0F524546) as reply:
             data = reply.read_buffer().data
             assert struct.unpack("=i4xQi4x", data) == (process.popen.pid, 0, 1)
+        with ask(device, BASE, 0x0F485348) as reply:
+            head, hashes = reply.read_buffer(), reply.read_buffer()
+            assert struct.unpack("=QIB3x", head.data)[:2] == (hashes.address, 4)
+            assert (bytes(hashes.data), hashes.parent) == (bytes(4 * 32), head.index)
+            assert not reply.remaining
+        for code in (0x0F494E54, 0x0F535953, 0x0F444247):
+            with ask(device, BASE, code) as reply:
+                assert not reply.remaining
         with ask(device, V12, 13, FOO) as reply:
             assert take_strings(reply) == ["one", "two"]
         device.context_manager.ping()
+
+
+def test_the_dump_says_who_serves_what(bench: Bench, start: Start) -> None:
+    start("--android", "hidl")
+    with Device(bench.device) as client, Device(bench.device) as server:
+        with ask(client, V10, 7) as reply:
+            assert (len(reply.read_buffer().data), len(reply.read_buffer().data)) == (16, 0)
+            assert not reply.remaining
+        assert truth(ask(server, V12, 12, "one", Foo(), [FOO]))
+        assert truth(ask(server, V12, 12, "other", Foo(), [BASE]))
+        with ask(client, V10, 7) as reply:
+            head, array = reply.read_buffer(), reply.read_buffer()
+            assert struct.unpack("=QIB3x", head.data)[:2] == (array.address, 2)
+            seen = []
+            for number in range(2):
+                record = bytes(array.data[64 * number : 64 * number + 64])
+                fields = struct.unpack("=QIB3xQIB3xi4xQIB3xi4x", record)
+                buffers = [reply.read_buffer() for _ in range(3)]
+                places = [(each.parent, each.parent_offset - 64 * number) for each in buffers]
+                assert places == [(array.index, 0), (array.index, 16), (array.index, 40)]
+                assert [each.address for each in buffers[:2]] == [fields[0], fields[3]]
+                texts = [bytes(each.data) for each in buffers]
+                assert [len(each) - 1 for each in texts[:2]] == [fields[1], fields[4]]
+                assert (fields[6], fields[8], fields[10]) == (os.getpid(), 0, 0)
+                seen.append(texts)
+            assert not reply.remaining
+    assert sorted(seen) == [
+        [FOO.encode() + b"\0", b"one\0", b""],
+        [BASE.encode() + b"\0", b"other\0", b""],
+    ]
 
 
 def test_notifications(bench: Bench, start: Start) -> None:

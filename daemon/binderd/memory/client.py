@@ -163,7 +163,7 @@ class FileClient:
         self.is_foreign = is_foreign(place)
         self._pid_namespace = PidNamespace(place) if self.is_foreign else None
         self._users = Users(place)
-        self._security_context = security_context(tid)
+        self._security_context = security_context(tid) or opener.security_context
         self.euid = user_of(place)
         self._seen_pids: dict[ClientProcess, int] = {}  # a sender -> its number for this client
         self.arena = self.pages = arena  # the port, and what it is
@@ -226,7 +226,10 @@ class FileClient:
             raise NoAnswer from error
 
     def security_context(self) -> bytes | None:
-        """Return what the opener had, with its NUL, None where no LSM gives one."""
+        """Return what the opener had, with its NUL, None if none.
+
+        Differs: the driver has none to give where no LSM has; see ``--security-context``.
+        """
         return self._security_context
 
     def memory(self, tid: int) -> ProcessMemory:
@@ -418,6 +421,7 @@ class FileOpener:
         watch: looks after the threads.
         installer: puts files into clients, and closes files.
         attachments_max: how many processes may attach a socket to one open file.
+        security_context: of processes that no security module gives one; "": none.
     """
 
     __slots__ = (
@@ -429,6 +433,7 @@ class FileOpener:
         "flights",
         "has_passthrough",
         "installer",
+        "security_context",
         "watch",
     )
 
@@ -439,12 +444,14 @@ class FileOpener:
         watch: ThreadWatch,
         installer: Installer,
         attachments_max: int,
+        security_context: str,
     ) -> None:
         self.installer = installer
         self._mount = mount
         self._upkeep = upkeep
         self.watch = watch
         self.attachments_max = attachments_max
+        self.security_context = security_context.encode() + b"\0" if security_context else None
         self.has_passthrough = True  # does the kernel take backing files?
         self._clients: dict[FileClient, None] = {}
         self._processes = ClientProcesses()
