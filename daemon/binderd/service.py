@@ -199,12 +199,8 @@ class Service:
             settings.security_context,
         )
         now = int(time.time())
-        directory = Directory(
-            settings.devices,
-            settings.max_devices,
-            self._engine.forget_context,
-            settings.access,
-        )
+        forget, access = self._engine.forget_context, settings.access
+        directory = Directory(settings.devices, settings.max_devices, forget, access)
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
         self._reload = Reload(
