@@ -8,6 +8,7 @@ import queue
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from binderclient.objects import IBinder, Service
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
 from client.drivers import PATIENCE
+from client.test_servicemanager import cli
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -348,3 +350,45 @@ def test_buffers_come_as_they_went(bench: Bench, start: Start) -> None:
         with pytest.raises(FailedTransaction):
             echo.call(1, large)
         echo.ping()
+
+
+class Answering(Foo):
+    """What else a service of HIDL is asked, and one method."""
+
+    def on_transact(self, code: int, data: Parcel, reply: Parcel, flags: int) -> None:
+        if code == 1:
+            assert (data.read_cstring(), data.read_int32(), data.remaining) == (FOO, 42, 0)
+            reply.write_int32(7)
+        elif code == 0x0F445343:
+            reply.write_int32(0)
+            put_string(reply, FOO)
+        elif code == 0x0F504E47:
+            reply.write_int32(0)
+        else:
+            super().on_transact(code, data, reply, flags)
+
+
+def test_binderctl_looks_around(bench: Bench, start: Start) -> None:
+    start("--android", "hidl")
+    name = f"{FOO}/one"
+
+    def hidl(*words: str) -> tuple[int, str]:
+        done = cli(bench, "--android", "hidl", *words)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+    with Device(bench.device) as server:
+        server.start_thread_pool()
+        late = threading.Timer(0.5, lambda: truth(ask(server, V10, 2, "one", Answering())))
+        late.start()
+        assert hidl("wait", name) == (0, f"name: {name}  interface: {FOO}  handle: 1\n")
+        late.join()
+        assert hidl("list") == (0, f"{OLD_FOO}/one\n{name}\n{BASE}/one\n")
+        assert hidl("check", name)[0] == 0
+        assert hidl("ping", name) == (0, f"name: {name}  alive: True\n")
+        status, shown = hidl("call", name, "1", "i32", "42")
+        assert (status, shown.split()[:2]) == (0, ["000000", "07000000"])
+    assert hidl("wait", f"{FOO}/other", "--timeout", "1")[0] == 1
+    assert hidl("ping", "a.b")[0] == 1
+    assert cli(bench, "list").returncode == 1
+    assert cli(bench, "ping", "a@1::IFoo/x").returncode == 2

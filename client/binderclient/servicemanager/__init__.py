@@ -16,7 +16,7 @@ starts no lazy service, and what is declared comes from ``--declare`` instead of
 ``values`` has the bytes, ``formats`` the calls, ``client`` and ``server`` the two ends,
 ``async_client`` the former for trio, ``entries``
 what the server keeps, ``lazy`` who tells services of their clients, ``report`` its dumps,
-``hardware`` the manager of HIDL's services on hwbinder.
+``hardware`` and ``hardware_client`` the manager of HIDL's services on hwbinder.
 """
 
 from __future__ import annotations

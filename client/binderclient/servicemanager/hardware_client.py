@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``HardwareManager``: finds HIDL's services on hwbinder, for those who look around there.
+
+Programs that use such a service have code generated from HIDL, which does this itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Final
+
+from binderclient import android, hidl
+from binderclient.errors import DeadObject, DeviceGone, ParcelError, RemoteException
+from binderclient.objects import Proxy, Service
+from binderclient.parcel import Parcel
+from binderclient.servicemanager.client import ServiceNotFound
+from binderwire import hidl as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderclient.blocking import Device
+
+_SEPARATOR: Final = "/"  # between an interface and its instance
+
+
+class HardwareManager:
+    """Finds services of HIDL by name, which is ``package@1.0::IInterface/instance``.
+
+    Args:
+        device: whose manager is meant.
+
+    Every method raises DeadObject when no service manager runs on that device, RemoteException when
+    there is one that does not speak HIDL, ParcelError when its reply makes no sense.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def list(self) -> list[str]:
+        """Return all names, sorted."""
+        with self._ask(self._device.context_manager, wire.MANAGER_1_0, wire.LIST) as reply:
+            return sorted(hidl.read_strings(reply))
+
+    def check(self, name: str) -> Proxy | None:
+        """Return the service of that name, None if there is none."""
+        manager, key = self._device.context_manager, _split(name)
+        with self._ask(manager, wire.MANAGER_1_0, wire.GET, *key) as reply:
+            found = reply.read_bare_binder()
+        if isinstance(found, Service):
+            raise ServiceNotFound(f"{name!r} is a service of this process: use it directly")
+        return found if isinstance(found, Proxy) else None
+
+    def get(self, name: str) -> Proxy:
+        """Return the service of that name.
+
+        Raises:
+            ServiceNotFound: there is none, now.
+        """
+        found = self.check(name)
+        if found is None:
+            raise ServiceNotFound(f"no service is called {name!r}")
+        return found
+
+    def wait(self, name: str, timeout: float | None = None) -> Proxy:
+        """Return the service of that name, as soon as there is one; starts the thread pool.
+
+        Args:
+            timeout: seconds, None for ever.
+
+        Raises:
+            ServiceNotFound: not within ``timeout``.
+        """
+        manager, key = self._device.context_manager, _split(name)
+        arrival = _Arrival()
+        self._device.start_thread_pool()
+        call = self._ask(manager, wire.MANAGER_1_0, wire.REGISTER_FOR_NOTIFICATIONS, *key, arrival)
+        with call as reply:
+            if not reply.read_bool():
+                raise ServiceNotFound(f"the manager does not tell of {name!r}")
+        try:
+            arrival.event.wait(timeout)
+        finally:
+            with contextlib.suppress(RemoteException, DeadObject):
+                self._ask(
+                    manager, wire.MANAGER_1_1, wire.UNREGISTER_FOR_NOTIFICATIONS, *key, arrival
+                ).close()
+        return self.get(name)
+
+    def interface(self, service: Proxy) -> str:
+        """Return the name of a service's interface."""
+        with self._ask(service, wire.IBASE, wire.INTERFACE_DESCRIPTOR) as reply:
+            return hidl.read_string(reply)
+
+    def ping(self, service: Proxy) -> None:
+        """Return if a service answers."""
+        self._ask(service, wire.IBASE, wire.PING).close()
+
+    def _ask(self, target: Proxy, token: str, code: int, *values: str | Service) -> Parcel:
+        """Return the reply to a call, behind its status."""
+        request = Parcel()
+        request.write_cstring(token)
+        for value in values:
+            if isinstance(value, str):
+                hidl.write_string(request, value)
+            else:
+                request.write_bare_binder(value)
+        try:
+            reply = target.call(code, request)
+        except DeviceGone:
+            raise
+        except DeadObject:
+            if target.handle:
+                raise
+            raise DeadObject("no service manager is running on this device") from None
+        try:
+            status = reply.read_int32()
+        except ParcelError:
+            reply.close()
+            raise
+        if status:
+            reply.close()
+            raise RemoteException(status=status)
+        return reply
+
+
+class _Arrival(Service):
+    """Hears of the service that somebody waits for."""
+
+    descriptor = wire.NOTIFICATION
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._answers: dict[int, Callable[[Parcel], None]] = {
+            wire.ON_REGISTRATION: lambda _reply: self.event.set(),
+            wire.PING: lambda _reply: None,
+            wire.INTERFACE_CHAIN: lambda reply: hidl.write_strings(
+                reply, (wire.NOTIFICATION, wire.IBASE)
+            ),
+        }
+
+    def on_transact(self, code: int, data: Parcel, reply: Parcel, _flags: int) -> None:
+        """See ``Service``."""
+        if code not in self._answers:
+            raise RemoteException(status=android.STATUS_UNKNOWN_TRANSACTION)
+        data.read_cstring()
+        reply.write_int32(android.STATUS_OK)
+        self._answers[code](reply)
+
+
+def _split(name: str) -> tuple[str, str]:
+    interface, separator, instance = name.rpartition(_SEPARATOR)
+    if not (interface and separator and instance):
+        raise ServiceNotFound(f"{name!r} is no name of HIDL: package@1.0::IInterface/instance")
+    return interface, instance
