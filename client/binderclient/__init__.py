@@ -24,8 +24,9 @@ from binderclient.errors import (
     RemoteException,
 )
 from binderclient.files import ReceivedFile
+from binderclient.ibinder import IBinder
 from binderclient.interfaces import as_interface, interface, oneway
-from binderclient.objects import Caller, IBinder, Proxy, Service, caller, transaction
+from binderclient.objects import Caller, Proxy, Service, caller, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
 

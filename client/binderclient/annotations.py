@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeAlias
 
 from binderclient.errors import ParcelError
 from binderclient.files import ReceivedFile
-from binderclient.objects import IBinder, RemoteObject, Service
+from binderclient.ibinder import IBinder
+from binderclient.objects import RemoteObject, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from binderclient.annotations import Codec
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound=Service)

@@ -44,8 +44,15 @@ from binderclient.blocking import (
     Ticket,
 )
 from binderclient.errors import DeadObject, RemoteException
-from binderclient.objects import Caller, RemoteObject, Service, call_flags, dispatch, set_caller
-from binderclient.parcel import Parcel
+from binderclient.objects import (
+    Caller,
+    RemoteObject,
+    Service,
+    call_flags,
+    dispatch,
+    request_of,
+    set_caller,
+)
 from binderclient.servicemanager.async_client import AsyncNamedService, AsyncServiceManager
 from binderwire.binder_abi import TF_ONE_WAY
 
@@ -54,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from binderclient.connection import Delivery
+    from binderclient.parcel import Parcel
     from binderclient.servicemanager.client import Offer
     from binderclient.session import Session
 
@@ -123,7 +131,7 @@ class AsyncProxy(RemoteObject):
         self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
     ) -> Parcel:
         """Call the object; see ``Proxy.call`` for arguments, return and exceptions."""
-        request = Parcel() if data is None else data
+        request = request_of(data)
         flags = call_flags(oneway=oneway, clear=clear)
         return await self.device.transact(self.session, self.handle, code, request, flags)
 

@@ -23,8 +23,9 @@ from binderclient.annotations import Byte, Char, Float, Long
 from binderclient.blocking import Device
 from binderclient.errors import DeadObject, ParcelError, RemoteException
 from binderclient.files import ReceivedFile  # noqa: TC001 - annotations are looked at
+from binderclient.ibinder import IBinder  # noqa: TC001 - annotations are looked at
 from binderclient.interfaces import as_interface, interface, oneway
-from binderclient.objects import IBinder, Proxy, Service, caller, transaction
+from binderclient.objects import Proxy, Service, caller, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
 from binderclient.trio import AsyncServiceManager, open_device

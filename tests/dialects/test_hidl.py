@@ -17,7 +17,7 @@ import pytest
 from binderclient import android
 from binderclient.blocking import Device
 from binderclient.errors import FailedTransaction, ParcelError, RemoteException
-from binderclient.objects import IBinder, Service
+from binderclient.objects import Service
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
 from client.drivers import PATIENCE
@@ -25,6 +25,7 @@ from client.test_servicemanager import cli
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from binderclient.ibinder import IBinder
     from client.conftest import Bench
     from dialects.conftest import Start
 

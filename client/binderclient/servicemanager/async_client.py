@@ -22,7 +22,7 @@ from binderwire.service_manager import DEFAULT_ANDROID, DUMP_PRIORITY_ALL, diale
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
     from binderclient.parcel import Parcel
     from binderclient.trio import AsyncDevice, AsyncProxy
 

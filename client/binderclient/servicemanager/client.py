@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderclient.blocking import Device
-    from binderclient.objects import IBinder, Service
+    from binderclient.ibinder import IBinder
+    from binderclient.objects import Service
     from binderclient.parcel import Parcel
     from binderclient.session import Session
 

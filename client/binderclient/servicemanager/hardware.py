@@ -41,7 +41,7 @@ from binderwire import hidl as wire
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
     from binderclient.servicemanager.declared import Declared
 
 SERVING_THREADS: Final = 15

@@ -61,7 +61,7 @@ from binderwire.service_manager import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
     from binderclient.servicemanager.declared import Declared
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,127}\Z")  # as Android's isValidServiceName
