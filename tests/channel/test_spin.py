@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from binderd.channel.spin import Spin
+
+if TYPE_CHECKING:
+    import pytest
 
 REQUEST = [(7, 1)]
 BRIEF_NS = 20_000
@@ -51,6 +55,16 @@ def test_nobody_looks_for_long_for_those_who_do_not_call() -> None:
         spin.look(poll)
         looked += poll.looks > 0
     assert 8 <= looked < 1000 / 32
+
+
+def test_nobody_looks_where_others_need_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_yield", lambda: time.sleep(0.001))
+    spin, looks = Spin(10**12), 0
+    for _ in range(200):
+        poll = Poll(1)
+        spin.look(poll)
+        looks += poll.looks
+    assert looks <= 4
 
 
 def test_who_calls_again_is_looked_for_again() -> None:

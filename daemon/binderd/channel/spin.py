@@ -6,6 +6,9 @@ another processor that takes longer than the whole request. So after a request w
 again for a moment, and let others have the processor between two looks (sched_yield): where
 everybody shares one, that is how the client comes to its next request, and it costs nothing.
 
+Where others keep the processor for long after such a look, they need it, and we are better off
+asleep: who is woken comes before those who compute, who has given the processor away comes last.
+
 It is for those who call often. Whoever calls now and then comes too late for it anyway, so after
 some looks in vain there are none for a while, and a daemon that nobody calls sleeps.
 """
@@ -18,6 +21,7 @@ from typing import Final, Protocol
 
 _TRUST: Final = 8  # so often in vain, then not for a while
 _PAUSE: Final = 64  # so many times
+_LOST_NS: Final = 500_000  # who is away for longer between two looks has no processor to spare
 
 
 class Poll(Protocol):
@@ -48,17 +52,23 @@ class Spin:
             return []
         if not self._nanoseconds:
             return []
-        end = perf_counter_ns() + self._nanoseconds
+        now = perf_counter_ns()
+        end = now + self._nanoseconds
         while True:
+            before = now
             os.sched_yield()
             ready = poll.poll(0)
+            now = perf_counter_ns()
+            if now - before > _LOST_NS:
+                self._trust = 0
+                break
             if ready:
                 self._trust = _TRUST
                 return ready
-            if perf_counter_ns() >= end:
+            if now >= end:
                 break
         self._trust -= 1
         if self._trust <= 0:
             # One look in vain is enough from then on, until there was something.
             self._trust, self._paused = 1, _PAUSE
-        return []
+        return ready
