@@ -32,7 +32,7 @@ from binderclient.preload import RunError, library_path, run
 from binderclient.servicemanager import ServiceManager, ServiceManagerService, ServiceNotFound
 from binderclient.servicemanager.declared import Declared, parse_declared
 from binderclient.servicemanager.hardware import SERVING_THREADS, HardwareServiceManager
-from binderclient.servicemanager.hardware_client import HardwareManager
+from binderclient.servicemanager.hardware_client import HardwareManager, HardwareService
 from binderclient.servicemanager.server import is_service_name
 from binderclient.version import add_version
 from binderwire.service_manager import DEFAULT_ANDROID, dialect_of
@@ -390,33 +390,31 @@ def _wait(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
 
 
 def _ping(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
-    ping = manager.ping if isinstance(manager, HardwareManager) else Proxy.ping
-    ping(manager.get(chosen.name))
+    manager.get(chosen.name).ping()
     return {"name": chosen.name, "alive": True}
 
 
 def _call(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
     service = manager.get(chosen.name)
-    request = Parcel() if chosen.raw else _request_for(manager, service)
+    request = Parcel() if chosen.raw else _request_for(service)
     for method, value in chosen.values:
         getattr(request, method)(value)
     with service.call(chosen.code, request, oneway=chosen.oneway) as reply:
         return {"size": len(reply), "hex": bytes(reply).hex()}
 
 
-def _request_for(manager: _Manager, service: Proxy) -> Parcel:
+def _request_for(service: Proxy | HardwareService) -> Parcel:
     """Return a parcel that begins with the token of a service's interface."""
-    if not isinstance(manager, HardwareManager):
+    if isinstance(service, Proxy):
         return Parcel.for_interface(service.interface())
     request = Parcel()
-    request.write_cstring(manager.interface(service))
+    request.write_cstring(service.interface())
     return request
 
 
 def _describe(manager: _Manager, name: str) -> dict[str, object]:
     service = manager.get(name)
-    of = manager.interface if isinstance(manager, HardwareManager) else Proxy.interface
-    return {"name": name, "interface": of(service), "handle": service.handle}
+    return {"name": name, "interface": service.interface(), "handle": service.handle}
 
 
 def _as_text(result: Any) -> str:  # noqa: ANN401 - what a command returned

@@ -14,7 +14,7 @@ Different from Android: no SELinux decides who may do what (override
 starts no lazy service, and what is declared comes from ``--declare`` instead of manifests.
 
 ``values`` has the bytes, ``formats`` the calls, ``client`` and ``server`` the two ends,
-``async_client`` the former for trio, ``entries``
+``async_client`` the former for trio, ``registry`` what every manager is, ``entries``
 what the server keeps, ``lazy`` who tells services of their clients, ``report`` its dumps,
 ``hardware`` and ``hardware_client`` the manager of HIDL's services on hwbinder.
 """

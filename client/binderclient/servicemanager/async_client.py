@@ -15,7 +15,7 @@ from binderclient.errors import DeadObject, DeviceGone, RemoteException
 from binderclient.objects import RemoteObject, Service
 from binderclient.recovery import pauses
 from binderclient.servicemanager import formats
-from binderclient.servicemanager.client import Offer, ServiceNotFound
+from binderclient.servicemanager.client import Offer, no_manager, proxy_of
 from binderclient.servicemanager.values import ConnectionInfo, DebugInfo, Offered
 from binderwire.service_manager import DEFAULT_ANDROID, DUMP_PRIORITY_ALL, dialect_of
 
@@ -63,7 +63,7 @@ class AsyncServiceManager:
         Raises:
             ServiceNotFound: there is none, now.
         """
-        return _as_proxy(name, await self.check(name))
+        return _proxy_of(name, await self.check(name))
 
     async def list(self) -> list[str]:
         """Return all names, sorted."""
@@ -181,15 +181,15 @@ class AsyncServiceManager:
                 with contextlib.suppress(RemoteException, DeadObject):
                     await self.unregister_for_notifications(name, callback)
         if not found:
-            raise _no_manager()
-        return _as_proxy(name, found[-1])
+            raise no_manager()
+        return _proxy_of(name, found[-1])
 
     async def _wait_by_asking(self, name: str) -> AsyncProxy:
         """See ``ServiceManager``."""
         waits = pauses()
         while (service := await self.check(name)) is None:  # noqa: ASYNC110 - nobody tells
             await trio.sleep(next(waits))
-        return _as_proxy(name, service)
+        return _proxy_of(name, service)
 
     async def _ask(self, method: str, *values: object) -> Any:  # noqa: ANN401 - by method
         return await self._do(formats.call(self._dialect, method, *values))
@@ -203,7 +203,7 @@ class AsyncServiceManager:
         except DeviceGone:
             raise
         except DeadObject:
-            raise _no_manager() from None
+            raise no_manager() from None
 
 
 class AsyncNamedService:
@@ -240,13 +240,5 @@ class AsyncNamedService:
             raise
 
 
-def _no_manager() -> DeadObject:
-    return DeadObject("no service manager is running on this device")
-
-
-def _as_proxy(name: str, service: IBinder | None) -> AsyncProxy:
-    if service is None:
-        raise ServiceNotFound(f"no service is called {name!r}")
-    if not isinstance(service, RemoteObject):
-        raise ServiceNotFound(f"{name!r} is a service of this process: use it directly")
-    return cast("AsyncProxy", service)
+def _proxy_of(name: str, service: IBinder | None) -> AsyncProxy:
+    return cast("AsyncProxy", proxy_of(name, service, RemoteObject))

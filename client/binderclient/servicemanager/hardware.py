@@ -16,15 +16,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from binderclient import android, hidl
-from binderclient.errors import BinderError, DeadObject, ParcelError, RemoteException
-from binderclient.objects import Proxy, Service, caller
+from binderclient.errors import BinderError, ParcelError, RemoteException
+from binderclient.objects import Proxy, caller
 from binderclient.parcel import Parcel
 from binderclient.servicemanager.complaints import Complaints
 from binderclient.servicemanager.entries import (
-    CALLBACKS_MAX,
     Entry,
-    Quota,
-    Services,
     Subscriber,
     Subscribers,
 )
@@ -34,7 +31,7 @@ from binderclient.servicemanager.hidl_base import (
     begin,
     finish,
 )
-from binderclient.servicemanager.lazy import HELD_BY_MANAGER, ClientWatch
+from binderclient.servicemanager.registry import Registry
 from binderclient.servicemanager.values import Offered
 from binderwire import hidl as wire
 
@@ -85,7 +82,7 @@ class _Asking:
                 self._of_user -= Counter({uid: 1})
 
 
-class HardwareServiceManager(Service):
+class HardwareServiceManager(Registry):
     """The service manager of hwbinder; several threads are to serve it (``SERVING_THREADS``).
 
     Args:
@@ -95,13 +92,8 @@ class HardwareServiceManager(Service):
     descriptor: ClassVar[str] = wire.MANAGER_1_2
 
     def __init__(self, declared: Iterable[Declared] = ()) -> None:
+        super().__init__(_notify_clients)
         self._declared = tuple(declared)
-        self._services = Services()
-        quota = Quota("callbacks", CALLBACKS_MAX)
-        self._callbacks = Subscribers(quota)
-        self._client_callbacks = Subscribers(quota)
-        self._watch = ClientWatch(self._services, self._client_callbacks, _notify_clients)
-        self._lock = threading.RLock()
         self._asking = _Asking()
         self._complaints = Complaints(_HINT)
         self._handlers: dict[int, tuple[str, Callable[[Parcel, Parcel], None]]] = {
@@ -333,16 +325,6 @@ class HardwareServiceManager(Service):
             return None
         return entry if (entry.pid, entry.uid) == (who.sender_pid, who.sender_euid) else None
 
-    def look_for_clients(self) -> None:
-        """See ``ServiceManagerService``."""
-        with self._lock:
-            names = list(self._client_callbacks)
-        for name in names:
-            with self._lock:
-                self._watch.has_clients(name, HELD_BY_MANAGER, may_end=True)
-
-    # Lifetimes
-
     def _subscribe(self, table: Subscribers, key: str, callback: IBinder) -> bool:
         try:
             subscriber = Subscriber(callback, caller().sender_euid)
@@ -350,31 +332,6 @@ class HardwareServiceManager(Service):
         except RemoteException:
             return False
         return True
-
-    def _tables(self) -> tuple[Services, Subscribers, Subscribers]:
-        return self._services, self._callbacks, self._client_callbacks
-
-    def _keep(self, binder: IBinder, enter: Callable[[], object]) -> None:
-        is_new = not any(table.knows(binder) for table in self._tables())
-        if is_new and isinstance(binder, Proxy):
-            try:
-                binder.link_to_death(self._died)
-            except DeadObject:
-                raise RemoteException(status=android.STATUS_DEAD_OBJECT) from None
-        try:
-            enter()
-        except RemoteException:
-            self._let_go(binder)
-            raise
-
-    def _let_go(self, binder: IBinder) -> None:
-        if isinstance(binder, Proxy) and not any(t.knows(binder) for t in self._tables()):
-            binder.unlink_to_death(self._died)
-
-    def _died(self, binder: Proxy) -> None:
-        with self._lock:
-            for table in self._tables():
-                table.remove_binder(binder)
 
 
 def _key(interface: str, name: str) -> str:

@@ -14,7 +14,7 @@ from binderclient import android, hidl
 from binderclient.errors import DeadObject, DeviceGone, ParcelError, RemoteException
 from binderclient.objects import Proxy, Service
 from binderclient.parcel import Parcel
-from binderclient.servicemanager.client import ServiceNotFound
+from binderclient.servicemanager.client import ServiceNotFound, no_manager, proxy_of
 from binderwire import hidl as wire
 
 if TYPE_CHECKING:
@@ -23,6 +23,28 @@ if TYPE_CHECKING:
     from binderclient.blocking import Device
 
 _SEPARATOR: Final = "/"  # between an interface and its instance
+
+
+class HardwareService:
+    """A service of HIDL.
+
+    Args:
+        proxy: by which it is reached.
+    """
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.handle = proxy.handle
+        self.call = proxy.call
+        self._proxy = proxy
+
+    def interface(self) -> str:
+        """Return the name of its interface."""
+        with _ask(self._proxy, wire.IBASE, wire.INTERFACE_DESCRIPTOR) as reply:
+            return hidl.read_string(reply)
+
+    def ping(self) -> None:
+        """Return if it answers."""
+        _ask(self._proxy, wire.IBASE, wire.PING).close()
 
 
 class HardwareManager:
@@ -40,30 +62,20 @@ class HardwareManager:
 
     def list(self) -> list[str]:
         """Return all names, sorted."""
-        with self._ask(self._device.context_manager, wire.MANAGER_1_0, wire.LIST) as reply:
+        with self._ask(wire.MANAGER_1_0, wire.LIST) as reply:
             return sorted(hidl.read_strings(reply))
 
-    def check(self, name: str) -> Proxy | None:
-        """Return the service of that name, None if there is none."""
-        manager, key = self._device.context_manager, _split(name)
-        with self._ask(manager, wire.MANAGER_1_0, wire.GET, *key) as reply:
-            found = reply.read_bare_binder()
-        if isinstance(found, Service):
-            raise ServiceNotFound(f"{name!r} is a service of this process: use it directly")
-        return found if isinstance(found, Proxy) else None
-
-    def get(self, name: str) -> Proxy:
+    def get(self, name: str) -> HardwareService:
         """Return the service of that name.
 
         Raises:
-            ServiceNotFound: there is none, now.
+            ServiceNotFound: there is none, now, or it is one of this process.
         """
-        found = self.check(name)
-        if found is None:
-            raise ServiceNotFound(f"no service is called {name!r}")
-        return found
+        with self._ask(wire.MANAGER_1_0, wire.GET, *_split(name)) as reply:
+            found = reply.read_bare_binder()
+        return HardwareService(proxy_of(name, found, Proxy))
 
-    def wait(self, name: str, timeout: float | None = None) -> Proxy:
+    def wait(self, name: str, timeout: float | None = None) -> HardwareService:
         """Return the service of that name, as soon as there is one; starts the thread pool.
 
         Args:
@@ -72,11 +84,9 @@ class HardwareManager:
         Raises:
             ServiceNotFound: not within ``timeout``.
         """
-        manager, key = self._device.context_manager, _split(name)
-        arrival = _Arrival()
+        key, arrival = _split(name), _Arrival()
         self._device.start_thread_pool()
-        call = self._ask(manager, wire.MANAGER_1_0, wire.REGISTER_FOR_NOTIFICATIONS, *key, arrival)
-        with call as reply:
+        with self._ask(wire.MANAGER_1_0, wire.REGISTER_FOR_NOTIFICATIONS, *key, arrival) as reply:
             if not reply.read_bool():
                 raise ServiceNotFound(f"the manager does not tell of {name!r}")
         try:
@@ -84,45 +94,37 @@ class HardwareManager:
         finally:
             with contextlib.suppress(RemoteException, DeadObject):
                 self._ask(
-                    manager, wire.MANAGER_1_1, wire.UNREGISTER_FOR_NOTIFICATIONS, *key, arrival
+                    wire.MANAGER_1_1, wire.UNREGISTER_FOR_NOTIFICATIONS, *key, arrival
                 ).close()
         return self.get(name)
 
-    def interface(self, service: Proxy) -> str:
-        """Return the name of a service's interface."""
-        with self._ask(service, wire.IBASE, wire.INTERFACE_DESCRIPTOR) as reply:
-            return hidl.read_string(reply)
-
-    def ping(self, service: Proxy) -> None:
-        """Return if a service answers."""
-        self._ask(service, wire.IBASE, wire.PING).close()
-
-    def _ask(self, target: Proxy, token: str, code: int, *values: str | Service) -> Parcel:
-        """Return the reply to a call, behind its status."""
-        request = Parcel()
-        request.write_cstring(token)
-        for value in values:
-            if isinstance(value, str):
-                hidl.write_string(request, value)
-            else:
-                request.write_bare_binder(value)
+    def _ask(self, token: str, code: int, *values: str | Service) -> Parcel:
         try:
-            reply = target.call(code, request)
+            return _ask(self._device.context_manager, token, code, *values)
         except DeviceGone:
             raise
         except DeadObject:
-            if target.handle:
-                raise
-            raise DeadObject("no service manager is running on this device") from None
-        try:
-            status = reply.read_int32()
-        except ParcelError:
-            reply.close()
-            raise
+            raise no_manager() from None
+
+
+def _ask(target: Proxy, token: str, code: int, *values: str | Service) -> Parcel:
+    """Return the reply to a call, behind its status."""
+    request = Parcel()
+    request.write_cstring(token)
+    for value in values:
+        if isinstance(value, str):
+            hidl.write_string(request, value)
+        else:
+            request.write_bare_binder(value)
+    reply = target.call(code, request)
+    try:
+        status = reply.read_int32()
         if status:
-            reply.close()
             raise RemoteException(status=status)
-        return reply
+    except (ParcelError, RemoteException):
+        reply.close()
+        raise
+    return reply
 
 
 class _Arrival(Service):
