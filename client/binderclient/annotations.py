@@ -35,6 +35,11 @@ _NULL_LENGTH: Final = -1
 _LENGTH_SIZE: Final = 4
 
 
+# Where a value is: an argument, or a place and the item or field in it. Text is made of it only for
+# an error, as most values are what they should be.
+Place: TypeAlias = "str | tuple[Place, int | str]"
+
+
 class _Number(typing.NamedTuple):
     """A kind of number, by the methods of ``Parcel``."""
 
@@ -53,8 +58,8 @@ _INT: Final = _Number("int32", -(1 << 31), (1 << 31) - 1)
 class Codec(Protocol):
     """One type's way into a parcel and out of it."""
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401 - of that type
-        """Write a value; ``place`` says in errors which one it is."""
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401 - of that type
+        """Write a value; ``place`` tells which one it is if it cannot be."""
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
         """Read a value."""
@@ -116,9 +121,17 @@ def _without_none(annotation: object) -> object:
     return others[0]
 
 
-def _refuse(place: str, wanted: str, value: object) -> typing.NoReturn:
-    shown = "None" if value is None else type(value).__name__
-    raise TypeError(f"{place}: must be {wanted}, not {shown}")
+def shown(place: Place) -> str:
+    """Return a place as errors name it."""
+    if isinstance(place, str):
+        return place
+    outer, inner = place
+    return shown(outer) + (f"[{inner}]" if isinstance(inner, int) else f".{inner}")
+
+
+def _refuse(place: Place, wanted: str, value: object) -> typing.NoReturn:
+    found = "None" if value is None else type(value).__name__
+    raise TypeError(f"{shown(place)}: must be {wanted}, not {found}")
 
 
 class _Plain(typing.NamedTuple):
@@ -128,14 +141,14 @@ class _Plain(typing.NamedTuple):
     method: str
     may_be_none: bool = False  # does the pair know null?
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         is_whole = self.type is float and type(value) is int
         if not isinstance(value, self.type) and not is_whole:
             _refuse(place, self.type.__name__, value)
         try:
             getattr(parcel, f"write_{self.method}")(value)
         except (ParcelError, UnicodeEncodeError) as error:
-            raise ValueError(f"{place}: {error}") from None
+            raise ValueError(f"{shown(place)}: {error}") from None
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
         value = getattr(parcel, f"read_{self.method}")()
@@ -159,12 +172,12 @@ class _Integer:
     def __init__(self, kind: _Number) -> None:
         self._kind = kind
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         if type(value) is not int:
             _refuse(place, "int", value)
         kind = self._kind
         if not kind.low <= value <= kind.high:
-            raise ValueError(f"{place}: {value} is not from {kind.low} to {kind.high}")
+            raise ValueError(f"{shown(place)}: {value} is not from {kind.low} to {kind.high}")
         getattr(parcel, f"write_{kind.name}")(value)
 
     def read(self, parcel: Parcel) -> int:
@@ -176,7 +189,7 @@ class _Bytes:
 
     may_be_none = True
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         if not isinstance(value, bytes | bytearray | memoryview):
             _refuse(place, "bytes", value)
         parcel.write_bytes(value)
@@ -194,7 +207,7 @@ class _Enumeration:
     def __init__(self, kind: type[enum.IntEnum]) -> None:
         self._kind = kind
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         if not isinstance(value, self._kind):
             _refuse(place, self._kind.__name__, value)
         _Integer(_INT).write(parcel, int(value), place)
@@ -210,7 +223,7 @@ class _Enumeration:
 class _File:
     """An open file, as Android's ParcelFileDescriptor: not null, without a second one."""
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         if not isinstance(value, int) and not hasattr(value, "fileno"):
             _refuse(place, "a file or descriptor", value)
         parcel.write_int32(_NOT_NULL)
@@ -232,7 +245,7 @@ class _Binder:
         self._name = name
         self._interface = interface
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         binder = getattr(value, "binder", value)  # of a proxy that belongs to an interface
         if not isinstance(binder, Service | RemoteObject):
             _refuse(place, self._name, value)
@@ -253,12 +266,12 @@ class _List:
     def __init__(self, item: Codec) -> None:
         self._item = item
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         if not isinstance(value, list | tuple):
             _refuse(place, "list", value)
         parcel.write_int32(len(value))
         for number, each in enumerate(value):
-            self._item.write(parcel, each, f"{place}[{number}]")
+            self._item.write(parcel, each, (place, number))
 
     def read(self, parcel: Parcel) -> list[Any]:
         count = parcel.read_int32()
@@ -283,14 +296,14 @@ class _Parcelable:
             self._known = {name: codec_of(hints[name], self._interface_of) for name in names}
         return self._known
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         if not isinstance(value, self._kind):
             _refuse(place, self._kind.__name__, value)
         parcel.write_int32(_NOT_NULL)
         start = parcel.position
         parcel.write_int32(0)
         for name, codec in self._fields().items():
-            codec.write(parcel, getattr(value, name), f"{place}.{name}")
+            codec.write(parcel, getattr(value, name), (place, name))
         end = parcel.position
         parcel.position = start
         parcel.write_int32(end - start)
@@ -334,7 +347,7 @@ class _Nullable:
             return cls(inner, lambda parcel: parcel.write_int32(_NULL_LENGTH))
         raise TypeError("numbers, truth values and enumerations are never None")
 
-    def write(self, parcel: Parcel, value: Any, place: str) -> None:  # noqa: ANN401
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
         if value is None:
             self._write_none(parcel)
         else:

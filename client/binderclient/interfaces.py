@@ -178,16 +178,15 @@ class Method:
         self._function = function
         self._oneway = bool(function.__dict__.get("binder_oneway"))
         self._signature = inspect.signature(function)
+        self.place = f"{owner.descriptor}.{name}()"  # what it is called in messages
+        names = list(self._signature.parameters)[1:]
+        self._places = {each: f"{self.place}: {each}" for each in names}
+        self._places["return"] = f"{self.place}: result"
         self._types: tuple[dict[str, Codec], list[Codec], bool] | None = None
         try:
             self._resolve()
         except NameError:
             self._types = None  # of a class that comes later in its file, or is this very one
-
-    @property
-    def place(self) -> str:
-        """What it is called in messages."""
-        return f"{self._owner.descriptor}.{self._name}()"
 
     def _resolve(self) -> tuple[dict[str, Codec], list[Codec], bool]:
         """Return the arguments' codecs, the results', and whether these are a tuple."""
@@ -260,7 +259,7 @@ class Method:
         bound.apply_defaults()
         request = Parcel.for_interface(self._owner.descriptor)
         for name, codec in arguments.items():
-            codec.write(request, bound.arguments[name], f"{self.place}: {name}")
+            codec.write(request, bound.arguments[name], self._places[name])
         return request
 
     def _read_reply(self, reply: Parcel) -> object:
@@ -320,7 +319,7 @@ class Method:
             if is_tuple and len(values) != len(results):
                 raise TypeError(f"{self.place}: must return {len(results)} values")
             for codec, each in zip(results, values, strict=False):
-                codec.write(reply, each, f"{self.place}: result")
+                codec.write(reply, each, self._places["return"])
             if not results and value is not None:
                 raise TypeError(f"{self.place}: must return nothing")
         except (TypeError, ValueError) as error:
