@@ -23,7 +23,7 @@ from support.rights import confined
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.memory.files import Closing
+    from binderd.engine.user import Charged
 
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
 
@@ -336,7 +336,7 @@ class NoInstaller:
     def settle(self) -> None: ...
 
     def dispose(
-        self, fd: int, *, flushes: bool, owner: int = 0, payment: Closing | None = None
+        self, fd: int, *, flushes: bool, owner: int = 0, payment: Charged | None = None
     ) -> None:
         os.close(fd)
         if payment is not None:

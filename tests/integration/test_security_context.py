@@ -11,25 +11,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderwire.binder_abi import (
-    BINDER_SET_CONTEXT_MGR_EXT,
-    BINDER_TYPE_BINDER,
     BR_FAILED_REPLY,
     BR_NOOP,
     BR_TRANSACTION_COMPLETE,
     BR_TRANSACTION_SEC_CTX,
-    FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
-    flat_binder_object,
 )
 from channel.helpers import needs_fuse
 from support import bc
 from support.device_world import DeviceWorld
 from support.fuse_daemon import FuseDaemon
 from support.puppeteer import start_zygote
-from support.scenes import Scene
+from support.scenes import curious
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support.scenes import Scene
 
 LABEL = "u:r:untrusted_app:s0"
 
@@ -50,17 +48,12 @@ pytestmark = [
 @contextmanager
 def curious_manager(folder: Path, *arguments: str) -> Iterator[Scene]:
     """Yield a manager that asks for its callers' contexts, as Android's, and a client."""
-    node = flat_binder_object.build(
-        type=BINDER_TYPE_BINDER, binder=0x9000, flags=FLAT_BINDER_FLAG_TXN_SECURITY_CTX
-    )
     folder.chmod(0o755)
     daemon = FuseDaemon(folder, *arguments)
     try:
         with start_zygote() as zygote:
             world = DeviceWorld(daemon, zygote)
-            manager = world.open()
-            assert manager.seasoned().ioctl(BINDER_SET_CONTEXT_MGR_EXT, node)[0] == 0
-            yield Scene(manager.looper(), world.open().seasoned())
+            yield curious(world)
             world.close()
     finally:
         daemon.stop()

@@ -43,22 +43,13 @@ if TYPE_CHECKING:
     from binderd.engine.kinds import Kind
     from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
-    from binderd.engine.user import Payment, Share
+    from binderd.engine.user import Charged, Payment, Share
     from binderd.engine.user import Users as Payers
     from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
 
 _SEEN_PIDS_MAX: Final = 256
-
-
-class OnItsWay(Protocol):
-    """What somebody is charged for files that are on their way to him."""
-
-    number: int  # how many at once
-
-    def end(self) -> None:
-        """None is any more."""
 
 
 class Installer(Disposer, Protocol):
@@ -73,7 +64,7 @@ class Installer(Disposer, Protocol):
         files: Sequence[int],
         closes: Sequence[int],
         room: tuple[int, int],
-        payment: OnItsWay,
+        payment: Charged,
         charge: Callable[[int], Payment | None],
     ) -> bool:
         """Begin to stop a thread and give its process files; False if that cannot be.
