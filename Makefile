@@ -31,7 +31,7 @@ DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
 BENCH ?= $(BIN)/python tests/bench/run.py
 HOSTILE ?= $(BIN)/python tests/hostile/run.py
-PYTEST ?= $(BIN)/python -m pytest
+PYTEST ?= $(BIN)/python tests/again.py
 VM := PYTHONPATH=tests $(BIN)/python -m vm
 ARGS ?=
 
@@ -90,7 +90,7 @@ VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallbac
 CUSE_EVERY := $(if $(CI),6,1)
 in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-2400} $(VM) run "BINDERD_BACKENDS=$(1) \
 	BINDERD_EVERY=$(3) \
-	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
+	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json CI=$(CI) $(BIN)/python tests/again.py $(2)"
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own driver, in QEMU; then test-systemd
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
