@@ -31,7 +31,7 @@ DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
 BENCH ?= $(BIN)/python tests/bench/run.py
 HOSTILE ?= $(BIN)/python tests/hostile/run.py
-PYTEST ?= $(BIN)/python -m pytest
+PYTEST ?= $(BIN)/python tests/again.py
 VM := PYTHONPATH=tests $(BIN)/python -m vm
 ARGS ?=
 
@@ -78,7 +78,7 @@ test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) ## 'make check', then 
 # Without: what only that kernel can tell, in a machine for each of its two kinds of device. The test
 # of the driver's logs comes first, as its counts begin at the boot; then all scenarios, each of
 # which must end as docs/parity.json says; then what needs CUSE, and the preload library. With CI set,
-# every third scenario is played behind CUSE: their clients are slow in there, and the daemon is the one
+# every sixth scenario is played behind CUSE: their clients are slow in there, and the daemon is the one
 # that plays all of them behind FUSE.
 VM_FOLDER := $(abspath build/vm)
 VM_LIBRARY := $(addprefix tests/preload/test_,service_manager.py programs.py descriptors.py)
@@ -87,10 +87,10 @@ VM_KERNEL := tests/introspect/test_life.py tests/integration/test_file_requests.
 	$(VM_LIBRARY) $(VM_STRESS)
 VM_CUSE := tests/conformance $(addprefix tests/integration/test_,cuse.py fallback.py) $(VM_LIBRARY) \
 	$(VM_STRESS)
-CUSE_EVERY := $(if $(CI),3,1)
+CUSE_EVERY := $(if $(CI),6,1)
 in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-2400} $(VM) run "BINDERD_BACKENDS=$(1) \
 	BINDERD_EVERY=$(3) \
-	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json $(BIN)/python -m pytest $(2)"
+	BINDERD_PARITY_RESULTS=$(VM_FOLDER)/$(1).json CI=$(CI) $(BIN)/python tests/again.py $(2)"
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own driver, in QEMU; then test-systemd
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"

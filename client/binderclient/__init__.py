@@ -8,6 +8,7 @@ without any input or output.
 
 from __future__ import annotations
 
+from binderclient.annotations import Byte, Char, Float, Long
 from binderclient.blocking import DEFAULT_PATH, Device
 from binderclient.errors import (
     BinderError,
@@ -23,6 +24,8 @@ from binderclient.errors import (
     RemoteException,
 )
 from binderclient.files import ReceivedFile
+from binderclient.ibinder import IBinder
+from binderclient.interfaces import as_interface, interface, oneway
 from binderclient.objects import Caller, Proxy, Service, caller, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
@@ -30,14 +33,19 @@ from binderclient.servicemanager import ServiceManager
 __all__ = [
     "DEFAULT_PATH",
     "BinderError",
+    "Byte",
     "CallAbandoned",
     "Caller",
+    "Char",
     "DeadObject",
     "Device",
     "DeviceError",
     "DeviceGone",
     "FailedTransaction",
+    "Float",
     "FrozenObject",
+    "IBinder",
+    "Long",
     "MisuseError",
     "Parcel",
     "ParcelError",
@@ -47,6 +55,9 @@ __all__ = [
     "RemoteException",
     "Service",
     "ServiceManager",
+    "as_interface",
     "caller",
+    "interface",
+    "oneway",
     "transaction",
 ]

@@ -14,6 +14,7 @@ import functools
 import json
 import logging
 import math
+import re
 import signal
 import struct
 import sys
@@ -25,11 +26,13 @@ from binderclient import stress, tool
 from binderclient.blocking import DEFAULT_PATH, Device
 from binderclient.errors import DeadObject
 from binderclient.notify import notify
+from binderclient.objects import Proxy
 from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
 from binderclient.servicemanager import ServiceManager, ServiceManagerService, ServiceNotFound
 from binderclient.servicemanager.declared import Declared, parse_declared
 from binderclient.servicemanager.hardware import SERVING_THREADS, HardwareServiceManager
+from binderclient.servicemanager.hardware_client import HardwareManager, HardwareService
 from binderclient.servicemanager.server import is_service_name
 from binderclient.version import add_version
 from binderwire.service_manager import DEFAULT_ANDROID, dialect_of
@@ -37,18 +40,20 @@ from binderwire.service_manager import DEFAULT_ANDROID, dialect_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderclient.objects import Proxy
+_Manager = ServiceManager | HardwareManager
 
 _TIMEOUT_SECONDS: Final = 30.0
 _SLICE_SECONDS: Final = 1.0  # of 'wait'
 _GRACE_SECONDS: Final = 3.0  # for 'wait' to end by itself, and tell why
 
 HIDL: Final = "hidl"
+_HIDL_NAME: Final = re.compile(r"[\w.]{1,127}@\d+\.\d+::\w{1,127}/[\w.-]{1,127}", re.ASCII)
 _LOOK_SECONDS: Final = 5.0  # between looks at who holds lazy services
 
 _ANDROID_HELP: Final = (
     "which Android the service manager is of: 8 to 16, its API level, or what libgbinder calls "
-    "its protocol, aidl to aidl6; %(default)s. Older clients (8 to 10) are known by themselves"
+    "its protocol, aidl to aidl6; %(default)s. Older clients (8 to 10) are known by themselves. "
+    f"'{HIDL}': android.hidl.manager, as clients of hwbinder expect it"
 )
 
 _DESCRIPTION: Final = """\
@@ -61,7 +66,7 @@ examples:
   %(prog)s list                      what is there
   %(prog)s wait org.example.echo     ... until it is there
   %(prog)s call org.example.echo 1 s16 hello i32 42
-  %(prog)s --device /dev/binderfs/hwbinder --json list
+  %(prog)s --device /dev/binderfs/hwbinder --android hidl --json list
   %(prog)s run -- ./service_manager /dev/binderfs/binder
   %(prog)s stress --kill 2           many processes under load; see its --help
 
@@ -178,14 +183,17 @@ class _Values(argparse.Action):
 
 
 def _service_name(text: str) -> str:
-    if not is_service_name(text):
+    if not is_service_name(text) and not _HIDL_NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(
-            f"{tool.quoted(text)} is no service name: 1 to 127 letters, digits, '_', '.', '-', '/'"
+            f"{tool.quoted(text)} is no service name: 1 to 127 letters, digits, "
+            "'_', '.', '-', '/', or of HIDL package@1.0::IInterface/instance"
         )
     return text
 
 
 def _android(text: str) -> str:
+    if text == HIDL:
+        return text
     try:
         dialect_of(text)
     except ValueError as error:
@@ -249,7 +257,7 @@ def _add_common(parser: argparse.ArgumentParser, *, hidden: bool) -> None:
 
 def _command(
     commands: Any,  # noqa: ANN401 - argparse does not name its type
-    run: Callable[[ServiceManager, argparse.Namespace], object],
+    run: Callable[[_Manager, argparse.Namespace], object],
     text: str,
     **options: Any,  # noqa: ANN401
 ) -> argparse.ArgumentParser:
@@ -324,9 +332,7 @@ def _run(chosen: argparse.Namespace) -> int:
         return error.status
 
 
-def _ask(
-    run: Callable[[ServiceManager, argparse.Namespace], object], chosen: argparse.Namespace
-) -> int:
+def _ask(run: Callable[[_Manager, argparse.Namespace], object], chosen: argparse.Namespace) -> int:
     """Do a command of the service manager, and print what it returns."""
     limit = chosen.timeout + (_GRACE_SECONDS if run is _wait else 0)
     expired = f"{chosen.device}: no answer within {limit:g} s: is its daemon, the service manager \
@@ -340,7 +346,7 @@ or the service stopped or busy? --timeout SECONDS waits longer"
             )
             raise DeadObject(f"no service manager is running on {chosen.device}: {hint}") from None
         try:
-            result = run(ServiceManager(device, chosen.android), chosen)
+            result = run(_manager_of(device, chosen.android), chosen)
         except ServiceNotFound as error:
             hint = f"{error}; '{tool.program_name()} list' prints the names that there are"
             raise ServiceNotFound(hint) from None
@@ -350,18 +356,22 @@ or the service stopped or busy? --timeout SECONDS waits longer"
     return 0
 
 
+def _manager_of(device: Device, android: str) -> _Manager:
+    return HardwareManager(device) if android == HIDL else ServiceManager(device, android)
+
+
 # Commands: each returns what is to be printed
 
 
-def _list(manager: ServiceManager, _chosen: argparse.Namespace) -> list[str]:
+def _list(manager: _Manager, _chosen: argparse.Namespace) -> list[str]:
     return manager.list()
 
 
-def _check(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
-    return _describe(chosen.name, manager.get(chosen.name))
+def _check(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
+    return _describe(manager, chosen.name)
 
 
-def _wait(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
+def _wait(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
     """Wait in slices, between which one sees that time passes, and that there still is a daemon."""
     limit = "for ever" if math.isinf(chosen.timeout) else f"for at most {chosen.timeout:g} s"
     start = time.monotonic()
@@ -370,30 +380,40 @@ def _wait(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, obje
             passed = time.monotonic() - start
             left = chosen.timeout - passed
             try:
-                service = manager.wait(chosen.name, max(0.0, min(left, _SLICE_SECONDS)))
+                manager.wait(chosen.name, max(0.0, min(left, _SLICE_SECONDS)))
                 break
             except ServiceNotFound as error:
                 if left <= _SLICE_SECONDS:
                     raise ServiceNotFound(f"{error} after {chosen.timeout:g} s") from None
             status.show(f"waiting {limit} for {chosen.name}: {passed + _SLICE_SECONDS:.0f} s")
-    return _describe(chosen.name, service)
+    return _describe(manager, chosen.name)
 
 
-def _ping(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
+def _ping(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
     manager.get(chosen.name).ping()
     return {"name": chosen.name, "alive": True}
 
 
-def _call(manager: ServiceManager, chosen: argparse.Namespace) -> dict[str, object]:
+def _call(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
     service = manager.get(chosen.name)
-    request = Parcel() if chosen.raw else Parcel.for_interface(service.interface())
+    request = Parcel() if chosen.raw else _request_for(service)
     for method, value in chosen.values:
         getattr(request, method)(value)
     with service.call(chosen.code, request, oneway=chosen.oneway) as reply:
         return {"size": len(reply), "hex": bytes(reply).hex()}
 
 
-def _describe(name: str, service: Proxy) -> dict[str, object]:
+def _request_for(service: Proxy | HardwareService) -> Parcel:
+    """Return a parcel that begins with the token of a service's interface."""
+    if isinstance(service, Proxy):
+        return Parcel.for_interface(service.interface())
+    request = Parcel()
+    request.write_cstring(service.interface())
+    return request
+
+
+def _describe(manager: _Manager, name: str) -> dict[str, object]:
+    service = manager.get(name)
     return {"name": name, "interface": service.interface(), "handle": service.handle}
 
 
@@ -436,9 +456,9 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--android",
         metavar="N",
-        type=lambda text: text if text == HIDL else _android(text),
+        type=_android,
         default=DEFAULT_ANDROID,
-        help=f"{_ANDROID_HELP}; '{HIDL}' for android.hidl.manager, which hwbinder has",
+        help=_ANDROID_HELP,
     )
     parser.add_argument(
         "--declare",
@@ -463,15 +483,15 @@ def serve_manager(arguments: Sequence[str] | None = None) -> int:
     return tool.guarded(act)
 
 
-_Manager = ServiceManagerService | HardwareServiceManager
+_Served = ServiceManagerService | HardwareServiceManager
 
 
-def _look_for_clients(service: _Manager, ended: threading.Event) -> None:
+def _look_for_clients(service: _Served, ended: threading.Event) -> None:
     while not ended.wait(_LOOK_SECONDS):
         service.look_for_clients()
 
 
-def _serve_manager(path: str, service: _Manager, max_threads: int, *, reconnect: bool) -> int:
+def _serve_manager(path: str, service: _Served, max_threads: int, *, reconnect: bool) -> int:
     logging.basicConfig(stream=sys.stderr, format="servicemanager: %(message)s")
     with Device(path, max_threads=max_threads, reconnect=reconnect) as device:
         device.become_context_manager(service)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
 
 _WORD: Final = struct.Struct("=I")
 _LENGTH: Final = struct.Struct("=i")

@@ -13,10 +13,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from binderclient.errors import ParcelError
-from binderwire.hidl import hidl_string, hidl_vec
+from binderwire.hidl import (
+    CLIENTS_AT,
+    INSTANCE_AT,
+    INTERFACE_AT,
+    hidl_string,
+    hidl_vec,
+    instance_debug_info,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from binderclient.contents import Buffer
     from binderclient.parcel import Parcel
@@ -52,6 +59,41 @@ def write_strings(parcel: Parcel, texts: Iterable[str]) -> None:
     array = parcel.write_buffer(records, parent=head, parent_offset=0)
     for number, each in enumerate(encoded):
         parcel.write_buffer(each + b"\0", parent=array, parent_offset=number * hidl_string.size)
+
+
+def write_bytes_list(parcel: Parcel, items: Sequence[bytes]) -> None:
+    """Write a vec of byte arrays that are all of one size."""
+    head = parcel.write_buffer(hidl_vec.pack(0, len(items), _OWNED))
+    parcel.write_buffer(b"".join(items), parent=head, parent_offset=0)
+
+
+def write_instances(parcel: Parcel, instances: Iterable[tuple[str, str, int, int]]) -> None:
+    """Write a vec<InstanceDebugInfo>, without the processes that use an instance.
+
+    Args:
+        instances: interface, instance, process id of who serves it, architecture.
+    """
+    rows = [
+        (interface.encode(), name.encode(), pid, architecture)
+        for interface, name, pid, architecture in instances
+    ]
+    records = [
+        instance_debug_info.pack(
+            *(0, len(interface), _OWNED),
+            *(0, len(name), _OWNED),
+            pid,
+            *(0, 0, _OWNED),
+            architecture,
+        )
+        for interface, name, pid, architecture in rows
+    ]
+    head = parcel.write_buffer(hidl_vec.pack(0, len(records), _OWNED))
+    array = parcel.write_buffer(b"".join(records), parent=head, parent_offset=0)
+    for number, (interface, name, _, _) in enumerate(rows):
+        start = number * instance_debug_info.size
+        parcel.write_buffer(interface + b"\0", parent=array, parent_offset=start + INTERFACE_AT)
+        parcel.write_buffer(name + b"\0", parent=array, parent_offset=start + INSTANCE_AT)
+        parcel.write_buffer(b"", parent=array, parent_offset=start + CLIENTS_AT)
 
 
 def read_strings(parcel: Parcel) -> list[str]:

@@ -22,6 +22,7 @@ from binderclient.errors import (
     ParcelError,
     RemoteException,
 )
+from binderclient.ibinder import IBinder
 from binderclient.parcel import Parcel
 from binderwire.binder_abi import TF_ACCEPT_FDS, TF_CLEAR_BUF, TF_ONE_WAY, TF_STATUS_CODE
 
@@ -42,10 +43,6 @@ _EXCEPTION_CODE_OF: Final[dict[type[Exception], int]] = {
     NotImplementedError: android.EX_UNSUPPORTED_OPERATION,
 }
 _log: Final = logging.getLogger("binderclient")
-
-
-class IBinder:
-    """What a parcel can carry a reference to: a ``Service`` or a ``Proxy``."""
 
 
 class Caller(NamedTuple):
@@ -269,6 +266,19 @@ def check_status(flags: int, reply: Parcel) -> None:
             raise RemoteException(status=status)
 
 
+def request_of(data: Parcel | None) -> Parcel:
+    """Return what a call sends.
+
+    Raises:
+        TypeError: it is no parcel.
+    """
+    if data is None:
+        return Parcel()
+    if not isinstance(data, Parcel):
+        raise TypeError(f"call() takes a Parcel as data, not {type(data).__name__}")
+    return data
+
+
 def call_flags(*, oneway: bool, clear: bool) -> int:
     """Return the TF_ flags of a call; like Android's, it lets the reply bring open files."""
     return TF_ACCEPT_FDS | TF_ONE_WAY * oneway | TF_CLEAR_BUF * clear
@@ -335,7 +345,7 @@ class Proxy(RemoteObject):
         return self.device.transact(
             self.handle,
             code,
-            Parcel() if data is None else data,
+            request_of(data),
             call_flags(oneway=oneway, clear=clear),
         )
 

@@ -19,6 +19,7 @@ from binderclient import android
 from binderclient.contents import NULL_LENGTH, Contents
 from binderclient.errors import ParcelError, RemoteException
 from binderclient.files import ReceivedFile, number_of
+from binderclient.ibinder import IBinder
 from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from binderclient.files import HasFileno
-    from binderclient.objects import IBinder
 
 _INT32: Final = struct.Struct("=i")
 _UINT32: Final = struct.Struct("=I")
@@ -145,6 +145,7 @@ class Parcel(Contents):
         if text is None:
             self._pack(_INT32, NULL_LENGTH)
             return
+        _check("write_string16", text, str)
         units = text.encode("utf-16-le", "surrogatepass")
         self._put(_INT32.pack(len(units) // 2) + units + b"\0\0")
 
@@ -161,6 +162,7 @@ class Parcel(Contents):
         if text is None:
             self._pack(_INT32, NULL_LENGTH)
             return
+        _check("write_string8", text, str)
         encoded = text.encode()
         self._put(_INT32.pack(len(encoded)) + encoded + b"\0")
 
@@ -173,6 +175,7 @@ class Parcel(Contents):
 
     def write_cstring(self, text: str) -> None:
         """Write a C string: UTF-8, a NUL, padding, no length."""
+        _check("write_cstring", text, str)
         encoded = text.encode()
         if 0 in encoded:
             raise ParcelError("a C string cannot contain NUL")
@@ -193,6 +196,7 @@ class Parcel(Contents):
 
     def write_raw(self, data: bytes | bytearray | memoryview) -> None:
         """Write bytes with padding and no length; the reader must know how many there are."""
+        _check("write_raw", data, bytes, bytearray, memoryview)
         self._put(data)
 
     def read_raw(self, size: int) -> memoryview:
@@ -203,6 +207,8 @@ class Parcel(Contents):
 
     def write_bytes(self, data: bytes | bytearray | memoryview | None) -> None:
         """Write a byte array: int32 length, the bytes, padding."""
+        if data is not None:
+            _check("write_bytes", data, bytes, bytearray, memoryview)
         self._pack(_INT32, NULL_LENGTH if data is None else len(data))
         if data is not None:
             self._put(data)
@@ -282,6 +288,8 @@ class Parcel(Contents):
 
     def write_bare_binder(self, binder: IBinder | None) -> None:
         """Write a reference without a word for its stability, as Android 10 and HIDL do."""
+        if binder is not None:
+            _check("write_strong_binder", binder, IBinder)
         position = self._position
         self._put(flat_binder_object.pack(BINDER_TYPE_BINDER, 0, 0, 0))
         if binder is not None:  # the driver is not to look at a null one
@@ -416,6 +424,12 @@ class Parcel(Contents):
         if size and not _INT32.size <= size <= len(self) - start:
             raise ParcelError(f"a header of {size} bytes with {len(self) - start} left")
         self._position = start + max(size, _INT32.size)
+
+
+def _check(method: str, value: object, *wanted: type) -> None:
+    if not isinstance(value, wanted):
+        names = " or ".join(each.__name__ for each in wanted)
+        raise TypeError(f"{method}() takes {names}, not {type(value).__name__}")
 
 
 def _utf8(data: bytes | bytearray | memoryview) -> str:

@@ -31,13 +31,7 @@ from binderclient.errors import (
     ParcelError,
     RemoteException,
 )
-from binderclient.objects import (
-    IBinder,
-    RemoteObject,
-    Service,
-    check_status,
-    error_reply,
-)
+from binderclient.objects import RemoteObject, Service, check_status, error_reply
 from binderclient.parcel import Parcel
 from binderclient.pool import ThreadPool
 from binderclient.received import ReceivedParcels
@@ -59,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from binderclient.connection import Event
+    from binderclient.ibinder import IBinder
 
     RunHandler = Callable[[Service, Delivery, Parcel, Parcel], None]
 

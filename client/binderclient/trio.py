@@ -43,26 +43,37 @@ from binderclient.blocking import (
     Device,
     Ticket,
 )
-from binderclient.errors import DeadObject, DeviceGone, RemoteException
-from binderclient.objects import Caller, RemoteObject, Service, call_flags, dispatch, set_caller
-from binderclient.parcel import Parcel
-from binderclient.recovery import pauses
-from binderclient.servicemanager import ServiceNotFound, formats
-from binderclient.servicemanager.client import Offer
-from binderclient.servicemanager.values import Offered
+from binderclient.errors import DeadObject, RemoteException
+from binderclient.objects import (
+    Caller,
+    RemoteObject,
+    Service,
+    call_flags,
+    dispatch,
+    request_of,
+    set_caller,
+)
+from binderclient.servicemanager.async_client import AsyncNamedService, AsyncServiceManager
 from binderwire.binder_abi import TF_ONE_WAY
-from binderwire.service_manager import DEFAULT_ANDROID, DUMP_PRIORITY_ALL, dialect_of
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator, Callable
 
     from binderclient.connection import Delivery
-    from binderclient.objects import IBinder
+    from binderclient.parcel import Parcel
+    from binderclient.servicemanager.client import Offer
     from binderclient.session import Session
 
+__all__ = [
+    "AsyncDevice",
+    "AsyncNamedService",
+    "AsyncProxy",
+    "AsyncServiceManager",
+    "open_device",
+]
+
 DEFAULT_MAX_CALLS: Final = 16
-_UNREGISTER_SECONDS: Final = 1.0
 
 # Debian 12's trio, 0.22, has another name for it.
 _ABANDON: Final = (
@@ -120,7 +131,7 @@ class AsyncProxy(RemoteObject):
         self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
     ) -> Parcel:
         """Call the object; see ``Proxy.call`` for arguments, return and exceptions."""
-        request = Parcel() if data is None else data
+        request = request_of(data)
         flags = call_flags(oneway=oneway, clear=clear)
         return await self.device.transact(self.session, self.handle, code, request, flags)
 
@@ -404,169 +415,3 @@ _current_home: Final[ContextVar[_Home | None]] = ContextVar("binder_home", defau
 
 def _closed() -> RemoteException:
     return RemoteException(status=android.STATUS_DEAD_OBJECT)
-
-
-class AsyncServiceManager:
-    """Finds and offers services by name; trio flavour of ``ServiceManager``.
-
-    Args:
-        device, android: see ``ServiceManager``.
-
-    Every method raises DeadObject when no service manager runs on that device.
-    """
-
-    def __init__(self, device: AsyncDevice, android: str | int = DEFAULT_ANDROID) -> None:
-        self._device = device
-        self._dialect = dialect_of(android)
-
-    async def add(self, name: str, service: Service) -> None:
-        """Offer ``service``; see ``ServiceManager.add``.  Starts to serve."""
-        self._device.start_serving()
-        with self._device.offering(name, Offer(name, service, self._dialect)):
-            await self._do(formats.add_call(self._dialect, name, service))
-
-    async def check(self, name: str) -> IBinder | None:
-        """Return the service of that name, None if there is none."""
-        found: Offered | None = await self._ask("checkService", name)
-        return None if found is None else found.binder
-
-    async def get(self, name: str) -> AsyncProxy:
-        """Return the proxy of the service of that name.
-
-        Raises:
-            ServiceNotFound: there is none, now.
-        """
-        return _as_proxy(name, await self.check(name))
-
-    async def list(self) -> list[str]:
-        """Return all names, sorted."""
-        if not self._dialect.is_legacy:
-            return list(await self._ask("listServices", DUMP_PRIORITY_ALL))
-        names: list[str] = []
-        with contextlib.suppress(RemoteException):  # there is none at that place
-            while True:
-                names.append(await self._ask("listServices", len(names), DUMP_PRIORITY_ALL))
-        return names
-
-    async def wait(self, name: str) -> AsyncProxy:
-        """Return the proxy of the service of that name, as soon as there is one.
-
-        With ``reconnect`` it also waits for the device and for a service manager.
-        """
-        waits = pauses()
-        while True:
-            try:
-                return await self._wait_with_manager(name)
-            except DeadObject:
-                if not self._device.reconnects:
-                    raise
-            await self._device.wait_back()
-            await trio.sleep(next(waits))
-
-    def named(self, name: str) -> AsyncNamedService:
-        """Return the service of that name, whichever it is at the time of each call."""
-        return AsyncNamedService(self, name)
-
-    async def _wait_with_manager(self, name: str) -> AsyncProxy:
-        """Wait as long as the service manager lives."""
-        if self._dialect.is_legacy:
-            return await self._wait_by_asking(name)
-        found: list[IBinder] = []
-        arrived = trio.Event()
-
-        def registered(_name: str, service: IBinder) -> None:
-            # Until the manager hears of a death, it hands out what we may know to be dead.
-            if isinstance(service, AsyncProxy) and service.dead:
-                return
-            found.append(service)
-            arrived.set()
-
-        def manager_died(_manager: RemoteObject) -> None:
-            self._device.run_soon(lambda _device: arrived.set())
-
-        callback = formats.RegistrationCallback(self._dialect, registered)
-        self._device.start_serving()
-        await self._ask("registerForNotifications", name, Offered(callback))
-        manager = self._device.context_manager
-        await self._device.link(manager, manager_died)
-        try:
-            await arrived.wait()
-        finally:
-            with trio.move_on_after(_UNREGISTER_SECONDS) as scope:
-                scope.shield = True
-                await self._device.unlink(manager, manager_died)
-                await self._unregister(name, callback)
-        if not found:
-            raise _no_manager()
-        return _as_proxy(name, found[-1])
-
-    async def _wait_by_asking(self, name: str) -> AsyncProxy:
-        """See ``ServiceManager``."""
-        waits = pauses()
-        while (service := await self.check(name)) is None:  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(next(waits))
-        return _as_proxy(name, service)
-
-    async def _unregister(self, name: str, callback: IBinder) -> None:
-        with contextlib.suppress(RemoteException, DeadObject):
-            await self._ask("unregisterForNotifications", name, Offered(callback))
-
-    async def _ask(self, method: str, *values: object) -> Any:  # noqa: ANN401 - by method
-        return await self._do(formats.call(self._dialect, method, *values))
-
-    async def _do(self, asked: formats.Call) -> Any:  # noqa: ANN401 - by method
-        return asked.result(await self._call(asked.code, asked.request))
-
-    async def _call(self, code: int, request: Parcel) -> Parcel:
-        try:
-            return await self._device.context_manager.call(code, request)
-        except DeviceGone:
-            raise
-        except DeadObject:
-            raise _no_manager() from None
-
-
-class AsyncNamedService:
-    """A service that is held by its name; trio flavour of ``NamedService``."""
-
-    def __init__(self, manager: AsyncServiceManager, name: str) -> None:
-        self.name = name
-        self._manager = manager
-        self._proxy: AsyncProxy | None = None
-
-    async def proxy(self) -> AsyncProxy:
-        """See ``NamedService.proxy``."""
-        proxy = self._proxy
-        if proxy is None or proxy.dead:
-            proxy = self._proxy = await self._manager.get(self.name)
-        return proxy
-
-    async def wait(self) -> AsyncProxy:
-        """See ``NamedService.wait``."""
-        proxy = self._proxy
-        if proxy is None or proxy.dead:
-            proxy = self._proxy = await self._manager.wait(self.name)
-        return proxy
-
-    async def call(
-        self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
-    ) -> Parcel:
-        """See ``NamedService.call``."""
-        proxy = await self.proxy()
-        try:
-            return await proxy.call(code, data, oneway=oneway, clear=clear)
-        except DeadObject:
-            self._proxy = None
-            raise
-
-
-def _no_manager() -> DeadObject:
-    return DeadObject("no service manager is running on this device")
-
-
-def _as_proxy(name: str, service: IBinder | None) -> AsyncProxy:
-    if service is None:
-        raise ServiceNotFound(f"no service is called {name!r}")
-    if not isinstance(service, AsyncProxy):
-        raise ServiceNotFound(f"{name!r} is a service of this process: use it directly")
-    return service

@@ -30,6 +30,9 @@ from binderd.options import (
     LOGS_MODE,
     NAMES,
     OPTIONS,
+    SECURITY_CONTEXT,
+    SPIN_US,
+    SPIN_US_MAX,
     STALL_LIMIT,
     STALL_LIMIT_MAX,
     STALL_LIMIT_MIN,
@@ -46,6 +49,7 @@ _NO_ID: Final = (1 << 32) - 1
 # Fields of Settings that SIGHUP changes in a running daemon.
 _RELOADED: Final = {"limits"} | {o.name.replace("-", "_") for o in OPTIONS if o.reloads}
 _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
+_CONTEXT_SIZE_MAX: Final = 255  # bytes; each call to who asks for it takes so much more room
 
 _DESCRIPTION: Final = """\
 Serves Android's binder devices from user space: a directory like the kernel's binderfs with
@@ -115,6 +119,8 @@ class Settings:
     allow_users: tuple[str, ...] = ()
     allow_groups: tuple[str, ...] = ()
     freeze: str = "any"  # or own: whose processes a client may freeze
+    security_context: str = SECURITY_CONTEXT  # of who has none; "": none
+    spin_ns: int = SPIN_US * 1000  # so long is the next request looked for without sleeping
 
 
 class _Value(NamedTuple):
@@ -248,6 +254,10 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
             f"{values['stall-limit'].origin} {stall:g}: must be from {STALL_LIMIT_MIN:g} to "
             f"{STALL_LIMIT_MAX:g} seconds, or 0 for none"
         )
+    if not 0 <= value["spin"] <= SPIN_US_MAX:
+        raise ConfigError(
+            f"{values['spin'].origin} {value['spin']}: must be from 0 to {SPIN_US_MAX} microseconds"
+        )
     for found in limits.values():
         if not 1 <= found.value <= LIMIT_MAX:
             raise ConfigError(f"{found.origin} {found.value}: must be from 1 to {LIMIT_MAX}")
@@ -278,6 +288,8 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         _checked(values["allow-users"], check_accounts, value["allow-users"]),
         _checked(values["allow-groups"], check_accounts, value["allow-groups"]),
         value["freeze"],
+        _checked(values["security-context"], check_context, value["security-context"]),
+        value["spin"] * 1000,
     )
 
 
@@ -288,7 +300,8 @@ def check_text(values: Mapping[str, _Value]) -> None:
         ConfigError: the first one.
     """
     accounts = ("owner", "group", "logs-owner", "logs-group")
-    for name in ("mount", "symlinks", "device-prefix", "mode", "logs-mode", *accounts):
+    places = ("mount", "symlinks", "device-prefix")
+    for name in (*places, "mode", "logs-mode", "security-context", *accounts):
         text, origin = values[name]
         if not text.isprintable():
             raise ConfigError(f"{origin} {text!r}: must be printable UTF-8 text, as logs show it")
@@ -427,6 +440,17 @@ def check_accounts(entries: Sequence[str]) -> tuple[str, ...]:
         if name.isdecimal():
             _id(int(name))
     return tuple(entries)
+
+
+def check_context(label: str) -> str:
+    """Return a security context if it is short enough.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if len(label.encode()) > _CONTEXT_SIZE_MAX:
+        raise ValueError(f"of {len(label.encode())} bytes is longer than {_CONTEXT_SIZE_MAX}")
+    return label
 
 
 def _parse_mode(mode: str) -> int:

@@ -25,7 +25,10 @@ LOG_PLACES: Final = ("stderr", "syslog")
 STALL_LIMIT: Final = 0.4  # seconds that clients of one user may hold us
 STALL_LIMIT_MIN: Final = 0.1  # some looks of the watchdog's
 STALL_LIMIT_MAX: Final = 86400.0
+SPIN_US: Final = 50  # microseconds; longer is no faster
+SPIN_US_MAX: Final = 1000
 LOGS_MODE: Final = 0o444  # as the driver's
+SECURITY_CONTEXT: Final = "kernel"  # what the driver has under SELinux without a policy
 LIMIT_MAX: Final = (1 << 62) - 1
 
 
@@ -168,6 +171,15 @@ OPTIONS: Final = (
         reloads=True,
     ),
     Option(
+        "security-context",
+        TEXT,
+        SECURITY_CONTEXT,
+        "LABEL",
+        "what services that ask for the security contexts of their callers are told of one that no "
+        "security module has given any; Android's servicemanager and all that call "
+        "setRequestingSid are such. An empty one: calls of those fail, as in the driver",
+    ),
+    Option(
         "passthrough",
         TEXT,
         "auto",
@@ -183,6 +195,14 @@ OPTIONS: Final = (
         "SECONDS",
         "kill a client that keeps everybody waiting for so long, as its memory does not answer "
         "(pages of a file system or a userfaultfd of its own) or it holds its own locks; 0: never",
+    ),
+    Option(
+        "spin",
+        NUMBER,
+        SPIN_US,
+        "MICROSECONDS",
+        "how long to look for the next request of clients that call often before sleeping until it "
+        "comes, which saves them the time that waking takes; 0: sleep at once",
     ),
     Option(
         "descriptors",

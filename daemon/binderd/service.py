@@ -199,23 +199,23 @@ class Service:
             partial(self._engine.users.charge, kind=WORKERS),
             settings.stall_limit,
         )
-        attachments_max = self._engine.limits.attachments_per_process
         self._opener = FileOpener(
-            mount, self._upkeep, self._watch, self._injector, attachments_max, self._fetcher
+            mount,
+            self._upkeep,
+            self._watch,
+            self._injector,
+            self._engine.limits.attachments_per_process,
+            settings.security_context,
+            self._fetcher,
         )
         now = int(time.time())
-        forget = self._engine.forget_context
-        directory = Directory(settings.devices, settings.max_devices, forget, settings.access)
+        forget, access = self._engine.forget_context, settings.access
+        directory = Directory(settings.devices, settings.max_devices, forget, access)
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
+        links, engine, turns = self._links, self._engine, self._turns
         self._reload = Reload(
-            settings,
-            reread,
-            directory,
-            self._links,
-            self._engine,
-            self._turns,
-            self._set_log_level,
+            settings, reread, directory, links, engine, turns, self._set_log_level
         )
         charge = partial(self._opener.charge, self._engine.users)
         self._tree = Tree(directory, now, partial(charge, INODES))
@@ -285,7 +285,7 @@ class Service:
     # Channels
 
     def _make_pump(self, fd: int, server: Server) -> Pump:
-        channel = KernelFd(fd, READ_BUFFER_SIZE)
+        channel = KernelFd(fd, READ_BUFFER_SIZE, self._settings.spin_ns)
         for other in self._channels:
             channel.meet(other)
             other.meet(channel)

@@ -20,6 +20,32 @@ hidl_debug_info = Record(  # of an object: DebugInfo
     Struct("pid" / s32, pad(4), "ptr" / u64, "architecture" / s32, pad(4)),
 )
 
+instance_debug_info = Record(  # of a list that a manager gives: InstanceDebugInfo
+    "instance_debug_info",
+    Struct(
+        "interface" / u64,
+        "interface_size" / u32,
+        "owns_interface" / u8,
+        pad(3),
+        "instance" / u64,
+        "instance_size" / u32,
+        "owns_instance" / u8,
+        pad(3),
+        "pid" / s32,
+        pad(4),
+        "clients" / u64,
+        "clients_count" / u32,
+        "owns_clients" / u8,
+        pad(3),
+        "architecture" / s32,
+        pad(4),
+    ),
+)
+INTERFACE_AT: Final = 0  # offsets in it of what points to a buffer
+INSTANCE_AT: Final = hidl_string.size
+CLIENTS_AT: Final = 2 * hidl_string.size + 8
+HASH_SIZE: Final = 32  # bytes; of an interface, SHA-256
+
 IBASE: Final = "android.hidl.base@1.0::IBase"
 MANAGER_1_0: Final = "android.hidl.manager@1.0::IServiceManager"
 MANAGER_1_1: Final = "android.hidl.manager@1.1::IServiceManager"
@@ -41,6 +67,9 @@ DEBUG: Final = _base_code("DBG")
 INTERFACE_DESCRIPTOR: Final = _base_code("DSC")
 PING: Final = _base_code("PNG")
 GET_DEBUG_INFO: Final = _base_code("REF")
+GET_HASH_CHAIN: Final = _base_code("HSH")
+SET_HAL_INSTRUMENTATION: Final = _base_code("INT")  # one-way
+NOTIFY_SYSPROPS_CHANGED: Final = _base_code("SYS")  # one-way
 
 # IServiceManager 1.0, 1.1 and 1.2: each goes on where the one before ends.
 GET: Final = 1

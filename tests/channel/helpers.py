@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from binderd.engine.pause import Paused
     from binderd.engine.ports import NotYet
-    from binderd.memory.files import Closing
+    from binderd.engine.user import Charged
 
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
 
@@ -356,7 +356,7 @@ class NoInstaller:
     def settle(self) -> None: ...
 
     def dispose(
-        self, fd: int, *, flushes: bool, owner: int = 0, payment: Closing | None = None
+        self, fd: int, *, flushes: bool, owner: int = 0, payment: Charged | None = None
     ) -> None:
         os.close(fd)
         if payment is not None:

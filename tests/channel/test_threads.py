@@ -75,7 +75,7 @@ def backing() -> Backing:
 def opener(watch: ThreadWatch, backing: Backing) -> Iterator[FileOpener]:
     upkeep = Upkeep(lambda: None, lambda process: None)
     installer = NoInstaller()
-    opener = FileOpener(backing, upkeep, watch, installer, 2)
+    opener = FileOpener(backing, upkeep, watch, installer, 2, "")
     yield opener
     opener.flights.close()
 

@@ -169,6 +169,25 @@ def test_what_cannot_be_stopped_costs_a_hundred_times_its_length() -> None:
     assert owed - GRACE_NS - PAUSE_FACTOR * long <= room.now - start <= owed
 
 
+def test_who_owes_is_not_forgotten_for_having_nothing_open() -> None:
+    room = Room()
+    room.serve(2)
+    room.serve(1, 2 * TOO_LONG_NS)
+    room.now += 2 * TOO_LONG_NS
+    assert not room.turns.run_next(room.turns.begin())
+    assert not room.waits(1)
+    room.turns.rest()
+    debtor = room.turns.of_payer(1)
+    for user in range(3, 10_000):
+        room.turns.of_payer(user)
+    assert room.turns.of_payer(1) is debtor
+    room.now += GRACE_NS
+    room.turns.begin()
+    for user in range(10_000, 30_000):
+        room.turns.of_payer(user)
+    assert room.turns.of_payer(1) is not debtor
+
+
 def test_no_pause_is_endless() -> None:
     room = Room()
     for _ in range(3):

@@ -13,13 +13,16 @@ import signal
 import sys
 import threading
 import time
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from binderclient.blocking import Device
 from binderclient.errors import RemoteException
-from binderclient.objects import IBinder, Proxy, Service, caller, transaction
+from binderclient.objects import Proxy, Service, caller, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
+
+if TYPE_CHECKING:
+    from binderclient.ibinder import IBinder
 
 DESCRIPTOR = "org.binderd.test.IPeer"
 ECHO, WHO, CALL_BACK, HOLD, DROP, SLEEP, DIE, RAISE, NOTE, JOURNAL, GIVE, SEND_FD, RETURN = range(

@@ -82,6 +82,14 @@ def held() -> tuple[int, int, int]:
     return len(os.listdir("/proc/self/fd")), threading.active_count(), areas
 
 
+def holds_no_more(before: tuple[int, int, int]) -> bool:
+    """Return whether we hold no more than then; it is less if threads of others have ended.
+
+    Trio's worker threads, for one, end ten seconds after the test that they worked for.
+    """
+    return all(now <= then for now, then in zip(held(), before, strict=True))
+
+
 class World:
     """A daemon that can end in several ways and be started again, and a service manager."""
 

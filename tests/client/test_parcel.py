@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from binderclient import android
 from binderclient.errors import ParcelError, RemoteException
-from binderclient.objects import IBinder
+from binderclient.ibinder import IBinder
+from binderclient.objects import Proxy
 from binderclient.parcel import Parcel
 from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
@@ -411,3 +412,33 @@ def test_nothing_is_appended_below_a_view() -> None:
         parcel.write_int32(2)
     del view
     parcel.write_int32(2)
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (Parcel.write_string16, 5, r"write_string16\(\) takes str, not int"),
+        (Parcel.write_string8, b"x", r"write_string8\(\) takes str, not bytes"),
+        (Parcel.write_cstring, None, r"write_cstring\(\) takes str, not NoneType"),
+        (Parcel.write_raw, "x", r"write_raw\(\) takes bytes or bytearray or memoryview, not str"),
+        (Parcel.write_bytes, [1], r"write_bytes\(\) takes bytes or bytearray or memoryview"),
+        (Parcel.write_strong_binder, "x", r"write_strong_binder\(\) takes IBinder, not str"),
+        (Parcel.write_string16_array, ["a", 1], r"write_string16\(\) takes str, not int"),
+    ],
+)
+def test_what_is_no_such_value_is_told_by_name(
+    write: Callable[[Parcel, Any], None], value: object, text: str
+) -> None:
+    parcel = Parcel()
+    with pytest.raises(TypeError, match=text):
+        write(parcel, value)
+    assert len(parcel) <= 12, "at most what came before it"
+
+
+def test_a_call_takes_a_parcel() -> None:
+    class Nobody:
+        def transact(self, *_: object) -> Parcel:
+            raise AssertionError("it was sent")
+
+    with pytest.raises(TypeError, match=r"call\(\) takes a Parcel as data, not str"):
+        Proxy(1, Nobody()).call(1, "x")  # type: ignore[arg-type]

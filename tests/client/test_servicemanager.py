@@ -18,7 +18,7 @@ import pytest
 from binderclient import android
 from binderclient.blocking import Device
 from binderclient.errors import BinderError, DeadObject, RemoteException
-from binderclient.objects import IBinder, Service
+from binderclient.objects import Service
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, ServiceNotFound, formats
 from binderwire.service_manager import dialect_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from binderclient.ibinder import IBinder
     from client.conftest import Bench
 
 PATIENCE = 10.0

@@ -28,12 +28,21 @@ EVERY: Final = int(os.environ.get("BINDERD_EVERY", "1"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what BINDERD_EVERY does not ask for; tests of other folders are not asked."""
+    """Leave out what BINDERD_EVERY does not ask for; tests of other folders are not asked.
+
+    A scenario with parameters is played with all of them: its outcome is that of all together.
+    """
     here = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
-    left_out = set(here) - set(here[::EVERY])
+    names = list(dict.fromkeys(map(_scenario, here)))
+    played = set(names[::EVERY])
+    left_out = {item for item in here if _scenario(item) not in played}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+def _scenario(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
 
 
 @pytest.fixture(scope="session")

@@ -57,9 +57,11 @@ def test_the_sender_s_user_is_named_both_ways(world: World) -> None:
 
 @statements("I1")
 def test_a_oneway_names_no_process(world: World) -> None:
-    scene = manager_and_client(world)
-    scene.client.write(bc.oneway(0, flags=0x20))
-    get_call(scene.server, sender_pid=0, sender_euid=0, flags=0x21)
+    manager = world.open()
+    manager.become_manager()
+    server, client = manager.looper(), world.open(uid=UID).seasoned()
+    client.write(bc.oneway(0, flags=0x20))
+    get_call(server, sender_pid=0, sender_euid=UID, flags=0x21)  # its user is named all the same
 
 
 @statements("I1", "I7")

@@ -7,8 +7,6 @@ from errno import EINVAL, EOPNOTSUPP
 from typing import TYPE_CHECKING
 
 from binderwire.binder_abi import (
-    BINDER_SET_CONTEXT_MGR_EXT,
-    BINDER_TYPE_BINDER,
     BR_ACQUIRE,
     BR_FAILED_REPLY,
     BR_INCREFS,
@@ -16,29 +14,26 @@ from binderwire.binder_abi import (
     BR_TRANSACTION_COMPLETE,
     BR_TRANSACTION_SEC_CTX,
     FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
-    flat_binder_object,
 )
 from support import bc
 from support.playbook import statements
-from support.scenes import Scene, answer, get_call, get_reply, manager_and_client, take
+from support.scenes import (
+    CONTEXT,
+    Scene,
+    answer,
+    curious,
+    get_call,
+    get_reply,
+    manager_and_client,
+    take,
+)
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
     from support.playbook import Proc, Thread, World
     from support.transcript import Received
 
-CONTEXT = b"u:r:shell:s0"  # what an engine's clients have; real systems give their own
 LEAD = b"leading!"
-
-
-def curious(world: World, context: bytes | None = CONTEXT) -> Scene:
-    """A manager whose node wants security contexts, and a client with one."""
-    manager = world.open()
-    node = flat_binder_object.build(
-        type=BINDER_TYPE_BINDER, binder=0x9000, flags=FLAT_BINDER_FLAG_TXN_SECURITY_CTX
-    )
-    assert manager.seasoned().ioctl(BINDER_SET_CONTEXT_MGR_EXT, node)[0] == 0
-    return Scene(manager.looper(), world.open(context=context).seasoned())
 
 
 def has_contexts(world: World, scene: Scene) -> bool:
@@ -166,7 +161,7 @@ def test_any_node_can_ask_for_it(world: World) -> None:
 def test_without_a_context_the_call_fails(world: World) -> None:
     scene = curious(world, context=None)
     if scene.client.proc.security_context() is not None:
-        world.excuse("a security module gives processes a context here")
+        world.excuse("a security module, or binderd itself, gives processes a context here")
         return
     assert_br(scene.client.write_read(bc.call(0)), BR_NOOP, BR_FAILED_REPLY)
     assert scene.client.extended_error()[1:] == (BR_FAILED_REPLY, -EOPNOTSUPP)

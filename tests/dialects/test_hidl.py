@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +17,15 @@ import pytest
 from binderclient import android
 from binderclient.blocking import Device
 from binderclient.errors import FailedTransaction, ParcelError, RemoteException
-from binderclient.objects import IBinder, Service
+from binderclient.objects import Service
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
 from client.drivers import PATIENCE
+from client.test_servicemanager import cli
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from binderclient.ibinder import IBinder
     from client.conftest import Bench
     from dialects.conftest import Start
 
@@ -168,9 +172,47 @@ def test_what_every_object_answers(bench: Bench, start: Start) -> None:
         with ask(device, BASE, 0x0F524546) as reply:
             data = reply.read_buffer().data
             assert struct.unpack("=i4xQi4x", data) == (process.popen.pid, 0, 1)
+        with ask(device, BASE, 0x0F485348) as reply:
+            head, hashes = reply.read_buffer(), reply.read_buffer()
+            assert struct.unpack("=QIB3x", head.data)[:2] == (hashes.address, 4)
+            assert (bytes(hashes.data), hashes.parent) == (bytes(4 * 32), head.index)
+            assert not reply.remaining
+        for code in (0x0F494E54, 0x0F535953, 0x0F444247):
+            with ask(device, BASE, code) as reply:
+                assert not reply.remaining
         with ask(device, V12, 13, FOO) as reply:
             assert take_strings(reply) == ["one", "two"]
         device.context_manager.ping()
+
+
+def test_the_dump_says_who_serves_what(bench: Bench, start: Start) -> None:
+    start("--android", "hidl")
+    with Device(bench.device) as client, Device(bench.device) as server:
+        with ask(client, V10, 7) as reply:
+            assert (len(reply.read_buffer().data), len(reply.read_buffer().data)) == (16, 0)
+            assert not reply.remaining
+        assert truth(ask(server, V12, 12, "one", Foo(), [FOO]))
+        assert truth(ask(server, V12, 12, "other", Foo(), [BASE]))
+        with ask(client, V10, 7) as reply:
+            head, array = reply.read_buffer(), reply.read_buffer()
+            assert struct.unpack("=QIB3x", head.data)[:2] == (array.address, 2)
+            seen = []
+            for number in range(2):
+                record = bytes(array.data[64 * number : 64 * number + 64])
+                fields = struct.unpack("=QIB3xQIB3xi4xQIB3xi4x", record)
+                buffers = [reply.read_buffer() for _ in range(3)]
+                places = [(each.parent, each.parent_offset - 64 * number) for each in buffers]
+                assert places == [(array.index, 0), (array.index, 16), (array.index, 40)]
+                assert [each.address for each in buffers[:2]] == [fields[0], fields[3]]
+                texts = [bytes(each.data) for each in buffers]
+                assert [len(each) - 1 for each in texts[:2]] == [fields[1], fields[4]]
+                assert (fields[6], fields[8], fields[10]) == (os.getpid(), 0, 0)
+                seen.append(texts)
+            assert not reply.remaining
+    assert sorted(seen) == [
+        [FOO.encode() + b"\0", b"one\0", b""],
+        [BASE.encode() + b"\0", b"other\0", b""],
+    ]
 
 
 def test_notifications(bench: Bench, start: Start) -> None:
@@ -309,3 +351,45 @@ def test_buffers_come_as_they_went(bench: Bench, start: Start) -> None:
         with pytest.raises(FailedTransaction):
             echo.call(1, large)
         echo.ping()
+
+
+class Answering(Foo):
+    """What else a service of HIDL is asked, and one method."""
+
+    def on_transact(self, code: int, data: Parcel, reply: Parcel, flags: int) -> None:
+        if code == 1:
+            assert (data.read_cstring(), data.read_int32(), data.remaining) == (FOO, 42, 0)
+            reply.write_int32(7)
+        elif code == 0x0F445343:
+            reply.write_int32(0)
+            put_string(reply, FOO)
+        elif code == 0x0F504E47:
+            reply.write_int32(0)
+        else:
+            super().on_transact(code, data, reply, flags)
+
+
+def test_binderctl_looks_around(bench: Bench, start: Start) -> None:
+    start("--android", "hidl")
+    name = f"{FOO}/one"
+
+    def hidl(*words: str) -> tuple[int, str]:
+        done = cli(bench, "--android", "hidl", *words)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+    with Device(bench.device) as server:
+        server.start_thread_pool()
+        late = threading.Timer(0.5, lambda: truth(ask(server, V10, 2, "one", Answering())))
+        late.start()
+        assert hidl("wait", name) == (0, f"name: {name}  interface: {FOO}  handle: 1\n")
+        late.join()
+        assert hidl("list") == (0, f"{OLD_FOO}/one\n{name}\n{BASE}/one\n")
+        assert hidl("check", name)[0] == 0
+        assert hidl("ping", name) == (0, f"name: {name}  alive: True\n")
+        status, shown = hidl("call", name, "1", "i32", "42")
+        assert (status, shown.split()[:2]) == (0, ["000000", "07000000"])
+    assert hidl("wait", f"{FOO}/other", "--timeout", "1")[0] == 1
+    assert hidl("ping", "a.b")[0] == 1
+    assert cli(bench, "list").returncode == 1
+    assert cli(bench, "ping", "a@1::IFoo/x").returncode == 2

@@ -132,6 +132,51 @@ def test_what_is_declared(bench: Bench, start: Start) -> None:
             ServiceManager(device, 9).is_declared(one)
 
 
+async def test_what_is_declared_in_trio(bench: Bench, start: Start) -> None:
+    one = "a.IFoo/one"
+    start("--android", "16", "--declare", f"{one},apex=com.a,address=::1:80")
+    async with open_device(bench.device) as device:
+        manager = AsyncServiceManager(device, 16)
+        assert await manager.is_declared(one)
+        assert await manager.declared_instances("a.IFoo") == ["one"]
+        assert await manager.updatable_via_apex(one) == "com.a"
+        assert await manager.updatable_names("com.a") == [one]
+        assert await manager.connection_info(one) == ConnectionInfo("::1", 80)
+        (info,) = await manager.debug_info()
+        assert info.name == "manager"
+        with pytest.raises(MisuseError, match="Android 9 has no isDeclared"):
+            await AsyncServiceManager(device, 9).is_declared(one)
+
+
+async def test_a_lazy_service_in_trio(bench: Bench, start: Start) -> None:
+    start("--android", "16")
+    send, heard = trio.open_memory_channel[object](10)
+    service = Named()
+    async with open_device(bench.device) as server, open_device(bench.device) as watcher:
+        own = AsyncServiceManager(server, 16)
+        others = AsyncServiceManager(watcher, 16)
+        callback = await others.register_for_notifications(
+            "lazy", lambda name, _service: send.send_nowait(name)
+        )
+        await own.add("lazy", service)
+        with trio.fail_after(PATIENCE):
+            assert await heard.receive() == "lazy"
+        await others.unregister_for_notifications("lazy", callback)
+        with pytest.raises(RemoteException):
+            await others.unregister_for_notifications("lazy", callback)
+        await own.register_client_callback("lazy", service, send.send_nowait)
+        async with open_device(bench.device) as client:
+            assert await AsyncServiceManager(client, 16).check("lazy") is not None
+            with trio.fail_after(PATIENCE):
+                assert await heard.receive() is True
+            with pytest.raises(RemoteException):
+                await own.try_unregister("lazy", service)
+        with trio.fail_after(2 * PATIENCE):
+            assert await heard.receive() is False
+        await own.try_unregister("lazy", service)
+        assert await own.list() == ["manager"]
+
+
 def test_a_manager_that_is_killed_is_filled_again(bench: Bench, start: Start) -> None:
     first = start("--android", "16")
     with Device(bench.device, reconnect=True) as server, Device(bench.device) as client:

@@ -173,6 +173,11 @@ def binders(count: int, first: int = 1) -> list[bytes]:
 NONSENSE: Final = bytes(24)  # an object that fails its transaction when its turn comes
 
 
+def file_in_vain(fd: int) -> Parcel:
+    """A file in a transaction that fails, so that what was taken is closed again."""
+    return Parcel([abi.binder_fd_object.build(type=abi.BINDER_TYPE_FD, fd=fd), NONSENSE])
+
+
 def manager(device: Device, flags: int = abi.FLAT_BINDER_FLAG_ACCEPTS_FDS) -> None:
     node = abi.flat_binder_object.build(type=abi.BINDER_TYPE_BINDER, flags=flags)
     device.ioctl(abi.BINDER_SET_CONTEXT_MGR_EXT, node)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from preload.conftest import Stage
 
 FIRST = 3  # the lowest number that a program with one open file is free to have, plus one
-MANY = 600  # comes in several messages
+MANY = 300  # comes in several messages
+TOO_MANY = 600  # for a socket: flights_per_attachment
 
 
 @pytest.fixture
@@ -56,6 +57,18 @@ def test_more_than_one_message_takes(our_stage: Stage, files: list[Path]) -> Non
     wanted = " ".join(f"{number}:one" for number in range(4, 4 + MANY))
     assert our_stage.run("porter", "ask", "r", *[files[0]] * MANY) == wanted + "\n"
     assert our_stage.run("porter", "ask", "r", files[1]) == "4:two\n"
+
+
+def test_what_no_socket_takes_comes_by_stopping(fuse_stage: Stage, files: list[Path]) -> None:
+    fuse_stage.start("porter", "serve")
+    wanted = " ".join(f"{number}:one" for number in range(4, 4 + TOO_MANY))
+    assert fuse_stage.run("porter", "ask", "r", *[files[0]] * TOO_MANY) == wanted + "\n"
+
+
+def test_who_must_not_be_stopped_gets_no_more(bare_stage: Stage, files: list[Path]) -> None:
+    bare_stage.start("porter", "serve")
+    assert bare_stage.run("porter", "ask", "r", *[files[0]] * TOO_MANY) == "failed\n"
+    assert bare_stage.run("porter", "ask", "r", files[0]) == "4:one\n"
 
 
 def test_nothing_is_left_open(our_stage: Stage, files: list[Path]) -> None:

@@ -68,12 +68,14 @@ def test_every_option_can_be_set(file: Path) -> None:
     allow-users = ["games"]
     allow-groups = ["a=b=audio"]
     freeze = "own"
+    security-context = "u:r:app:s0"
+    spin = 7
     limits.files = 3
     """
     assert load_text(file, text) == Settings(
         "/x", ("a", "b"), "debug", 9, 2.0, False, False, "both", "p/", (0o640, 7, 0),
         (0o440, 8, 9), "/s", "syslog", (("files", 3),), ("0", "b=root"), ("games",), ("a=b=audio",),
-        "own",
+        "own", "u:r:app:s0", 7000,
     )  # fmt: skip
 
 
@@ -125,6 +127,11 @@ def test_the_command_line_wins(file: Path) -> None:
         ('allow-users = ["4294967295"]', "1: allow-users 4294967295: numbers end at"),
         ('allow-groups = ["a\\nb"]', "1: allow-groups 'a\\nb': must be printable"),
         ('freeze = "none"', "1: freeze: 'none' is none of any, own"),
+        ('security-context = "a\\nb"', "1: security-context 'a\\nb': must be printable"),
+        (f'security-context = "{"x" * 256}"', "1: security-context of 256 bytes is longer than"),
+        ("spin = 1001", "1: spin 1001: must be from 0 to 1000 microseconds"),
+        ("spin = -1", "1: spin -1: must be from 0 to 1000 microseconds"),
+        ("security-context = 0", "1: security-context: must be text in quotes, not 0"),
         ('mount = ""', "1: mount: needs a directory"),
         ('mount = "/a\\nb"', "1: mount '/a\\nb': must be printable"),
         ('mount = "/a"\nmount = "/b"', "2: cannot overwrite a value"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 COMMAND: Final = (sys.executable, "-m", "binderclient", "stress")
 PATIENCE: Final = 10 * toolbox.PATIENCE
 SMALL: Final = ("--clients=4", "--servers=2", "--duration=1")
+FEW_CALLS: Final = 2000  # on an emulated processor
 
 
 def stress(*words: object, status: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -77,8 +78,10 @@ def test_with_accidents(driver: Driver, worker: Path, tmp_path: Path) -> None:
     assert found["accidents"]["stopped"] > 0
     assert found["accidents"]["frozen"] > 0
     totals = found["totals"]
-    for name in ("calls", "oneways", "nesteds", "files", "told", "dead"):
+    for name in ("calls", "oneways", "nesteds", "files", "told"):
         assert totals[name] > 0, name
+    # Whether a killed process has a call under way is chance where there are few calls.
+    assert totals["dead"] > 0 or totals["calls"] < FEW_CALLS
     # Who is killed between counting a call and noting how long it took has no more than one.
     unnoted = found["calls"] - found["latencies"]["all"]["calls"]
     assert 0 <= unnoted <= found["accidents"]["killed"]

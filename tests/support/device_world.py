@@ -17,6 +17,7 @@ from errno import EBADF, EIO
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
+from binderd.options import SECURITY_CONTEXT
 from binderwire.binder_abi import IOCTLS
 from binderwire.extension_abi import BINDERD_ATTACH, BINDERD_INSTALLED
 from support.playbook import (
@@ -415,7 +416,9 @@ class DeviceProc(Proc):
     def security_context(self) -> bytes | None:
         puppet = self.program.puppet
         answer, blob = puppet.answer(puppet.send("read_file", path="/proc/self/attr/current"))
-        return None if answer["errno"] else blob.rstrip(b"\n\0")
+        own = b"" if answer["errno"] else blob.rstrip(b"\n\0")
+        default = None if self.program.world.is_kernel else SECURITY_CONTEXT.encode()
+        return own or default
 
     def fork(self, uid: int = 0) -> DeviceProc:
         child = Program(self.world, self.program.puppet.fork(uid), self.program.heap)

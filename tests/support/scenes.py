@@ -6,12 +6,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderwire.binder_abi import (
+    BINDER_SET_CONTEXT_MGR_EXT,
+    BINDER_TYPE_BINDER,
     BR_ACQUIRE,
     BR_INCREFS,
     BR_NOOP,
     BR_REPLY,
     BR_TRANSACTION,
     BR_TRANSACTION_COMPLETE,
+    FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
+    flat_binder_object,
 )
 from support import bc
 from support.transcript import NON_ZERO, assert_br
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from support.transcript import Received
 
 NOBODY: Final = 65534  # a user without any privilege
+CONTEXT: Final = b"u:r:shell:s0"  # what an engine's clients have; real systems give their own
 LONG: Final = 100_000  # milliseconds: longer than any test waits
 
 
@@ -40,6 +45,16 @@ def manager_and_client(world: World) -> Scene:
     manager = world.open()
     manager.become_manager()
     return Scene(manager.looper(), world.open().seasoned())
+
+
+def curious(world: World, context: bytes | None = CONTEXT) -> Scene:
+    """A manager whose node wants security contexts, and a client with one."""
+    manager = world.open()
+    node = flat_binder_object.build(
+        type=BINDER_TYPE_BINDER, binder=0x9000, flags=FLAT_BINDER_FLAG_TXN_SECURITY_CTX
+    )
+    assert manager.seasoned().ioctl(BINDER_SET_CONTEXT_MGR_EXT, node)[0] == 0
+    return Scene(manager.looper(), world.open(context=context).seasoned())
 
 
 def get_call(server: Thread, **wanted: object) -> Received:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
 
 DESCRIPTOR: Final = "org.binderd.demo.IWorker"
 CALLBACK_DESCRIPTOR: Final = "org.binderd.demo.ICallback"

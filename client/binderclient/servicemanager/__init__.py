@@ -13,9 +13,10 @@ Different from Android: no SELinux decides who may do what (override
 ``ServiceManagerService.may_add``), users' numbers that Android gives to apps may add services, GET
 starts no lazy service, and what is declared comes from ``--declare`` instead of manifests.
 
-``values`` has the bytes, ``formats`` the calls, ``client`` and ``server`` the two ends, ``entries``
+``values`` has the bytes, ``formats`` the calls, ``client`` and ``server`` the two ends,
+``async_client`` the former for trio, ``registry`` what every manager is, ``entries``
 what the server keeps, ``lazy`` who tells services of their clients, ``report`` its dumps,
-``hardware`` the manager of HIDL's services on hwbinder.
+``hardware`` and ``hardware_client`` the manager of HIDL's services on hwbinder.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ import contextlib
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from binderclient.errors import BinderError, DeadObject, DeviceGone, RemoteException
-from binderclient.objects import Proxy, call_flags
+from binderclient.objects import Proxy, RemoteObject, call_flags
 from binderclient.recovery import pauses
 from binderclient.servicemanager.formats import (
     Call,
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderclient.blocking import Device
-    from binderclient.objects import IBinder, Service
+    from binderclient.ibinder import IBinder
+    from binderclient.objects import Service
     from binderclient.parcel import Parcel
     from binderclient.session import Session
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # ServiceManager has a method that is called list.
 _Names: TypeAlias = list[str]
 _DebugInfos: TypeAlias = list[DebugInfo]
+_Kind = TypeVar("_Kind", bound=RemoteObject)
 
 
 class ServiceNotFound(BinderError, LookupError):
@@ -93,7 +95,7 @@ class ServiceManager:
         Raises:
             ServiceNotFound: there is none, now; ``wait`` is for those who have time.
         """
-        return _as_proxy(name, self.check(name))
+        return proxy_of(name, self.check(name), Proxy)
 
     def list(self) -> list[str]:
         """Return all names, sorted."""
@@ -242,8 +244,8 @@ class ServiceManager:
             with contextlib.suppress(RemoteException, DeadObject):
                 self.unregister_for_notifications(name, callback)
         if deaths and not found:
-            raise _no_manager()
-        return _as_proxy(name, found[-1] if found else None)
+            raise no_manager()
+        return proxy_of(name, found[-1] if found else None, Proxy)
 
     def _wait_by_asking(self, name: str, timeout: float | None) -> Proxy:
         """Wait as everybody did before Android 11, whose managers call nobody back."""
@@ -254,7 +256,7 @@ class ServiceManager:
             if left <= 0:
                 break
             time.sleep(min(next(waits), left))
-        return _as_proxy(name, service)
+        return proxy_of(name, service, Proxy)
 
     def _ask(self, method: str, *values: object) -> Any:  # noqa: ANN401 - by method
         return self._do(call(self._dialect, method, *values))
@@ -272,7 +274,7 @@ class ServiceManager:
         except DeadObject:
             # Handle 0 is whoever is manager: there may be a new one the next time.
             self._manager = None
-            raise _no_manager() from None
+            raise no_manager() from None
 
 
 class NamedService:
@@ -334,13 +336,19 @@ class Offer:
         asked.result(session.transact(0, asked.code, asked.request, flags))
 
 
-def _no_manager() -> DeadObject:
+def no_manager() -> DeadObject:
+    """Return what is raised where handle 0 leads to nobody."""
     return DeadObject("no service manager is running on this device")
 
 
-def _as_proxy(name: str, service: IBinder | None) -> Proxy:
+def proxy_of(name: str, service: IBinder | None, kind: type[_Kind]) -> _Kind:
+    """Return what was found under a name, as the flavour's kind of proxy.
+
+    Raises:
+        ServiceNotFound: nothing, or a service of this process.
+    """
     if service is None:
         raise ServiceNotFound(f"no service is called {name!r}")
-    if not isinstance(service, Proxy):
+    if not isinstance(service, kind):
         raise ServiceNotFound(f"{name!r} is a service of this process: use it directly")
     return service

@@ -16,7 +16,7 @@ from binderclient.errors import RemoteException
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
     from binderclient.servicemanager.values import Offered
     from binderclient.tokens import Token
     from binderwire.service_manager import Dialect

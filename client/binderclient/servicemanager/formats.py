@@ -34,7 +34,7 @@ from binderwire.service_manager import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
 
 
 _log: Final = logging.getLogger("binderclient.servicemanager")

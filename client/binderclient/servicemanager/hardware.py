@@ -11,32 +11,34 @@ others are added all the same.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from binderclient import android, hidl
-from binderclient.errors import BinderError, DeadObject, ParcelError, RemoteException
-from binderclient.objects import Proxy, Service, caller
+from binderclient.errors import BinderError, ParcelError, RemoteException
+from binderclient.objects import Proxy, caller
 from binderclient.parcel import Parcel
 from binderclient.servicemanager.complaints import Complaints
 from binderclient.servicemanager.entries import (
-    CALLBACKS_MAX,
     Entry,
-    Quota,
-    Services,
     Subscriber,
     Subscribers,
 )
-from binderclient.servicemanager.lazy import HELD_BY_MANAGER, ClientWatch
+from binderclient.servicemanager.hidl_base import (
+    ARCHITECTURE_UNKNOWN,
+    METHODS,
+    begin,
+    finish,
+)
+from binderclient.servicemanager.registry import Registry
 from binderclient.servicemanager.values import Offered
 from binderwire import hidl as wire
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
     from binderclient.servicemanager.declared import Declared
 
 SERVING_THREADS: Final = 15
@@ -45,7 +47,6 @@ _ASKED_PER_USER: Final = 6
 _ASKED_MAX: Final = 12  # some threads are left for all others
 _NAME_MAX: Final = 255
 _CHAIN_MAX: Final = 32
-_ARCHITECTURE_64: Final = 1
 _HINT: Final = "this manager has HIDL services only; others have --android N"
 
 
@@ -81,7 +82,7 @@ class _Asking:
                 self._of_user -= Counter({uid: 1})
 
 
-class HardwareServiceManager(Service):
+class HardwareServiceManager(Registry):
     """The service manager of hwbinder; several threads are to serve it (``SERVING_THREADS``).
 
     Args:
@@ -91,26 +92,19 @@ class HardwareServiceManager(Service):
     descriptor: ClassVar[str] = wire.MANAGER_1_2
 
     def __init__(self, declared: Iterable[Declared] = ()) -> None:
+        super().__init__(_notify_clients)
         self._declared = tuple(declared)
-        self._services = Services()
-        quota = Quota("callbacks", CALLBACKS_MAX)
-        self._callbacks = Subscribers(quota)
-        self._client_callbacks = Subscribers(quota)
-        self._watch = ClientWatch(self._services, self._client_callbacks, _notify_clients)
-        self._lock = threading.RLock()
         self._asking = _Asking()
         self._complaints = Complaints(_HINT)
         self._handlers: dict[int, tuple[str, Callable[[Parcel, Parcel], None]]] = {
-            wire.INTERFACE_CHAIN: (wire.IBASE, self._interface_chain),
-            wire.INTERFACE_DESCRIPTOR: (wire.IBASE, self._interface_descriptor),
-            wire.PING: (wire.IBASE, _ping),
-            wire.GET_DEBUG_INFO: (wire.IBASE, _get_debug_info),
+            **{code: (wire.IBASE, method) for code, method in METHODS.items()},
             wire.GET: (wire.MANAGER_1_0, self._get),
             wire.ADD: (wire.MANAGER_1_0, self._add),
             wire.GET_TRANSPORT: (wire.MANAGER_1_0, self._get_transport),
             wire.LIST: (wire.MANAGER_1_0, self._list),
             wire.LIST_BY_INTERFACE: (wire.MANAGER_1_0, self._list_by_interface),
             wire.REGISTER_FOR_NOTIFICATIONS: (wire.MANAGER_1_0, self._register),
+            wire.DEBUG_DUMP: (wire.MANAGER_1_0, self._debug_dump),
             wire.REGISTER_PASSTHROUGH_CLIENT: (wire.MANAGER_1_0, _register_passthrough_client),
             wire.UNREGISTER_FOR_NOTIFICATIONS: (wire.MANAGER_1_1, self._unregister),
             wire.REGISTER_CLIENT_CALLBACK: (wire.MANAGER_1_2, self._register_client_callback),
@@ -140,41 +134,29 @@ class HardwareServiceManager(Service):
             raise
         return None
 
-    # IBase
-
-    def _interface_chain(self, data: Parcel, reply: Parcel) -> None:
-        _finish(data)
-        _begin(reply)
-        hidl.write_strings(reply, wire.MANAGER_CHAIN)
-
-    def _interface_descriptor(self, data: Parcel, reply: Parcel) -> None:
-        _finish(data)
-        _begin(reply)
-        hidl.write_string(reply, self.descriptor)
-
     # Services
 
     def _get(self, data: Parcel, reply: Parcel) -> None:
         key = _read_key(data)
-        _finish(data)
+        finish(data)
         with self._lock:
             entry = self._find(key)
             if entry is not None:
                 self._watch.hand_out(key, entry)
-        _begin(reply)
+        begin(reply)
         reply.write_bare_binder(None if entry is None else entry.offered.binder)
 
     def _get_transport(self, data: Parcel, reply: Parcel) -> None:
         key = _read_key(data)
-        _finish(data)
+        finish(data)
         with self._lock:
             is_there = self._find(key) is not None
-        _begin(reply)
+        begin(reply)
         reply.write_int32(wire.TRANSPORT_HWBINDER if is_there else wire.TRANSPORT_EMPTY)
 
     def _add(self, data: Parcel, reply: Parcel) -> None:
         name, service = hidl.read_string(data), _read_binder(data)
-        _finish(data)
+        finish(data)
         who = caller()
         chain: list[str] = []
         if isinstance(service, Proxy):
@@ -185,7 +167,7 @@ class HardwareServiceManager(Service):
     def _add_with_chain(self, data: Parcel, reply: Parcel) -> None:
         name, service = hidl.read_string(data), _read_binder(data)
         chain = hidl.read_strings(data)
-        _finish(data)
+        finish(data)
         _answer(reply, self._enter(name, service, chain))
 
     def _enter(self, name: str, service: IBinder, chain: list[str]) -> bool:
@@ -234,29 +216,41 @@ class HardwareServiceManager(Service):
         return [name for known, name in pairs if known == interface]
 
     def _list(self, data: Parcel, reply: Parcel) -> None:
-        _finish(data)
-        _begin(reply)
+        finish(data)
+        begin(reply)
         hidl.write_strings(reply, self._keys())
 
     def _list_by_interface(self, data: Parcel, reply: Parcel) -> None:
         interface = hidl.read_string(data)
-        _finish(data)
-        _begin(reply)
+        finish(data)
+        begin(reply)
         hidl.write_strings(reply, self._instances(interface))
 
     def _list_manifest(self, data: Parcel, reply: Parcel) -> None:
         interface = hidl.read_string(data)
-        _finish(data)
-        _begin(reply)
+        finish(data)
+        begin(reply)
         names = sorted(each.instance for each in self._declared if each.interface == interface)
         hidl.write_strings(reply, names)
+
+    def _debug_dump(self, data: Parcel, reply: Parcel) -> None:
+        """List who serves what; of which processes use it nothing is said."""
+        finish(data)
+        rows = []
+        with self._lock:
+            for key, entry in self._services.items():
+                interface, _, name = key.partition("/")
+                if self._find(key) is not None:
+                    rows.append((interface, name, entry.pid, ARCHITECTURE_UNKNOWN))
+        begin(reply)
+        hidl.write_instances(reply, rows)
 
     # Notifications: of one instance, or with an empty name of all
 
     def _register(self, data: Parcel, reply: Parcel) -> None:
         interface, name = hidl.read_string(data), hidl.read_string(data)
         callback = _read_binder(data)
-        _finish(data)
+        finish(data)
         is_entered = _is_name(interface) and (not name or _is_name(name))
         if is_entered:
             with self._lock:
@@ -270,7 +264,7 @@ class HardwareServiceManager(Service):
     def _unregister(self, data: Parcel, reply: Parcel) -> None:
         interface, name = hidl.read_string(data), hidl.read_string(data)
         callback = _read_binder(data)
-        _finish(data)
+        finish(data)
         with self._lock:
             if interface:
                 is_removed = self._callbacks.remove(_key(interface, name), callback)
@@ -290,7 +284,7 @@ class HardwareServiceManager(Service):
     def _register_client_callback(self, data: Parcel, reply: Parcel) -> None:
         key = _read_key(data)
         service, callback = _read_binder(data), _read_binder(data)
-        _finish(data)
+        finish(data)
         with self._lock:
             entry = self._own(key, service)
             done = entry is not None and self._subscribe(self._client_callbacks, key, callback)
@@ -302,7 +296,7 @@ class HardwareServiceManager(Service):
 
     def _unregister_client_callback(self, data: Parcel, reply: Parcel) -> None:
         _service, callback = _read_binder(data), _read_binder(data)
-        _finish(data)
+        finish(data)
         with self._lock:
             is_removed = self._client_callbacks.knows(callback)
             self._client_callbacks.remove_binder(callback)
@@ -311,7 +305,7 @@ class HardwareServiceManager(Service):
 
     def _try_unregister(self, data: Parcel, reply: Parcel) -> None:
         key, service = _read_key(data), _read_binder(data)
-        _finish(data)
+        finish(data)
         with self._lock:
             entry = self._own(key, service)
             done = (
@@ -331,16 +325,6 @@ class HardwareServiceManager(Service):
             return None
         return entry if (entry.pid, entry.uid) == (who.sender_pid, who.sender_euid) else None
 
-    def look_for_clients(self) -> None:
-        """See ``ServiceManagerService``."""
-        with self._lock:
-            names = list(self._client_callbacks)
-        for name in names:
-            with self._lock:
-                self._watch.has_clients(name, HELD_BY_MANAGER, may_end=True)
-
-    # Lifetimes
-
     def _subscribe(self, table: Subscribers, key: str, callback: IBinder) -> bool:
         try:
             subscriber = Subscriber(callback, caller().sender_euid)
@@ -348,31 +332,6 @@ class HardwareServiceManager(Service):
         except RemoteException:
             return False
         return True
-
-    def _tables(self) -> tuple[Services, Subscribers, Subscribers]:
-        return self._services, self._callbacks, self._client_callbacks
-
-    def _keep(self, binder: IBinder, enter: Callable[[], object]) -> None:
-        is_new = not any(table.knows(binder) for table in self._tables())
-        if is_new and isinstance(binder, Proxy):
-            try:
-                binder.link_to_death(self._died)
-            except DeadObject:
-                raise RemoteException(status=android.STATUS_DEAD_OBJECT) from None
-        try:
-            enter()
-        except RemoteException:
-            self._let_go(binder)
-            raise
-
-    def _let_go(self, binder: IBinder) -> None:
-        if isinstance(binder, Proxy) and not any(t.knows(binder) for t in self._tables()):
-            binder.unlink_to_death(self._died)
-
-    def _died(self, binder: Proxy) -> None:
-        with self._lock:
-            for table in self._tables():
-                table.remove_binder(binder)
 
 
 def _key(interface: str, name: str) -> str:
@@ -396,36 +355,15 @@ def _read_binder(data: Parcel) -> IBinder:
     return binder
 
 
-def _finish(data: Parcel) -> None:
-    """Refuse what a method leaves unread: it was another method's."""
-    if data.remaining:
-        raise ParcelError(f"{data.remaining} bytes are left over")
-
-
-def _begin(reply: Parcel) -> None:
-    reply.write_int32(android.STATUS_OK)
-
-
 def _answer(reply: Parcel, value: bool) -> None:
-    _begin(reply)
+    begin(reply)
     reply.write_bool(value)
-
-
-def _ping(data: Parcel, reply: Parcel) -> None:
-    _finish(data)
-    _begin(reply)
-
-
-def _get_debug_info(data: Parcel, reply: Parcel) -> None:
-    _finish(data)
-    _begin(reply)
-    reply.write_buffer(wire.hidl_debug_info.pack(os.getpid(), 0, _ARCHITECTURE_64))
 
 
 def _register_passthrough_client(data: Parcel, reply: Parcel) -> None:
     _read_key(data)
-    _finish(data)
-    _begin(reply)
+    finish(data)
+    begin(reply)
 
 
 def _ask_chain(service: Proxy) -> list[str]:

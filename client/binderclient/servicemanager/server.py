@@ -12,23 +12,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from binderclient import android
 from binderclient.errors import BinderError, DeadObject, ParcelError, RemoteException
-from binderclient.objects import Caller, Proxy, Service, ShellCommand, caller
+from binderclient.objects import Caller, Proxy, ShellCommand, caller
 from binderclient.parcel import Parcel
 from binderclient.servicemanager.complaints import Complaints
 from binderclient.servicemanager.entries import (
-    CALLBACKS_MAX,
     Entry,
-    Quota,
-    Services,
     Subscriber,
-    Subscribers,
 )
-from binderclient.servicemanager.lazy import HELD_BY_MANAGER, ClientWatch
+from binderclient.servicemanager.registry import Registry
 from binderclient.servicemanager.report import Reporter
 from binderclient.servicemanager.values import (
     ConnectionInfo,
@@ -61,7 +56,6 @@ from binderwire.service_manager import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from binderclient.objects import IBinder
     from binderclient.servicemanager.declared import Declared
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,127}\Z")  # as Android's isValidServiceName
@@ -81,11 +75,10 @@ class _Request(NamedTuple):
     values: tuple[Any, ...]
 
 
-class ServiceManagerService(Service):
+class ServiceManagerService(Registry):
     """The service manager itself: give it to ``Device.become_context_manager`` and serve.
 
-    One thread is to serve it (``max_threads=0``), which keeps callers in order.  Deaths may be told
-    by another, when the driver goes, so the tables have a lock.
+    One thread is to serve it (``max_threads=0``), which keeps callers in order.
 
     Args:
         android: which Android's manager it is: 8 … 16, an API level, a protocol of libgbinder.
@@ -101,14 +94,9 @@ class ServiceManagerService(Service):
     def __init__(
         self, android: str | int = DEFAULT_ANDROID, declared: Iterable[Declared] = ()
     ) -> None:
+        super().__init__(_notify_clients)
         self._dialect = dialect_of(android)
         self._declared = {each.name: each for each in declared}
-        self._services = Services()
-        callbacks = Quota("callbacks", CALLBACKS_MAX)
-        self._callbacks = Subscribers(callbacks)
-        self._client_callbacks = Subscribers(callbacks)
-        self._watch = ClientWatch(self._services, self._client_callbacks, _notify_clients)
-        self._lock = threading.RLock()
         self._complaints = Complaints(_HINT)
         self._reporter = Reporter()
         self._services.put(
@@ -324,43 +312,6 @@ class ServiceManagerService(Service):
             raise RemoteException(android.EX_ILLEGAL_STATE, "Can't unregister, known client.")
         self._services.remove(name)
         self._let_go(service.binder)
-
-    def look_for_clients(self) -> None:
-        """Tell lazy services whose clients have gone; call it every few seconds, in any thread."""
-        with self._lock:
-            names = list(self._client_callbacks)
-        for name in names:
-            with self._lock:  # for each anew: callers are not to wait for all
-                self._watch.has_clients(name, HELD_BY_MANAGER, may_end=True)
-
-    # Lifetimes
-
-    def _tables(self) -> tuple[Services, Subscribers, Subscribers]:
-        return self._services, self._callbacks, self._client_callbacks
-
-    def _keep(self, binder: IBinder, enter: Callable[[], object]) -> None:
-        """Enter a binder somewhere, and hear of its death from then on."""
-        is_new = not any(table.knows(binder) for table in self._tables())
-        if is_new and isinstance(binder, Proxy):
-            try:
-                binder.link_to_death(self._died)
-            except DeadObject:
-                raise RemoteException(android.EX_ILLEGAL_STATE, "Couldn't link to death.") from None
-        try:
-            enter()
-        except RemoteException:
-            self._let_go(binder)
-            raise
-
-    def _let_go(self, binder: IBinder) -> None:
-        """Stop to hear of the death of a binder that is entered nowhere."""
-        if isinstance(binder, Proxy) and not any(t.knows(binder) for t in self._tables()):
-            binder.unlink_to_death(self._died)
-
-    def _died(self, binder: Proxy) -> None:
-        with self._lock:
-            for table in self._tables():
-                table.remove_binder(binder)
 
     # Dump and shell commands
 

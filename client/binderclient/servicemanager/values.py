@@ -24,7 +24,7 @@ from binderwire.service_manager import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderclient.objects import IBinder
+    from binderclient.ibinder import IBinder
     from binderclient.parcel import Parcel
     from binderwire.service_manager import Method
 

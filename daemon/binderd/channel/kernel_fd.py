@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from binderd.channel.spin import Spin
 from binderd.channel.transfer import read_frame, write_frame
 
 if TYPE_CHECKING:
@@ -29,17 +30,28 @@ class KernelFd:
     Args:
         fd: owned from now on; made non-blocking.
         buffer_size: bytes; the largest request that gets through.
+        spin_ns: nanoseconds; so long the next request is looked for without sleeping.
     """
 
-    __slots__ = ("_companion", "_fd", "_has_neighbours", "_heed", "_poll", "buffer", "buffers")
+    __slots__ = (
+        "_companion",
+        "_fd",
+        "_has_neighbours",
+        "_heed",
+        "_poll",
+        "_spin",
+        "buffer",
+        "buffers",
+    )
 
-    def __init__(self, fd: int, buffer_size: int) -> None:
+    def __init__(self, fd: int, buffer_size: int, spin_ns: int = 0) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self.buffer = bytearray(buffer_size)
         self.buffers = [self.buffer]  # made once, for readv
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
+        self._spin = Spin(spin_ns)
         self._companion = -1
         self._has_neighbours = False
         self._heed: Callable[[], None] | None = None
@@ -97,7 +109,7 @@ class KernelFd:
         """
         if self._fd < 0:
             return False
-        ready = self._poll.poll(_LINGER_MS)
+        ready = self._spin.look(self._poll) or self._poll.poll(_LINGER_MS)
         if self._has_neighbours:
             numbers = {fd for fd, _ in ready}
             if self._companion in numbers and self._heed is not None:

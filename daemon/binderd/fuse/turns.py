@@ -208,7 +208,8 @@ class Turns:
         most = 0
         for accounts in self._accounts:
             for payer, account in list(accounts.items()):
-                if not account.files and not account.waits and account.spent <= self._base:
+                owes = account.spent > self._base or account.owes_until > self.now
+                if not account.files and not account.waits and not owes:
                     del accounts[payer]
             most = max(most, len(accounts))
         self._sweep_at = max(_ACCOUNTS_KEPT, 2 * most)

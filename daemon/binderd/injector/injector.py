@@ -29,7 +29,8 @@ from binderd.injector.outbox import Outbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderd.injector.outbox import Charge, Closing
+    from binderd.engine.user import Charged
+    from binderd.injector.outbox import Charge
 
 _log: Final = logging.getLogger("binderd")
 
@@ -47,21 +48,12 @@ class Reports(Protocol):
         """The installation is over."""
 
 
-class OnItsWay(Protocol):
-    """What somebody is charged for files that are on their way to him."""
-
-    number: int  # how many at once
-
-    def end(self) -> None:
-        """None is any more."""
-
-
 class _Close:
     """A file that is being closed, here, by the helper or by both."""
 
     __slots__ = ("is_helpers", "is_ours", "payment")
 
-    def __init__(self, payment: Closing | None) -> None:
+    def __init__(self, payment: Charged | None) -> None:
         self.payment = payment
         self.is_ours = self.is_helpers = False
 
@@ -105,7 +97,7 @@ class Injector:
         self._closed_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._jobs: dict[int, None] = {}
         # Of each job of which the helper may have something, wanted or not.
-        self._payments: dict[int, OnItsWay] = {}
+        self._payments: dict[int, Charged] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._outbox: Outbox | None = None  # of that channel
@@ -130,7 +122,7 @@ class Injector:
         files: Sequence[int],
         closes: Sequence[int],
         room: tuple[int, int],
-        payment: OnItsWay,
+        payment: Charged,
         charge: Charge | None = None,
     ) -> bool:
         """Hand a job to the helper; False if that cannot be.
@@ -172,7 +164,7 @@ class Injector:
             self._restart()
 
     def dispose(
-        self, fd: int, *, flushes: bool, owner: int = NOBODY, payment: Closing | None = None
+        self, fd: int, *, flushes: bool, owner: int = NOBODY, payment: Charged | None = None
     ) -> None:
         """Close a file of a client's, without ever waiting for what that may do.
 

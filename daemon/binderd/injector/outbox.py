@@ -17,7 +17,7 @@ from array import array
 from collections import deque
 from contextlib import suppress
 from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.kinds import OUTBOX
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from binderd.closer import Closer
+    from binderd.engine.user import Charged
 
-    Charge = Callable[[int], "Closing | None"]
+    Charge = Callable[[int], "Charged | None"]
 
 _ROOM: Final = 1 << 20  # bytes to ask for; the kernel gives what it allows
 _MESSAGE_COST: Final = 512  # bytes that a message costs us beside its own
@@ -36,18 +37,11 @@ _FILES_UNREAD_MAX: Final = 253
 _FULL: Final = frozenset({EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS})
 
 
-class Closing(Protocol):
-    """What somebody is charged for something that is not over yet."""
-
-    def end(self) -> None:
-        """It is."""
-
-
 class _Waiting(NamedTuple):
     job: int
     message: bytes
     files: list[int]  # duplicates: the others may be closed meanwhile
-    payment: Closing | None
+    payment: Charged | None
 
     @property
     def cost(self) -> int:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from binderd.engine.kinds import Kind
     from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
-    from binderd.engine.user import Payment, Share
+    from binderd.engine.user import Charged, Payment, Share
     from binderd.engine.user import Users as Payers
     from binderd.memory.errand import Errands
     from binderd.memory.thread_watch import ThreadWatch, Watched
@@ -52,15 +52,6 @@ if TYPE_CHECKING:
 
 
 _SEEN_PIDS_MAX: Final = 256
-
-
-class OnItsWay(Protocol):
-    """What somebody is charged for files that are on their way to him."""
-
-    number: int  # how many at once
-
-    def end(self) -> None:
-        """None is any more."""
 
 
 class Installer(Disposer, Protocol):
@@ -75,7 +66,7 @@ class Installer(Disposer, Protocol):
         files: Sequence[int],
         closes: Sequence[int],
         room: tuple[int, int],
-        payment: OnItsWay,
+        payment: Charged,
         charge: Callable[[int], Payment | None],
     ) -> bool:
         """Begin to stop a thread and give its process files; False if that cannot be.
@@ -165,7 +156,7 @@ class FileClient:
         self.is_foreign = is_foreign(place)
         self._pid_namespace = PidNamespace(place) if self.is_foreign else None
         self._users = Users(place)
-        self._security_context = security_context(tid)
+        self._security_context = security_context(tid) or opener.security_context
         self.euid = user_of(place)
         self._seen_pids: dict[ClientProcess, int] = {}  # a sender -> its number for this client
         self.arena = self.pages = arena  # the port, and what it is
@@ -228,7 +219,10 @@ class FileClient:
             raise NoAnswer from error
 
     def security_context(self) -> bytes | None:
-        """Return what the opener had, with its NUL, None where no LSM gives one."""
+        """Return what the opener had, with its NUL, None if none.
+
+        Differs: the driver has none to give where no LSM has; see ``--security-context``.
+        """
         return self._security_context
 
     def memory(self, tid: int) -> ProcessMemory:
@@ -433,6 +427,7 @@ class FileOpener:
         watch: looks after the threads.
         installer: puts files into clients, and closes files.
         attachments_max: how many processes may attach a socket to one open file.
+        security_context: of processes that no security module gives one; "": none.
         errands: who reaches into memory that may keep us waiting; None: we do.
     """
 
@@ -447,6 +442,7 @@ class FileOpener:
         "flights",
         "has_passthrough",
         "installer",
+        "security_context",
         "standings",
         "watch",
     )
@@ -458,6 +454,7 @@ class FileOpener:
         watch: ThreadWatch,
         installer: Installer,
         attachments_max: int,
+        security_context: str,
         errands: Errands | None = None,
     ) -> None:
         self.installer = installer
@@ -468,6 +465,7 @@ class FileOpener:
         self._upkeep = upkeep
         self.watch = watch
         self.attachments_max = attachments_max
+        self.security_context = security_context.encode() + b"\0" if security_context else None
         self.has_passthrough = True  # does the kernel take backing files?
         self._clients: dict[FileClient, None] = {}
         self._processes = ClientProcesses()

@@ -22,6 +22,7 @@ from binderd.memory.proc import process_of
 
 if TYPE_CHECKING:
     from binderd.engine.process import Process
+    from binderd.engine.user import Charged
 
 _PIDFD_THREAD: Final = os.O_EXCL
 
@@ -56,17 +57,10 @@ class Disposal(Protocol):
         """
 
 
-class Closing(Protocol):
-    """What somebody is charged for a file that is being closed."""
-
-    def end(self) -> None:
-        """It is closed."""
-
-
 class Disposer(Protocol):
     """Closes what one of many gave us."""
 
-    def dispose(self, fd: int, *, flushes: bool, owner: int, payment: Closing | None) -> None:
+    def dispose(self, fd: int, *, flushes: bool, owner: int, payment: Charged | None) -> None:
         """Close ``fd`` as ``Disposal.dispose`` does.
 
         Args:

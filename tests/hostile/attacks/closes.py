@@ -7,22 +7,12 @@ import os
 import struct
 
 from binderwire import binder_abi as abi
-from hostile.means import (
-    NONSENSE,
-    Device,
-    Parcel,
-    SilentMount,
-    begin,
-    finish,
-    own_receiver,
-    say,
-)
+from hostile.means import Device, SilentMount, begin, file_in_vain, finish, own_receiver, say
 
 
 def errors_of(device: Device, file: int, times: int) -> list[int]:
-    """Send a file and nonsense, so that what was taken is closed again; return what is said."""
-    passed = abi.binder_fd_object.build(type=abi.BINDER_TYPE_FD, fd=file)
-    parcel, errors = Parcel([passed, NONSENSE]), []
+    """Send a file in vain, again and again; return what is said."""
+    parcel, errors = file_in_vain(file), []
     for _ in range(times):
         device.write_read(parcel.command, 256)
         error = device.ioctl(abi.BINDER_GET_EXTENDED_ERROR, bytes(12))

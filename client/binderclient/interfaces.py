@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services and their callers as annotated methods, without parcels.
+
+    @interface("org.example.IEcho")
+    class Echo(Service):
+        def echo(self, text: str) -> str:
+            return text
+
+    manager.add("org.example.echo", Echo())                              # one side
+    as_interface(Echo, manager.get("org.example.echo")).echo("hello")    # the other
+
+The public methods of the class are numbered from 1 on as they stand there, which is how AIDL does
+it; ``@transaction(7)`` says otherwise.  ``annotations`` has the types.  A method that returns a
+tuple has several results (AIDL's out parameters), one with ``@oneway`` none, and its callers do not
+wait.  A class without an implementation (``raise NotImplementedError``, or just ``...``) is as good
+for callers; who serves it makes a subclass.
+
+A request that does not fit its method to the last byte is refused with EX_BAD_PARCELABLE, as
+Android does; a caller that passes what does not fit gets a TypeError or ValueError before anything
+is sent.  What a handler raises reaches the caller: see ``Service``; what is not listed there as
+EX_ILLEGAL_STATE with its type and text, and with a traceback in the service's log.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import typing
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from binderclient import android
+from binderclient.annotations import codec_of
+from binderclient.errors import BinderError, ParcelError, RemoteException
+from binderclient.objects import Proxy, RemoteObject, Service, caller
+from binderclient.parcel import Parcel
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from binderclient.annotations import Codec
+    from binderclient.ibinder import IBinder
+
+_T = TypeVar("_T")
+_S = TypeVar("_S", bound=Service)
+_F = TypeVar("_F", bound="Callable[..., object]")
+
+_ATTRIBUTE: Final = "binder_interface"  # of a class: its Interface
+_TOLD: Final = (BinderError, PermissionError, ValueError, NotImplementedError)  # as they are
+_log: Final = logging.getLogger("binderclient")
+
+
+def oneway(method: _F) -> _F:
+    """Have callers of a method not wait for it; it returns nothing, and cannot fail for them."""
+    method.__dict__["binder_oneway"] = True
+    return method
+
+
+def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
+    """Make the public methods of a ``Service`` an interface.
+
+    Args:
+        descriptor: its name, for example org.example.IEcho.
+
+    Raises:
+        TypeError: a method's arguments or result have no type, or one that no parcel carries.
+    """
+
+    def make(cls: type[_S]) -> type[_S]:
+        cls.descriptor = descriptor
+        setattr(cls, _ATTRIBUTE, Interface(cls))
+        return cls
+
+    return make
+
+
+def as_interface(cls: type[_T], binder: IBinder) -> _T:
+    """Return what has the methods of an interface, and calls an object with them.
+
+    Args:
+        cls: a class with ``@interface``.
+        binder: a proxy of any flavour; of the trio flavour all methods are to be awaited. A service
+            of this process that is of that class is returned as it is.
+
+    Raises:
+        TypeError: ``cls`` is no interface, or ``binder`` is neither.
+    """
+    found = interface_of(cls)
+    if found is None:
+        raise TypeError(f"{cls.__name__} has no @interface")
+    return cast("_T", found(binder))
+
+
+def interface_of(cls: type) -> Interface | None:
+    """Return what a class with ``@interface``, or a subclass of it, is; None for another."""
+    found: Interface | None = getattr(cls, _ATTRIBUTE, None)
+    return found
+
+
+class InterfaceProxy:
+    """An object of another process, with the methods of an interface.
+
+    Args:
+        binder: the proxy by which it is reached.
+    """
+
+    def __init__(self, binder: RemoteObject) -> None:
+        self.binder = binder
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.binder!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InterfaceProxy) and self.binder is other.binder
+
+    def __hash__(self) -> int:
+        return hash(self.binder)
+
+
+class Interface:
+    """The methods of a class.
+
+    Args:
+        cls: has a descriptor.
+    """
+
+    def __init__(self, cls: type[Service]) -> None:
+        self._class = cls
+        self.descriptor = cls.descriptor
+        self.methods: dict[str, Method] = {}
+        number = android.FIRST_CALL_TRANSACTION
+        for name, function in list(vars(cls).items()):
+            if name.startswith("_") or not inspect.isfunction(function) or hasattr(Service, name):
+                continue
+            codes = function.__dict__.get("binder_codes") or [number]
+            if len(codes) != 1:
+                raise TypeError(f"{cls.__name__}.{name} has several codes")
+            method = self.methods[name] = Method(self, name, codes[0], function)
+            number = codes[0] + 1
+            setattr(cls, f"_binder_{name}", method.handler())
+        handlers = {each.code: f"_binder_{name}" for name, each in self.methods.items()}
+        if len(handlers) != len(self.methods):
+            raise TypeError(f"{cls.__name__}: two methods have one code")
+        cls._methods = {**cls._methods, **handlers}
+        self._blocking = self._make("Proxy", Method.caller)
+        self._awaiting = self._make("AsyncProxy", Method.async_caller)
+
+    def _make(self, suffix: str, make: Callable[[Method], object]) -> type[InterfaceProxy]:
+        members = {name: make(method) for name, method in self.methods.items()}
+        return type(f"{self._class.__name__}{suffix}", (InterfaceProxy,), members)
+
+    def __call__(self, binder: IBinder) -> Any:  # noqa: ANN401 - like the class, to its users
+        if isinstance(binder, Proxy):
+            return self._blocking(binder)
+        if isinstance(binder, RemoteObject):
+            return self._awaiting(binder)
+        if isinstance(binder, self._class):
+            return binder
+        raise TypeError(f"{binder!r} is no {self.descriptor}, nor a proxy")
+
+
+class Method:
+    """One method: how its arguments and results travel.
+
+    Args:
+        owner: whose it is.
+        name: its name.
+        code: its transaction's.
+        function: what was written down.
+    """
+
+    def __init__(
+        self, owner: Interface, name: str, code: int, function: Callable[..., object]
+    ) -> None:
+        self.code = code
+        self._owner = owner
+        self._name = name
+        self._function = function
+        self._oneway = bool(function.__dict__.get("binder_oneway"))
+        self._signature = inspect.signature(function)
+        self.place = f"{owner.descriptor}.{name}()"  # what it is called in messages
+        names = list(self._signature.parameters)[1:]
+        self._places = {each: f"{self.place}: {each}" for each in names}
+        self._places["return"] = f"{self.place}: result"
+        self._types: tuple[dict[str, Codec], list[Codec], bool] | None = None
+        try:
+            self._resolve()
+        except NameError:
+            self._types = None  # of a class that comes later in its file, or is this very one
+
+    def _resolve(self) -> tuple[dict[str, Codec], list[Codec], bool]:
+        """Return the arguments' codecs, the results', and whether these are a tuple."""
+        if self._types is not None:
+            return self._types
+        hints = typing.get_type_hints(self._function, include_extras=True)
+        arguments: dict[str, Codec] = {}
+        for name, parameter in list(self._signature.parameters.items())[1:]:
+            if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                raise TypeError(f"{self.place}: {parameter} is no plain argument")
+            arguments[name] = self._codec(hints, name)
+        if "return" not in hints:
+            raise TypeError(f"{self.place}: its result has no type (-> None for none)")
+        result = hints["return"]
+        is_tuple = typing.get_origin(result) is tuple
+        results = list(typing.get_args(result)) if is_tuple else [result]
+        if result is type(None):
+            results = []
+        elif self._oneway:
+            raise TypeError(f"{self.place} is one-way: it has no result")
+        self._types = arguments, [self._checked(each, "result") for each in results], is_tuple
+        return self._types
+
+    def _codec(self, hints: dict[str, Any], name: str) -> Codec:
+        if name not in hints:
+            raise TypeError(f"{self.place}: {name} has no type")
+        return self._checked(hints[name], name)
+
+    def _checked(self, annotation: object, name: str) -> Codec:
+        try:
+            return codec_of(annotation, interface_of)
+        except TypeError as error:
+            raise TypeError(f"{self.place}: {name}: {error}") from None
+
+    # Callers
+
+    def caller(self) -> Callable[..., object]:
+        """Return the method of a blocking proxy."""
+
+        def call(proxy: InterfaceProxy, *values: object, **named: object) -> object:
+            request = self._request(proxy, values, named)
+            binder: Any = proxy.binder
+            with binder.call(self.code, request, oneway=self._oneway) as reply:
+                return self._read_reply(reply)
+
+        return self._dressed(call)
+
+    def async_caller(self) -> Callable[..., object]:
+        """Return the method of a proxy whose calls are awaited."""
+
+        async def call(proxy: InterfaceProxy, *values: object, **named: object) -> object:
+            request = self._request(proxy, values, named)
+            binder: Any = proxy.binder
+            with await binder.call(self.code, request, oneway=self._oneway) as reply:
+                return self._read_reply(reply)
+
+        return self._dressed(call)
+
+    def _dressed(self, call: Callable[..., object]) -> Callable[..., object]:
+        return functools.wraps(self._function)(call)  # for help(), and who looks at the types
+
+    def _request(
+        self, proxy: object, values: tuple[object, ...], named: dict[str, object]
+    ) -> Parcel:
+        arguments, _, _ = self._resolve()
+        try:
+            bound = self._signature.bind(proxy, *values, **named)
+        except TypeError as error:
+            raise TypeError(f"{self.place}: {error}") from None
+        bound.apply_defaults()
+        request = Parcel.for_interface(self._owner.descriptor)
+        for name, codec in arguments.items():
+            codec.write(request, bound.arguments[name], self._places[name])
+        return request
+
+    def _read_reply(self, reply: Parcel) -> object:
+        if self._oneway:
+            return None
+        _, results, is_tuple = self._resolve()
+        reply.read_exception()
+        values = [codec.read(reply) for codec in results]
+        if reply.remaining:
+            raise ParcelError(f"{self.place}: {reply.remaining} bytes of the reply are left over")
+        if is_tuple:
+            return tuple(values)
+        return values[0] if values else None
+
+    # The service
+
+    def handler(self) -> Callable[[Service, Parcel, Parcel], Awaitable[None] | None]:
+        """Return what handles the method's transactions."""
+
+        def handle(service: Service, data: Parcel, reply: Parcel) -> Awaitable[None] | None:
+            values = self._read_request(data)
+            try:
+                result = getattr(service, self._name)(*values)
+            except Exception as error:
+                raise self._told(error) from error
+            if inspect.isawaitable(result):
+                return self._finish(result, reply)
+            self._write_reply(reply, result)
+            return None
+
+        return handle
+
+    async def _finish(self, result: Awaitable[object], reply: Parcel) -> None:
+        try:
+            value = await result
+        except Exception as error:
+            raise self._told(error) from error
+        self._write_reply(reply, value)
+
+    def _read_request(self, data: Parcel) -> list[object]:
+        arguments, _, _ = self._resolve()
+        values = [codec.read(data) for codec in arguments.values()]
+        if data.remaining:
+            raise RemoteException(
+                android.EX_BAD_PARCELABLE,
+                f"Parcel data not fully consumed, unread size: {data.remaining}",
+            )
+        return values
+
+    def _write_reply(self, reply: Parcel, value: object) -> None:
+        _, results, is_tuple = self._resolve()
+        values: tuple[object, ...] = (value,)
+        if is_tuple:
+            values = value if isinstance(value, tuple) else ()
+        reply.write_no_exception()  # and if what follows fails, all of it goes
+        try:
+            if is_tuple and len(values) != len(results):
+                raise TypeError(f"{self.place}: must return {len(results)} values")
+            for codec, each in zip(results, values, strict=False):
+                codec.write(reply, each, self._places["return"])
+            if not results and value is not None:
+                raise TypeError(f"{self.place}: must return nothing")
+        except (TypeError, ValueError) as error:
+            _log.error("%s", error)
+            raise RemoteException(android.EX_ILLEGAL_STATE, str(error)) from None
+
+    def _told(self, error: Exception) -> Exception:
+        """Return what a caller gets to know of an error."""
+        if isinstance(error, _TOLD):
+            return error
+        who = caller()
+        _log.error(
+            "%s, called by process %d of user %d, failed",
+            self.place,
+            who.sender_pid,
+            who.sender_euid,
+            exc_info=error,
+        )
+        text = f"{type(error).__name__}: {error}"
+        return RemoteException(android.EX_ILLEGAL_STATE, text)
