@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from binderclient.errors import (
     DeviceGone,
     FailedTransaction,
     FrozenObject,
+    MisuseError,
     RemoteException,
 )
 from binderclient.objects import Proxy, Service, caller, transaction
@@ -357,6 +359,40 @@ def test_an_interrupted_call_ends(pair: Pair) -> None:
     finally:
         signal.signal(signal.SIGALRM, previous)
         pair.service.go_on.set()
+    assert echo(pair.proxy, "x") == "x"
+
+
+def test_a_finalizer_that_calls(pair: Pair) -> None:
+    """Large replies are handed back by whoever drops them, at any point of any thread."""
+
+    def leave_garbage() -> None:
+        reply = pair.proxy.call(ECHO, request(50_000 * "x"))
+        cycle = [reply]
+        cycle.append(cycle)  # type: ignore[arg-type]
+
+    before = gc.get_threshold()
+    gc.set_threshold(5)
+    try:
+        for _ in range(100):
+            leave_garbage()
+    finally:
+        gc.set_threshold(*before)
+    assert gc.isenabled()
+
+
+def test_a_signal_handler_that_calls(pair: Pair) -> None:
+    called: list[str | None] = []
+    previous = signal.signal(signal.SIGALRM, lambda *_: called.append(echo(pair.proxy, "y")))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        while len(called) < 20:
+            with pair.device.context_manager.call(WHO, request()) as reply:
+                assert reply.read_int32() == pair.client.pid
+    except MisuseError:
+        pass  # the thread waits for a reply already, as behind a daemon
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
     assert echo(pair.proxy, "x") == "x"
 
 

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Linux and the daemon's transports do around an ioctl: wait, interrupt, install, release.
 
-One lock is around every call of the engine, which has one thread in the daemon. Who has to wait for
-the end of an ioctl does so without it.
+The engine has a thread of its own, as it has in the daemon: in the test's threads a signal handler
+or a finalizer could make a call in the middle of one. A finalizer could in the engine's as well, so
+no garbage is collected there meanwhile.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import os
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from errno import EBADF, ECONNABORTED, EINTR
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from binderclient.testing.ports import Arena, OpenClient, TakenFile
 from binderd.engine.engine import Engine
@@ -22,10 +25,13 @@ from binderwire.binder_abi import BINDER_WRITE_READ, binder_write_read
 from binderwire.ioc import ioc_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderclient.testing.world import Process
     from binderd.engine.completion import Completion
 
 _NS_PER_MS: Final = 1_000_000
+_Result = TypeVar("_Result")
 
 
 class OpenDevice:
@@ -92,13 +98,30 @@ class Ioctls:
     """The engine and everybody who waits for it."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
         self.now_ns = 0  # virtual: it passes when the test says so
         self.engine = Engine(clock=lambda: self.now_ns)
         self.devices: list[OpenDevice] = []  # not released
         self.installs: deque[Install] = deque()
         self._timers: dict[int, int] = {}  # when they run out, ns
         self._numbers = itertools.count(1)
+        self._thread = ThreadPoolExecutor(1, "binder-engine")
+
+    def close_thread(self) -> None:
+        """Nothing is done any more."""
+        self._thread.shutdown()
+
+    def _do(self, function: Callable[[], _Result]) -> _Result:
+        """Have the engine's thread do something; it is done also if a signal handler raises."""
+        future = self._thread.submit(_without_collecting, function)
+        try:
+            return future.result()
+        except BaseException:
+            wait([future])
+            raise
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of each kind of object there are."""
+        return self._do(self.engine.counts)
 
     def open(self, process: Process, context: str, size: int) -> OpenDevice:
         """Open a device.
@@ -106,10 +129,13 @@ class Ioctls:
         Raises:
             KernelErrno: as ``Engine.open``.
         """
-        with self.lock:
+
+        def open_it() -> OpenDevice:
             device = OpenDevice(self, process, context, size)
             self.devices.append(device)
-        return device
+            return device
+
+        return self._do(open_it)
 
     def ioctl(self, device: OpenDevice, request: int, address: int) -> int:
         """Do an ioctl; return its errno, 0 if it has none.
@@ -117,25 +143,30 @@ class Ioctls:
         Args:
             address: of the argument, in this process.
         """
+        if device.is_released:  # maybe by a finalizer, long after the test
+            return ECONNABORTED if device.process.is_dead else EBADF
         argument = ctypes.string_at(address, ioc_size(request))
-        tid = threading.get_native_id()
-        with self.lock:
-            if device.process.is_dead:
-                return ECONNABORTED
-            if device.is_closed:
-                return EBADF
-            waiting = Request(device, tid, next(self._numbers))
-            device.requests[waiting.ticket] = waiting
-            self._issue(waiting, request, argument)
-            self.drain()
+        waiting = Request(device, threading.get_native_id(), next(self._numbers))
         try:
+            self._do(lambda: self._begin(waiting, request, argument))
             waiting.is_over.wait()
         finally:  # an exception of a signal handler, which ends the real one as well
             if not waiting.is_over.is_set():
-                self._interrupt(waiting)
+                self._do(lambda: self._interrupt(waiting))
             ctypes.memmove(address, waiting.payload, len(waiting.payload))
-            self._maybe_release(device)
+            if device.is_closed:
+                self._do(lambda: self._maybe_release(device))
         return -waiting.result
+
+    def _begin(self, waiting: Request, request: int, argument: bytes) -> None:
+        device = waiting.device
+        if device.process.is_dead or device.is_closed:
+            waiting.result = -ECONNABORTED if device.process.is_dead else -EBADF
+            waiting.is_over.set()
+            return
+        device.requests[waiting.ticket] = waiting
+        self._issue(waiting, request, argument)
+        self._drain()
 
     def _issue(self, waiting: Request, request: int, argument: bytes) -> None:
         device = waiting.device
@@ -152,7 +183,7 @@ class Ioctls:
             size, consumed, start, *_ = binder_write_read.unpack_from(argument)
             memory.commands = range(start + consumed, start + size)
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Hand out what the last call of the engine has brought about."""
         engine = self.engine
         self._hand_out()
@@ -201,58 +232,83 @@ class Ioctls:
             self._issue(request, BINDER_WRITE_READ, request.payload)
 
     def _interrupt(self, waiting: Request) -> None:
-        with self.lock:
-            if waiting.ticket in waiting.device.requests:
-                self.engine.interrupt(waiting.ticket)
-                self.drain()
+        if waiting.ticket in waiting.device.requests:
+            self.engine.interrupt(waiting.ticket)
+            self._drain()
 
     def advance(self, seconds: float) -> None:
         """Let virtual time pass."""
-        with self.lock:
-            end = self.now_ns + round(seconds * 1e9)
-            while self._timers:
-                number = min(self._timers, key=lambda one: self._timers[one])
-                if self._timers[number] > end:
-                    break
-                self.now_ns = max(self.now_ns, self._timers.pop(number))
-                self.engine.expire(number)
-                self.drain()
-            self.now_ns = end
+        self._do(lambda: self._advance(self.now_ns + round(seconds * 1e9)))
+
+    def _advance(self, end: int) -> None:
+        while self._timers:
+            number = min(self._timers, key=lambda one: self._timers[one])
+            if self._timers[number] > end:
+                break
+            self.now_ns = max(self.now_ns, self._timers.pop(number))
+            self.engine.expire(number)
+            self._drain()
+        self.now_ns = end
 
     def flush(self, device: OpenDevice) -> None:
         """Have every thread that waits in a device come back."""
-        with self.lock:
-            if not device.is_released:
-                self.engine.flush(device.inside)
-                self.drain()
+        if not device.is_released:
+            self._do(lambda: self._flush(device))
+
+    def _flush(self, device: OpenDevice) -> None:
+        if not device.is_released:
+            self.engine.flush(device.inside)
+            self._drain()
 
     def close(self, device: OpenDevice) -> None:
         """Close a device; it is released when the last request has ended."""
-        with self.lock:
+
+        def close_it() -> None:
             device.is_closed = True
-            self.flush(device)
-        self._maybe_release(device)
+            self._flush(device)
+            self._maybe_release(device)
+
+        if not device.is_released:
+            self._do(close_it)
 
     def _maybe_release(self, device: OpenDevice) -> None:
-        with self.lock:
-            if device.is_closed and not device.is_released and not device.requests:
-                self._release(device)
+        if not device.is_released and not device.requests:
+            self._release(device)
 
     def _release(self, device: OpenDevice) -> None:
         device.is_released = True
         self.engine.release(device.inside)
-        self.drain()
+        self._drain()
         self.devices.remove(device)
 
-    def kill(self, device: OpenDevice) -> None:
-        """The process of a device is dead: nobody comes back to it, and nothing is left of it."""
-        with self.lock:
-            for ticket in list(device.requests):
-                self.engine.interrupt(ticket)
-            self.engine.flush(device.inside)
-            self.drain()
-            for request in list(device.requests.values()):
-                del device.requests[request.ticket]
-                request.is_over.set()
-            if not device.is_released:
-                self._release(device)
+    def kill(self, process: Process) -> None:
+        """A process is dead: nobody comes back to it, and nothing is left of it."""
+
+        def kill_it() -> None:
+            process.is_dead = True
+            for device in [one for one in self.devices if one.process is process]:
+                self._kill(device)
+
+        self._do(kill_it)
+
+    def _kill(self, device: OpenDevice) -> None:
+        for ticket in list(device.requests):
+            self.engine.interrupt(ticket)
+        self.engine.flush(device.inside)
+        self._drain()
+        for request in list(device.requests.values()):
+            del device.requests[request.ticket]
+            request.is_over.set()
+        if not device.is_released:
+            self._release(device)
+
+
+def _without_collecting(function: Callable[[], _Result]) -> _Result:
+    """Call a function, in which no finalizer is called."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return function()
+    finally:
+        if collects:
+            gc.enable()

@@ -115,8 +115,7 @@ class Binder:
 
     def counts(self) -> dict[str, int]:
         """Return how many of each kind of object the driver keeps."""
-        with self._ioctls.lock:
-            return self._ioctls.engine.counts()
+        return self._ioctls.counts()
 
     def close(self) -> str:
         """End every process; return what was left to end, "" for nothing."""
@@ -129,6 +128,7 @@ class Binder:
         for process in self.processes:
             process.kill()
         left += [f"{count} {kind} are left" for kind, count in self.counts().items() if count]
+        self._ioctls.close_thread()
         return "; ".join(left)
 
     def add_path(self, path: str, open_it: Callable[[str, int], EngineDriver]) -> None:
@@ -189,10 +189,7 @@ class Process:
 
         What the test still has of its devices raises DeviceGone.
         """
-        self.is_dead = True
-        for device in list(self._ioctls.devices):
-            if device.process is self:
-                self._ioctls.kill(device)
+        self._ioctls.kill(self)
 
     def lose_reply(self, count: int = 1) -> None:
         """Lose the next replies that it sends: their callers get FailedTransaction."""
