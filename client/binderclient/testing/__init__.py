@@ -18,6 +18,17 @@ the client and the engine.
 
 from __future__ import annotations
 
-from binderclient.testing.world import Binder, LeakError, Process
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from binderclient.testing.world import Binder, LeakError, Process
 
 __all__ = ["Binder", "LeakError", "Process"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the engine where somebody wants it: the plugin is in every pytest's way."""
+    if name in __all__:
+        return getattr(import_module("binderclient.testing.world"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
