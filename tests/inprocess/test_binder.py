@@ -23,7 +23,6 @@ from binderclient.errors import (
     DeviceGone,
     FailedTransaction,
     FrozenObject,
-    MisuseError,
     RemoteException,
 )
 from binderclient.objects import Proxy, Service, caller, transaction
@@ -378,22 +377,6 @@ def test_a_finalizer_that_calls(pair: Pair) -> None:
     finally:
         gc.set_threshold(*before)
     assert gc.isenabled()
-
-
-def test_a_signal_handler_that_calls(pair: Pair) -> None:
-    called: list[str | None] = []
-    previous = signal.signal(signal.SIGALRM, lambda *_: called.append(echo(pair.proxy, "y")))
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    try:
-        while len(called) < 20:
-            with pair.device.context_manager.call(WHO, request()) as reply:
-                assert reply.read_int32() == pair.client.pid
-    except MisuseError:
-        pass  # the thread waits for a reply already, as behind a daemon
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-    assert echo(pair.proxy, "x") == "x"
 
 
 def test_the_plugin_is_there_where_binderd_is_installed(tmp_path: Path) -> None:
