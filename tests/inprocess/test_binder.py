@@ -337,6 +337,15 @@ def test_what_is_left_open_is_told() -> None:
         device.context_manager.ping()
 
 
+def test_the_end_can_come_twice() -> None:
+    one = Binder()
+    process = one.process()
+    process.device()
+    assert one.close()
+    assert not one.close()
+    process.kill()
+
+
 def test_a_failure_is_not_hidden_by_what_it_leaves() -> None:
     one = Binder()
     one.device()

@@ -105,9 +105,11 @@ class Ioctls:
         self._timers: dict[int, int] = {}  # when they run out, ns
         self._numbers = itertools.count(1)
         self._thread = ThreadPoolExecutor(1, "binder-engine")
+        self._is_closed = False
 
     def close_thread(self) -> None:
-        """Nothing is done any more."""
+        """Nothing is done any more, and nothing is there to do it to."""
+        self._is_closed = True
         self._thread.shutdown()
 
     def _do(self, function: Callable[[], _Result]) -> _Result:
@@ -289,7 +291,8 @@ class Ioctls:
             for device in [one for one in self.devices if one.process is process]:
                 self._kill(device)
 
-        self._do(kill_it)
+        if not self._is_closed:
+            self._do(kill_it)
 
     def _kill(self, device: OpenDevice) -> None:
         for ticket in list(device.requests):

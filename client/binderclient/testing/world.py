@@ -50,6 +50,7 @@ class Binder:
         self.place = f"binder-{next(_numbers)}"
         self._pids = itertools.count(_FIRST_PID)
         self._paths: list[str] = []
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +119,10 @@ class Binder:
         return self._ioctls.counts()
 
     def close(self) -> str:
-        """End every process; return what was left to end, "" for nothing."""
+        """End every process; return what was left to end, "" for nothing; idempotent."""
+        if self._is_closed:
+            return ""
+        self._is_closed = True
         for path in self._paths:
             OPENERS.pop(path, None)
         left = [
