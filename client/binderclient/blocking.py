@@ -31,6 +31,7 @@ from binderclient.objects import (
 from binderclient.pool import CLOSE_SECONDS
 from binderclient.recovery import Recovery
 from binderclient.session import FREE_AT_ONCE_BYTES, Session, Ticket
+from binderclient.wakeup import heeding_signals
 from binderwire.binder_abi import TF_ONE_WAY
 
 if TYPE_CHECKING:
@@ -168,6 +169,10 @@ class Device:
         Raises:
             DeviceGone: the driver is gone and will not be back.
         """
+        with heeding_signals(self.wake_all, lambda: self.session.pool.turns):
+            self._serve_here()
+
+    def _serve_here(self) -> None:
         session = self.session
         while True:
             try:

@@ -90,10 +90,10 @@ class Driver:
             self._check_version()
             self._mapping: mmap.mmap | None = self._map(map_size)
         except BaseException:
-            os.close(self.fd)
+            self._close_number(self.fd)
             raise
         self._deliveries = deliveries.attach(self.control)
-        self._base = _address_of(self._mapping)
+        self._base = buffer_address(self._mapping)
         self._pages = memoryview(self._mapping)
 
     def _open(self) -> int:
@@ -134,7 +134,18 @@ class Driver:
             message = f"cannot map {size} bytes of it"
             raise DeviceError(error.errno or 0, message, self.path) from None
 
+    def _close_number(self, number: int) -> None:
+        os.close(number)
+
     # ioctls
+
+    def call(self, request: int, address: int) -> int:
+        """Do an ioctl; return its errno, 0 if there is none.
+
+        Args:
+            address: of the argument. It is written to also where there is an errno.
+        """
+        return ctypes.get_errno() if _ioctl(self.fd, request, address) < 0 else 0
 
     def control(self, request: int, argument: bytearray) -> None:
         """Do an ioctl whose argument is copied from and to ``argument``; retries after a signal.
@@ -147,8 +158,7 @@ class Driver:
         try:
             number = errno.EINTR
             while number == errno.EINTR:
-                failed = _ioctl(self.fd, request, ctypes.addressof(area)) < 0
-                number = ctypes.get_errno() if failed else 0
+                number = self.call(request, ctypes.addressof(area))
         finally:
             self.leave()
         if number:
@@ -302,6 +312,15 @@ class Driver:
                 self._deliveries.close()
 
 
+# What opens devices that are no files, by path; see ``binderclient.testing``.
+OPENERS: Final[dict[str, Callable[[str, int], Driver]]] = {}
+
+
+def open_driver(path: str, map_size: int) -> Driver:
+    """Open a device; arguments and errors as ``Driver``."""
+    return OPENERS.get(path, Driver)(path, map_size)
+
+
 class WriteRead:
     """The memory of one thread's BINDER_WRITE_READ: allocated once, addresses taken once."""
 
@@ -339,8 +358,7 @@ class WriteRead:
         """
         driver.enter()
         try:
-            while _ioctl(driver.fd, BINDER_WRITE_READ, self._record_address) < 0:
-                number = ctypes.get_errno()
+            while number := driver.call(BINDER_WRITE_READ, self._record_address):
                 if number == BINDERD_ERRNO:
                     driver.take_deliveries()
                 elif number != errno.EINTR or not go_on():
@@ -391,7 +409,8 @@ class _PyBuffer(ctypes.Structure):
     )
 
 
-def _address_of(mapping: Any) -> int:  # noqa: ANN401 - anything with a buffer
+def buffer_address(mapping: Any) -> int:  # noqa: ANN401 - anything with a buffer
+    """Return where the bytes of a buffer are; the caller keeps it where it is."""
     buffer = _PyBuffer()
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapping), ctypes.byref(buffer), 0)
     address = int(buffer.buf or 0)

@@ -30,6 +30,7 @@ class ThreadPool:
         self._session = session
         self._threads: list[threading.Thread] = []
         self._is_started = self._is_stopping = False
+        self.turns = 0  # how often a thread of the program's own has come back; see ``serve``
 
     def start(self) -> None:
         """Serve in the background: start the first thread; idempotent.
@@ -56,7 +57,7 @@ class ThreadPool:
             DeviceError: see ``start``.
         """
         self._is_started = True
-        self._loop(register=False)
+        self._loop(register=False, is_joined=True)
 
     def stop(self) -> None:
         """End all serving threads, each after the call that it is serving; signal-safe."""
@@ -94,7 +95,7 @@ class ThreadPool:
             if not self._session.closed:
                 _log.error("a serving thread ended: %s", error)
 
-    def _loop(self, *, register: bool) -> None:
+    def _loop(self, *, register: bool, is_joined: bool = False) -> None:
         session = self._session
         thread = session.thread()
 
@@ -109,6 +110,7 @@ class ThreadPool:
         try:
             while go_on():
                 session.exchange(thread, read=True, go_on=go_on)
+                self.turns += is_joined
             with session.lock:
                 thread.state.exit_looper()
         finally:

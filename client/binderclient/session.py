@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from binderclient import android
 from binderclient.connection import Connection, Delivery, Incoming, SpawnLooper
 from binderclient.deaths import Obituary
-from binderclient.driver import Driver
+from binderclient.driver import open_driver
 from binderclient.errors import (
     CallAbandoned,
     DeadObject,
@@ -98,7 +98,7 @@ class Session:
         on_gone: Callable[[Session, list[Obituary]], None],
     ) -> None:
         self.path = path
-        self.driver = Driver(path, map_size)
+        self.driver = open_driver(path, map_size)
         self.gone = self.closed = self._forked = self._is_manager = False
         # Reentrant: a finalizer of the program's own may run inside of it and make calls.
         self.lock = threading.RLock()

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import pytest
 
+from binderclient.testing import Binder
 from client.drivers import PATIENCE, KernelDriver, MountedDaemon, missing_capability
+from client.peer import start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from binderclient.testing import Process
     from client.drivers import Driver
 
 DEVICE: Final = os.environ.get("BINDER_TEST_DEVICE")
@@ -58,21 +61,57 @@ class Peer:
             pipe.close()
 
 
+class LocalPeer:
+    """The same server in this very process, behind an engine of the test's own.
+
+    Args:
+        process: which it stands for.
+        arguments: of ``peer.py``.
+    """
+
+    def __init__(self, process: Process, *arguments: str) -> None:
+        self._process = process
+        self.pid = process.pid
+        self._device = start(process.path(), *arguments)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def __exit__(self, *_: object) -> None:
+        self._device.close()
+
+
 class Bench:
-    """What a test of real devices works with."""
+    """What a test of devices works with.
 
-    def __init__(self, daemon: Driver) -> None:
-        self.daemon = daemon
-        self.device = daemon.new_device()
-        self.peers: list[Peer] = []
+    Args:
+        daemon: the driver; None: an engine in this process.
+    """
 
-    def peer(self, *arguments: str) -> Peer:
-        self.peers.append(Peer(self.device, *arguments))
+    def __init__(self, daemon: Driver | None) -> None:
+        self.binder = Binder()
+        self._daemon = daemon
+        own = self.binder.process(pid=os.getpid())  # as it is with a daemon
+        self.device = Path(own.path()) if daemon is None else daemon.new_device()
+        self.peers: list[Peer | LocalPeer] = []
+
+    @property
+    def daemon(self) -> Driver:
+        assert self._daemon is not None, "a test that needs a daemon says so: real_processes"
+        return self._daemon
+
+    def peer(self, *arguments: str) -> Peer | LocalPeer:
+        if self._daemon is None:
+            self.peers.append(LocalPeer(self.binder.process(), *arguments))
+        else:
+            self.peers.append(Peer(self.device, *arguments))
         return self.peers[-1]
 
     def close(self) -> None:
         for peer in self.peers:
             peer.__exit__()
+        left = self.binder.close()
+        assert not left, left
 
 
 @pytest.fixture(scope="session")
@@ -88,12 +127,29 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     daemon.stop()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have tests that can do with one play on an engine in this process as well."""
+    if "driver_kind" in metafunc.fixturenames:
+        has = metafunc.definition.get_closest_marker
+        names = ["daemon"] + ["engine"] * bool(has("engine_too") and not has("real_processes"))
+        metafunc.parametrize("driver_kind", names, indirect=True)
+
+
 @pytest.fixture
-def bench(daemon: Driver) -> Iterator[Bench]:
-    """New device; afterwards nothing may be left of the test in the daemon."""
+def driver_kind(request: pytest.FixtureRequest) -> str:
+    """What is behind the devices: a daemon, or an engine in this process."""
+    return getattr(request, "param", "daemon")
+
+
+@pytest.fixture
+def bench(driver_kind: str, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """New device; afterwards nothing may be left of the test in the driver."""
+    is_real = driver_kind == "daemon"
+    daemon: Driver | None = request.getfixturevalue("daemon") if is_real else None
     bench = Bench(daemon)
     try:
         yield bench
     finally:
         bench.close()
-    daemon.assert_empty()
+    if daemon is not None:
+        daemon.assert_empty()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from binderclient.blocking import Device
 from binderclient.errors import RemoteException
+from binderclient.files import ReceivedFile
 from binderclient.objects import Proxy, Service, caller, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
@@ -117,8 +118,8 @@ class PeerService(Service):
     def lend(self, data: Parcel, reply: Parcel) -> None:
         """Reply with so many new files, each with its number in it."""
         for number in range(data.read_int32()):
-            file = os.fdopen(os.memfd_create("lent"), "w+b", buffering=0)
-            file.write(b"%d" % number)
+            file = ReceivedFile(os.memfd_create("lent"))  # closed when nobody has it any more
+            os.write(file.fileno(), b"%d" % number)
             reply.write_file(file)
 
     @transaction(COUNT)
@@ -133,22 +134,26 @@ class PeerService(Service):
             reply.write_file(file)
 
 
-def main() -> None:
+def start(path: str, *arguments: str) -> Device:
+    """Open a device and serve on it; arguments as on the command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("device")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--name")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     service = PeerService()
-    with Device(chosen.device, max_threads=chosen.threads) as device:
-        if chosen.name is None:
-            device.become_context_manager(service)
-        else:
-            ServiceManager(device).add(chosen.name, service)
-        device.start_thread_pool()
+    device = Device(path, max_threads=chosen.threads)
+    if chosen.name is None:
+        device.become_context_manager(service)
+    else:
+        ServiceManager(device).add(chosen.name, service)
+    device.start_thread_pool()
+    return device
+
+
+def main() -> None:
+    with start(*sys.argv[1:]):
         print("ready", flush=True)
         sys.stdin.read()
-    print("\n".join(service.journal))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from client.conftest import Bench
 
+pytestmark = pytest.mark.engine_too
+
 PATIENCE = 10.0
 
 
@@ -242,6 +244,7 @@ def test_a_proxy_can_be_passed_on(bench: Bench) -> None:
             assert reply.read_strong_binder() is gift
 
 
+@pytest.mark.real_processes
 def test_the_same_object_is_the_same_proxy(bench: Bench) -> None:
     with connected(bench) as (device, peer):
         with peer.call(p.GIVE, request()) as reply:
@@ -338,6 +341,7 @@ def test_a_busy_server_is_made_to_use_more_threads(bench: Bench) -> None:
         assert time.monotonic() - start < 1.9
 
 
+@pytest.mark.real_processes
 def test_a_thread_that_ends_leaves_the_driver(bench: Bench) -> None:
     with connected(bench) as (_device, peer):
         before = bench.daemon.counts()["threads"]
@@ -413,6 +417,7 @@ def test_stop_ends_join_from_a_signal_handler(bench: Bench) -> None:
 # Deaths
 
 
+@pytest.mark.real_processes
 def test_a_killed_server_is_dead_to_its_callers(bench: Bench) -> None:
     told: list[Proxy] = []
     arrived = threading.Event()
@@ -560,6 +565,7 @@ def test_a_forked_child_has_no_part_in_the_device(bench: Bench) -> None:
         assert echo(peer, b"parent") == b"parent"
 
 
+@pytest.mark.real_processes
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_does_not_keep_its_parent_alive_to_others(bench: Bench) -> None:
     bench.peer()

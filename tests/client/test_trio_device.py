@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from client.conftest import Bench
 
+pytestmark = pytest.mark.engine_too
+
 PATIENCE = 10.0
 
 
@@ -87,6 +89,7 @@ async def test_calls_of_many_tasks_are_in_the_air_at_a_time(bench: Bench) -> Non
         assert time.monotonic() - start < 2
 
 
+@pytest.mark.real_processes
 async def test_handlers_run_as_tasks_at_a_time(bench: Bench) -> None:
     service = AsyncService()
     async with open_device(bench.device) as server, open_device(bench.device) as client:
@@ -174,6 +177,7 @@ async def test_handlers_call_back_into_their_caller(bench: Bench) -> None:
                 assert reply.read_int32() == 11
 
 
+@pytest.mark.real_processes
 async def test_a_call_of_a_handler_is_finished_before_it_is_cancelled(bench: Bench) -> None:
     bench.peer("--threads", "2")
     async with open_device(bench.device) as device:
@@ -193,6 +197,7 @@ async def test_a_call_of_a_handler_is_finished_before_it_is_cancelled(bench: Ben
         await run_script(peer_script, str(bench.device), p.DESCRIPTOR, str(p.RETURN))
 
 
+@pytest.mark.real_processes
 async def test_errors_of_asynchronous_handlers_come_back(bench: Bench) -> None:
     async with open_device(bench.device) as device:
         device.become_context_manager(AsyncService())
@@ -210,6 +215,7 @@ async def test_errors_of_asynchronous_handlers_come_back(bench: Bench) -> None:
         await run_script(script, str(bench.device), p.DESCRIPTOR, str(p.RAISE))
 
 
+@pytest.mark.real_processes
 async def test_leaving_the_block_cancels_handlers_and_answers_their_callers(bench: Bench) -> None:
     service = AsyncService()
     script = (
@@ -270,6 +276,7 @@ async def test_the_death_of_a_server(bench: Bench) -> None:
             await peer.ping()
 
 
+@pytest.mark.real_processes
 async def test_blocking_devices_refuse_asynchronous_handlers(bench: Bench) -> None:
     with Device(bench.device) as blocking:
         blocking.become_context_manager(AsyncService())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client.conftest import bench, daemon  # noqa: F401 - fixtures
+from client.conftest import bench, daemon, driver_kind  # noqa: F401 - fixtures
 from client.test_servicemanager import ManagerProcess
 
 if TYPE_CHECKING:

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Linux and the daemon's transports do around an ioctl: wait, interrupt, install, release.
+
+The engine has a thread of its own, as it has in the daemon: in the test's threads a signal handler
+or a finalizer could make a call in the middle of one. A finalizer could in the engine's as well, so
+no garbage is collected there meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import itertools
+import os
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from errno import EBADF, ECONNABORTED, EINTR
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from binderclient.testing.ports import Arena, OpenClient, TakenFile
+from binderd.engine.engine import Engine
+from binderwire.binder_abi import BINDER_WRITE_READ, binder_write_read
+from binderwire.ioc import ioc_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binderclient.testing.world import Process
+    from binderd.engine.completion import Completion
+
+_NS_PER_MS: Final = 1_000_000
+_Result = TypeVar("_Result")
+
+
+class OpenDevice:
+    """One open device.
+
+    Args:
+        world: whose.
+        process: that opened it.
+        context: the device's name.
+        size: of the receive area, bytes.
+    """
+
+    def __init__(self, world: Ioctls, process: Process, context: str, size: int) -> None:
+        self.context = context
+        self.process = process
+        self.arena = Arena(size, process)
+        self.requests: dict[int, Request] = {}  # that are open, by ticket
+        self.is_closed = self.is_released = False
+        self._world = world
+        self.client = OpenClient(process, self.arena, self._install)
+        self.inside = world.engine.open(context, process.pid, self.client)
+
+    def _install(self, tid: int, number: int, files: list[TakenFile], closes: list[int]) -> None:
+        [request] = [one for one in self.requests.values() if one.tid == tid]
+        self._world.installs.append(Install(request, number, files, closes))
+
+
+class Request:
+    """An ioctl under way."""
+
+    def __init__(self, device: OpenDevice, tid: int, ticket: int) -> None:
+        self.device = device
+        self.tid = tid
+        self.ticket = ticket
+        self.is_over = threading.Event()
+        self.result = -ECONNABORTED
+        self.payload = b""
+        self.is_repeated = False  # is it issued once more if it ends with EINTR?
+
+    def end(self, completion: Completion) -> None:
+        """The engine is through with it."""
+        self.payload = completion.payload
+        if self.is_repeated and completion.result == -EINTR:
+            return
+        self.result = -ECONNABORTED if self.device.process.is_dead else completion.result
+        del self.device.requests[self.ticket]
+        self.is_over.set()
+
+
+class Install:
+    """Files on their way into a process; see ``Client.install``."""
+
+    def __init__(
+        self, request: Request, number: int, files: list[TakenFile], closes: list[int]
+    ) -> None:
+        self.request = request
+        self.number = number
+        # The engine may let go of its own before.
+        self.files = [TakenFile(file.dup()) for file in files]
+        self.closes = closes
+
+
+class Ioctls:
+    """The engine and everybody who waits for it."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0  # virtual: it passes when the test says so
+        self.engine = Engine(clock=lambda: self.now_ns)
+        self.devices: list[OpenDevice] = []  # not released
+        self.installs: deque[Install] = deque()
+        self._timers: dict[int, int] = {}  # when they run out, ns
+        self._numbers = itertools.count(1)
+        self._thread = ThreadPoolExecutor(1, "binder-engine")
+        self._is_closed = False
+
+    def close_thread(self) -> None:
+        """Nothing is done any more, and nothing is there to do it to."""
+        self._is_closed = True
+        self._thread.shutdown()
+
+    def _do(self, function: Callable[[], _Result]) -> _Result:
+        """Have the engine's thread do something; it is done also if a signal handler raises."""
+        future = self._thread.submit(_without_collecting, function)
+        try:
+            return future.result()
+        except BaseException:
+            wait([future])
+            raise
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of each kind of object there are."""
+        return self._do(self.engine.counts)
+
+    def open(self, process: Process, context: str, size: int) -> OpenDevice:
+        """Open a device.
+
+        Raises:
+            KernelErrno: as ``Engine.open``.
+        """
+
+        def open_it() -> OpenDevice:
+            device = OpenDevice(self, process, context, size)
+            self.devices.append(device)
+            return device
+
+        return self._do(open_it)
+
+    def ioctl(self, device: OpenDevice, request: int, address: int) -> int:
+        """Do an ioctl; return its errno, 0 if it has none.
+
+        Args:
+            address: of the argument, in this process.
+        """
+        if device.is_released:  # maybe by a finalizer, long after the test
+            return ECONNABORTED if device.process.is_dead else EBADF
+        argument = ctypes.string_at(address, ioc_size(request))
+        waiting = Request(device, threading.get_native_id(), next(self._numbers))
+        try:
+            self._do(lambda: self._begin(waiting, request, argument))
+            waiting.is_over.wait()
+        finally:  # an exception of a signal handler, which ends the real one as well
+            if not waiting.is_over.is_set():
+                self._do(lambda: self._interrupt(waiting))
+            ctypes.memmove(address, waiting.payload, len(waiting.payload))
+            if device.is_closed:
+                self._do(lambda: self._maybe_release(device))
+        return -waiting.result
+
+    def _begin(self, waiting: Request, request: int, argument: bytes) -> None:
+        device = waiting.device
+        if device.process.is_dead or device.is_closed:
+            waiting.result = -ECONNABORTED if device.process.is_dead else -EBADF
+            waiting.is_over.set()
+            return
+        device.requests[waiting.ticket] = waiting
+        self._issue(waiting, request, argument)
+        self._drain()
+
+    def _issue(self, waiting: Request, request: int, argument: bytes) -> None:
+        device = waiting.device
+        inside, uid = device.inside, device.process.uid
+        if request == BINDER_WRITE_READ:
+            self._note_commands(device, waiting.tid, argument)
+        self.engine.ioctl(inside, waiting.tid, uid, request, argument, waiting.ticket)
+
+    @staticmethod
+    def _note_commands(device: OpenDevice, tid: int, argument: bytes) -> None:
+        """Note where the commands of a request are, should something have to happen to them."""
+        memory = device.client.threads.get(tid)
+        if memory is not None:
+            size, consumed, start, *_ = binder_write_read.unpack_from(argument)
+            memory.commands = range(start + consumed, start + size)
+
+    def _drain(self) -> None:
+        """Hand out what the last call of the engine has brought about."""
+        engine = self.engine
+        self._hand_out()
+        while engine.paused or self.installs:
+            if engine.paused:
+                engine.go_on(next(iter(engine.paused)))
+            else:
+                self._install(self.installs.popleft())
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        engine = self.engine
+        completions = list(engine.outbox)
+        engine.outbox.clear()
+        waiting = {
+            ticket: one for device in self.devices for ticket, one in device.requests.items()
+        }
+        for completion in completions:
+            if completion.ticket in waiting:
+                waiting[completion.ticket].end(completion)
+        for number, milliseconds in engine.timers:
+            if milliseconds < 0:
+                self._timers.pop(number, None)
+            else:
+                self._timers[number] = self.now_ns + milliseconds * _NS_PER_MS
+        engine.timers.clear()
+        engine.released.clear()
+        engine.poll_wakes.clear()
+
+    def _install(self, install: Install) -> None:
+        """Stop the thread, give it the files, and issue its request once more."""
+        engine, request = self.engine, install.request
+        is_there = request.ticket in request.device.requests and not request.device.process.is_dead
+        request.is_repeated = is_there and bool(install.files)
+        engine.stopped(install.number)
+        self._hand_out()
+        request.is_repeated = False
+        for number in install.closes:
+            with suppress(OSError):  # closed already
+                os.close(number)
+        numbers = [file.hand_over() for file in install.files] if is_there else None
+        for file in install.files:
+            file.close()
+        engine.installed(install.number, numbers)
+        if is_there and install.files:
+            self._issue(request, BINDER_WRITE_READ, request.payload)
+
+    def _interrupt(self, waiting: Request) -> None:
+        if waiting.ticket in waiting.device.requests:
+            self.engine.interrupt(waiting.ticket)
+            self._drain()
+
+    def advance(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self._do(lambda: self._advance(self.now_ns + round(seconds * 1e9)))
+
+    def _advance(self, end: int) -> None:
+        while self._timers:
+            number = min(self._timers, key=lambda one: self._timers[one])
+            if self._timers[number] > end:
+                break
+            self.now_ns = max(self.now_ns, self._timers.pop(number))
+            self.engine.expire(number)
+            self._drain()
+        self.now_ns = end
+
+    def flush(self, device: OpenDevice) -> None:
+        """Have every thread that waits in a device come back."""
+        if not device.is_released:
+            self._do(lambda: self._flush(device))
+
+    def _flush(self, device: OpenDevice) -> None:
+        if not device.is_released:
+            self.engine.flush(device.inside)
+            self._drain()
+
+    def close(self, device: OpenDevice) -> None:
+        """Close a device; it is released when the last request has ended."""
+
+        def close_it() -> None:
+            device.is_closed = True
+            self._flush(device)
+            self._maybe_release(device)
+
+        if not device.is_released:
+            self._do(close_it)
+
+    def _maybe_release(self, device: OpenDevice) -> None:
+        if not device.is_released and not device.requests:
+            self._release(device)
+
+    def _release(self, device: OpenDevice) -> None:
+        device.is_released = True
+        self.engine.release(device.inside)
+        self._drain()
+        self.devices.remove(device)
+
+    def kill(self, process: Process) -> None:
+        """A process is dead: nobody comes back to it, and nothing is left of it."""
+
+        def kill_it() -> None:
+            process.is_dead = True
+            for device in [one for one in self.devices if one.process is process]:
+                self._kill(device)
+
+        if not self._is_closed:
+            self._do(kill_it)
+
+    def _kill(self, device: OpenDevice) -> None:
+        for ticket in list(device.requests):
+            self.engine.interrupt(ticket)
+        self.engine.flush(device.inside)
+        self._drain()
+        for request in list(device.requests.values()):
+            del device.requests[request.ticket]
+            request.is_over.set()
+        if not device.is_released:
+            self._release(device)
+
+
+def _without_collecting(function: Callable[[], _Result]) -> _Result:
+    """Call a function, in which no finalizer is called."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return function()
+    finally:
+        if collects:
+            gc.enable()
