@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ def heeding_signals(wake: Callable[[], None], turns: Callable[[], int]) -> Itera
 def _watch(reading: int, wake: Callable[[], None], turns: Callable[[], int]) -> None:
     try:
         while os.read(reading, _READ_SIZE):
-            seen, tries = turns(), 0
-            while turns() == seen and tries < _TRIES:
+            seen = turns()
+            for _ in range(_TRIES):
                 wake()
-                tries += 1
-                if turns() == seen:
-                    threading.Event().wait(_SECONDS_BETWEEN)
+                time.sleep(_SECONDS_BETWEEN)
+                if turns() != seen:
+                    break
     finally:
         os.close(reading)

@@ -89,10 +89,12 @@ class Bench:
     """
 
     def __init__(self, daemon: Driver | None) -> None:
-        self.binder = Binder()
         self._daemon = daemon
-        own = self.binder.process(pid=os.getpid())  # as it is with a daemon
-        self.device = Path(own.path()) if daemon is None else daemon.new_device()
+        self._binder = Binder() if daemon is None else None
+        if self._binder is not None:  # one process opens all devices, as it is with a daemon
+            self.device = Path(self._binder.process(pid=os.getpid()).path())
+        else:
+            self.device = self.daemon.new_device()
         self.peers: list[Peer | LocalPeer] = []
 
     @property
@@ -101,8 +103,8 @@ class Bench:
         return self._daemon
 
     def peer(self, *arguments: str) -> Peer | LocalPeer:
-        if self._daemon is None:
-            self.peers.append(LocalPeer(self.binder.process(), *arguments))
+        if self._binder is not None:
+            self.peers.append(LocalPeer(self._binder.process(), *arguments))
         else:
             self.peers.append(Peer(self.device, *arguments))
         return self.peers[-1]
@@ -110,7 +112,7 @@ class Bench:
     def close(self) -> None:
         for peer in self.peers:
             peer.__exit__()
-        left = self.binder.close()
+        left = self._binder.close() if self._binder is not None else ""
         assert not left, left
 
 

@@ -2,7 +2,7 @@
 """A server process for the tests: the context manager of a device, able to do many things.
 
 ``peer.py DEVICE [--threads N] [--name NAME]``: with a name it registers with the service manager
-instead.  Prints "ready", serves until the end of stdin, prints its journal and ends.
+instead.  Prints "ready", serves until the end of stdin and ends.
 """
 
 from __future__ import annotations

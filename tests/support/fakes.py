@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from binderclient.testing.ports import spread
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, Mapping, NoAnswer, Room
 from support.playbook import GUEST_UID, GUEST_USERS, NO_UID
 
@@ -156,14 +157,12 @@ class FakeMemory:
         holes: Sequence[tuple[int, int]],
     ) -> list[bytes] | None:
         octets = self.read(address, size)
-        position, kept = 0, []
+        position = 0
         for start, hole_size in holes:
             assert position <= start, "holes overlap or go backwards"
             assert start + hole_size <= size, "a hole sticks out"
-            arena.write(offset + position, octets[position:start])
-            kept.append(octets[start : start + hole_size])
             position = start + hole_size
-        arena.write(offset + position, octets[position:])
+        kept = spread(octets, holes, arena, offset)
         return kept if len(octets) == size else None
 
 

@@ -8,8 +8,9 @@ program is a ``Process``. With pytest the fixture ``binder`` gives each test its
     def test_echo(binder):
         with binder.device() as server, binder.device() as client:
             server.become_context_manager(Echo())
-            server.start_threads()
-            assert client.context_manager.call(ECHO, request).read_string() == "hello"
+            server.start_thread_pool()
+            with client.context_manager.call(ECHO, request) as reply:
+                assert reply.read_string16() == "hello"
 
 ``world`` has ``Binder`` and ``Process``, ``ioctls`` what the kernel does around an ioctl, ``ports``
 memory and files, ``driver`` what stands in for an open device file. These files alone may know both

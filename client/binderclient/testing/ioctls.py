@@ -48,14 +48,13 @@ class OpenDevice:
         self.context = context
         self.process = process
         self.arena = Arena(size, process)
-        self.requests: dict[int, Request] = {}  # that are open, by ticket
         self.is_closed = self.is_released = False
         self._world = world
         self.client = OpenClient(process, self.arena, self._install)
         self.inside = world.engine.open(context, process.pid, self.client)
 
     def _install(self, tid: int, number: int, files: list[TakenFile], closes: list[int]) -> None:
-        [request] = [one for one in self.requests.values() if one.tid == tid]
+        [request] = [one for one in self._world.requests_of(self) if one.tid == tid]
         self._world.installs.append(Install(request, number, files, closes))
 
 
@@ -71,13 +70,9 @@ class Request:
         self.payload = b""
         self.is_repeated = False  # is it issued once more if it ends with EINTR?
 
-    def end(self, completion: Completion) -> None:
-        """The engine is through with it."""
-        self.payload = completion.payload
-        if self.is_repeated and completion.result == -EINTR:
-            return
-        self.result = -ECONNABORTED if self.device.process.is_dead else completion.result
-        del self.device.requests[self.ticket]
+    def end(self, result: int) -> None:
+        """Let the caller have it; whose process is dead comes back to nothing."""
+        self.result = -ECONNABORTED if self.device.process.is_dead else result
         self.is_over.set()
 
 
@@ -101,6 +96,7 @@ class Ioctls:
         self.now_ns = 0  # virtual: it passes when the test says so
         self.engine = Engine(clock=lambda: self.now_ns)
         self.devices: list[OpenDevice] = []  # not released
+        self._requests: dict[int, Request] = {}  # that are open, by ticket
         self.installs: deque[Install] = deque()
         self._timers: dict[int, int] = {}  # when they run out, ns
         self._numbers = itertools.count(1)
@@ -166,7 +162,7 @@ class Ioctls:
             waiting.result = -ECONNABORTED if device.process.is_dead else -EBADF
             waiting.is_over.set()
             return
-        device.requests[waiting.ticket] = waiting
+        self._requests[waiting.ticket] = waiting
         self._issue(waiting, request, argument)
         self._drain()
 
@@ -200,12 +196,8 @@ class Ioctls:
         engine = self.engine
         completions = list(engine.outbox)
         engine.outbox.clear()
-        waiting = {
-            ticket: one for device in self.devices for ticket, one in device.requests.items()
-        }
         for completion in completions:
-            if completion.ticket in waiting:
-                waiting[completion.ticket].end(completion)
+            self._complete(completion)
         for number, milliseconds in engine.timers:
             if milliseconds < 0:
                 self._timers.pop(number, None)
@@ -215,10 +207,24 @@ class Ioctls:
         engine.released.clear()
         engine.poll_wakes.clear()
 
+    def _complete(self, completion: Completion) -> None:
+        request = self._requests[completion.ticket]
+        request.payload = completion.payload
+        if not (request.is_repeated and completion.result == -EINTR):
+            self._end(request, completion.result)
+
+    def _end(self, request: Request, result: int) -> None:
+        del self._requests[request.ticket]
+        request.end(result)
+
+    def requests_of(self, device: OpenDevice) -> list[Request]:
+        """Return the open requests of a device."""
+        return [request for request in self._requests.values() if request.device is device]
+
     def _install(self, install: Install) -> None:
         """Stop the thread, give it the files, and issue its request once more."""
         engine, request = self.engine, install.request
-        is_there = request.ticket in request.device.requests and not request.device.process.is_dead
+        is_there = request.ticket in self._requests and not request.device.process.is_dead
         request.is_repeated = is_there and bool(install.files)
         engine.stopped(install.number)
         self._hand_out()
@@ -234,7 +240,7 @@ class Ioctls:
             self._issue(request, BINDER_WRITE_READ, request.payload)
 
     def _interrupt(self, waiting: Request) -> None:
-        if waiting.ticket in waiting.device.requests:
+        if waiting.ticket in self._requests:
             self.engine.interrupt(waiting.ticket)
             self._drain()
 
@@ -274,7 +280,7 @@ class Ioctls:
             self._do(close_it)
 
     def _maybe_release(self, device: OpenDevice) -> None:
-        if not device.is_released and not device.requests:
+        if not device.is_released and not self.requests_of(device):
             self._release(device)
 
     def _release(self, device: OpenDevice) -> None:
@@ -295,15 +301,14 @@ class Ioctls:
             self._do(kill_it)
 
     def _kill(self, device: OpenDevice) -> None:
-        for ticket in list(device.requests):
-            self.engine.interrupt(ticket)
+        for request in self.requests_of(device):
+            self.engine.interrupt(request.ticket)
         self.engine.flush(device.inside)
         self._drain()
-        for request in list(device.requests.values()):
-            del device.requests[request.ticket]
-            request.is_over.set()
         if not device.is_released:
             self._release(device)
+        for request in self.requests_of(device):
+            self._end(request, -ECONNABORTED)
 
 
 def _without_collecting(function: Callable[[], _Result]) -> _Result:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderclient.driver import buffer_address
 from binderd.engine.ports import GONE, STOPPING, Mapping, NoAnswer, Room
-from binderwire.binder_abi import BC_REPLY, BC_REPLY_SG, COMMANDS, binder_transaction_data
+from binderwire.binder_abi import BC_REPLY, BC_REPLY_SG, COMMANDS
 from binderwire.commands import WORD_SIZE, StreamError, read_stream
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from binderd.engine.ports import Client, File, ReceiverArena
 
 _NOWHERE: Final = 8  # an address that nobody has
-_NO_BYTES: Final = 1  # more than none, so that somebody has to copy it
+_ONE_BYTE: Final = 1  # more than none, so that somebody has to copy it
 _iovec = struct.Struct("=QQ")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -142,15 +142,8 @@ class ThreadMemory:
     ) -> list[bytes] | None:
         """Copy into a receive area all but some holes, which are returned."""
         octets = self.read(address, size)
-        if len(octets) != size:
-            return None
-        position, kept = 0, []
-        for start, length in holes:
-            arena.write(offset + position, octets[position:start])
-            kept.append(octets[start : start + length])
-            position = start + length
-        arena.write(offset + position, octets[position:])
-        return kept
+        kept = spread(octets, holes, arena, offset)
+        return kept if len(octets) == size else None
 
     def file(self, fd: int) -> TakenFile | None:
         """Return an open file; None if there is none that can be sent."""
@@ -176,13 +169,13 @@ class ThreadMemory:
         """
         changed = bytearray(octets)
         with suppress(StreamError):
-            for item in read_stream(COMMANDS, octets[:size]):
-                if item.message.word in (BC_REPLY, BC_REPLY_SG):
-                    fields = list(
-                        binder_transaction_data.unpack_from(octets, item.offset + WORD_SIZE)
+            for item in read_stream(COMMANDS, octets, end=min(size, len(octets))):
+                record = item.message.payload
+                if record is not None and item.message.word in (BC_REPLY, BC_REPLY_SG):
+                    fields = item.fields._replace(
+                        data_size=_ONE_BYTE, offsets_size=0, buffer=_NOWHERE, offsets=0
                     )
-                    fields[-4:] = _NO_BYTES, 0, _NOWHERE, 0
-                    binder_transaction_data.pack_into(changed, item.offset + WORD_SIZE, *fields)
+                    record.pack_into(changed, item.offset + WORD_SIZE, *fields)
                     self._process.replies_to_lose -= 1
                     break
         return bytes(changed)
@@ -251,6 +244,24 @@ class OpenClient:
 
     def cancel_install(self, number: int) -> None:
         """The request that wanted it has ended: it finds nobody."""
+
+
+def spread(
+    octets: bytes, holes: Sequence[tuple[int, int]], arena: ReceiverArena, offset: int
+) -> list[bytes]:
+    """Write all but some holes into a receive area; return what is in those.
+
+    Args:
+        holes: as ``ClientMemory.scatter`` has them.
+        offset: where the first byte goes.
+    """
+    position, kept = 0, []
+    for start, length in holes:
+        arena.write(offset + position, octets[position:start])
+        kept.append(octets[start : start + length])
+        position = start + length
+    arena.write(offset + position, octets[position:])
+    return kept
 
 
 def _move(function: Callable[..., int], local: int, remote: int, size: int) -> int:

@@ -19,7 +19,6 @@ from binderwire.binder_abi import BINDER_FREEZE, binder_freeze_info
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -49,7 +48,6 @@ class Binder:
         self._ioctls = Ioctls()
         self.place = f"binder-{next(_numbers)}"
         self._pids = itertools.count(_FIRST_PID)
-        self._paths: list[str] = []
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -102,7 +100,7 @@ class Binder:
             return EngineDriver(self._ioctls, self.process(), name, path, map_size)
 
         path = f"{self.place}/{name}"
-        self.add_path(path, open_it)
+        OPENERS[path] = open_it
         return path
 
     # Time, and what is left
@@ -123,8 +121,8 @@ class Binder:
         if self._is_closed:
             return ""
         self._is_closed = True
-        for path in self._paths:
-            OPENERS.pop(path, None)
+        for path in [path for path in OPENERS if path.startswith(f"{self.place}/")]:
+            del OPENERS[path]
         left = [
             f"device {device.context} of process {device.process.pid} is open"
             for device in self._ioctls.devices
@@ -134,10 +132,6 @@ class Binder:
         left += [f"{count} {kind} are left" for kind, count in self.counts().items() if count]
         self._ioctls.close_thread()
         return "; ".join(left)
-
-    def add_path(self, path: str, open_it: Callable[[str, int], EngineDriver]) -> None:
-        OPENERS[path] = open_it
-        self._paths.append(path)
 
 
 class Process:
@@ -162,7 +156,7 @@ class Process:
     def path(self, name: str = "binder") -> str:
         """Return a path for code that opens a device itself, as this process."""
         path = f"{self._binder.place}/{self.pid}/{name}"
-        self._binder.add_path(path, partial(EngineDriver, self._ioctls, self, name))
+        OPENERS[path] = partial(EngineDriver, self._ioctls, self, name)
         return path
 
     def device(
