@@ -192,13 +192,9 @@ class Service:
         self._injector = Injector(
             self, self._heed_helper_at, self._feed_soon, injects=settings.injects
         )
-        self._fetching = Fetching(self._flush, self._complain)
-        self._fetcher = Fetcher(
-            self._fetching.move,
-            self._fetching.wake,
-            partial(self._engine.users.charge, kind=WORKERS),
-            settings.stall_limit,
-        )
+        self._fetching = fetching = Fetching(self._flush, self._complain)
+        worker = partial(self._engine.users.charge, kind=WORKERS)
+        self._fetcher = Fetcher(fetching.move, fetching.wake, worker, settings.stall_limit)
         self._opener = FileOpener(
             mount,
             self._upkeep,

@@ -111,6 +111,12 @@ class ThreadMemory:
         self._nice = 0
         self.commands = range(0)  # where those of the current request are
 
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Return, as nothing in this process keeps anybody waiting."""
+
+    def forget(self) -> None:
+        """Nothing was fetched."""
+
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes."""
         local = ctypes.create_string_buffer(size)

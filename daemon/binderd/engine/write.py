@@ -17,9 +17,9 @@ from binderd.engine.death import clear_death, death_done, request_death
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.freeze import clear_notice, notice_done, request_notice
 from binderd.engine.ports import NotYet
+from binderd.engine.send import send_call, send_call_sg, send_reply, send_reply_sg
 from binderd.engine.stats import COMMANDS_COUNT, NUMBER_MASK
 from binderd.engine.thread import ENTERED, EXITED, INVALID, REGISTERED, Thread, WriteRead
-from binderd.engine.transaction import send_call, send_call_sg, send_reply, send_reply_sg
 from binderwire.binder_abi import (
     BC_ACQUIRE,
     BC_ACQUIRE_DONE,

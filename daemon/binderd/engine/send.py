@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sending: BC_TRANSACTION and BC_REPLY, from the sender's command to the receiver's queue.
+
+``send_call`` and ``send_reply`` are the two commands, each in two forms; ``_fill`` moves the
+payload. What comes of it is a ``Transaction``. A command that raises ``NotYet`` has left nothing
+behind, and is run again.
+
+Mirrors binder_transaction and binder_proc_transaction.
+"""
+
+from __future__ import annotations
+
+from errno import EFAULT, EINVAL, EOPNOTSUPP, EPROTO
+from typing import TYPE_CHECKING, Final
+
+from binderd.engine.errors import BinderFailure
+from binderd.engine.kinds import NOTICES
+from binderd.engine.log import CALL, ONE_WAY, REPLY, note
+from binderd.engine.ports import NotYet
+from binderd.engine.transaction import Transaction
+from binderd.engine.translate import Translation
+from binderd.engine.work import Notice, SpamNotice, enqueue
+from binderwire.binder_abi import (
+    BR_DEAD_REPLY,
+    BR_FAILED_REPLY,
+    BR_FROZEN_REPLY,
+    BR_OK,
+    BR_TRANSACTION_COMPLETE,
+    BR_TRANSACTION_PENDING_FROZEN,
+    TF_ACCEPT_FDS,
+    TF_CLEAR_BUF,
+    TF_ONE_WAY,
+    TF_UPDATE_TXN,
+    binder_transaction_data,
+    binder_uintptr_t,
+)
+
+if TYPE_CHECKING:
+    from binderd.engine.buffers import Buffer
+    from binderd.engine.node import Node
+    from binderd.engine.process import Process
+    from binderd.engine.thread import Thread
+
+_unpack: Final = binder_transaction_data.unpack_from
+_HANDLE_MASK: Final = 0xFFFFFFFF
+
+
+def send_call(thread: Thread, data: bytes, offset: int) -> None:
+    """BC_TRANSACTION: a call or, with TF_ONE_WAY, a one-way call."""
+    _send_call(thread, data, offset, 0)
+
+
+def send_call_sg(thread: Thread, data: bytes, offset: int) -> None:
+    """BC_TRANSACTION_SG: a call with room for pieces of memory beside the data."""
+    _send_call(thread, data, offset, _extra_size(data, offset))
+
+
+def send_reply(thread: Thread, data: bytes, offset: int) -> None:
+    """BC_REPLY: answer the innermost call that this thread has read."""
+    _send_reply(thread, data, offset, 0)
+
+
+def send_reply_sg(thread: Thread, data: bytes, offset: int) -> None:
+    """BC_REPLY_SG: a reply with room for pieces of memory beside the data."""
+    _send_reply(thread, data, offset, _extra_size(data, offset))
+
+
+def _extra_size(data: bytes, offset: int) -> int:
+    size: int = binder_uintptr_t.unpack_from(data, offset + binder_transaction_data.size)[0]
+    return size
+
+
+def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> None:
+    """Queue a call at its target and a BR_TRANSACTION_COMPLETE at the sender.
+
+    For a call that waits for a reply the latter is deferred until that is there (Q2). Failure
+    leaves no trace at the target (B9) and gives the sender BR_FAILED_REPLY, BR_DEAD_REPLY or
+    BR_FROZEN_REPLY (Q9).
+    """
+    target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
+    one_way = bool(flags & TF_ONE_WAY)
+    handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
+    debug_id = thread.process.engine.next_id()
+    thread.extended_error = (debug_id, BR_OK, 0)  # E8
+    found = (0, 0, 0)
+    try:
+        euid = thread.sending_user(one_way=one_way)
+        node, receiver = _find_target(thread.process, handle)
+        found = (0, 0, node.debug_id)
+        target_thread = None if one_way else _find_nested(thread, receiver)
+        found = (receiver.pid, 0 if target_thread is None else target_thread.tid, node.debug_id)
+        buffer = _fill_call(thread, node, receiver, sizes, flags, (address, offsets))
+    except BinderFailure as failure:
+        thread.extended_error = (debug_id, failure.reply, failure.param)
+        note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, failure)
+        thread.fail(failure.reply)
+        return
+    note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, None)
+    call = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
+    call.started_ns = receiver.engine.clock()
+    if one_way:
+        _queue_one_way(thread, call, node, receiver)
+        return
+    enqueue(thread.todo, Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
+    call.wait_for_reply(thread)
+    _queue(call, receiver, target_thread)
+
+
+def _fill_call(
+    thread: Thread,
+    node: Node,
+    receiver: Process,
+    sizes: tuple[int, int, int],
+    flags: int,
+    addresses: tuple[int, int],
+) -> Buffer:
+    """Return the receiver's buffer with the payload of a call in it.
+
+    Args:
+        sizes: of data, offsets and the room for pieces of memory, in bytes.
+        addresses: of data and offsets, in the sender.
+    """
+    one_way = bool(flags & TF_ONE_WAY)
+    context = _security_context(thread.process, node) if node.wants_security_context else b""
+    buffer = receiver.allocate(
+        (sizes[0], sizes[1], sizes[2], len(context)), thread.pid if one_way else None
+    )
+    node.local_strong += 1
+    buffer.target_node = node
+    if context:
+        arena_offset = buffer.offset + buffer.context_address - buffer.address
+        receiver.client.arena.write(arena_offset, context)
+    buffer.clear = bool(flags & TF_CLEAR_BUF)
+    _fill(thread, receiver, buffer, addresses[0], addresses[1], accepts_fds=node.accepts_fds)
+    if receiver.is_frozen and not one_way:
+        receiver.received_sync = True
+        receiver.discard_buffer(buffer)
+        raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+    return buffer
+
+
+def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> None:
+    """Answer the innermost call that this thread has read.
+
+    The call is over even if the reply fails: then the caller gets the error and the replier a plain
+    BR_TRANSACTION_COMPLETE (E4, E5). Only with nothing to reply to does the replier get an error.
+    """
+    target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
+    handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
+    call, debug_id = thread.stack, thread.process.engine.next_id()
+    thread.extended_error = (debug_id, BR_OK, 0)  # E8
+    found = (0, 0, 0)
+    if call is None or call.target_thread is not thread:
+        failed = BinderFailure(BR_FAILED_REPLY, -EPROTO)
+        thread.extended_error = (debug_id, failed.reply, failed.param)
+        note(thread, debug_id, REPLY, found, handle, sizes, failed)
+        thread.fail(BR_FAILED_REPLY)
+        return
+    thread.set_nice(call.saved_nice)
+    caller = call.sender
+    try:
+        if caller is None or caller.process.is_dead:
+            raise BinderFailure(BR_DEAD_REPLY, 0)
+        assert caller.stack is call, "a caller waits for its innermost call only"
+        receiver = caller.process
+        found = (receiver.pid, caller.tid, 0)
+        euid = thread.sending_user(one_way=True)
+        buffer = receiver.allocate((data_size, offsets_size, extra_size, 0), None)
+        buffer.clear = bool(flags & TF_CLEAR_BUF)
+        accepts_fds = bool(call.flags & TF_ACCEPT_FDS)
+        _fill(thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds)
+    except BinderFailure as failure:
+        thread.stack = call.target_parent
+        if caller is not None and caller.extended_error[1] == BR_OK:  # E4
+            caller.extended_error = (debug_id, failure.reply, failure.param)
+        note(thread, debug_id, REPLY, found, handle, sizes, failure)
+        thread.fail(BR_TRANSACTION_COMPLETE)
+        call.send_failed_reply(failure.reply)
+        return
+    note(thread, debug_id, REPLY, found, handle, sizes, None)
+    thread.stack = call.target_parent
+    thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
+    reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
+    reply.started_ns = call.started_ns
+    caller.stack = call.sender_parent
+    call.sender = None
+    call.free()
+    caller.enqueue(reply)
+
+
+def _find_target(process: Process, handle: int) -> tuple[Node, Process]:
+    """Return the node that ``handle`` means to ``process``, and its owner (E1, E2)."""
+    if handle:
+        ref = process.handles.find(handle, strong=True)
+        if ref is None:
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        node = ref.node
+    else:
+        manager = process.context.manager  # handle 0 needs no ref (N1)
+        if manager is None:
+            raise BinderFailure(BR_DEAD_REPLY, -EINVAL)
+        node = manager
+    owner = node.process
+    if owner is None or owner.is_dead:
+        raise BinderFailure(BR_DEAD_REPLY, -EINVAL)
+    if owner is process or (handle == 0 and owner.client.shares_opener(process.client)):
+        raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+    return node, owner
+
+
+def _find_nested(thread: Thread, receiver: Process) -> Thread | None:
+    """Return the thread of ``receiver`` that waits, however indirectly, for ``thread`` (Q4).
+
+    Raises:
+        BinderFailure: -EPROTO, this thread must first see to the call that it is in (Q6).
+    """
+    if thread.todo and isinstance(next(iter(thread.todo)), Transaction):
+        raise BinderFailure(BR_FAILED_REPLY, -EPROTO)
+    call = thread.stack
+    if call is None:
+        return None
+    if call.target_thread is not thread:
+        raise BinderFailure(BR_FAILED_REPLY, -EPROTO)
+    while call is not None:
+        if call.sender is not None and call.sender.process is receiver:
+            return call.sender
+        call = call.sender_parent
+    return None
+
+
+def _security_context(process: Process, node: Node) -> bytes:
+    """Return the sender's security context for a node that asks for it (I2)."""
+    assert node.wants_security_context
+    context = process.client.security_context()
+    if context is None:
+        raise BinderFailure(BR_FAILED_REPLY, -EOPNOTSUPP)
+    return context
+
+
+def _fill(
+    thread: Thread,
+    receiver: Process,
+    buffer: Buffer,
+    address: int,
+    offsets: int,
+    *,
+    accepts_fds: bool,
+) -> None:
+    """Move the payload into ``buffer``; if that fails the buffer is gone again (B9)."""
+    try:
+        if buffer.offsets_size or buffer.extra_size:
+            translation = Translation(thread, receiver, buffer, accepts_fds=accepts_fds)
+            translation.run(address, offsets)
+        elif buffer.data_size and not thread.memory.copy(
+            address, buffer.data_size, receiver.client.arena, buffer.offset
+        ):
+            raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
+    except BinderFailure:
+        receiver.discard_buffer(buffer)
+        raise
+    except NotYet:
+        receiver.take_back_buffer(buffer)
+        raise
+
+
+def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Process) -> None:
+    """Queue a one-way call, behind the others to its node (Q7), and tell the sender."""
+    assert call.buffer is not None
+    suspect = call.buffer.spam_suspect
+    word = BR_TRANSACTION_COMPLETE
+    if receiver.is_frozen:
+        receiver.received_one_way = True
+        word = BR_TRANSACTION_PENDING_FROZEN  # F3
+    if node.has_one_way:
+        if receiver.is_frozen and call.flags & TF_UPDATE_TXN:
+            outdated = node.take_outdated(call)
+            if outdated is not None:
+                outdated.replaced()
+        node.queue_one_way(call)  # its turn comes with BC_FREE_BUFFER
+    else:
+        node.has_one_way = True
+        _queue(call, receiver, None)
+    is_spam = suspect and word == BR_TRANSACTION_COMPLETE
+    share = thread.process.user.of(NOTICES)
+    thread.enqueue(SpamNotice(word, share) if is_spam else Notice(word, share))
+
+
+def _queue(call: Transaction, receiver: Process, thread: Thread | None) -> None:
+    """Give ``call`` to ``thread``, or to whoever fell asleep last, or to the process (Q1)."""
+    if thread is None and receiver.waiting:
+        thread, _ = receiver.waiting.popitem()
+    if thread is not None:
+        thread.enqueue(call)
+    else:
+        enqueue(receiver.todo, call)
+        receiver.wake_pollers()
