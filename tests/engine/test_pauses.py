@@ -170,6 +170,75 @@ def test_what_is_gone_does_not_go_on(world: EngineWorld, scene: Scene) -> None:
     assert not world.engine.outbox
 
 
+# Reads
+
+
+@pytest.fixture
+def reading(world: EngineWorld, scene: Scene) -> PendingRead:
+    """The client has sent three one-way calls, and has read of the first that it has arrived."""
+    number = take_now(world, scene)
+    world.lets_pause = False
+    one_way = bc.call(number, flags=TF_ONE_WAY)
+    scene.client.write(one_way, one_way, one_way)
+    world.lets_pause = True
+    return scene.client.start()
+
+
+def test_a_read_pauses_after_each_thing_but_the_last(
+    world: EngineWorld, reading: PendingRead
+) -> None:
+    assert reading.parked
+    assert go_on(world) == 2
+    assert_br(reading.result(), BR_NOOP, *[BR_TRANSACTION_COMPLETE] * 3)
+
+
+def test_a_read_that_ends_of_itself_never_pauses(world: EngineWorld, scene: Scene) -> None:
+    take_now(world, scene)
+    calling = scene.client.start(bc.call(0))
+    get_call(scene.server)
+    scene.server.write(bc.reply())
+    go_on(world)
+    before = world.pauses
+    assert_br(calling.result(), BR_NOOP, BR_TRANSACTION_COMPLETE, BR_REPLY)
+    assert world.pauses == before
+
+
+def test_others_are_served_while_a_read_pauses(
+    world: EngineWorld, scene: Scene, reading: PendingRead
+) -> None:
+    get_call(scene.server)
+    calling = world.open().seasoned().start(bc.call(0))
+    get_call(scene.server)
+    scene.server.write(bc.reply())
+    assert_br(calling.result(), BR_NOOP, BR_TRANSACTION_COMPLETE, BR_REPLY)
+    assert reading.parked
+    go_on(world)
+    assert_br(reading.result(), BR_NOOP, *[BR_TRANSACTION_COMPLETE] * 3)
+
+
+def test_a_signal_does_not_end_a_read_that_has_something(
+    world: EngineWorld, scene: Scene, reading: PendingRead
+) -> None:
+    scene.client.signal()
+    assert reading.parked
+    go_on(world)
+    assert_br(reading.result(), BR_NOOP, *[BR_TRANSACTION_COMPLETE] * 3)
+
+
+def test_a_read_that_pauses_ends_with_its_file(
+    world: EngineWorld, scene: Scene, reading: PendingRead
+) -> None:
+    ticket, file = ticket_of(world), scene.client.file
+    file.released = True
+    world.engine.release(file.process)
+    world.drain()
+    assert reading.result().errno == EINTR
+    world.engine.go_on(ticket)
+    world.engine.interrupt(ticket)
+    assert not world.engine.outbox
+    world.check()
+
+
 # The end of the thread or the file; with a kernel that keeps its word both come after the answer.
 
 

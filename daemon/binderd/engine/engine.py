@@ -393,6 +393,13 @@ class Engine:
         """Let others have their turn before this goes on."""
         self.paused[paused.ticket] = paused
 
+    def pause_read(self, thread: Thread, paused: PausedIoctl) -> None:
+        """Let others have their turn before a read goes on that has collected something."""
+        if thread.parked is not None:
+            self.unpark(thread, paused.request)
+        thread.paused = paused.request
+        self.pause(paused)
+
     def fetch(self, paused: Paused, thread: Thread, request: WriteRead, reason: NotYet) -> None:
         """Let a request of a thread wait for what has to be fetched first."""
         thread.paused = request

@@ -66,7 +66,7 @@ def resume(thread: Thread, request: WriteRead) -> None:
             else:
                 _sleep(thread, request)
             return
-        if _collect(thread, request):
+        if _collect(thread, request, _begin_out(request)):
             return
         _take_up(thread)
 
@@ -84,11 +84,21 @@ def _sleep(thread: Thread, request: WriteRead) -> None:
         thread.process.waiting[thread] = None
 
 
-def _collect(thread: Thread, request: WriteRead) -> bool:
-    """Take work and complete the read; False if there was nothing to say after all (R5)."""
+def _begin_out(request: WriteRead) -> bytearray:
+    """Return what the read buffer gets before anything is taken."""
+    is_first = request.read_consumed == 0 and request.read_size >= _WORD
+    return bytearray(_NOOP) if is_first else bytearray()
+
+
+def _collect(thread: Thread, request: WriteRead, out: bytearray) -> bool:
+    """Take work and complete the read; False if there was nothing to say after all (R5).
+
+    Args:
+        out: what was collected before.
+    """
     todo, process = thread.todo, thread.process
+    pace = process.engine.pace
     start = request.read_consumed
-    out = bytearray(_NOOP) if start == 0 and request.read_size >= _WORD else bytearray()
     room_ends = request.read_size - start - _ROOM
     while True:
         if todo:
@@ -112,8 +122,33 @@ def _collect(thread: Thread, request: WriteRead) -> bool:
         if ending:
             _hand_over(thread, request, out, work, before)
             return True
+        if (todo or (thread.for_process and process.todo)) and pace():
+            process.engine.pause_read(thread, PausedRead(thread, request, out))
+            return True
     _hand_over(thread, request, out, None, len(out))
     return True
+
+
+class PausedRead(PausedIoctl):
+    """A read that has collected something, while there is more.
+
+    Args:
+        out: what was collected.
+    """
+
+    __slots__ = ("_out",)
+
+    def __init__(self, thread: Thread, request: WriteRead, out: bytearray) -> None:
+        super().__init__(thread, request)
+        self._out = out
+
+    def go_on(self) -> None:
+        thread = self.thread
+        thread.paused = None
+        if not _collect(thread, self.request, self._out):
+            resume(thread, self.request)
+            if self.is_interrupted:
+                thread.process.engine.interrupt(self.ticket)  # if it sleeps
 
 
 def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work) -> bool:
