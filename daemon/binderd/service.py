@@ -275,6 +275,7 @@ class Service:
         for channel in self._channels:
             channel.close()
         self._watch.close()
+        self._opener.flights.close()
         self._injector.close()
         self._fetcher.close()
 
@@ -285,6 +286,7 @@ class Service:
         for other in self._channels:
             channel.meet(other)
             other.meet(channel)
+        channel.accompany(self._injector.fileno(), self._hear_helper)
         self._channels.append(channel)
         pump = Pump(channel, server, self._turns, self._reply_failed, tracer())
         server.written_by(pump.flush)
