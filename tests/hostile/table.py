@@ -49,6 +49,7 @@ ATTACKS: Final = (
     Attack("mappings", "a receiver with 60,000 mappings", LOAD, 60000, 30000),
     Attack("scatter", "scatter-gather, 8,191 deep, 20 senders", LOAD, 8191, 4000),
     Attack("objects", "8,192 objects a call, 256 KiB of commands", LOAD, 8192, 8192),
+    Attack("reads", "60,000 notices read in one go", LOAD, 60000, 20000),
     Attack("containers", "1,543 processes in a user namespace", LOAD, 1543, 300),
     Attack("state", "as many nodes as there may be, `state` is read", LOAD, 325_000, 82_000),
     Attack("end", "SIGTERM under 1 MiB updates", END, 3855, 400, 60, program="frozen_updates"),
