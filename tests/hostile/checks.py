@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -60,8 +61,9 @@ class Gauges:
         self.memory = int(next(x for x in status if x.startswith("RssAnon:")).split()[1]) << 10
         self.pages = 0
         for link in (place / "fd").iterdir():
-            if os.readlink(link).startswith("/memfd:"):
-                self.pages += link.stat().st_blocks * 512
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(link).startswith("/memfd:"):
+                    self.pages += link.stat().st_blocks * 512
 
 
 def _outcome(who: str, code: str, daemon: Daemon) -> str | None:
