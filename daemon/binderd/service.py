@@ -7,7 +7,6 @@ signals, the readiness, the errors that end up as one line on stderr.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import resource
@@ -40,6 +39,7 @@ from binderd.fuse.directory import Directory
 from binderd.fuse.session import NOT_MAPPABLE, READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
 from binderd.fuse.turns import Turns
+from binderd.garbage import Garbage
 from binderd.guard import Guard, feed
 from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
@@ -247,7 +247,6 @@ class Service:
 
     async def run(self, signals: AsyncIterable[int], guard: Guard) -> None:
         """Serve until a signal or an unmount says that it is enough."""
-        gc.freeze()  # what was made at the start lives to the end: no need to look at it again
         with self._end:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -258,6 +257,7 @@ class Service:
                 nursery.start_soon(self._do_upkeep)
                 nursery.start_soon(self._fetching.run, self._fetcher)
                 nursery.start_soon(guard.keep)
+                nursery.start_soon(Garbage().run)
                 nursery.start_soon(feed, self._pumps)
                 if self._mount is not None and self._pump is not None:
                     nursery.start_soon(self._show_inside, self._mount)

@@ -16,6 +16,7 @@ from binderd.engine.node import Node
 from binderd.engine.pause import PausedIoctl
 from binderd.engine.read import HandingOver
 from binderd.engine.release import Release
+from binderd.engine.send import Sending
 from binderd.engine.transaction import Transaction
 from binderd.engine.work import Notice
 
@@ -96,6 +97,12 @@ def buffers_of(process: Process) -> list[Buffer]:
     return [] if area is None else list(area.buffers.values())
 
 
+def on_their_way(alive: list[Process]) -> list[Buffer]:
+    """Return the buffers whose payload is not all there."""
+    unfinished = [thread.unfinished for thread in threads_of(alive)]
+    return [each._rest.buffer for each in unfinished if isinstance(each, Sending)]
+
+
 def stack_of(thread: Thread) -> list[Transaction]:
     """Return the calls that the thread is in, innermost first."""
     calls, call = [], thread.stack
@@ -174,6 +181,7 @@ def _check_node(process: Process, node: Node, alive: list[Process]) -> None:
         assert holder.handles.refs[ref.handle] is ref
     assert node.internal_strong == sum(ref.strong > 0 for ref in node.refs.values())
     buffers = buffers_of(process)
+    sent = [each for each in buffers if each not in on_their_way(alive)]
     held = [entry for buffer in buffers for entry in buffer.held or []]
     granted = node is process.context.manager
     targeted = sum(buffer.target_node is node for buffer in buffers)
@@ -184,7 +192,7 @@ def _check_node(process: Process, node: Node, alive: list[Process]) -> None:
     assert node.has_strong or not node.pending_strong
     assert node.has_weak or not node.pending_weak
     assert node.has_one_way == any(
-        (buffer.one_way_from is not None) and buffer.target_node is node for buffer in buffers
+        (buffer.one_way_from is not None) and buffer.target_node is node for buffer in sent
     )
     assert node.has_one_way or not node.one_way_todo
 

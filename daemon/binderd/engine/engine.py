@@ -384,6 +384,9 @@ class Engine:
             request, thread.paused = thread.paused, None
             paused = self.paused.pop(request.ticket, None) or self.errands.pop(request.ticket)
             paused.abandon()
+            if thread.unfinished is not None:
+                thread.unfinished.abandon()
+                thread.unfinished = None
             thread.closes = []
             self.complete(thread, request, -EINTR)
         elif thread.parked is not None:

@@ -6,7 +6,7 @@ The same program may open a device several times and is then several processes h
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections import deque
 from errno import EINVAL, ENOMEM, ESRCH
 from typing import TYPE_CHECKING
@@ -106,7 +106,9 @@ class Process:
         self._area: BufferArea | None = None
         self.threads: dict[int, Thread] = {}  # by thread id
         self.nodes: dict[int, Node] = {}  # by ptr
-        self._sorted_ptrs: list[int] | None = None  # of all nodes; None: nobody has asked for it
+        # Of all nodes, for who looks at one after the other; kept up to date it would cost the more
+        # with each node the more there are. None: there was a change since.
+        self._sorted_ptrs: list[int] | None = None
         self.handles = HandleTable(self)
         self.todo: WorkQueue = WorkQueue()
         self.waiting: dict[Thread, None] = {}  # threads asleep for work of the process, latest last
@@ -196,8 +198,7 @@ class Process:
     def forget_node(self, ptr: int) -> None:
         """The node of ``ptr`` is gone."""
         del self.nodes[ptr]
-        if self._sorted_ptrs is not None:
-            del self._sorted_ptrs[bisect_left(self._sorted_ptrs, ptr)]
+        self._sorted_ptrs = None
 
     def node_for(self, ptr: int, cookie: int, flags: int) -> Node:
         """Return the node of ``ptr``; new if it was never sent before, else as first sent (N7).
@@ -213,8 +214,7 @@ class Process:
             ):
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             node = self.nodes[ptr] = Node(self, ptr, cookie, flags)
-            if self._sorted_ptrs is not None:
-                insort(self._sorted_ptrs, ptr)
+            self._sorted_ptrs = None
         elif node.cookie != cookie:
             node.put()
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
@@ -266,7 +266,12 @@ class Process:
             buffer.objects = 0
 
     def free_buffer(self, buffer: Buffer) -> None:
-        """Free a buffer whose transaction was queued (binder_free_buf).
+        """Free a buffer whose transaction was queued (binder_free_buf)."""
+        self.begin_free(buffer)
+        self.discard_buffer(buffer)
+
+    def begin_free(self, buffer: Buffer) -> None:
+        """Part a buffer that is going to be freed from its transaction.
 
         If that was a one-way call, the next one to the same node has its turn (Q7).
         """
@@ -281,7 +286,6 @@ class Process:
             else:
                 enqueue(self.todo, work)
                 self.wake_one()
-        self.discard_buffer(buffer)
 
     def discard_buffer(self, buffer: Buffer) -> None:
         """Release what ``buffer`` holds and give back its space."""
@@ -302,20 +306,28 @@ class Process:
         if self._area is not None and buffer.spam_suspect:
             self._area.report_spam_again()
 
-    def _release_held(self, buffer: Buffer) -> None:
+    def release_target(self, buffer: Buffer) -> None:
+        """Let go of the node that a call in ``buffer`` is for."""
         if buffer.target_node is not None:
             buffer.target_node.release_local(strong=True)
             buffer.target_node = None
+
+    def release_object(self, strong: bool, target: int | Node) -> None:
+        """Let go of what one object in a buffer has held."""
+        if isinstance(target, Node):
+            target.release_local(strong=strong)
+            target.put()
+        else:
+            ref = self.handles.find(target, strong=strong)
+            if ref is not None:
+                ref.decrement(strong=strong)
+
+    def _release_held(self, buffer: Buffer) -> None:
+        self.release_target(buffer)
         if buffer.held is None:
             return
         for strong, target in buffer.held:
-            if isinstance(target, Node):
-                target.release_local(strong=strong)
-                target.put()
-            else:
-                ref = self.handles.find(target, strong=strong)
-                if ref is not None:
-                    ref.decrement(strong=strong)
+            self.release_object(strong, target)
         buffer.held = None
 
     def delivered_buffer(self, address: int) -> Buffer | None:

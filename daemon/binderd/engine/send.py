@@ -19,6 +19,7 @@ from binderd.engine.log import CALL, ONE_WAY, REPLY, note
 from binderd.engine.ports import NotYet
 from binderd.engine.transaction import Transaction
 from binderd.engine.translate import Translation
+from binderd.engine.unfinished import Emptying, Unfinished
 from binderd.engine.work import Notice, SpamNotice, enqueue
 from binderwire.binder_abi import (
     BR_DEAD_REPLY,
@@ -89,16 +90,49 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
         found = (0, 0, node.debug_id)
         target_thread = None if one_way else _find_nested(thread, receiver)
         found = (receiver.pid, 0 if target_thread is None else target_thread.tid, node.debug_id)
-        buffer = _fill_call(thread, node, receiver, sizes, flags, (address, offsets))
+        buffer = _allocate_call(thread, node, receiver, sizes, flags)
+        accepts_fds = node.accepts_fds
+        rest = _fill(thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds)
+        if rest is not None:
+            thread.unfinished = SendingCall(
+                rest, (debug_id, code, flags, handle), sizes, euid, node
+            )
+            return
+        _refuse_if_frozen(receiver, buffer, one_way=one_way)
     except BinderFailure as failure:
-        thread.extended_error = (debug_id, failure.reply, failure.param)
-        note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, failure)
-        thread.fail(failure.reply)
+        _fail_call(thread, debug_id, found, (handle, sizes), failure, one_way=one_way)
         return
     note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, None)
     call = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
+    _queue_call(thread, call, node, receiver, target_thread)
+
+
+def _fail_call(
+    thread: Thread,
+    debug_id: int,
+    found: tuple[int, int, int],
+    asked: tuple[int, tuple[int, int, int]],
+    failure: BinderFailure,
+    *,
+    one_way: bool,
+) -> None:
+    """A call leads nowhere.
+
+    Args:
+        found: what the log has of its target.
+        asked: its handle and its sizes.
+    """
+    thread.extended_error = (debug_id, failure.reply, failure.param)
+    note(thread, debug_id, ONE_WAY if one_way else CALL, found, asked[0], asked[1], failure)
+    thread.fail(failure.reply)
+
+
+def _queue_call(
+    thread: Thread, call: Transaction, node: Node, receiver: Process, target_thread: Thread | None
+) -> None:
+    """A call is at its target; the sender waits for the reply if there will be one."""
     call.started_ns = receiver.engine.clock()
-    if one_way:
+    if call.flags & TF_ONE_WAY:
         _queue_one_way(thread, call, node, receiver)
         return
     enqueue(thread.todo, Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
@@ -106,19 +140,20 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     _queue(call, receiver, target_thread)
 
 
-def _fill_call(
-    thread: Thread,
-    node: Node,
-    receiver: Process,
-    sizes: tuple[int, int, int],
-    flags: int,
-    addresses: tuple[int, int],
+def _refuse_if_frozen(receiver: Process, buffer: Buffer, *, one_way: bool) -> None:
+    if receiver.is_frozen and not one_way:
+        receiver.received_sync = True
+        receiver.discard_buffer(buffer)
+        raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+
+
+def _allocate_call(
+    thread: Thread, node: Node, receiver: Process, sizes: tuple[int, int, int], flags: int
 ) -> Buffer:
-    """Return the receiver's buffer with the payload of a call in it.
+    """Return the receiver's buffer for a call, with the sender's security context in it.
 
     Args:
         sizes: of data, offsets and the room for pieces of memory, in bytes.
-        addresses: of data and offsets, in the sender.
     """
     one_way = bool(flags & TF_ONE_WAY)
     context = _security_context(thread.process, node) if node.wants_security_context else b""
@@ -131,11 +166,6 @@ def _fill_call(
         arena_offset = buffer.offset + buffer.context_address - buffer.address
         receiver.client.arena.write(arena_offset, context)
     buffer.clear = bool(flags & TF_CLEAR_BUF)
-    _fill(thread, receiver, buffer, addresses[0], addresses[1], accepts_fds=node.accepts_fds)
-    if receiver.is_frozen and not one_way:
-        receiver.received_sync = True
-        receiver.discard_buffer(buffer)
-        raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
     return buffer
 
 
@@ -168,19 +198,42 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         buffer = receiver.allocate((data_size, offsets_size, extra_size, 0), None)
         buffer.clear = bool(flags & TF_CLEAR_BUF)
         accepts_fds = bool(call.flags & TF_ACCEPT_FDS)
-        _fill(thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds)
+        rest = _fill(thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds)
+        if rest is not None:
+            thread.unfinished = SendingReply(
+                rest, (debug_id, code, flags, handle), sizes, euid, call
+            )
+            return
     except BinderFailure as failure:
-        thread.stack = call.target_parent
-        if caller is not None and caller.extended_error[1] == BR_OK:  # E4
-            caller.extended_error = (debug_id, failure.reply, failure.param)
-        note(thread, debug_id, REPLY, found, handle, sizes, failure)
-        thread.fail(BR_TRANSACTION_COMPLETE)
-        call.send_failed_reply(failure.reply)
+        _fail_reply(thread, debug_id, found, (handle, sizes), failure, call)
         return
     note(thread, debug_id, REPLY, found, handle, sizes, None)
+    reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
+    _queue_reply(thread, reply, call, caller)
+
+
+def _fail_reply(
+    thread: Thread,
+    debug_id: int,
+    found: tuple[int, int, int],
+    asked: tuple[int, tuple[int, int, int]],
+    failure: BinderFailure,
+    call: Transaction,
+) -> None:
+    """A reply to ``call`` leads nowhere; arguments as ``_fail_call``."""
+    caller = call.sender
+    thread.stack = call.target_parent
+    if caller is not None and caller.extended_error[1] == BR_OK:  # E4
+        caller.extended_error = (debug_id, failure.reply, failure.param)
+    note(thread, debug_id, REPLY, found, asked[0], asked[1], failure)
+    thread.fail(BR_TRANSACTION_COMPLETE)
+    call.send_failed_reply(failure.reply)
+
+
+def _queue_reply(thread: Thread, reply: Transaction, call: Transaction, caller: Thread) -> None:
+    """``caller`` gets what it has waited for."""
     thread.stack = call.target_parent
     thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
-    reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
     reply.started_ns = call.started_ns
     caller.stack = call.sender_parent
     call.sender = None
@@ -221,6 +274,11 @@ def _find_nested(thread: Thread, receiver: Process) -> Thread | None:
         return None
     if call.target_thread is not thread:
         raise BinderFailure(BR_FAILED_REPLY, -EPROTO)
+    return _waiting_for(call, receiver)
+
+
+def _waiting_for(call: Transaction | None, receiver: Process) -> Thread | None:
+    """Return the thread of ``receiver`` that waits for the innermost call of a stack."""
     while call is not None:
         if call.sender is not None and call.sender.process is receiver:
             return call.sender
@@ -245,12 +303,18 @@ def _fill(
     offsets: int,
     *,
     accepts_fds: bool,
-) -> None:
-    """Move the payload into ``buffer``; if that fails the buffer is gone again (B9)."""
+) -> Translation | None:
+    """Move the payload into ``buffer``; if that fails the buffer is gone again (B9).
+
+    Returns:
+        What is left to do if that is to go on later; else None.
+    """
     try:
         if buffer.offsets_size or buffer.extra_size:
             translation = Translation(thread, receiver, buffer, accepts_fds=accepts_fds)
-            translation.run(address, offsets)
+            translation.begin(address, offsets)
+            if not translation.go_on():
+                return translation
         elif buffer.data_size and not thread.memory.copy(
             address, buffer.data_size, receiver.client.arena, buffer.offset
         ):
@@ -261,6 +325,162 @@ def _fill(
     except NotYet:
         receiver.take_back_buffer(buffer)
         raise
+    return None
+
+
+class Sending(Unfinished):
+    """A call or reply whose objects are not all translated.
+
+    If that fails, what the objects hold is let go of step by step as well.
+
+    Args:
+        rest: what is left to do.
+        header: its number, code, flags and handle.
+        sizes: of data, offsets and the room for pieces of memory, in bytes.
+        euid: the user whom the receiver is shown.
+    """
+
+    __slots__ = ("_emptying", "_failure", "_rest", "euid", "header", "sizes")
+
+    def __init__(
+        self,
+        rest: Translation,
+        header: tuple[int, int, int, int],
+        sizes: tuple[int, int, int],
+        euid: int,
+    ) -> None:
+        super().__init__()
+        self._rest = rest
+        self._failure: BinderFailure | None = None
+        self._emptying: Emptying | None = None
+        self.header = header
+        self.sizes = sizes
+        self.euid = euid
+
+    def go_on(self) -> bool:
+        rest = self._rest
+        receiver = rest.receiver
+        if receiver.is_dead and self._failure is None:
+            self._failure = BinderFailure(BR_DEAD_REPLY, 0)  # its buffers go with it
+        if self._failure is None:
+            try:
+                if not rest.go_on():
+                    return False
+                self.check(rest.buffer)
+            except BinderFailure as failure:
+                self._failure = failure
+                self._emptying = Emptying(receiver, rest.buffer)
+            except NotYet:
+                receiver.take_back_buffer(rest.buffer)
+                raise
+        if self._emptying is not None and not self._emptying.go_on():
+            return False
+        if self._failure is not None:
+            self.fail(self._failure)
+        else:
+            number, code, flags, _ = self.header
+            sent = Transaction(rest.thread, self.euid, number, code, flags, rest.buffer, receiver)
+            self.send(sent)
+        return True
+
+    def abandon(self) -> None:
+        rest = self._rest
+        if self._emptying is not None:
+            self._emptying.abandon()
+        elif not rest.receiver.is_dead:
+            rest.receiver.discard_buffer(rest.buffer)
+
+    def check(self, buffer: Buffer) -> None:
+        """See whether it can still be delivered.
+
+        Raises:
+            BinderFailure: it cannot.
+        """
+        raise NotImplementedError
+
+    def fail(self, failure: BinderFailure) -> None:
+        """Tell that it has failed; the buffer is gone."""
+        raise NotImplementedError
+
+    def send(self, sent: Transaction) -> None:
+        """Queue it."""
+        raise NotImplementedError
+
+
+class SendingCall(Sending):
+    """A call; arguments as ``Sending`` has them, and its node."""
+
+    __slots__ = ("_node",)
+
+    def __init__(
+        self,
+        rest: Translation,
+        header: tuple[int, int, int, int],
+        sizes: tuple[int, int, int],
+        euid: int,
+        node: Node,
+    ) -> None:
+        super().__init__(rest, header, sizes, euid)
+        self._node = node
+
+    def check(self, buffer: Buffer) -> None:
+        receiver = self._rest.receiver
+        if receiver.is_frozen and not self.header[2] & TF_ONE_WAY:
+            receiver.received_sync = True
+            raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+
+    def fail(self, failure: BinderFailure) -> None:
+        number, _, flags, handle = self.header
+        found = (self._rest.receiver.pid, 0, self._node.debug_id)
+        one_way = bool(flags & TF_ONE_WAY)
+        asked = (handle, self.sizes)
+        _fail_call(self._rest.thread, number, found, asked, failure, one_way=one_way)
+
+    def send(self, sent: Transaction) -> None:
+        thread, receiver = self._rest.thread, self._rest.receiver
+        number, _, flags, handle = self.header
+        one_way = bool(flags & TF_ONE_WAY)
+        # Who waited for this thread when the call was begun may have gone.
+        target = None if one_way else _waiting_for(thread.stack, receiver)
+        found = (receiver.pid, 0 if target is None else target.tid, self._node.debug_id)
+        note(thread, number, ONE_WAY if one_way else CALL, found, handle, self.sizes, None)
+        _queue_call(thread, sent, self._node, receiver, target)
+
+
+class SendingReply(Sending):
+    """A reply; arguments as ``Sending`` has them, and the call that it answers."""
+
+    __slots__ = ("_call",)
+
+    def __init__(
+        self,
+        rest: Translation,
+        header: tuple[int, int, int, int],
+        sizes: tuple[int, int, int],
+        euid: int,
+        call: Transaction,
+    ) -> None:
+        super().__init__(rest, header, sizes, euid)
+        self._call = call
+
+    def check(self, buffer: Buffer) -> None:
+        if self._call.sender is None:
+            raise BinderFailure(BR_DEAD_REPLY, 0)
+
+    def fail(self, failure: BinderFailure) -> None:
+        number, _, _, handle = self.header
+        caller = self._call.sender
+        found = (self._rest.receiver.pid, 0 if caller is None else caller.tid, 0)
+        asked = (handle, self.sizes)
+        _fail_reply(self._rest.thread, number, found, asked, failure, self._call)
+
+    def send(self, sent: Transaction) -> None:
+        thread, caller = self._rest.thread, self._call.sender
+        assert caller is not None
+        number, _, _, handle = self.header
+        found = (self._rest.receiver.pid, caller.tid, 0)
+        note(thread, number, REPLY, found, handle, self.sizes, None)
+        _queue_reply(thread, sent, self._call, caller)
 
 
 def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Process) -> None:

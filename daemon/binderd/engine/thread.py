@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from binderd.engine.ports import Client, ClientMemory
     from binderd.engine.process import Process
     from binderd.engine.transaction import Transaction
+    from binderd.engine.unfinished import Unfinished
 
 # Looper states, with the driver's values (they show in its debug output).
 REGISTERED: Final = 0x01
@@ -100,6 +101,7 @@ class Thread:
         "tid",
         "todo",
         "uid",
+        "unfinished",
     )
 
     def __init__(self, process: Process, tid: int, memory: ClientMemory) -> None:
@@ -117,6 +119,7 @@ class Thread:
         self.reply_error = ErrorSlot()  # the failure of whom we called
         self.parked: WriteRead | None = None  # the blocked read
         self.paused: WriteRead | None = None  # whose commands are not through yet
+        self.unfinished: Unfinished | None = None  # the command that has stopped in the middle
         self.fetches = False  # was anything fetched for the current ioctl (``ports.NotYet``)?
         self.keeps_area = False  # does that read keep the receive area where it was mapped?
         self.for_process = False  # may the current read take work of the process? (Q1)

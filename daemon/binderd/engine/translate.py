@@ -67,7 +67,20 @@ class Translation:
         accepts_fds: whether the receiver takes descriptors (O7).
     """
 
-    __slots__ = ("accepts_fds", "buffer", "pointers", "receiver", "starts", "thread")
+    __slots__ = (
+        "_end",
+        "_fault",
+        "_holes",
+        "_index",
+        "_objects",
+        "_table",
+        "accepts_fds",
+        "buffer",
+        "pointers",
+        "receiver",
+        "starts",
+        "thread",
+    )
 
     def __init__(
         self, thread: Thread, receiver: Process, buffer: Buffer, *, accepts_fds: bool
@@ -78,20 +91,26 @@ class Translation:
         self.accepts_fds = accepts_fds
         self.starts: tuple[int, ...] = ()  # the objects' offsets in the data
         self.pointers = Pointers(buffer)
+        self._table = b""  # of those offsets
+        self._holes: list[tuple[int, int]] = []  # where in the data objects are: (start, bytes)
+        self._objects: list[bytes] = []  # as they were read
+        self._fault: Fault | None = None  # behind them
+        self._index = 0  # of the object whose turn it is
+        self._end = 0  # of the one before
 
-    def run(self, address: int, offsets_address: int) -> None:
-        """Move the payload into the buffer, translating each object.
+    def begin(self, address: int, offsets_address: int) -> None:
+        """Move the payload into the buffer, all but the objects.
 
         Args:
             address: of the data, in the sender.
             offsets_address: of the array of u64 offsets of the objects, in the sender.
 
         Raises:
-            BinderFailure: -EFAULT, -EINVAL, -EPERM, -EBADF or -ENOMEM (E2); the buffer then lists
-                what was translated before, for the caller to release.
+            BinderFailure: -EFAULT, -EINVAL or -ENOMEM (E2).
+            NotYet: something of it has to be fetched first.
         """
         buffer, memory, arena = self.buffer, self.thread.memory, self.receiver.client.arena
-        table = self._read_offsets(offsets_address)
+        self._table = self._read_offsets(offsets_address)
         holes, fault = _holes(self.starts, buffer.data_size)
         objects = memory.scatter(address, buffer.data_size, arena, buffer.offset, holes)
         if objects is None:
@@ -99,26 +118,46 @@ class Translation:
         if buffer.extra_size:
             memory.expect(_pieces(objects, buffer.extra_size))
         buffer.held = []
-        end = 0
-        for index, found in enumerate(objects):
-            start = holes[index][0]
-            if start < end:
-                raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
-            kind = _unpack_word(found)[0]
-            record = OBJECTS.get(kind)
-            if record is not None and len(found) < record.size:
-                found = b"".join(objects[index:])  # the next one begins inside it
-            if record is None or len(found) < record.size:
-                raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-            translated = _TRANSLATORS[kind](self, index, found)
-            # The hole may be smaller than the object; compiled, a slice must not run backwards.
-            rest = found[record.size : max(record.size, holes[index][1])]
-            arena.write(buffer.offset + start, translated + rest)
-            end = start + record.size
+        self._holes, self._objects, self._fault = holes, objects, fault
+
+    def go_on(self) -> bool:
+        """Translate objects; returns False if others should have their turn before it goes on.
+
+        Raises:
+            BinderFailure: -EFAULT, -EINVAL, -EPERM, -EBADF or -ENOMEM (E2); the buffer then lists
+                what was translated before, for the caller to release.
+            NotYet: something has to be fetched, and then all begun anew.
+        """
+        buffer, arena = self.buffer, self.receiver.client.arena
+        pace, objects = self.receiver.engine.pace, self._objects
+        while self._index < len(objects):
+            self._translate(self._index, objects[self._index])
+            self._index += 1
+            if self._index < len(objects) and pace():
+                return False
+        fault = self._fault
         if fault is not None:
-            raise BinderFailure(BR_FAILED_REPLY, -EFAULT if fault.start < end else -fault.errno)
-        arena.write(buffer.offset + (buffer.data_size + 7 & ~7), table)
-        self.pointers.copy(memory, arena)
+            errno = EFAULT if fault.start < self._end else fault.errno
+            raise BinderFailure(BR_FAILED_REPLY, -errno)
+        arena.write(buffer.offset + (buffer.data_size + 7 & ~7), self._table)
+        self.pointers.copy(self.thread.memory, arena)
+        return True
+
+    def _translate(self, index: int, found: bytes) -> None:
+        start, length = self._holes[index]
+        if start < self._end:
+            raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
+        kind = _unpack_word(found)[0]
+        record = OBJECTS.get(kind)
+        if record is not None and len(found) < record.size:
+            found = b"".join(self._objects[index:])  # the next one begins inside it
+        if record is None or len(found) < record.size:
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        translated = _TRANSLATORS[kind](self, index, found)
+        # The hole may be smaller than the object; compiled, a slice must not run backwards.
+        rest = found[record.size : max(record.size, length)]
+        self.receiver.client.arena.write(self.buffer.offset + start, translated + rest)
+        self._end = start + record.size
 
     def _read_offsets(self, address: int) -> bytes:
         size = self.buffer.offsets_size

@@ -20,6 +20,7 @@ from binderd.engine.ports import NotYet
 from binderd.engine.send import send_call, send_call_sg, send_reply, send_reply_sg
 from binderd.engine.stats import COMMANDS_COUNT, NUMBER_MASK
 from binderd.engine.thread import ENTERED, EXITED, INVALID, REGISTERED, Thread, WriteRead
+from binderd.engine.unfinished import Emptying, begin
 from binderwire.binder_abi import (
     BC_ACQUIRE,
     BC_ACQUIRE_DONE,
@@ -50,7 +51,10 @@ from binderwire.binder_abi import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from binderd.engine.stats import Counter
+    from binderd.engine.unfinished import Unfinished
 
 _unpack_word = Struct("=I").unpack_from
 _WORD: Final = 4
@@ -71,8 +75,14 @@ def run(thread: Thread, request: WriteRead) -> int:
 
     Returns:
         0; the negative errno of the command at ``write_consumed``; or PAUSED, others should have
-        their turn before that command.
+        their turn before that command, or in the middle of it.
     """
+    if thread.unfinished is not None and not _finish(thread, request, thread.unfinished):
+        return PAUSED
+    return _run(thread, request)
+
+
+def _run(thread: Thread, request: WriteRead) -> int:
     position = request.write_consumed
     stop = request.write_end
     start = data_end = position
@@ -91,8 +101,7 @@ def run(thread: Thread, request: WriteRead) -> int:
                 return -EFAULT
         word: int = _unpack_word(data, offset - _WORD)[0]
         number = word & NUMBER_MASK
-        if number < COMMANDS_COUNT:  # what only looks like a command counts, too, as in the driver
-            counters[number].count += 1
+        _count(counters, number)
         row = _HANDLERS.get(word)
         if row is None:
             return -EINVAL
@@ -108,11 +117,32 @@ def run(thread: Thread, request: WriteRead) -> int:
         except NotYet:
             counters[number].count -= 1
             raise
+        if thread.unfinished is not None:
+            thread.unfinished.size = _WORD + size
+            return PAUSED
         position += _WORD + size
         request.write_consumed = position
         if position < stop and error.word == BR_OK and pace():
             return PAUSED
     return 0
+
+
+def _count(counters: Sequence[Counter], number: int) -> None:
+    if number < COMMANDS_COUNT:  # what only looks like a command counts, too, as in the driver
+        counters[number].count += 1
+
+
+def _finish(thread: Thread, request: WriteRead, unfinished: Unfinished) -> bool:
+    """Go on with the command that has stopped in the middle; returns whether it is through."""
+    try:
+        if not unfinished.go_on():
+            return False
+    except NotYet:
+        thread.unfinished = None  # it is done anew
+        raise
+    thread.unfinished = None
+    request.write_consumed += unfinished.size
+    return True
 
 
 def _beyond(thread: Thread, request: WriteRead, position: int) -> bytes:
@@ -129,7 +159,12 @@ def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:
         if buffer.array_numbers:
             thread.closes += buffer.array_numbers
             thread.need_return = True  # R7
-        thread.process.free_buffer(buffer)
+        if buffer.held is not None and len(buffer.held) > 1:
+            buffer.allow_user_free = False
+            thread.process.begin_free(buffer)
+            begin(thread, Emptying(thread.process, buffer))
+        else:
+            thread.process.free_buffer(buffer)
 
 
 def _change_ref(thread: Thread, data: bytes, offset: int, *, increment: bool, strong: bool) -> None:

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Very many processes in a user namespace of their own call one another's device in turn."""
+"""Very many processes in a user namespace of their own call one another's device in turn.
+
+They end one after the other: 1,543 that are killed at once, and have nothing to do with a device,
+hold up everybody on two processors for 0.7 s by themselves.
+"""
 
 from __future__ import annotations
+
+import signal
 
 from hostile.means import (
     Device,
@@ -43,10 +49,14 @@ def round_trip() -> None:
         os.read(answer[0], 1)
 
 
+children = []
 for _ in range(place.size):
-    child(take_turns)
+    children.append(child(take_turns))
     if os.read(answer[0], 1) == b"x":
         break  # as many as there may be
 say("now")
 for_seconds(SECONDS, round_trip)
+for number in children:
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
 finish()
