@@ -17,6 +17,7 @@ from binderwire.binder_abi import (
     BR_NOOP,
     BR_REPLY,
     BR_TRANSACTION_COMPLETE,
+    binder_buffer_object,
     binder_transaction_data,
     binder_uintptr_t,
 )
@@ -85,6 +86,21 @@ def test_a_call(world: EngineWorld, scene: Scene) -> None:
     scene.server.write(bc.reply())
     go_on(world)
     assert_br(calling.result(), BR_NOOP, *NEWS, BR_TRANSACTION_COMPLETE, BR_REPLY)
+
+
+def test_pieces_of_memory(world: EngineWorld, scene: Scene) -> None:
+    client = scene.client
+    places = [client.proc.put(bytes([number] * 8)) for number in range(1, OBJECTS + 1)]
+    pieces = bc.payload(*(bc.ptr(place, 8) for place in places))
+    client.start(bc.call_sg(0, pieces, buffers_size=8 * OBJECTS))
+    assert go_on(world) == 2 * (OBJECTS - 1)
+    call = get_call(scene.server)
+    size = binder_buffer_object.size
+    found = [
+        scene.manager.peek(binder_buffer_object.unpack_from(call.data, at)[2], 8)
+        for at in range(0, OBJECTS * size, size)
+    ]
+    assert found == [bytes([number] * 8) for number in range(1, OBJECTS + 1)]
 
 
 def test_nobody_hears_of_half_a_call(world: EngineWorld, scene: Scene) -> None:

@@ -58,7 +58,17 @@ class Piece:
 class Pointers:
     """The PTR and FDA objects of one payload."""
 
-    __slots__ = ("_address", "_end", "_last", "_minimum", "_next", "_offset", "_pieces")
+    __slots__ = (
+        "_address",
+        "_copied",
+        "_end",
+        "_last",
+        "_minimum",
+        "_next",
+        "_offset",
+        "_order",
+        "_pieces",
+    )
 
     def __init__(self, buffer: Buffer) -> None:
         self._offset = buffer.offset
@@ -66,6 +76,8 @@ class Pointers:
         self._next = (buffer.data_size + 7 & ~7) + (buffer.offsets_size + 7 & ~7)
         self._end = self._next + buffer.extra_size
         self._pieces: dict[int, Piece] = {}  # by the index of the object
+        self._order: list[int] = []  # those
+        self._copied = 0  # how many of them
         # Where the last fix-up was allowed: the piece, and from which offset in it the next may be.
         self._last: Piece | None = None
         self._minimum = 0
@@ -92,6 +104,7 @@ class Pointers:
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
             parent.fixups.append((piece.parent_offset, _pack_pointer(address)))
         self._pieces[index] = piece
+        self._order.append(index)
         self._last, self._minimum = piece, 0
         return address
 
@@ -117,24 +130,34 @@ class Pointers:
         parent.fixups.append((fields.parent_offset, bytes(size)))
         return source, target
 
-    def copy(self, memory: ClientMemory, arena: ReceiverArena) -> None:
-        """Copy every piece, with the fix-ups in place of what the sender had there.
+    def copy_next(self, memory: ClientMemory, arena: ReceiverArena) -> bool:
+        """Copy a piece, with the fix-ups in place of what the sender had there.
+
+        Returns:
+            Whether there are more.
 
         Raises:
-            BinderFailure: -EINVAL: a piece cannot be read, or a pointer is not 4-aligned in it.
+            BinderFailure: -EINVAL: it cannot be read, or a pointer is not 4-aligned in it.
         """
-        for piece in self._pieces.values():
-            offset = self._offset + piece.target
-            if not piece.length:
-                continue
-            holes = [(start, len(octets)) for start, octets in piece.fixups]
-            if any(start % _ALIGNMENT for start, _ in holes):
-                raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-            whole = memory.scatter(piece.source, piece.length, arena, offset, holes)
-            if whole is None and not _copy_around(piece, holes, memory, arena, offset):
-                raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-            for start, octets in piece.fixups:
-                arena.write(offset + start, octets)
+        pieces = self._pieces
+        while self._copied < len(self._order):
+            piece = pieces[self._order[self._copied]]
+            self._copied += 1
+            if piece.length:
+                self._copy(piece, memory, arena)
+                break
+        return self._copied < len(self._order)
+
+    def _copy(self, piece: Piece, memory: ClientMemory, arena: ReceiverArena) -> None:
+        offset = self._offset + piece.target
+        holes = [(start, len(octets)) for start, octets in piece.fixups]
+        if any(start % _ALIGNMENT for start, _ in holes):
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        whole = memory.scatter(piece.source, piece.length, arena, offset, holes)
+        if whole is None and not _copy_around(piece, holes, memory, arena, offset):
+            raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+        for start, octets in piece.fixups:
+            arena.write(offset + start, octets)
 
     def _fixable(self, index: int, parent_index: int, offset: int) -> Piece:
         """Return the parent if a fix-up at ``offset`` in it is in order (binder_validate_fixup)."""

@@ -139,8 +139,12 @@ class Translation:
         if fault is not None:
             errno = EFAULT if fault.start < self._end else fault.errno
             raise BinderFailure(BR_FAILED_REPLY, -errno)
-        arena.write(buffer.offset + (buffer.data_size + 7 & ~7), self._table)
-        self.pointers.copy(self.thread.memory, arena)
+        if self._table:
+            arena.write(buffer.offset + (buffer.data_size + 7 & ~7), self._table)
+            self._table = b""
+        while self.pointers.copy_next(self.thread.memory, arena):
+            if pace():
+                return False
         return True
 
     def _translate(self, index: int, found: bytes) -> None:

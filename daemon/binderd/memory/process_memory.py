@@ -382,15 +382,22 @@ class ProcessMemory:
 def _parts(
     target: int, size: int, holes: Sequence[tuple[int, int]], kept_address: int
 ) -> Iterator[tuple[int, int]]:
-    """Yield (address, size) of where each piece goes: gaps to the receiver, holes to us."""
-    position = 0
+    """Yield (address, size) of where each piece goes: gaps to the receiver, holes to us.
+
+    Holes without a gap between them are one piece.
+    """
+    position = run = 0
     for start, length in holes:
         if start > position:
+            if run:
+                yield kept_address, run
+                kept_address += run
+                run = 0
             yield target + position, start - position
-        if length:
-            yield kept_address, length
-            kept_address += length
+        run += length
         position = start + length
+    if run:
+        yield kept_address, run
     if size > position:
         yield target + position, size - position
 
