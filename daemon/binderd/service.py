@@ -545,8 +545,7 @@ class Service:
             self._refuse(kind(refusal))
             return
         if not self._session.has_passthrough:
-            self._opener.has_passthrough = False
-            self._tree.device_size = 0
+            self._opener.has_passthrough = self._device.choice.can_share = False
         self._is_agreed.set()
 
     def _node_negotiated(self, node: CuseNode, refusal: str | None) -> None:

@@ -209,6 +209,8 @@ class FakeThread:
 class FakeArena:
     """The receive area of one open file; implements ``ReceiverArena``."""
 
+    is_private = False
+
     def __init__(self, memory: FakeMemory, address: int) -> None:
         self._memory = memory
         self._mapping: Mapping | None = None
@@ -251,6 +253,12 @@ class FakeArena:
     def write(self, offset: int, data: bytes | bytearray) -> None:
         assert 0 <= offset <= len(self.octets) - len(data), "written outside of the receive area"
         self.octets[offset : offset + len(data)] = data
+
+    def bring(self, offset: int, size: int) -> bool:
+        raise AssertionError("it is there already")
+
+    def forget(self, offset: int) -> None:
+        raise AssertionError("nothing was brought")
 
     def touched(self) -> None:
         self.times_touched += 1

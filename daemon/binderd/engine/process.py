@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
+from contextlib import suppress
 from errno import EINVAL, ENOMEM, ESRCH
 from typing import TYPE_CHECKING
 
@@ -294,7 +295,23 @@ class Process:
         self._area.free(buffer)
         self.engine.stats.buffers -= 1
         self.user.of(BUFFERS).remove(1)
-        self.client.arena.touched()
+        arena = self.client.arena
+        if arena.is_private:
+            arena.forget(buffer.offset)
+        arena.touched()
+
+    def wipe(self, buffer: Buffer) -> None:
+        """Wipe what the client is about to free, where its pages are its own (B6).
+
+        Raises:
+            NotYet: somebody else has to do it first.
+        """
+        arena = self.client.arena
+        if not arena.is_private or not buffer.clear or not buffer.has_arrived:
+            return
+        arena.write(buffer.offset, bytes(buffer.size))
+        with suppress(NoAnswer):  # then the client keeps what it was sent
+            arena.bring(buffer.offset, buffer.size)
 
     def take_back_buffer(self, buffer: Buffer) -> None:
         """Do that as if the buffer had never been: its sender asks for it once more, later."""

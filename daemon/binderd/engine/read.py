@@ -178,6 +178,8 @@ def _store(
     """
     saw_area = thread.memory.sees_area
     try:
+        if last is not None and not last.arrive(thread, out, before):
+            last = None
         stored = not out or thread.memory.write(request.read_buffer + request.read_consumed, out)
     except NotYet as reason:
         if thread.parked is not None:

@@ -191,6 +191,32 @@ class Transaction(Work):
         self._fail(BR_DEAD_REPLY if thread.process.is_unmapped else BR_FAILED_REPLY)
         return True
 
+    def arrive(self, thread: Thread, out: bytearray, before: int) -> bool:
+        """Bring the payload where its reader has pages of its own.
+
+        A reader whose pages cannot be written to is one that has none (B8).
+        """
+        buffer, process = self.buffer, thread.process
+        arena = process.client.arena
+        if buffer is None or buffer.has_arrived or not arena.is_private:
+            return True
+        word = BR_DEAD_REPLY
+        try:
+            buffer.has_arrived = buffer.is_empty or arena.bring(buffer.offset, buffer.size)
+        except NoAnswer:
+            word = BR_FAILED_REPLY
+        if buffer.has_arrived:
+            return True
+        if word == BR_DEAD_REPLY:
+            process.unmap()
+        is_reply = buffer.target_node is None
+        self._fail(word)
+        del out[before:]
+        if is_reply:
+            process.count_return(word)
+            out += pack_word(word)
+        return False
+
     def _refuse(self, thread: Thread, out: bytearray) -> int:
         """The files of this payload, or its sender's number, cannot be given to the reader (O8).
 

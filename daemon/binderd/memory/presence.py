@@ -243,13 +243,56 @@ class Presence:
         return True
 
 
+class OwnPages:
+    """Which pages of a private mapping have become its process' own, as was seen in this moment.
+
+    Writing to one of them asks nobody. To make one, the file must be asked what is in it.
+    """
+
+    __slots__ = ("_moment", "_ranges")
+
+    def __init__(self) -> None:
+        self._moment = MOMENT.number
+        self._ranges = _Ranges()
+
+    def have(self, pagemap: int, address: int, size: int) -> bool:
+        """Return whether all pages of a range are its own.
+
+        Args:
+            pagemap: a descriptor of the process' /proc/PID/pagemap.
+            address: of the first byte.
+            size: how many, from 1 on.
+        """
+        if self._moment != MOMENT.number:
+            self._moment = MOMENT.number
+            self._ranges.clear()
+        end = address + size
+        if self._ranges.have(address, end):
+            return True
+        MOMENT.use()
+        first, last = address >> _PAGE_BITS, end + _PAGE - 1 >> _PAGE_BITS
+        try:
+            tops = _tops_at(pagemap, first, last + _AHEAD)
+        except OSError:
+            return False
+        good = len(tops) - len(tops.lstrip(_WRITABLE))
+        if good < last - first:
+            return False
+        self._ranges.add(first << _PAGE_BITS, first + good << _PAGE_BITS)
+        return True
+
+
 def _tops(tid: int, start: int, end: int) -> bytes:
     """Return the highest byte of what pagemap says of each page from ``start`` to ``end``."""
     fd = open_in(place_of(tid), "pagemap", os.O_RDONLY)
     try:
-        return os.pread(fd, (end - start) * _ENTRY, start * _ENTRY)[_ENTRY - 1 :: _ENTRY]
+        return _tops_at(fd, start, end)
     finally:
         os.close(fd)
+
+
+def _tops_at(pagemap: int, start: int, end: int) -> bytes:
+    return os.pread(pagemap, (end - start) * _ENTRY, start * _ENTRY)[_ENTRY - 1 :: _ENTRY]
 
 
 def _is_memory(tid: int, address: int, end: int) -> bool:
