@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from binderd.config import Settings
     from binderd.engine.process import Process
     from binderd.fuse.server import Server
-    from binderd.start import Doors
+    from binderd.start import Doors, Findings
 
 _log: Final = logging.getLogger("binderd")
 
@@ -95,7 +95,7 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
     try:
         start_log(settings.log_level, settings.log_to)
         check_proc()
-        for warning in check_rights(settings):
+        for warning in (findings := check_rights(settings)).warnings:
             _log.warning("%s", warning)
         raise_descriptor_limit()
         with Guard(settings.stall_limit, FSTYPE) as guard:
@@ -104,6 +104,7 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
                 settings,
                 reread,
                 guard,
+                findings,
                 restrict_keyboard_interrupt_to_checkpoints=True,
                 strict_exception_groups=True,  # trio 0.22's default is another
             )
@@ -117,13 +118,15 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
     return 1
 
 
-async def _serve(settings: Settings, reread: Callable[[], Settings], guard: Guard) -> int:
+async def _serve(
+    settings: Settings, reread: Callable[[], Settings], guard: Guard, findings: Findings
+) -> int:
     missing: list[Unsupported] = []
     # Before the mount: a signal must never end us in a way that leaves it behind.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         for transport in transports_to_try(settings.transport):
             try:
-                doors = open_doors(settings, transport)
+                doors = open_doors(settings, transport, findings)
                 for reason in missing:
                     _log.info("%s: taking %s", reason, transport.upper())
                 is_lost = await _serve_through(doors, settings, reread, guard, signals)
@@ -545,7 +548,7 @@ class Service:
             self._refuse(kind(refusal))
             return
         if not self._session.has_passthrough:
-            self._opener.has_passthrough = self._device.choice.can_share = False
+            self._device.lack_passthrough()
         self._is_agreed.set()
 
     def _node_negotiated(self, node: CuseNode, refusal: str | None) -> None:

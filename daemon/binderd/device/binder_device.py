@@ -108,6 +108,9 @@ class Opener(Protocol):
             OSError: the file cannot be opened; its errno goes to the client.
         """
 
+    def lack_passthrough(self) -> None:
+        """See ``BinderDevice.lack_passthrough``."""
+
     def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
         """Return the effective user of a thread that has a request open, and all its groups.
 
@@ -239,6 +242,12 @@ class BinderDevice:
     def __len__(self) -> int:
         """How many files are open?"""
         return len(self._files)
+
+    def lack_passthrough(self) -> None:
+        """The kernel maps nothing that we give it; to be called before anything is opened."""
+        self.choice.can_share = False
+        self._tree.shows_zeros = True
+        self._opener.lack_passthrough()
 
     # Requests
 

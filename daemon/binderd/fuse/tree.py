@@ -120,7 +120,7 @@ class Tree:
         "_next_number",
         "_nodes",
         "_seconds",
-        "device_size",
+        "shows_zeros",
     )
 
     def __init__(
@@ -135,9 +135,7 @@ class Tree:
         self._seconds = seconds
         self._nodes: dict[int, Node] = {}
         self._next_number = _FIRST_NUMBER
-        # Bytes. Differs: where the kernel cannot map the receive area it still lets clients map the
-        # file; as an empty one, so that whoever looks at the size sees that there is nothing.
-        self.device_size = DEVICE_SIZE
+        self.shows_zeros = False  # are we what the kernel maps? Otherwise nobody needs to read
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -199,11 +197,13 @@ class Tree:
     ) -> bytes | int | None:
         """FUSE_READ: zeros for the page cache, where the kernel maps nothing of ours; else EINVAL.
 
-        What a program reads itself comes with an owner of locks, what a page fault reads does not.
+        What read(2) asks for comes with an owner of locks, what a page fault asks for does not.
+        Differs: nor does what sendfile or splice ask for, which see zeros there.
         """
         _, offset, wanted, flags, *_ = fuse_read_in.unpack_from(frame, BODY)
         end = offset + wanted
-        if nodeid not in self._nodes or flags & FUSE_READ_LOCKOWNER or end > self.device_size:
+        is_for_cache = self.shows_zeros and not flags & FUSE_READ_LOCKOWNER
+        if not is_for_cache or nodeid not in self._nodes or end > DEVICE_SIZE:
             return EINVAL
         return bytes(wanted)
 
@@ -388,7 +388,7 @@ class Tree:
         if node is None:
             shown, file_size, links = self._control, 0, 1
         else:
-            shown, file_size, links = node.device, self.device_size, int(node.device.is_listed)
+            shown, file_size, links = node.device, DEVICE_SIZE, int(node.device.is_listed)
         accessed, modified = shown.accessed, shown.modified
         at, at_ns = (self._seconds, 0) if accessed is None else accessed
         mt, mt_ns = (self._seconds, 0) if modified is None else modified

@@ -519,6 +519,10 @@ class FileOpener:
         undo.callback(backings.drop, nodeid)
         return arena, backing_id
 
+    def lack_passthrough(self) -> None:
+        """The kernel maps nothing that we give it; to be called before anything is opened."""
+        self.has_passthrough = self.standings.trusts_users = False
+
     def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
         """Return the effective user of a thread that has a request open, and all its groups."""
         return credentials_of(place_of(tid))

@@ -92,18 +92,30 @@ class Standing:
         MOMENT.pass_on()
 
 
-class Standings:
-    """The standing of everybody."""
+_BAD: Final = Standing()
+_BAD.is_bad = True
 
-    __slots__ = ("_by_payer",)
+
+class Standings:
+    """The standing of everybody.
+
+    ``trusts_users`` is whether ordinary users' memory is touched by us. Not where the kernel would
+    ask us for pages of a device file that is mapped: what was seen may be wrong by the time it is
+    used, and who waits for itself waits for ever, whoever is killed.
+    """
+
+    __slots__ = ("_by_payer", "trusts_users")
 
     def __init__(self) -> None:
         self._by_payer: dict[int, Standing] = {}
+        self.trusts_users = True
 
     def of(self, payer: int) -> Standing:
         """Return the standing of who is charged; each of root's processes has its own."""
         if not payer:
             return Standing()
+        if not self.trusts_users:
+            return _BAD
         standing = self._by_payer.get(payer)
         if standing is None:
             if len(self._by_payer) >= _STANDINGS_MAX:
