@@ -17,11 +17,10 @@ from errno import EACCES, EBADF, EINVAL, EIO, EMFILE, ENFILE, ENOENT, ENOTTY, ES
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.device.control import POLL_EVENTS, control_ioctl
-from binderd.device.extension import EXTENSION, ExtensionClient, extension_ioctl
+from binderd.device.extension import EXTENSION, extension_ioctl
 from binderd.engine.completion import Completion
 from binderd.engine.errors import KernelErrno
 from binderd.engine.pause import Paused
-from binderd.engine.ports import Client
 from binderd.fuse.frames import (
     BODY,
     USUAL_ARGUMENT_SIZE,
@@ -55,6 +54,7 @@ from binderwire.fuse_abi import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from binderd.device.opener import OpenedClient, Opener
     from binderd.device.pace import Pace
     from binderd.engine.engine import Engine
     from binderd.engine.ports import NotYet
@@ -80,49 +80,6 @@ _REPLY_SIZE: Final = ioctl_reply.size
 _unpack_ioctl = ioctl_request.unpack_from
 _pack_ioctl = ioctl_reply.pack
 _unpack_poll = fuse_poll_in.unpack_from
-
-
-class OpenedClient(Client, ExtensionClient, Protocol):
-    """The outside half of one open file: what the engine gets, and what the device needs of it."""
-
-    pid: int  # the opener's process id, in the daemon's pid namespace
-    backing_id: int  # what the kernel is to map for it, 0: it maps nothing of ours
-
-    def adopt(self, process: Process) -> None:
-        """Say which engine process the file has become."""
-
-    def close(self) -> None:
-        """Give everything back; nothing of the client may be used afterwards."""
-
-
-class Opener(Protocol):
-    """Makes the outside half of an open file."""
-
-    def open(self, tid: int, nodeid: int, *, is_private: bool) -> OpenedClient:
-        """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``.
-
-        Args:
-            is_private: do clients of that inode have pages of their own?
-
-        Raises:
-            OSError: the file cannot be opened; its errno goes to the client.
-        """
-
-    def lack_passthrough(self) -> None:
-        """See ``BinderDevice.lack_passthrough``."""
-
-    def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
-        """Return the effective user of a thread that has a request open, and all its groups.
-
-        Raises:
-            OSError: they cannot be asked.
-        """
-
-    def is_own(self, tid: int) -> bool:
-        """Return whether a thread is our own, or of who acts for us."""
-
-    def heed_stalls(self) -> None:
-        """See whether the request that is through was kept waiting by a client."""
 
 
 class Outlet(Protocol):
