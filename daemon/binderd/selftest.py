@@ -108,7 +108,7 @@ def run(*, injects: bool, missing: Collection[str] = ()) -> list[Denial]:
     """
     denials: list[Denial] = []
     with _child() as child:
-        for trial in _TRIALS:
+        for trial in TRIALS:
             if trial.right in missing:
                 continue
             if trial.is_tracing and (not injects or any(one.trial.is_tracing for one in denials)):
@@ -135,8 +135,8 @@ def _cause(denial: Denial) -> str:
         )
     if denial.trial.is_for_private:
         return (
-            "as the kernel was started with proc_mem.force_override, or with a security module "
-            "that has this effect: take it from the kernel's command line"
+            "as a read-only mapping cannot be written to through /proc/PID/mem: probably the "
+            "kernel was started with proc_mem.force_override, take that from its command line"
         )
     if has_own_filter():
         return (
@@ -339,15 +339,16 @@ def _check(result: int) -> int:
 
 _NO_FILES: Final = "no file descriptors in transactions, no client can attach a socket"
 _NO_SOCKETS: Final = "no client can attach a socket"
-_TRIALS: Final = (
+TRIALS: Final = (
     Trial("process_vm_readv", _read_memory),
     Trial("process_vm_writev", _write_memory),
     Trial("/proc/PID/mem", _use_memory_file),
     Trial("/proc/PID/maps", _read_maps),
     Trial(
-        "writing to a private read-only mapping through /proc/PID/mem",
+        "private pages",
         _make_private_page,
-        "who opens a device file that is bind-mounted alone receives nothing",
+        "who opens a device file that is bind-mounted alone receives nothing, nor does anybody "
+        "where there is no passthrough",
         is_for_private=True,
     ),
     Trial("opening files of other users", _open_what_is_not_ours),

@@ -211,8 +211,7 @@ class Service:
             settings.security_context,
             self._fetcher,
         )
-        now = int(time.time())
-        forget, access = self._engine.forget_context, settings.access
+        now, forget, access = int(time.time()), self._engine.forget_context, settings.access
         directory = Directory(settings.devices, settings.max_devices, forget, access)
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
@@ -436,6 +435,7 @@ class Service:
         The devices do not need them: where they cannot be shown we say so and go on.
         """
         await self._is_agreed.wait()
+        self._device.try_passthrough()
         try:
             places = Submounts(mount.path, PLACES)
         except StartError as error:

@@ -58,6 +58,12 @@ class FakeOpener:
         self.clients.append(FakeClient(tid, backing_id, is_private=is_private))
         return self.clients[-1]
 
+    def can_back(self) -> bool:
+        return self.has_backing
+
+    def lack_passthrough(self) -> None:
+        assert not self.has_backing
+
     def is_own(self, tid: int) -> bool:
         return False
 

@@ -153,6 +153,15 @@ def test_threads_that_never_come_back_are_forgotten(world: World) -> None:
     assert len(world.device.choice._retries) == 4096
 
 
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_kernel_may_not_take_what_it_says(world: World, *, takes: bool) -> None:
+    world.opener.has_backing = takes
+    world.device.try_passthrough()
+    nodeid = world.begin_open() if takes else world.lookup()
+    assert world.answer(open_request(nodeid))[0] == 0
+    assert opened_as(world) == [not takes]
+
+
 def test_where_the_kernel_maps_nothing_all_have_pages_of_their_own(world: World) -> None:
     world.device.choice.can_share = False
     world.opener.has_backing = False

@@ -206,6 +206,11 @@ class BinderDevice:
         self._tree.shows_zeros = True
         self._opener.lack_passthrough()
 
+    def try_passthrough(self) -> None:
+        """See whether the kernel takes from us what it says that it can map."""
+        if self.choice.can_share and not self._opener.can_back():
+            self.lack_passthrough()
+
     # Requests
 
     def open(

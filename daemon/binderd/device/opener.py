@@ -44,6 +44,9 @@ class Opener(Protocol):
     def lack_passthrough(self) -> None:
         """See ``BinderDevice.lack_passthrough``."""
 
+    def can_back(self) -> bool:
+        """Return whether the kernel takes files to be mapped; to be called once it is agreed."""
+
     def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
         """Return the effective user of a thread that has a request open, and all its groups.
 

@@ -7,6 +7,7 @@ per binder thread, a watch on each thread.
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
 from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
+
+_log: Final = logging.getLogger("binderd")
 
 _SEEN_PIDS_MAX: Final = 256
 
@@ -522,6 +525,14 @@ class FileOpener:
     def lack_passthrough(self) -> None:
         """The kernel maps nothing that we give it; to be called before anything is opened."""
         self.has_passthrough = self.standings.trusts_users = False
+
+    def can_back(self) -> bool:
+        """Return whether the kernel takes backing files from us."""
+        try:
+            return self._backings is not None and self._backings.beside(0) > 0
+        except OSError as error:
+            _log.warning("the kernel maps no receive areas (%s): clients have own pages", error)
+            return False
 
     def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
         """Return the effective user of a thread that has a request open, and all its groups."""
