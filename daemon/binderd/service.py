@@ -245,8 +245,7 @@ class Service:
         self._timers: dict[int, trio.CancelScope] = {}  # those that run
         self._complaints = Complaints()
         self._is_agreed = trio.Event()  # have the kernel and we agreed on the protocol?
-        # How many doors are not open yet?
-        self._closed_doors = len(self._nodes) + (mount is not None)
+        self._closed_doors = len(self._nodes) + (mount is not None)  # those not open yet
         self._restrictions: list[str] = []
         self.refusal: StartError | None = None  # why does it not come about?
         self.is_lost = False  # did somebody else take away what we serve?

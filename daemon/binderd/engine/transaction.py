@@ -14,7 +14,7 @@ Mirrors binder_transaction and binder_proc_transaction.
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL, EOPNOTSUPP, EPROTO
+from errno import EFAULT, EINVAL, EPROTO
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine import installation, views
@@ -108,8 +108,7 @@ class Transaction(Work):
         self.flags = flags
         self.sender: Thread | None = None  # who waits for the reply; None: nobody
         self.sender_parent: Transaction | None = None
-        # The user is the opener's even if somebody else has the file in hand (I1).
-        self.sender_euid = euid
+        self.sender_euid = euid  # the opener's even if somebody else has the file in hand (I1)
         self.sender_pid = thread.pid  # who did send it; to compare only
         self.sender_tid = thread.tid
         self.started_ns = 0  # when its call was sent, by the engine's clock
@@ -192,43 +191,25 @@ class Transaction(Work):
         return True
 
     def arrive(self, thread: Thread, out: bytearray, before: int) -> bool:
-        """Bring the payload where its reader has pages of its own.
+        """Bring the payload where its reader has pages of its own."""
+        word = BR_OK if self.buffer is None else thread.process.bring(self.buffer)
+        if word != BR_OK:
+            del out[before:]
+            self._refuse(thread, out, word)
+        return word == BR_OK
 
-        A reader whose pages cannot be written to is one that has none (B8).
-        """
-        buffer, process = self.buffer, thread.process
-        arena = process.client.arena
-        if buffer is None or buffer.has_arrived or not arena.is_private:
-            return True
-        word = BR_DEAD_REPLY
-        try:
-            buffer.has_arrived = buffer.is_empty or arena.bring(buffer.offset, buffer.size)
-        except NoAnswer:
-            word = BR_FAILED_REPLY
-        if buffer.has_arrived:
-            return True
-        if word == BR_DEAD_REPLY:
-            process.unmap()
-        is_reply = buffer.target_node is None
-        self._fail(word)
-        del out[before:]
-        if is_reply:
-            process.count_return(word)
-            out += pack_word(word)
-        return False
-
-    def _refuse(self, thread: Thread, out: bytearray) -> int:
-        """The files of this payload, or its sender's number, cannot be given to the reader (O8).
+    def _refuse(self, thread: Thread, out: bytearray, word: int = BR_FAILED_REPLY) -> int:
+        """The payload, its files or its sender's number cannot be given to the reader (O8).
 
         Who waits for a reply learns it here, who called learns it as a failed call, and the reader
         of a call sees nothing.
         """
         assert self.buffer is not None
         is_reply = self.buffer.target_node is None
-        self._fail(BR_FAILED_REPLY)
+        self._fail(word)
         if is_reply:
-            thread.process.count_return(BR_FAILED_REPLY)
-            out += pack_word(BR_FAILED_REPLY)
+            thread.process.count_return(word)
+            out += pack_word(word)
         return LAST if is_reply else MORE
 
     def _lend_nice(self, thread: Thread, node: Node) -> None:
@@ -453,7 +434,7 @@ def _fill_call(
         addresses: of data and offsets, in the sender.
     """
     one_way = bool(flags & TF_ONE_WAY)
-    context = _security_context(thread.process, node) if node.wants_security_context else b""
+    context = thread.process.security_context() if node.wants_security_context else b""
     buffer = receiver.allocate(
         (sizes[0], sizes[1], sizes[2], len(context)), thread.pid if one_way else None
     )
@@ -558,15 +539,6 @@ def _find_nested(thread: Thread, receiver: Process) -> Thread | None:
             return call.sender
         call = call.sender_parent
     return None
-
-
-def _security_context(process: Process, node: Node) -> bytes:
-    """Return the sender's security context for a node that asks for it (I2)."""
-    assert node.wants_security_context
-    context = process.client.security_context()
-    if context is None:
-        raise BinderFailure(BR_FAILED_REPLY, -EOPNOTSUPP)
-    return context
 
 
 def _fill(
