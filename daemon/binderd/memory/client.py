@@ -489,7 +489,7 @@ class FileOpener:
             payer = payer_of(tid)
             process = self._processes.join(tid, self.standings.of(payer))
             undo.callback(self._processes.leave, process)
-            arena, backing_id = self._make_arena(process, tid, nodeid, undo, is_private=is_private)
+            arena, backing_id = self._make_arena(process, nodeid, undo, is_private=is_private)
             if self.errands is not None:
                 standing = process.presence.standing
                 arena.rely_on(self.errands, payer, process.pid, process.place, standing)
@@ -501,7 +501,7 @@ class FileOpener:
         return client
 
     def _make_arena(
-        self, process: ClientProcess, tid: int, nodeid: int, undo: ExitStack, *, is_private: bool
+        self, process: ClientProcess, nodeid: int, undo: ExitStack, *, is_private: bool
     ) -> tuple[MemfdArena, int]:
         """Return the pages of an open file, and the backing id of what the kernel maps for it."""
         mount, backings, space = self._mount, self._backings, process.space
@@ -512,7 +512,6 @@ class FileOpener:
         file = FileId(*mount.device, nodeid)
         if is_private:
             backing_id = backings.beside(nodeid) if self.has_passthrough else 0
-            space.see_pages(process.pid, tid)
             arena = PrivateArena(space, file, self._upkeep, asks_us=not backing_id)
             undo.callback(arena.close)
             return arena, backing_id

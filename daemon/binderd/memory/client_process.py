@@ -39,12 +39,11 @@ class AddressSpace:
         OSError: the memory cannot be had now.
     """
 
-    __slots__ = ("_holders", "arenas", "maps", "memory", "pagemap", "subject")
+    __slots__ = ("_holders", "arenas", "maps", "memory", "subject")
 
     def __init__(self, pid: int, tid: int, subject: int = NOBODY) -> None:
         self._holders = 1
         self.subject = subject
-        self.pagemap = -1  # see ``see_pages``
         # Whose file a mapping shows that several have, by that file, in the order of their opens.
         self.arenas: dict[FileId, list[MemfdArena]] = {}
         enter(subject)
@@ -54,18 +53,6 @@ class AddressSpace:
         except BaseException:
             os.close(self.memory)
             raise
-
-    def see_pages(self, pid: int, tid: int) -> None:
-        """Have ``pagemap`` open; arguments as when it was made, it must be the same program.
-
-        Raises:
-            OSError: it cannot be had now.
-        """
-        if self.pagemap < 0:
-            try:
-                self.pagemap = open_in(place_of(pid), "pagemap", os.O_RDONLY)
-            except ProcessLookupError:
-                self.pagemap = open_in(place_of(tid), "pagemap", os.O_RDONLY)
 
     def is_alive(self) -> bool:
         """Return whether the program is still there."""
@@ -83,9 +70,6 @@ class AddressSpace:
         if not self._holders:
             maps, self.maps = self.maps, -1
             os.close(maps)
-            pagemap, self.pagemap = self.pagemap, -1
-            if pagemap >= 0:
-                os.close(pagemap)
 
     def abandon(self) -> None:
         """It is not what the process runs any more: read and write no more."""

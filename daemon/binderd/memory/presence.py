@@ -240,7 +240,7 @@ class Presence:
         last = end + _PAGE - 1 >> _PAGE_BITS
         start = max(first - ahead, 0)
         try:
-            tops = _tops(tid, start, last + ahead)
+            tops = _tops(place_of(tid), start, last + ahead)
         except OSError:
             return True  # nobody is there, or we are short of descriptors: as if it had been seen
         before, within = tops[: first - start], tops[first - start : last - start]
@@ -267,11 +267,11 @@ class OwnPages:
         self._moment = MOMENT.number
         self._ranges = _Ranges()
 
-    def have(self, pagemap: int, address: int, size: int) -> bool:
+    def have(self, place: str, address: int, size: int) -> bool:
         """Return whether all pages of a range are its own.
 
         Args:
-            pagemap: a descriptor of the process' /proc/PID/pagemap.
+            place: of the process in /proc.
             address: of the first byte.
             size: how many, from 1 on.
         """
@@ -284,7 +284,7 @@ class OwnPages:
         MOMENT.use()
         first, last = address >> _PAGE_BITS, end + _PAGE - 1 >> _PAGE_BITS
         try:
-            tops = _tops_at(pagemap, first, last + _AHEAD)
+            tops = _tops(place, first, last + _AHEAD)
         except OSError:
             return False
         good = len(tops) - len(tops.lstrip(_WRITABLE))
@@ -294,17 +294,13 @@ class OwnPages:
         return True
 
 
-def _tops(tid: int, start: int, end: int) -> bytes:
+def _tops(place: str, start: int, end: int) -> bytes:
     """Return the highest byte of what pagemap says of each page from ``start`` to ``end``."""
-    fd = open_in(place_of(tid), "pagemap", os.O_RDONLY)
+    fd = open_in(place, "pagemap", os.O_RDONLY)
     try:
-        return _tops_at(fd, start, end)
+        return os.pread(fd, (end - start) * _ENTRY, start * _ENTRY)[_ENTRY - 1 :: _ENTRY]
     finally:
         os.close(fd)
-
-
-def _tops_at(pagemap: int, start: int, end: int) -> bytes:
-    return os.pread(pagemap, (end - start) * _ENTRY, start * _ENTRY)[_ENTRY - 1 :: _ENTRY]
 
 
 def _is_memory(tid: int, address: int, end: int) -> bool:

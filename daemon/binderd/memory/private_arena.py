@@ -71,9 +71,8 @@ class PrivateArena(MemfdArena):
     themselves, which it was handed over: then nothing has to be brought.
 
     Args:
-        space: as ``MemfdArena`` has it; its ``pagemap`` is open.
+        space, upkeep: as ``MemfdArena`` has them.
         file: the device file's inode.
-        upkeep: as ``MemfdArena`` has it.
         asks_us: would the kernel ask us what is in a page of that file?
     """
 
@@ -138,7 +137,7 @@ class PrivateArena(MemfdArena):
         if self._asks_us or not self._is_trusted() or self.space.memory < 0:
             return False
         enter(self.space.subject)
-        return self._own.have(self.space.pagemap, address, size)
+        return self._own.have(self._place, address, size)
 
     def _store(self, address: int, start: int, size: int) -> bool:
         """Write from our pages into the client's, if those are there."""
