@@ -35,11 +35,13 @@ RESULTS: Final = ROOT / "docs" / "parity.json"
 BACKENDS: Final = {
     "engine": "the engine alone, with fake clients",
     "fuse": "the daemon behind FUSE, with real clients",
+    "private": "the same, with each device bind-mounted alone: pages of the clients' own",
+    "bare": "the same, as on a kernel without passthrough",
     "cuse": "the daemon behind CUSE, with real clients",
     "kernel": "Linux's own driver, with the same clients",
 }
 # Where a result of every scenario is asked for; the others may have some, or none yet.
-COMPLETE: Final = ("engine", "fuse", "kernel")
+COMPLETE: Final = ("engine", "fuse", "private", "bare", "kernel")
 # How an excuse begins that holds everywhere. Others are the machine's that plays the scenario.
 LASTING: Final = "differs:"
 SECTIONS: Final = {

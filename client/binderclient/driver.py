@@ -98,11 +98,23 @@ class Driver:
 
     def _open(self) -> int:
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            return self._open_for_both()
         except OSError as error:
             number = error.errno or errno.EIO
             hint = _OPEN_HINTS.get(number, "cannot open it")
             raise DeviceError(number, hint, self.path) from None
+
+    def _open_for_both(self) -> int:
+        """Open the file for reading and writing, or where its mount is read-only as that allows.
+
+        A device takes the same ioctls either way.
+        """
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _check_version(self) -> None:
         version = bytearray(4)

@@ -14,9 +14,13 @@ def main() -> int:
     if missing is not None:
         preflight.say("binderd", missing)
         return 1
-    from binderd import config, service  # what it takes to load them has been looked at now
+    # What it takes to load them has been looked at now.
+    from binderd import check, config, service
 
-    return service.main(config.parse(), config.load)
+    settings = config.parse()
+    if settings.check:
+        return check.main(settings)
+    return service.main(settings, config.load)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import difflib
 import grp
 import pwd
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
@@ -70,6 +70,7 @@ examples:
                                              so on: two doors to the same contexts
   binderd --print-config                     every option, as a configuration file
   binderd --check-config                     is /etc/binderd/binderd.toml right?
+  binderd --check                            what does this machine allow?
 
 Beside the devices there is what the kernel's binderfs has: binder-control, through which root
 adds devices (they can be renamed and removed), features/, and binder_logs/ in the driver's
@@ -121,6 +122,7 @@ class Settings:
     freeze: str = "any"  # or own: whose processes a client may freeze
     security_context: str = SECURITY_CONTEXT  # of who has none; "": none
     spin_ns: int = SPIN_US * 1000  # so long is the next request looked for without sleeping
+    check: str = ""  # or table, json: only say what this machine allows
 
 
 class _Value(NamedTuple):
@@ -151,7 +153,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     if chosen.check_config:
         print(f"{chosen.config or DEFAULT_FILE}: nothing is wrong with it")
         parser.exit()
-    return settings
+    if chosen.json and not chosen.check:
+        parser.exit(2, "binderd: --json says how --check prints: give both\n")
+    return replace(settings, check="json" if chosen.json else "table" if chosen.check else "")
 
 
 def load(arguments: Sequence[str] | None = None) -> Settings:
@@ -378,6 +382,13 @@ def _add_config(parser: _Parser) -> None:
     parser.add_argument(
         "--check-config", action="store_true", help="only say whether the configuration is right"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only try what serving takes on this machine, and say what is allowed: exit status 1 "
+        "if clients cannot be served",
+    )
+    parser.add_argument("--json", action="store_true", help="have --check print JSON")
     parser.add_argument(
         "--print-config",
         action="store_true",

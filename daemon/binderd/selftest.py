@@ -13,6 +13,7 @@ It takes some milliseconds and leaves no process. Nothing here may know how clie
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import select
 import signal
@@ -38,9 +39,11 @@ _PTRACE_SCOPE: Final = "/proc/sys/kernel/yama/ptrace_scope"
 _NO_PTRACE: Final = 3  # for nobody, until the next boot
 _NICEST: Final = -20
 _HAS_FILTER: Final = b"f"
+_MARK: Final = b"private"
 
 _NO_ONE: Final = 0  # the file mode that lets nobody open a file
 
+_MAP_FAILED: Final = ctypes.c_size_t(-1).value
 _BLOCK_SIZE: Final = 8  # bytes
 # At this address the child has bytes of its own, as it is forked from us; ours stay as they are.
 _block = ctypes.create_string_buffer(_BLOCK_SIZE)
@@ -49,11 +52,28 @@ _ADDRESS: Final = ctypes.addressof(_block)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def _map_file() -> int:
+    """Return the address of a private read-only page of a file, which the child has as well."""
+    file = os.memfd_create("binderd", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(file, mmap.PAGESIZE)
+        call = _libc.mmap
+        call.restype = ctypes.c_size_t
+        call.argtypes = [ctypes.c_size_t, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        address: int = call(0, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_PRIVATE, file, 0)
+        if address == _MAP_FAILED:
+            _check(-1)
+        return address
+    finally:
+        os.close(file)
+
+
 class Child(NamedTuple):
     """Whom it is tried on."""
 
     pid: int
     fd: int  # a descriptor that it has open
+    page: int  # address of a private read-only page of a file in its memory
     has_filter: bool  # could it put itself under a seccomp filter?
 
 
@@ -66,6 +86,7 @@ class Trial(NamedTuple):
     right: str = ""  # the capability that it needs, where that may be missing
     is_tracing: bool = False  # is it needed only where clients are stopped?
     is_for_sockets: bool = False  # does nothing work without it where clients must attach sockets?
+    is_for_private: bool = False  # can no client have receive pages of its own without it?
 
 
 class Denial(NamedTuple):
@@ -87,7 +108,7 @@ def run(*, injects: bool, missing: Collection[str] = ()) -> list[Denial]:
     """
     denials: list[Denial] = []
     with _child() as child:
-        for trial in _TRIALS:
+        for trial in TRIALS:
             if trial.right in missing:
                 continue
             if trial.is_tracing and (not injects or any(one.trial.is_tracing for one in denials)):
@@ -111,6 +132,11 @@ def _cause(denial: Denial) -> str:
         return (
             "as kernel.yama.ptrace_scope is 3: let /etc/sysctl.d set it to 2 or less, and boot "
             "(it cannot be lowered before)"
+        )
+    if denial.trial.is_for_private:
+        return (
+            "as a read-only mapping cannot be written to through /proc/PID/mem: probably the "
+            "kernel was started with proc_mem.force_override, take that from its command line"
         )
     if has_own_filter():
         return (
@@ -150,20 +176,24 @@ def _child() -> Iterator[Child]:
         OSError: there is none.
     """
     ready, ready_end = os.pipe()
+    page = 0
     try:
+        page = _map_file()
         pid = _fork(ready_end)
         try:
             poll = select.poll()
             poll.register(ready, select.POLLIN)
             if not poll.poll(_PATIENCE_MS):
                 raise OSError(ETIMEDOUT, os.strerror(ETIMEDOUT))
-            yield Child(pid, ready_end, has_filter=os.read(ready, 1) == _HAS_FILTER)
+            yield Child(pid, ready_end, page, has_filter=os.read(ready, 1) == _HAS_FILTER)
         finally:
             os.kill(pid, signal.SIGKILL)  # ours until the wait, so the number is its own
             os.waitpid(pid, _WALL)
     finally:
         os.close(ready)
         os.close(ready_end)
+        if page:
+            _libc.munmap(ctypes.c_size_t(page), ctypes.c_size_t(mmap.PAGESIZE))
 
 
 def _fork(ready_end: int) -> int:
@@ -220,6 +250,15 @@ def _move(call: Callable[..., int], child: Child) -> None:
 def _use_memory_file(child: Child) -> None:
     with _opened(f"/proc/{child.pid}/mem", os.O_RDWR) as memory:
         os.pwrite(memory, os.pread(memory, _BLOCK_SIZE, _ADDRESS), _ADDRESS)
+
+
+def _make_private_page(child: Child) -> None:
+    with _opened(f"/proc/{child.pid}/mem", os.O_RDWR) as memory:
+        os.pwrite(memory, _MARK, child.page)
+        if os.pread(memory, len(_MARK), child.page) != _MARK:
+            raise OSError(EIO, os.strerror(EIO))
+    if ctypes.string_at(child.page, len(_MARK)) == _MARK:
+        raise OSError(EIO, os.strerror(EIO))  # others would see it, too
 
 
 def _read_maps(child: Child) -> None:
@@ -300,11 +339,18 @@ def _check(result: int) -> int:
 
 _NO_FILES: Final = "no file descriptors in transactions, no client can attach a socket"
 _NO_SOCKETS: Final = "no client can attach a socket"
-_TRIALS: Final = (
+TRIALS: Final = (
     Trial("process_vm_readv", _read_memory),
     Trial("process_vm_writev", _write_memory),
     Trial("/proc/PID/mem", _use_memory_file),
     Trial("/proc/PID/maps", _read_maps),
+    Trial(
+        "private pages",
+        _make_private_page,
+        "who opens a device file that is bind-mounted alone receives nothing, nor does anybody "
+        "where there is no passthrough",
+        is_for_private=True,
+    ),
     Trial("opening files of other users", _open_what_is_not_ours),
     Trial("pidfd_open", _open_pidfd, "the end of clients' threads is not noticed"),
     Trial("pidfd_getfd", _take_descriptor, _NO_FILES, is_for_sockets=True),

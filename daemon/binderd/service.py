@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from binderd.config import Settings
     from binderd.engine.process import Process
     from binderd.fuse.server import Server
-    from binderd.start import Doors
+    from binderd.start import Doors, Findings
 
 _log: Final = logging.getLogger("binderd")
 
@@ -95,7 +95,7 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
     try:
         start_log(settings.log_level, settings.log_to)
         check_proc()
-        for warning in check_rights(settings):
+        for warning in (findings := check_rights(settings)).warnings:
             _log.warning("%s", warning)
         raise_descriptor_limit()
         with Guard(settings.stall_limit, FSTYPE) as guard:
@@ -104,6 +104,7 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
                 settings,
                 reread,
                 guard,
+                findings,
                 restrict_keyboard_interrupt_to_checkpoints=True,
                 strict_exception_groups=True,  # trio 0.22's default is another
             )
@@ -117,13 +118,15 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
     return 1
 
 
-async def _serve(settings: Settings, reread: Callable[[], Settings], guard: Guard) -> int:
+async def _serve(
+    settings: Settings, reread: Callable[[], Settings], guard: Guard, findings: Findings
+) -> int:
     missing: list[Unsupported] = []
     # Before the mount: a signal must never end us in a way that leaves it behind.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         for transport in transports_to_try(settings.transport):
             try:
-                doors = open_doors(settings, transport)
+                doors = open_doors(settings, transport, findings)
                 for reason in missing:
                     _log.info("%s: taking %s", reason, transport.upper())
                 is_lost = await _serve_through(doors, settings, reread, guard, signals)
@@ -204,8 +207,7 @@ class Service:
             settings.security_context,
             self._fetcher,
         )
-        now = int(time.time())
-        forget, access = self._engine.forget_context, settings.access
+        now, forget, access = int(time.time()), self._engine.forget_context, settings.access
         directory = Directory(settings.devices, settings.max_devices, forget, access)
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
@@ -239,8 +241,7 @@ class Service:
         self._timers: dict[int, trio.CancelScope] = {}  # those that run
         self._complaints = Complaints()
         self._is_agreed = trio.Event()  # have the kernel and we agreed on the protocol?
-        # How many doors are not open yet?
-        self._closed_doors = len(self._nodes) + (mount is not None)
+        self._closed_doors = len(self._nodes) + (mount is not None)  # those not open yet
         self._restrictions: list[str] = []
         self.refusal: StartError | None = None  # why does it not come about?
         self.is_lost = False  # did somebody else take away what we serve?
@@ -431,6 +432,7 @@ class Service:
         The devices do not need them: where they cannot be shown we say so and go on.
         """
         await self._is_agreed.wait()
+        self._device.try_passthrough()
         try:
             places = Submounts(mount.path, PLACES)
         except StartError as error:
@@ -543,8 +545,7 @@ class Service:
             self._refuse(kind(refusal))
             return
         if not self._session.has_passthrough:
-            self._opener.has_passthrough = False
-            self._tree.device_size = 0
+            self._device.lack_passthrough()
         self._is_agreed.set()
 
     def _node_negotiated(self, node: CuseNode, refusal: str | None) -> None:

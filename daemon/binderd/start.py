@@ -11,7 +11,7 @@ import os
 import resource
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd import rights, selftest
 from binderd.channel.cuse_node import CuseNode
@@ -32,6 +32,13 @@ _WITH_EXTENSION: Final = (
     "--transport fuse does for clients that know docs/EXTENSION.md: binderclient, and programs "
     "that are started with 'binderctl run'"
 )
+
+
+class Findings(NamedTuple):
+    """What was found out before anything is served."""
+
+    warnings: list[str]  # what will not work, a line each
+    has_private_pages: bool  # can clients receive in pages of their own?
 
 
 class Doors:
@@ -81,7 +88,7 @@ def sum_up(missing: Sequence[Unsupported], last: StartError) -> StartError:
     return StartError("; ".join([*map(str, reasons), *ways]))
 
 
-def open_doors(settings: Settings, transport: str) -> Doors:
+def open_doors(settings: Settings, transport: str, findings: Findings) -> Doors:
     """Open what a transport (fuse, cuse or both) consists of.
 
     Raises:
@@ -103,7 +110,8 @@ def open_doors(settings: Settings, transport: str) -> Doors:
         if isinstance(error, ValueError):
             raise StartError(str(error)) from None
         raise
-    return Doors(mount, nodes, needs_passthrough=settings.transport == "auto")
+    needs_passthrough = settings.transport == "auto" and not findings.has_private_pages
+    return Doors(mount, nodes, needs_passthrough=needs_passthrough)
 
 
 def check_proc() -> None:
@@ -119,11 +127,8 @@ def check_proc() -> None:
         raise StartError(explain(error, "cannot use /proc", advice)) from None
 
 
-def check_rights(settings: Settings) -> list[str]:
-    """Say at once what would otherwise show as a client's EFAULT much later.
-
-    Returns:
-        What will not work, a line each.
+def check_rights(settings: Settings) -> Findings:
+    """Find out at once what would otherwise show as a client's EFAULT much later.
 
     Raises:
         StartError: nothing would.
@@ -138,16 +143,18 @@ def check_rights(settings: Settings) -> list[str]:
         for right in missing
         if not right.only_in_containers
     ]
-    return warnings + _try_on_a_child(settings, {right.name for right in missing})
+    found = _try_on_a_child(settings, {right.name for right in missing})
+    return Findings(warnings + found.warnings, found.has_private_pages)
 
 
-def _try_on_a_child(settings: Settings, missing: set[str]) -> list[str]:
+def _try_on_a_child(settings: Settings, missing: set[str]) -> Findings:
     machine_is_known = own_architecture() is not None
     try:
         denials = selftest.run(injects=settings.injects and machine_is_known, missing=missing)
     except OSError as error:
         raise StartError(f"cannot try on a child process what serving takes: {error}") from None
-    needs_sockets = settings.transport == "cuse" or not settings.passthrough
+    has_private_pages = not any(denial.trial.is_for_private for denial in denials)
+    needs_sockets = settings.transport == "cuse" or not (settings.passthrough or has_private_pages)
     fatal = [
         denial
         for denial in denials
@@ -161,7 +168,7 @@ def _try_on_a_child(settings: Settings, missing: set[str]) -> list[str]:
             "only clients that attach a socket receive files: how to stop others is not known for "
             f"this processor ({os.uname().machine})"
         )
-    return warnings
+    return Findings(warnings, has_private_pages)
 
 
 def memory_of_machine() -> int:

@@ -243,6 +243,7 @@ fuse_lk_in = Record(
 fuse_flush_in = Record(
     "fuse_flush_in", Struct("fh" / u64, "unused" / u32, "padding" / u32, "lock_owner" / u64)
 )
+FUSE_READ_LOCKOWNER: Final = 2  # of ``read_flags``
 fuse_read_in = Record(
     "fuse_read_in",
     Struct(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from errno import ESTALE
+
 from binderd.device.binder_device import BinderDevice
 from binderd.device.pace import Pace
 from binderd.fuse.directory import Directory
@@ -23,9 +25,10 @@ class FakeClient:
     arena = None
     payer = 1000
 
-    def __init__(self, pid: int, backing_id: int) -> None:
+    def __init__(self, pid: int, backing_id: int, *, is_private: bool) -> None:
         self.pid = pid
         self.backing_id = backing_id
+        self.is_private = is_private
         self.process: FakeProcess | None = None
         self.is_closed = False
         self.fails: OSError | None = None  # raised by ``close``
@@ -48,12 +51,18 @@ class FakeOpener:
         self.fails: OSError | None = None
         self.has_backing = True
 
-    def open(self, tid: int, nodeid: int) -> FakeClient:
+    def open(self, tid: int, nodeid: int, *, is_private: bool) -> FakeClient:
         if self.fails is not None:
             raise self.fails
         backing_id = 70 + len(self.clients) if self.has_backing else 0
-        self.clients.append(FakeClient(tid, backing_id))
+        self.clients.append(FakeClient(tid, backing_id, is_private=is_private))
         return self.clients[-1]
+
+    def can_back(self) -> bool:
+        return self.has_backing
+
+    def lack_passthrough(self) -> None:
+        assert not self.has_backing
 
     def is_own(self, tid: int) -> bool:
         return False
@@ -121,13 +130,18 @@ class World:
         assert unique == abi.fuse_in_header.read(frame).unique
         return error, body
 
-    def lookup(self, name: bytes = b"binder") -> int:
-        error, body = self.answer(request(abi.FUSE_LOOKUP, name + b"\0", nodeid=ROOT))
+    def lookup(self, name: bytes = b"binder", tid: int = 9) -> int:
+        error, body = self.answer(request(abi.FUSE_LOOKUP, name + b"\0", nodeid=ROOT, tid=tid))
         assert error == 0
         return abi.fuse_entry_out.read(body).nodeid
 
+    def begin_open(self, name: bytes = b"binder", tid: int = 9) -> int:
+        """Do what comes before the OPEN that opens a path; return the inode."""
+        assert self.answer(open_request(self.lookup(name, tid), tid=tid)) == (-ESTALE, b"")
+        return self.lookup(name, tid)
+
     def open(self, name: bytes = b"binder", flags: int = 2) -> int:
-        nodeid = self.lookup(name)
+        nodeid = self.begin_open(name)
         error, body = self.answer(open_request(nodeid, flags))
         assert error == 0
         return abi.fuse_open_out.read(body).fh

@@ -13,7 +13,6 @@ from errno import (
     ENOSPC,
     ENOTTY,
     EPERM,
-    ESTALE,
     EXDEV,
 )
 
@@ -326,9 +325,3 @@ def test_a_listing_survives_names_that_come_and_go(world: World) -> None:
     assert names[-3:] == [b"binder", b"hwbinder", b"late"]
     assert sorted(names) == sorted(set(names))
     assert set(DEVICES) <= {name.decode() for name in names}
-
-
-def test_an_inode_that_is_open_stays_alone(world: World) -> None:
-    nodeid = world.lookup()
-    assert world.answer(open_request(nodeid))[0] == 0
-    assert world.answer(open_request(nodeid)) == (-ESTALE, b"")

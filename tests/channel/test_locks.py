@@ -22,7 +22,7 @@ class Opened:
     def __init__(self, world: World, owner: int, name: bytes = b"binder") -> None:
         self.world = world
         self.owner = owner
-        self.nodeid = world.lookup(name)
+        self.nodeid = world.begin_open(name)
         _, body = world.answer(open_request(self.nodeid))
         self.handle = abi.fuse_open_out.read(body).fh
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from errno import ESTALE
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+@pytest.fixture(scope="module", params=["auto", "off"])
+def daemon(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
     place = tmp_path_factory.mktemp("opens") / "mount"
-    with running(place, "--transport", "fuse", "--passthrough", "off") as daemon:
+    with running(place, "--transport", "fuse", "--passthrough", request.param) as daemon:
         yield daemon
         daemon.wait_for_counts(opens=0, processes=0, threads=0, pages=0, nodes=0, buffers=0)
         assert daemon.end() == 0
@@ -95,8 +98,79 @@ def test_a_device_without_a_name_is_opened_again_while_it_is_open(daemon: Daemon
 # The same, from frame to frame
 
 
-def test_an_inode_without_pages_has_any_number_of_open_files() -> None:
-    world = World()
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def opened_as(world: World) -> list[bool]:
+    """Return of each open file whether its pages are its client's own."""
+    return [opened.is_private for opened in world.opener.clients]
+
+
+def test_a_path_is_opened_on_an_inode_of_its_own(world: World) -> None:
+    world.open()
+    world.open()
+    assert opened_as(world) == [False, False]
+
+
+def test_an_inode_that_nobody_looks_up_has_clients_with_pages_of_their_own(world: World) -> None:
+    nodeid = world.lookup(tid=7)
+    for tid in (8, 9, 7):
+        assert world.answer(open_request(nodeid, tid=tid))[0] == 0
+    assert opened_as(world) == [True] * 3
+
+
+def test_who_binds_a_file_and_opens_it_is_sent_to_look_once_more(world: World) -> None:
+    nodeid = world.lookup()
+    assert world.answer(open_request(nodeid)) == (-ESTALE, b"")
+    assert world.answer(open_request(nodeid))[0] == 0
+    assert world.answer(open_request(nodeid))[0] == 0
+    assert opened_as(world) == [True] * 2
+
+
+def test_what_another_thread_looks_up_meanwhile_does_not_matter(world: World) -> None:
+    nodeid = world.lookup()
+    assert world.answer(open_request(nodeid)) == (-ESTALE, b"")
+    world.lookup(tid=8)
+    assert world.answer(open_request(nodeid))[0] == 0
+    assert opened_as(world) == [True]
+
+
+def test_an_inode_with_shared_pages_is_opened_again(world: World) -> None:
+    world.open()
+    nodeid = max(world.tree._nodes)
+    for tid in (9, 8):
+        assert world.answer(open_request(nodeid, tid=tid)) == (-ESTALE, b"")
+        assert world.answer(open_request(nodeid, tid=tid))[0] == 0
+    assert opened_as(world) == [False, True, True]
+
+
+def test_threads_that_never_come_back_are_forgotten(world: World) -> None:
+    for tid in range(1, 5000):
+        nodeid = world.lookup(tid=tid)
+        assert world.answer(open_request(nodeid, tid=tid)) == (-ESTALE, b"")
+    assert len(world.device.choice._retries) == 4096
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_kernel_may_not_take_what_it_says(world: World, *, takes: bool) -> None:
+    world.opener.has_backing = takes
+    world.device.try_passthrough()
+    nodeid = world.begin_open() if takes else world.lookup()
+    assert world.answer(open_request(nodeid))[0] == 0
+    assert opened_as(world) == [not takes]
+
+
+def test_where_the_kernel_maps_nothing_all_have_pages_of_their_own(world: World) -> None:
+    world.device.choice.can_share = False
+    world.opener.has_backing = False
+    assert world.answer(open_request(world.lookup()))[0] == 0
+    assert opened_as(world) == [True]
+
+
+def test_an_inode_without_pages_has_any_number_of_open_files(world: World) -> None:
+    world.device.choice.can_share = False
     world.opener.has_backing = False
     nodeid = world.lookup()
     handles = []

@@ -163,6 +163,40 @@ def test_a_failed_registration_leaves_nothing_behind(
     assert descriptors() == before
 
 
+def test_where_nothing_is_registered_clients_have_pages_of_their_own(
+    opener: FileOpener, monkeypatch: pytest.MonkeyPatch, backing: Backing
+) -> None:
+    def refuse(fd: int) -> int:
+        raise PermissionError(1, "no right to it")
+
+    monkeypatch.setattr(backing, "register", refuse, raising=True)
+    before = descriptors()
+    assert not opener.can_back()
+    opener.lack_passthrough()
+    client = opener.open(threading.get_native_id(), 5, is_private=True)
+    assert (client.backing_id, client.has_mmap) == (0, False)
+    client.close()
+    assert descriptors() == before
+
+
+def test_clients_of_one_inode_show_one_file_until_the_last_is_gone(
+    opener: FileOpener, backing: Backing
+) -> None:
+    tid = threading.get_native_id()
+    first = opener.open(tid, 5)
+    second = opener.open(tid, 5, is_private=True)
+    assert second.backing_id == first.backing_id
+    first.close()
+    assert len(backing.open) == 1
+    second.close()
+    assert backing.open == []
+    others = [opener.open(tid, nodeid, is_private=True) for nodeid in (6, 6, 7)]
+    assert {other.backing_id for other in others} == {others[0].backing_id}
+    for other in others:
+        other.close()
+    assert len(backing.open) == 1, "the zeros stay"
+
+
 def test_a_thread_of_which_nothing_can_be_had(opener: FileOpener) -> None:
     client = open_client(opener)
     with pytest.raises(NoAnswer):

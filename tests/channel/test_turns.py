@@ -317,7 +317,7 @@ def test_a_release_is_answered_at_once_and_done_behind_what_came_before() -> Non
 def test_looking_for_a_name_does_not_wait_for_what_its_user_pays() -> None:
     """The kernel holds locks meanwhile that others wait for."""
     world = Busy()
-    nodeid = world.lookup()
+    nodeid = world.lookup(tid=8)
     assert world.send(open_request(nodeid)) == [], "that does"
     assert [error for _, error, _ in world.take_turns()] == [0]
 

@@ -15,7 +15,13 @@ import pytest
 from support.backends import BACKENDS
 from support.device_world import DeviceWorld
 from support.engine_world import EngineWorld
-from support.fuse_daemon import CuseDaemon, FuseDaemon, missing_capability
+from support.fuse_daemon import (
+    BareDaemon,
+    BoundDaemon,
+    CuseDaemon,
+    FuseDaemon,
+    missing_capability,
+)
 from support.kernel_driver import KernelDriver
 from support.puppeteer import Puppet, start_zygote
 
@@ -51,16 +57,30 @@ def zygote() -> Iterator[Puppet]:
         yield puppet
 
 
-@pytest.fixture(scope="session")
-def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    directory = tmp_path_factory.mktemp("fuse")
+def _run(kind: type[FuseDaemon], places: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    directory = places.mktemp(kind.name)
     directory.chmod(0o755)
     for parent in directory.parents:
         if parent.owner() == directory.owner() and parent.name.startswith("pytest"):
             parent.chmod(0o755)  # clients of other users must get there
-    daemon = FuseDaemon(directory)
+    daemon = kind(directory)
     yield daemon
     daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def fuse_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    yield from _run(FuseDaemon, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def private_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    yield from _run(BoundDaemon, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def bare_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    yield from _run(BareDaemon, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +114,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         reason = missing_capability()
         if reason is not None:
             pytest.skip(reason)
-        daemon = request.getfixturevalue("fuse_daemon")
+        daemon = request.getfixturevalue(f"{request.param}_daemon")
         backend = DeviceWorld(daemon, request.getfixturevalue("zygote"))
     properties = request.node.user_properties
     properties.append(("backend", backend.name))

@@ -105,7 +105,7 @@ class Opener:
         self.memory = memory
         self.clients: list[FuzzedClient] = []
 
-    def open(self, tid: int, nodeid: int) -> FuzzedClient:
+    def open(self, tid: int, nodeid: int, *, is_private: bool) -> FuzzedClient:
         assert tid
         assert nodeid
         self.clients.append(FuzzedClient(len(self.clients), self.memory))

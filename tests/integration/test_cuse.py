@@ -197,15 +197,9 @@ def test_the_client_library(tmp_path: Path) -> None:
 
 
 @needs_cuse
-def test_auto_takes_cuse_where_files_cannot_be_mapped(tmp_path: Path) -> None:
-    with devices(tmp_path, "--device", "binder", "--passthrough", "off", transport="auto"):
-        assert stat.S_ISCHR((NODES / "binder").stat().st_mode)
-        assert not (tmp_path / "mount").exists()
-
-
-@needs_cuse
-def test_auto_takes_files_that_can_be_mapped(tmp_path: Path) -> None:
-    with devices(tmp_path, "--device", "binder", transport="auto"):
+@pytest.mark.parametrize("passthrough", ["auto", "off"])
+def test_auto_takes_files(tmp_path: Path, passthrough: str) -> None:
+    with devices(tmp_path, "--device=binder", "--passthrough", passthrough, transport="auto"):
         assert stat.S_ISREG((tmp_path / "mount" / "binder").stat().st_mode)
         assert not NODES.exists()
 

@@ -11,7 +11,7 @@ import pytest
 
 from channel.helpers import SECONDS_MAX
 from channel.namespaces import binderd, command, line_with, ready, started
-from integration.test_transports import EXTENSION, NO_FUSE, PREFIX, WRONG, Case, ends
+from integration.test_transports import NO_FUSE, PREFIX, WRONG, Case, ends
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,17 +42,11 @@ def test_what_is_wrong_is_not_answered_with_devices(case: Case, place: Path, sta
     ends(case._replace(devices=BOTH), place, stage)
 
 
-@pytest.mark.parametrize(
-    ("devices", "arguments", "reason"),
-    [(("cuse",), (), NO_FUSE), (("fuse", "cuse"), ("--passthrough", "off"), "--passthrough off")],
-)
-def test_what_is_missing_is_made_up_for_by_cuse(
-    place: Path, stage: Path, devices: tuple[str, ...], arguments: tuple[str, ...], reason: str
-) -> None:
-    options = ["--device=binder", "--device-prefix", PREFIX, "--mode=640", *arguments]
-    words = command(stage, devices, "", *binderd("--mount", place / "m", *options))
+def test_what_is_missing_is_made_up_for_by_cuse(place: Path, stage: Path) -> None:
+    options = ["--device=binder", "--device-prefix", PREFIX, "--mode=640"]
+    words = command(stage, ("cuse",), "", *binderd("--mount", place / "m", *options))
     with started(words) as daemon:
-        assert reason in line_with(daemon, ": taking CUSE")
+        assert NO_FUSE in line_with(daemon, ": taking CUSE")
         line_with(daemon, "ready:")
         status = os.stat(f"/proc/{daemon.pid}/root/dev/{PREFIX}binder")
         assert status.st_mode & 0o777 == 0o640
@@ -62,13 +56,13 @@ def test_what_is_missing_is_made_up_for_by_cuse(
 
 
 def test_a_taken_name_behind_a_missing_transport(place: Path, stage: Path) -> None:
-    """Both reasons are told, and that files would do for those who know the extension."""
+    """Both reasons are told."""
     name = f"binderd-taken-{os.getpid()}"
     case = Case(
         "taken",
-        ("--passthrough off", f"/dev/{name}binder is there already", EXTENSION),
-        ("--passthrough=off", "--device=binder", "--device-prefix", name),
-        devices=("fuse", "cuse"),
+        (NO_FUSE, f"/dev/{name}binder is there already"),
+        ("--device=binder", "--device-prefix", name),
+        devices=("cuse",),
         before=f"touch /dev/{name}binder",
     )
     ends(case, place, stage)

@@ -400,7 +400,7 @@ def test_what_was_never_shown_is_not_said_to_have_gone(place: Path) -> None:
 @needs_fuse
 def test_what_clients_need_whose_receive_area_is_handed_over(place: Path) -> None:
     words = [*confined("unit"), *denying("pidfd_getfd")]
-    status, text = said_by(words, place, "--transport", "fuse", "--passthrough", "off")
+    status, text = said_by(words, place, "--transport", "cuse")
     assert (status, text.count("\n")) == (1, 1)
     assert text.startswith("binderd: clients cannot be served: pidfd_getfd: denied")
 

@@ -95,7 +95,6 @@ MISSING: Final = [
     Case("no fuse, both wanted", (NO_CUSE,), ("--transport=both",), devices=()),
     Case("no cuse, cuse wanted", (NO_CUSE,), ("--transport=cuse",)),
     Case("no cuse, both wanted", (NO_CUSE,), ("--transport=both",)),
-    Case("nothing maps", ("--passthrough off", NO_CUSE, EXTENSION), ("--passthrough=off",)),
     Case("nothing maps, no fuse", (NO_FUSE, NO_CUSE), ("--passthrough=off",), devices=()),
     Case(
         "fuse is a file",

@@ -14,6 +14,8 @@ from support.kernel_driver import has_driver
 _HERE: Final = (
     "engine",
     "fuse",
+    "private",
+    "bare",
     *(["cuse"] if os.path.exists("/dev/cuse") and os.geteuid() == 0 else []),
     *(["kernel"] if has_driver() else []),
 )

@@ -426,7 +426,9 @@ class DeviceProc(Proc):
         child.attach(self.fd)
         return DeviceProc(child, self.device, self.file, self.fd, self._mapping)
 
-    def try_mmap(self, size: int = MAPPING_SIZE, *, writable: bool = False) -> int:
+    def try_mmap(
+        self, size: int = MAPPING_SIZE, *, writable: bool = False, shared: bool = False
+    ) -> int:
         protection = PROT_READ | (PROT_WRITE if writable else 0)
         try:
             self.program.puppet.ask(
@@ -434,7 +436,7 @@ class DeviceProc(Proc):
                 fd=self.fd,
                 length=size,
                 protection=protection,
-                shared=False,
+                shared=shared,
                 area=self.world.area_request,
             )
         except OSError as error:

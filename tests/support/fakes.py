@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from binderclient.testing.ports import spread
-from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, Mapping, NoAnswer, Room
+from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, Mapping, NoAnswer, NotYet, Room
 from support.playbook import GUEST_UID, GUEST_USERS, NO_UID
 
 if TYPE_CHECKING:
@@ -206,8 +206,20 @@ class FakeThread:
         self._nice = nice
 
 
+class FakeErrand:
+    """What somebody else does; a test says when it is done."""
+
+    ticket = 0
+
+    def begin(self, ticket: int) -> bool:
+        self.ticket = ticket
+        return True
+
+
 class FakeArena:
     """The receive area of one open file; implements ``ReceiverArena``."""
+
+    is_private = False  # see ``make_private``
 
     def __init__(self, memory: FakeMemory, address: int) -> None:
         self._memory = memory
@@ -248,9 +260,38 @@ class FakeArena:
         if not self.answers:
             raise NoAnswer
 
+    def make_private(self, *outcomes: str) -> None:
+        """From now on the client sees what is brought to it, and no more.
+
+        Args:
+            outcomes: of the next attempts to bring something: late (an errand, which brings it),
+                never (one that does not), refused or unknown; then all goes well.
+        """
+        self.is_private = True
+        self.staged = bytearray(len(self.octets))
+        self.outcomes = list(outcomes)
+        self.errands: list[FakeErrand] = []
+
     def write(self, offset: int, data: bytes | bytearray) -> None:
         assert 0 <= offset <= len(self.octets) - len(data), "written outside of the receive area"
-        self.octets[offset : offset + len(data)] = data
+        target = self.staged if self.is_private else self.octets
+        target[offset : offset + len(data)] = data
+
+    def bring(self, offset: int, size: int) -> bool:
+        assert self.is_private, "it is there already"
+        outcome = self.outcomes.pop(0) if self.outcomes else ""
+        if outcome == "unknown":
+            raise NoAnswer
+        if outcome in ("late", "never"):
+            self.outcomes.insert(0, "" if outcome == "late" else "refused")
+            self.errands.append(FakeErrand())
+            raise NotYet(self.errands[-1])
+        if not outcome:
+            self.octets[offset : offset + size] = self.staged[offset : offset + size]
+        return not outcome
+
+    def forget(self, offset: int) -> None:
+        assert self.is_private, "nothing was brought"
 
     def touched(self) -> None:
         self.times_touched += 1

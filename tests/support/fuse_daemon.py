@@ -155,6 +155,55 @@ class FuseDaemon(OurDaemon):
         super().stop()
 
 
+class BoundDaemon(FuseDaemon):
+    """The same, with each device as a file that is bind-mounted alone: clients share its inode.
+
+    Args:
+        directory: as above.
+    """
+
+    name = "private"
+
+    def __init__(self, directory: Path) -> None:
+        self._places = directory / "bound"
+        self._places.mkdir()
+        self._bound: list[Path] = []
+        super().__init__(directory)
+
+    def new_device(self, name: str) -> Path:
+        device = super().new_device(name)
+        place = self._places / device.name
+        place.touch()
+        subprocess.run(["mount", "--bind", device, place], check=True)
+        self._bound.append(place)
+        return place
+
+    def assert_empty(self) -> None:
+        super().assert_empty()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._bound:
+            subprocess.run(["umount", self._bound.pop()], check=True)
+
+    def stop(self) -> None:
+        self._let_go()
+        super().stop()
+
+
+class BareDaemon(FuseDaemon):
+    """The same as on a kernel without passthrough.
+
+    Args:
+        directory: as above.
+    """
+
+    name = "bare"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, "--passthrough", "off")
+
+
 class CuseDaemon(OurDaemon):
     """A daemon with character devices, which are used again by later tests, as ``KernelDriver``'s.
 

@@ -76,6 +76,11 @@ def works_of(processes: Iterable[Process]) -> Iterator[Work]:
     for process in processes:
         for queue in queues_of(process):
             yield from queue
+    for process in processes:
+        engine = process.engine
+        for found in (*engine.paused.values(), *engine.errands.values()):
+            if isinstance(found, HandingOver) and found.thread.process is process:
+                yield from [found.last] if found.last is not None else []
 
 
 def refs_of(processes: Iterable[Process]) -> Iterator[Ref]:

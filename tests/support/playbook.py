@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAPPING_SIZE: Final = 128 << 10  # bytes; small, so that it can be filled
 READ_SIZE: Final = 256  # bytes, as libbinder's
 SPARE_ADDRESS: Final = 0x10  # never mapped
+# Backends that are another in all but where the receiver's pages come from.
+_FAMILIES: Final = {"private": "fuse", "bare": "fuse"}
 
 # Guests are processes in a pid and a user namespace of their own, all in the same ones. Their users
 # 0 to GUEST_USERS - 1 are GUEST_UID and the following outside; they have no other users.
@@ -353,7 +355,9 @@ class Proc(ABC):
     def kill(self) -> None:
         """Kill the whole process; returns when the driver is done with it."""
 
-    def try_mmap(self, size: int = MAPPING_SIZE, *, writable: bool = False) -> int:
+    def try_mmap(
+        self, size: int = MAPPING_SIZE, *, writable: bool = False, shared: bool = False
+    ) -> int:
         """Map the file once more; return the errno.  Only where a kernel maps."""
         raise NotImplementedError
 
@@ -458,8 +462,12 @@ class World(ABC):
         assert check()
 
     def differs(self, *backends: str, reason: str) -> bool:
-        """Whether this backend behaves differently here, on purpose; says so in the output."""
-        if self.name in backends:
+        """Whether this backend behaves differently here, on purpose; says so in the output.
+
+        Args:
+            backends: which do; "fuse" stands for all that are behind FUSE.
+        """
+        if self.name in backends or _FAMILIES.get(self.name) in backends:
             self.excuse(f"differs: {reason}")
             return True
         return False

@@ -37,8 +37,20 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22
 _SECCOMP_MODE_FILTER: Final = 2
 _NUMBERS: Final = {  # of system calls
-    "x86_64": {"process_vm_readv": 310, "process_vm_writev": 311, "ptrace": 101, "prctl": 157},
-    "aarch64": {"process_vm_readv": 270, "process_vm_writev": 271, "ptrace": 117, "prctl": 167},
+    "x86_64": {
+        "mount": 165,
+        "process_vm_readv": 310,
+        "process_vm_writev": 311,
+        "ptrace": 101,
+        "prctl": 157,
+    },
+    "aarch64": {
+        "mount": 40,
+        "process_vm_readv": 270,
+        "process_vm_writev": 271,
+        "ptrace": 117,
+        "prctl": 167,
+    },
 }
 _NUMBERS_EVERYWHERE: Final = {
     "pidfd_open": 434,

@@ -62,6 +62,8 @@ class Arena:
         process: whose it is.
     """
 
+    is_private = False
+
     def __init__(self, size: int, process: Process) -> None:
         self.pages = mmap.mmap(-1, size)
         self._mapping = Mapping(buffer_address(self.pages), size)
@@ -85,6 +87,13 @@ class Arena:
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Put bytes there."""
         self.pages[offset : offset + len(data)] = bytes(data)
+
+    def bring(self, offset: int, size: int) -> bool:
+        """Return True: what was put there is there."""
+        return True
+
+    def forget(self, offset: int) -> None:
+        """Nothing was begun."""
 
     def allocated_bytes(self) -> int:
         """Return nothing: the pages are the test's."""

@@ -17,11 +17,10 @@ from errno import EACCES, EBADF, EINVAL, EIO, EMFILE, ENFILE, ENOENT, ENOTTY, ES
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.device.control import POLL_EVENTS, control_ioctl
-from binderd.device.extension import EXTENSION, ExtensionClient, extension_ioctl
+from binderd.device.extension import EXTENSION, extension_ioctl
 from binderd.engine.completion import Completion
 from binderd.engine.errors import KernelErrno
 from binderd.engine.pause import Paused
-from binderd.engine.ports import Client
 from binderd.fuse.frames import (
     BODY,
     USUAL_ARGUMENT_SIZE,
@@ -30,6 +29,7 @@ from binderd.fuse.frames import (
     ioctl_result,
     poll_wakeup,
 )
+from binderd.fuse.pages import AGAIN, PRIVATE, Choice
 from binderd.fuse.tree import CONTROL_ID
 from binderwire.extension_abi import BINDERD_FLUSH
 from binderwire.fuse_abi import (
@@ -54,6 +54,7 @@ from binderwire.fuse_abi import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from binderd.device.opener import OpenedClient, Opener
     from binderd.device.pace import Pace
     from binderd.engine.engine import Engine
     from binderd.engine.ports import NotYet
@@ -62,8 +63,8 @@ if TYPE_CHECKING:
     from binderd.fuse.tree import Tree
     from binderd.fuse.turns import Turns
 
-# PASSTHROUGH gives the client's mmap the memfd's pages; DIRECT_IO beside it keeps read(2) and
-# write(2) away from them: those come to us and are refused, as the driver refuses them.
+# PASSTHROUGH gives the client's mmap the backing file's pages; DIRECT_IO beside it keeps read(2)
+# and write(2) away from them: those come to us and are refused, as the driver refuses them.
 _OPEN_FLAGS: Final = FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
 _OPEN_FLAGS_WITHOUT_MMAP: Final = FOPEN_DIRECT_IO
 # The flags of an open that no 64-bit program can make, as it has no O_LARGEFILE: the kernel itself
@@ -79,42 +80,6 @@ _REPLY_SIZE: Final = ioctl_reply.size
 _unpack_ioctl = ioctl_request.unpack_from
 _pack_ioctl = ioctl_reply.pack
 _unpack_poll = fuse_poll_in.unpack_from
-
-
-class OpenedClient(Client, ExtensionClient, Protocol):
-    """The outside half of one open file: what the engine gets, and what the device needs of it."""
-
-    pid: int  # the opener's process id, in the daemon's pid namespace
-
-    def adopt(self, process: Process) -> None:
-        """Say which engine process the file has become."""
-
-    def close(self) -> None:
-        """Give everything back; nothing of the client may be used afterwards."""
-
-
-class Opener(Protocol):
-    """Makes the outside half of an open file."""
-
-    def open(self, tid: int, nodeid: int) -> OpenedClient:
-        """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``.
-
-        Raises:
-            OSError: the file cannot be opened; its errno goes to the client.
-        """
-
-    def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
-        """Return the effective user of a thread that has a request open, and all its groups.
-
-        Raises:
-            OSError: they cannot be asked.
-        """
-
-    def is_own(self, tid: int) -> bool:
-        """Return whether a thread is our own, or of who acts for us."""
-
-    def heed_stalls(self) -> None:
-        """See whether the request that is through was kept waiting by a client."""
 
 
 class Outlet(Protocol):
@@ -191,6 +156,7 @@ class BinderDevice:
         "_tree",
         "_turns",
         "_unusual",
+        "choice",
         "outgoing",
     )
 
@@ -221,6 +187,7 @@ class BinderDevice:
         self._tree = tree
         self._directory = directory
         self._opener = opener
+        self.choice = Choice()
         self._next_handle = _CONTROL_HANDLE + 1
         self._files: dict[int, OpenFile] = {}
         self._by_process: dict[Process, OpenFile] = {}
@@ -232,6 +199,17 @@ class BinderDevice:
     def __len__(self) -> int:
         """How many files are open?"""
         return len(self._files)
+
+    def lack_passthrough(self) -> None:
+        """The kernel maps nothing that we give it; to be called before anything is opened."""
+        self.choice.can_share = False
+        self._tree.shows_zeros = True
+        self._opener.lack_passthrough()
+
+    def try_passthrough(self) -> None:
+        """See whether the kernel takes from us what it says that it can map."""
+        if self.choice.can_share and not self._opener.can_back():
+            self.lack_passthrough()
 
     # Requests
 
@@ -247,23 +225,22 @@ class BinderDevice:
         flags, _ = fuse_open_in.unpack_from(frame, BODY)
         if not node.device.is_listed and not node.opens:
             return ENOENT  # unlinked since it was looked up
-        if node.has_pages:
-            # The pages of this inode belong to another open file. ESTALE has the kernel look
-            # the name up once more, which gives a fresh inode.
-            # Differs: an open that looks no name up (of a bind-mounted file, through
-            # /proc/self/fd) cannot get one, and fails with ESTALE while the other is open.
-            return EINVAL if flags == _LSATTR else ESTALE
         if flags & O_DIRECT:
             return EINVAL
         if not tid:
             # Differs: a client outside our pid namespace has no number here, so there is no way
             # to its memory.
             return EACCES
-        handle = self.open_file(node.device.context, nodeid, uid, tid, flags, None)
+        pages = self.choice.of(node, nodeid, tid)
+        if pages == AGAIN:
+            return EINVAL if flags == _LSATTR else ESTALE
+        handle = self.open_file(
+            node.device.context, nodeid, uid, tid, flags, None, is_private=pages == PRIVATE
+        )
         if handle < 0:
             return -handle
         backing_id = self._files[handle].client.backing_id
-        self._tree.opened(nodeid, has_pages=backing_id != 0)
+        self._tree.opened(nodeid, node.pages or pages)
         open_flags = _OPEN_FLAGS if backing_id else _OPEN_FLAGS_WITHOUT_MMAP
         return fuse_open_out.pack(handle, open_flags, backing_id)
 
@@ -275,6 +252,8 @@ class BinderDevice:
         tid: int,
         flags: int,
         outlet: Outlet | None,
+        *,
+        is_private: bool = False,
     ) -> int:
         """Open a device for the thread ``tid`` of the user ``uid``.
 
@@ -283,6 +262,7 @@ class BinderDevice:
             nodeid: its inode, 0 if there is none.
             flags: of open(2).
             outlet: the channel through which it is asked for, None: that of the file system.
+            is_private: do clients of that inode have pages of their own?
 
         Returns:
             The handle (positive) or a negative errno.
@@ -291,7 +271,7 @@ class BinderDevice:
         try:
             if not policy.is_open() and not policy.admits(*self._opener.credentials(tid)):
                 return -EACCES
-            client = self._opener.open(tid, nodeid)
+            client = self._opener.open(tid, nodeid, is_private=is_private)
         except OSError as error:
             # EMFILE is about our table of descriptors; to the client it would mean its own.
             return -ENFILE if error.errno == EMFILE else -(error.errno or EIO)

@@ -33,7 +33,7 @@ _ATTACH_FLAGS: Final = BINDERD_ATTACH_AREA | BINDERD_ATTACH_FILES
 class ExtensionClient(Protocol):
     """What the extension needs of an open file."""
 
-    backing_id: int  # what the kernel calls its pages, 0 if the client cannot map the device
+    has_mmap: bool  # does an mmap of the device show the very pages that we deliver into?
 
     @property
     def injects(self) -> bool:
@@ -44,7 +44,7 @@ class ExtensionClient(Protocol):
 
 
 def _get_info(client: ExtensionClient, tid: int, argument: bytes) -> tuple[int, bytes]:
-    flags = BINDERD_HAS_MMAP if client.backing_id else 0
+    flags = BINDERD_HAS_MMAP if client.has_mmap else 0
     if client.injects:
         flags |= BINDERD_INJECTS
     return 0, binderd_info.pack(BINDERD_VERSION, flags, MAPPING_SIZE_MAX)

@@ -121,6 +121,7 @@ class Buffer:
         "extra_size",
         "files",
         "files_from",
+        "has_arrived",
         "held",
         "objects",
         "offset",
@@ -141,6 +142,7 @@ class Buffer:
         self.one_way_from: int | None = None  # whose one-way call is it? None: no one-way call
         self.spam_suspect = False  # does that sender hold too much of the one-way half? (B4)
         self.clear = False  # zero the memory when it is freed? (B6)
+        self.has_arrived = False  # does the client see it, if its pages are its own?
         self.allow_user_free = False  # was it delivered and not freed yet? (B5)
         self.transaction: Transaction | None = None
         self.target_node: Node | None = None  # None: a reply
@@ -150,6 +152,11 @@ class Buffer:
         self.files: list[Passed] = _NO_FILES  # not installed yet
         self.files_from: Process | None = None
         self.array_numbers: list[int] = _NO_NUMBERS  # what the arrays brought the receiver (O9)
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing in it that anybody could read?"""
+        return not (self.data_size or self.offsets_size or self.extra_size or self.context_size)
 
     @property
     def context_address(self) -> int:

@@ -78,6 +78,10 @@ class File(Protocol):
 class ReceiverArena(Protocol):
     """The pages of one open file that transactions are delivered into."""
 
+    # Are the client's pages its own, so that it sees what is put here only after ``bring``?
+    # It is known from ``locate`` on.
+    is_private: bool
+
     def locate(self) -> Mapping | None:
         """Return where the opener has the pages mapped right now, None if it has not.
 
@@ -97,6 +101,20 @@ class ReceiverArena(Protocol):
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Put the daemon's own bytes at ``offset`` (bytes from the start of the mapping)."""
+
+    def bring(self, offset: int, size: int) -> bool:
+        """Have the client see what is at ``offset`` here; only where its pages are its own.
+
+        Returns:
+            False if it has no such pages any more, or none that can be written to.
+
+        Raises:
+            NoAnswer: it could not be tried.
+            NotYet: somebody else has to do it.
+        """
+
+    def forget(self, offset: int) -> None:
+        """Nobody will ask any more for what ``bring`` has begun there."""
 
     def allocated_bytes(self) -> int:
         """Return how much memory the pages take."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from errno import EINVAL, ENOMEM, ESRCH
+from contextlib import suppress
+from errno import EINVAL, ENOMEM, EOPNOTSUPP, ESRCH
 from typing import TYPE_CHECKING
 
 from binderd.engine.buffers import Buffer, BufferArea, Sizes
@@ -21,7 +22,7 @@ from binderd.engine.release import Flush, Release, Withdrawal
 from binderd.engine.stats import NUMBER_MASK, Words
 from binderd.engine.thread import Thread
 from binderd.engine.work import Delivered, WorkQueue, enqueue, pop_delivered
-from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY
+from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -298,7 +299,44 @@ class Process:
         self._area.free(buffer)
         self.engine.stats.buffers -= 1
         self.user.of(BUFFERS).remove(1)
-        self.client.arena.touched()
+        arena = self.client.arena
+        if arena.is_private:
+            arena.forget(buffer.offset)
+        arena.touched()
+
+    def bring(self, buffer: Buffer) -> int:
+        """Have the client see what is in a buffer, where its pages are its own.
+
+        Returns:
+            BR_OK, or the word that whoever sent it is to be told: it cannot.
+
+        Raises:
+            NotYet: somebody else has to do it first.
+        """
+        arena = self.client.arena
+        if not arena.is_private or buffer.has_arrived:
+            return BR_OK
+        try:
+            buffer.has_arrived = buffer.is_empty or arena.bring(buffer.offset, buffer.size)
+        except NoAnswer:
+            return BR_FAILED_REPLY
+        if buffer.has_arrived:
+            return BR_OK
+        self.unmap()
+        return BR_DEAD_REPLY
+
+    def wipe(self, buffer: Buffer) -> None:
+        """Wipe what the client is about to free, where its pages are its own (B6).
+
+        Raises:
+            NotYet: somebody else has to do it first.
+        """
+        arena = self.client.arena
+        if not arena.is_private or not buffer.clear or not buffer.has_arrived:
+            return
+        arena.write(buffer.offset, bytes(buffer.size))
+        with suppress(NoAnswer):  # then the client keeps what it was sent
+            arena.bring(buffer.offset, buffer.size)
 
     def take_back_buffer(self, buffer: Buffer) -> None:
         """Do that as if the buffer had never been: its sender asks for it once more, later."""
@@ -343,6 +381,17 @@ class Process:
     def free_ranges(self) -> Iterator[tuple[int, int]]:
         """Yield the free parts of the receive area as (offset, size) in bytes."""
         return self._area.free_ranges() if self._area is not None else iter(())
+
+    def security_context(self) -> bytes:
+        """Return the opener's security context, for a node that asks for its callers' (I2).
+
+        Raises:
+            BinderFailure: -EOPNOTSUPP, it has none.
+        """
+        context = self.client.security_context()
+        if context is None:
+            raise BinderFailure(BR_FAILED_REPLY, -EOPNOTSUPP)
+        return context
 
     def end_transaction(self) -> None:
         """A transaction that was queued here is through; a freeze may be waiting for that."""

@@ -213,6 +213,8 @@ def _store(
     """
     saw_area = thread.memory.sees_area
     try:
+        if last is not None and not last.arrive(thread, out, before):
+            last = None
         stored = not out or thread.memory.write(request.read_buffer + request.read_consumed, out)
     except NotYet as reason:
         if thread.parked is not None:
@@ -239,7 +241,7 @@ def _store(
 class HandingOver(Paused):
     """A read whose work is taken, and is stored by somebody else; arguments as ``_store``."""
 
-    __slots__ = ("_before", "_last", "_out", "_spawn", "request", "thread")
+    __slots__ = ("_before", "_out", "_spawn", "last", "request", "thread")
 
     def __init__(
         self,
@@ -255,18 +257,18 @@ class HandingOver(Paused):
         self.thread = thread
         self.request = request
         self._out = out
-        self._last = last
+        self.last = last
         self._before = before
         self._spawn = spawn
 
     def go_on(self) -> None:
         self.thread.paused = None
-        _store(self.thread, self.request, self._out, self._last, self._before, spawn=self._spawn)
+        _store(self.thread, self.request, self._out, self.last, self._before, spawn=self._spawn)
 
     def abandon(self) -> None:
         """The thread is being released, with work in hand that it will never see."""
-        if self._last is not None:
-            self._last.stored(self.thread, ok=False)
+        if self.last is not None:
+            self.last.stored(self.thread, ok=False)
 
 
 def _end(thread: Thread, request: WriteRead, size: int, *, spawn: bool) -> None:

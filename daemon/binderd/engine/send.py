@@ -10,7 +10,7 @@ Mirrors binder_transaction and binder_proc_transaction.
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL, EOPNOTSUPP, EPROTO
+from errno import EFAULT, EINVAL, EPROTO
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine.errors import BinderFailure
@@ -156,7 +156,7 @@ def _allocate_call(
         sizes: of data, offsets and the room for pieces of memory, in bytes.
     """
     one_way = bool(flags & TF_ONE_WAY)
-    context = _security_context(thread.process, node) if node.wants_security_context else b""
+    context = thread.process.security_context() if node.wants_security_context else b""
     buffer = receiver.allocate(
         (sizes[0], sizes[1], sizes[2], len(context)), thread.pid if one_way else None
     )
@@ -284,15 +284,6 @@ def _waiting_for(call: Transaction | None, receiver: Process) -> Thread | None:
             return call.sender
         call = call.sender_parent
     return None
-
-
-def _security_context(process: Process, node: Node) -> bytes:
-    """Return the sender's security context for a node that asks for it (I2)."""
-    assert node.wants_security_context
-    context = process.client.security_context()
-    if context is None:
-        raise BinderFailure(BR_FAILED_REPLY, -EOPNOTSUPP)
-    return context
 
 
 def _fill(

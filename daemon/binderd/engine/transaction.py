@@ -92,8 +92,7 @@ class Transaction(Work):
         self.flags = flags
         self.sender: Thread | None = None  # who waits for the reply; None: nobody
         self.sender_parent: Transaction | None = None
-        # The user is the opener's even if somebody else has the file in hand (I1).
-        self.sender_euid = euid
+        self.sender_euid = euid  # the opener's even if somebody else has the file in hand (I1)
         self.sender_pid = thread.pid  # who did send it; to compare only
         self.sender_tid = thread.tid
         self.started_ns = 0  # when its call was sent, by the engine's clock
@@ -175,18 +174,26 @@ class Transaction(Work):
         self._fail(BR_DEAD_REPLY if thread.process.is_unmapped else BR_FAILED_REPLY)
         return True
 
-    def _refuse(self, thread: Thread, out: bytearray) -> int:
-        """The files of this payload, or its sender's number, cannot be given to the reader (O8).
+    def arrive(self, thread: Thread, out: bytearray, before: int) -> bool:
+        """Bring the payload where its reader has pages of its own."""
+        word = BR_OK if self.buffer is None else thread.process.bring(self.buffer)
+        if word != BR_OK:
+            del out[before:]
+            self._refuse(thread, out, word)
+        return word == BR_OK
+
+    def _refuse(self, thread: Thread, out: bytearray, word: int = BR_FAILED_REPLY) -> int:
+        """The payload, its files or its sender's number cannot be given to the reader (O8).
 
         Who waits for a reply learns it here, who called learns it as a failed call, and the reader
         of a call sees nothing.
         """
         assert self.buffer is not None
         is_reply = self.buffer.target_node is None
-        self._fail(BR_FAILED_REPLY)
+        self._fail(word)
         if is_reply:
-            thread.process.count_return(BR_FAILED_REPLY)
-            out += pack_word(BR_FAILED_REPLY)
+            thread.process.count_return(word)
+            out += pack_word(word)
         return LAST if is_reply else MORE
 
     def _lend_nice(self, thread: Thread, node: Node) -> None:

@@ -64,6 +64,21 @@ class Work:
         """
         return False
 
+    def arrive(self, thread: Thread, out: bytearray, before: int) -> bool:
+        """Have all that the reader is pointed to be in its memory.
+
+        Args:
+            out: what it will read.
+            before: how much of that comes before this work, in bytes.
+
+        Returns:
+            False if that cannot be: it is over then, and ``out`` has what the reader is told of it.
+
+        Raises:
+            NotYet: somebody else has to see to it first.
+        """
+        return True
+
     def cancel(self) -> None:
         """Nobody will read this any more: its thread or process is going."""
 

@@ -156,6 +156,7 @@ def _beyond(thread: Thread, request: WriteRead, position: int) -> bytes:
 def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:
     buffer = thread.process.delivered_buffer(binder_uintptr_t.unpack_from(data, offset)[0])
     if buffer is not None:  # E7
+        thread.process.wipe(buffer)
         if buffer.array_numbers:
             thread.closes += buffer.array_numbers
             thread.need_return = True  # R7

@@ -23,11 +23,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.fetcher import messages
-from binderd.memory.errand import Locating, Reading, Writing
+from binderd.memory.errand import Locating, Reading, Storing, Writing
 from binderd.memory.proc import Area
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from binderd.memory.errand import Errand
 
@@ -188,7 +188,7 @@ class Fetcher:
                 self._users[job.errand.payer].stuck += 1
                 self._post(messages.give_up(number))
                 _log.info("memory of thread %d keeps a worker waiting: given up", job.errand.tid)
-                self._end(job, None)
+                self._end(job, None, is_late=True)
         for payer, user in list(self._users.items()):
             while user.waiting and user.waiting[0].deadline <= now:
                 self._end(user.waiting.popleft(), None)
@@ -212,28 +212,30 @@ class Fetcher:
     def _send(self, job: _Job, user: _User) -> bool:
         self._last_number += 1
         number = self._last_number
-        if not self._post(_message_of(number, job.errand)):
+        if not self._post(_message_of(number, job.errand), _files_of(job.errand)):
             _discharge(job)
             return False
         self._jobs[number] = job
         user.running += 1
         return True
 
-    def _post(self, message: bytes) -> bool:
-        if self._channel is None or len(message) > messages.PACKET_MAX:
+    def _post(self, message: bytes, fds: Sequence[int] = ()) -> bool:
+        if self._channel is None or len(message) > messages.PACKET_MAX or -1 in fds:
             return False
         try:
-            self._channel.send(message)
+            messages.pass_job(self._channel, message, fds)
         except OSError:
             return False
         return True
 
-    def _end(self, job: _Job, outcome: bytes | None) -> None:
+    def _end(self, job: _Job, outcome: bytes | None, *, is_late: bool = False) -> None:
         """An errand is over; None: it has failed."""
         job.is_over = True
         errand = job.errand
         try:
-            if outcome is None or not _take_home(errand, outcome):
+            if is_late:
+                errand.be_late()
+            elif outcome is None or not _take_home(errand, outcome):
                 errand.fail()
         finally:
             if errand.then is not None:
@@ -353,8 +355,16 @@ def _message_of(number: int, errand: Errand) -> bytes:
         return messages.read_job(number, errand.tid, errand.ranges)
     if isinstance(errand, Writing):
         return messages.write_job(number, errand.tid, errand.address, errand.data)
+    if isinstance(errand, Storing):
+        file, offset = errand.pages.file, errand.offset
+        return messages.store_job(number, file, errand.address, offset, errand.size)
     assert isinstance(errand, Locating)
-    return messages.locate_job(number, errand.tid, errand.files)
+    return messages.locate_job(number, errand.tid, errand.files, errand.taken)
+
+
+def _files_of(errand: Errand) -> tuple[int, ...]:
+    """Return the descriptors that go along; -1 among them: it is too late for it."""
+    return (*errand.pages.there, errand.pages.fd) if isinstance(errand, Storing) else ()
 
 
 def _take_home(errand: Errand, outcome: bytes) -> bool:
@@ -367,7 +377,7 @@ def _take_home(errand: Errand, outcome: bytes) -> bool:
             position += size
         errand.end(pieces)
         return True
-    if isinstance(errand, Writing):
+    if isinstance(errand, (Writing, Storing)):
         errand.end(ok=bool(messages.length.unpack(outcome)[0]))
         return True
     assert isinstance(errand, Locating)

@@ -16,10 +16,13 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from binderd.fetcher import messages
 from binderd.fetcher.worker import work
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _IDLE_MAX: Final = 4  # more workers than these have no need to wait for a job
 _END_SECONDS: Final = 1.0  # for workers to end that were killed
@@ -76,38 +79,44 @@ class Manager:
     def _take(self) -> bool:
         """Take a message of the daemon; False if it has gone."""
         try:
-            message = self._daemon.recv(messages.PACKET_MAX)
+            message, fds = messages.take_job(self._daemon)
         except OSError:
-            message = b""
-        if not message:
             return False
+        try:
+            return bool(message) and self._take_message(message, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _take_message(self, message: bytes, fds: Sequence[int]) -> bool:
         what, _, number = messages.head.unpack_from(message)
         if what == messages.GIVE_UP:
             for one in self._workers.values():
                 if one.job == number:
                     os.kill(one.pid, signal.SIGKILL)  # ours until we have waited for it
             return True
-        worker = self._free_worker()
+        worker = self._free_worker(fds)
         if worker is None:
             self._say_freed(number)
             return True
         worker.job = number
         try:
-            worker.channel.send(message)
+            messages.pass_job(worker.channel, message, fds)
         except OSError:
             self._forget(worker)
         return True
 
-    def _free_worker(self) -> _Worker | None:
+    def _free_worker(self, fds: Sequence[int]) -> _Worker | None:
+        """Return one that is free; a new one does not keep the descriptors of the job."""
         for worker in self._workers.values():
             if not worker.job:
                 return worker
         try:
-            return self._fork()
+            return self._fork(fds)
         except OSError:
             return None
 
-    def _fork(self) -> _Worker:
+    def _fork(self, fds: Sequence[int]) -> _Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         manager = os.getpid()
         pid = os.fork()
@@ -117,6 +126,8 @@ class Manager:
                 for worker in self._workers.values():
                     worker.channel.close()
                 ours.close()
+                for fd in fds:
+                    os.close(fd)
                 if os.getppid() == manager:
                     work(theirs, self._daemon)
             finally:

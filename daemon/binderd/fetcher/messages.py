@@ -7,6 +7,8 @@ daemon; what does not fit into a packet is in a memfd that comes along.
 
 from __future__ import annotations
 
+import array
+import socket
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
 # Daemon to manager, and on to a worker
 READ: Final = 1  # behind the head: (address, size) of each range
 WRITE: Final = 2  # address, then the bytes
-LOCATE: Final = 3  # the device and inode numbers of each file
+LOCATE: Final = 3  # what mappings do not count, then device and inode numbers of each file
 GIVE_UP: Final = 4  # nobody waits for that job any more; of the manager
+# With three descriptors: /proc/PID/mem and /proc/PID/maps of whose memory it is, and of a file.
+STORE: Final = 7
 
 # Worker or manager to daemon
 DONE: Final = 5  # the worker has answered
@@ -28,6 +32,13 @@ span: Final = Struct("=QQ")  # address, bytes
 file: Final = Struct("=QQQ")  # major, minor, inode
 outcome: Final = Struct("=IIQ")  # what, 1 if the bytes are in a memfd, number of the job
 length: Final = Struct("=q")  # of READ: bytes of a range; of WRITE: 1 if all was written, else 0
+count: Final = Struct("=I")  # of LOCATE: how many addresses follow
+where: Final = Struct("=Q")  # one of them
+# Of STORE: the file that must be mapped (major, minor, inode), the address there, then where in the
+# file that comes along the bytes are, and how many.
+store: Final = Struct("=QQQQQQ")
+FILES_MAX: Final = 3  # descriptors of a job
+_FD_SIZE: Final = 4  # bytes
 area: Final = Struct("=qQQQ")  # of LOCATE: which file, -1: none; start, end, offset in the file
 
 IN_PACKET_MAX: Final = 32 << 10  # bytes of an outcome
@@ -44,11 +55,53 @@ def write_job(number: int, tid: int, address: int, data: bytes) -> bytes:
     return head.pack(WRITE, tid, number) + span.pack(address, len(data)) + data
 
 
-def locate_job(number: int, tid: int, files: Sequence[tuple[int, int, int]]) -> bytes:
-    """Return the message that asks where a thread's process has one of some files mapped."""
-    return head.pack(LOCATE, tid, number) + b"".join(file.pack(*one) for one in files)
+def locate_job(
+    number: int, tid: int, files: Sequence[tuple[int, int, int]], taken: Sequence[int]
+) -> bytes:
+    """Return the message that asks where a thread's process has one of some files mapped.
+
+    Args:
+        taken: where mappings start that do not count.
+    """
+    addresses = count.pack(len(taken)) + b"".join(where.pack(one) for one in taken)
+    return head.pack(LOCATE, tid, number) + addresses + b"".join(file.pack(*one) for one in files)
+
+
+def store_job(
+    number: int, wanted: tuple[int, int, int], address: int, offset: int, size: int
+) -> bytes:
+    """Return the message that asks to store bytes of a file where another is mapped."""
+    return head.pack(STORE, 0, number) + store.pack(*wanted, address, offset, size)
 
 
 def give_up(number: int) -> bytes:
     """Return the message that says that nobody waits for a job any more."""
     return head.pack(GIVE_UP, 0, number)
+
+
+def take_job(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """Return a message of the daemon's, and the descriptors that came along.
+
+    An empty message: there will be no more.
+
+    Raises:
+        OSError: it cannot be received, or not in time.
+    """
+    message, ancillary, _, _ = channel.recvmsg(
+        PACKET_MAX, socket.CMSG_SPACE(FILES_MAX * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % _FD_SIZE])
+    return message, list(fds)
+
+
+def pass_job(channel: socket.socket, message: bytes, fds: Sequence[int]) -> None:
+    """Send such a message on.
+
+    Raises:
+        OSError: nobody is there.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    channel.sendmsg([message], rights)

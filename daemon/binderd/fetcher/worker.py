@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from binderd.fetcher import messages
-from binderd.memory.proc import FileId, find_first, open_in, place_of
+from binderd.memory.proc import FileId, Long, find_first, is_own_copy, open_in, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _IDLE_SECONDS: Final = 30.0
 _ADDRESS_END: Final = 1 << 63
 _CHUNK: Final = 1 << 20  # bytes of one call
+_PIECES_MAX: Final = 2048  # of a mapping; more than a receive area has pages
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -54,16 +55,43 @@ def work(jobs: socket.socket, daemon: socket.socket) -> NoReturn:
     """
     jobs.settimeout(_IDLE_SECONDS)
     try:
-        while message := jobs.recv(messages.PACKET_MAX):
-            what, tid, number = messages.head.unpack_from(message)
-            body = message[messages.head.size :]
-            result = {messages.READ: _read, messages.WRITE: _write, messages.LOCATE: _locate}
-            _answer(daemon, number, result[what](tid, body))
+        while True:
+            message, fds = messages.take_job(jobs)
+            if not message:
+                break
+            try:
+                _do(message, fds, daemon)
+            finally:
+                for fd in fds:
+                    os.close(fd)
             jobs.send(b".")
     except OSError:
         pass  # nothing to do for a while, or nobody there
     finally:
         os._exit(0)
+
+
+def _do(message: bytes, fds: list[int], daemon: socket.socket) -> None:
+    what, tid, number = messages.head.unpack_from(message)
+    body = message[messages.head.size :]
+    if what == messages.STORE:
+        outcome = _store(body, fds)
+    else:
+        result = {messages.READ: _read, messages.WRITE: _write, messages.LOCATE: _locate}
+        outcome = result[what](tid, body)
+    _answer(daemon, number, outcome)
+
+
+def _store(body: bytes, fds: list[int]) -> list[bytes]:
+    """Store bytes of a file where another is mapped privately, and nowhere else."""
+    *wanted, address, offset, size = messages.store.unpack(body)
+    done = 0
+    with suppress(OSError, ValueError, Long):
+        memory, maps, pages = fds
+        data = os.pread(pages, size, offset)
+        if is_own_copy(maps, FileId(*wanted), address, address + size, _PIECES_MAX):
+            done = os.pwrite(memory, data, address)
+    return [messages.length.pack(done == size)]
 
 
 def _read(tid: int, body: bytes) -> list[bytes]:
@@ -114,9 +142,13 @@ def _move(
 
 def _locate(tid: int, body: bytes) -> list[bytes]:
     """Return where the first of the files is mapped that is; nothing where it cannot be asked."""
-    files = [FileId(*numbers) for numbers in messages.file.iter_unpack(body)]
+    (count,) = messages.count.unpack_from(body)
+    files_at = messages.count.size + count * messages.where.size
+    addresses = body[messages.count.size : files_at]
+    taken = {address for (address,) in messages.where.iter_unpack(addresses)}
+    files = [FileId(*numbers) for numbers in messages.file.iter_unpack(body[files_at:])]
     try:
-        found = _find(tid, files)
+        found = _find(tid, files, taken)
     except (FileNotFoundError, ProcessLookupError):
         found = None
     except OSError:
@@ -127,13 +159,13 @@ def _locate(tid: int, body: bytes) -> list[bytes]:
     return [messages.area.pack(which, *area)]
 
 
-def _find(pid: int, files: list[FileId]) -> tuple[int, Area] | None:
+def _find(pid: int, files: list[FileId], taken: set[int]) -> tuple[int, Area] | None:
     """Look through the first thread of a process that has its memory still."""
     for tid in sorted(map(int, os.listdir(f"{place_of(pid)}/task"))):
         with suppress(ProcessLookupError):
             maps = open_in(place_of(tid), "maps", os.O_RDONLY)
             try:
-                return find_first(maps, files)
+                return find_first(maps, files, None, taken)
             finally:
                 os.close(maps)
     return None

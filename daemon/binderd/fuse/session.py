@@ -163,6 +163,7 @@ class Session(Server):
             # What a kernel says of character devices.
             abi.FUSE_FSYNC: row(refuse_with(EINVAL)),
             abi.FUSE_FALLOCATE: row(refuse_with(ENODEV)),
+            abi.FUSE_READ: row(tree.read, abi.fuse_read_in),
             abi.FUSE_LOOKUP: row(tree.lookup),
             abi.FUSE_FORGET: row(tree.forget, abi.fuse_forget_in, AT_ONCE),
             abi.FUSE_BATCH_FORGET: row(tree.batch_forget, abi.fuse_batch_forget_in, AT_ONCE),

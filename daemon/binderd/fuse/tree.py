@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file system that clients see: the devices, binder-control, two directories.
 
-Every LOOKUP of a device gives out a *new* inode number. All opens of one inode would share one
-backing file, if it has one, so this is what gives every open file pages of its own. It works
-because an entry is never valid for longer than the lookup that made it: the kernel asks again
+Every LOOKUP of a device gives out a *new* inode number. All opens of one inode share one backing
+file, if it has one, so this is what lets each share pages of its own with us (``pages.py``). It
+works because an entry is never valid for longer than the lookup that made it: the kernel asks again
 before each open, is told another number, and drops the old entry. Everything else has a number for
 good.
 
@@ -36,6 +36,7 @@ from binderwire.fuse_abi import (
     FATTR_MTIME,
     FATTR_SIZE,
     FATTR_UID,
+    FUSE_READ_LOCKOWNER,
     FUSE_ROOT_ID,
     fuse_attr_out,
     fuse_batch_forget_in,
@@ -91,14 +92,15 @@ class Charge(Protocol):
 class Node:
     """One inode of a device that the kernel was told of."""
 
-    __slots__ = ("charge", "device", "has_pages", "lookups", "opens")
+    __slots__ = ("charge", "device", "lookups", "opens", "pages", "seeker")
 
-    def __init__(self, device: Device, charge: Charge | None) -> None:
+    def __init__(self, device: Device, charge: Charge | None, seeker: int) -> None:
         self.device = device
         self.charge = charge
         self.lookups = 1  # how many LOOKUP replies has the kernel not taken back yet?
         self.opens = 0  # how many open files has it?
-        self.has_pages = False  # does the kernel map it, to show the pages of its one open file?
+        self.pages = 0  # whose are those of its open files (``pages.py``)? 0: it has none
+        self.seeker = seeker  # the thread that has looked it up, until it is opened
 
 
 class Tree:
@@ -118,7 +120,7 @@ class Tree:
         "_next_number",
         "_nodes",
         "_seconds",
-        "device_size",
+        "shows_zeros",
     )
 
     def __init__(
@@ -133,9 +135,7 @@ class Tree:
         self._seconds = seconds
         self._nodes: dict[int, Node] = {}
         self._next_number = _FIRST_NUMBER
-        # Bytes. Differs: where the kernel cannot map the receive area it still lets clients map the
-        # file; as an empty one, so that whoever looks at the size sees that there is nothing.
-        self.device_size = DEVICE_SIZE
+        self.shows_zeros = False  # are we what the kernel maps? Otherwise nobody needs to read
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -144,15 +144,16 @@ class Tree:
         """Return the device inode of that number, None if it is unknown or no device's."""
         return self._nodes.get(nodeid)
 
-    def opened(self, nodeid: int, *, has_pages: bool) -> None:
+    def opened(self, nodeid: int, pages: int) -> None:
         """The inode has another open file.
 
         Args:
-            has_pages: the kernel maps the inode to that file's pages, so it can have no other.
+            pages: SHARED or PRIVATE.
         """
         node = self._nodes[nodeid]
         node.opens += 1
-        node.has_pages = has_pages
+        node.pages = pages
+        node.seeker = 0
         self._directory.opened(node.device)
 
     def closed(self, nodeid: int) -> None:
@@ -160,7 +161,8 @@ class Tree:
         node = self._nodes.get(nodeid)
         if node is not None and node.opens:
             node.opens -= 1
-            node.has_pages = False
+            if not node.opens:
+                node.pages = 0
             self._directory.closed(node.device)
             self._forget(nodeid, 0)
 
@@ -187,8 +189,23 @@ class Tree:
                 return ENOMEM
         number = self._next_number
         self._next_number += 1
-        self._nodes[number] = Node(device, charge)
+        self._nodes[number] = Node(device, charge, tid)
         return fuse_entry_out.pack(number, 0, 0, _A_WHILE, 0, 0, *self._attributes(number))
+
+    def read(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_READ: zeros for the page cache, where the kernel maps nothing of ours; else EINVAL.
+
+        What read(2) asks for comes with an owner of locks, what a page fault asks for does not.
+        Differs: nor does what sendfile or splice ask for, which see zeros there.
+        """
+        _, offset, wanted, flags, *_ = fuse_read_in.unpack_from(frame, BODY)
+        end = offset + wanted
+        is_for_cache = self.shows_zeros and not flags & FUSE_READ_LOCKOWNER
+        if not is_for_cache or nodeid not in self._nodes or end > DEVICE_SIZE:
+            return EINVAL
+        return bytes(wanted)
 
     def forget(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
@@ -371,7 +388,7 @@ class Tree:
         if node is None:
             shown, file_size, links = self._control, 0, 1
         else:
-            shown, file_size, links = node.device, self.device_size, int(node.device.is_listed)
+            shown, file_size, links = node.device, DEVICE_SIZE, int(node.device.is_listed)
         accessed, modified = shown.accessed, shown.modified
         at, at_ns = (self._seconds, 0) if accessed is None else accessed
         mt, mt_ns = (self._seconds, 0) if modified is None else modified

@@ -7,6 +7,7 @@ per binder thread, a watch on each thread.
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
 from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
@@ -17,6 +18,7 @@ from binderd.engine.kinds import ATTACHMENTS, FETCHED, OUTBOX
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import Stalls, enter
 from binderd.memory.attachment import Attachment, attachment_of
+from binderd.memory.backing import Backings
 from binderd.memory.client_process import ClientProcess, ClientProcesses
 from binderd.memory.files import Disposer, TakenFile, UsersFiles
 from binderd.memory.flights import Flights
@@ -34,6 +36,7 @@ from binderd.memory.identity import (
 )
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.presence import Standings
+from binderd.memory.private_arena import PrivateArena
 from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
@@ -46,10 +49,13 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
     from binderd.engine.user import Charged, Payment, Share
     from binderd.engine.user import Users as Payers
+    from binderd.memory.backing import Mount
     from binderd.memory.errand import Errands
     from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
+
+_log: Final = logging.getLogger("binderd")
 
 _SEEN_PIDS_MAX: Final = 256
 
@@ -111,7 +117,8 @@ class FileClient:
         process: who opened it.
         tid: the thread that does.
         arena: its pages.
-        backing_id: what the kernel calls those pages, 0 if it does not know them.
+        nodeid: its inode, 0 if it has none.
+        backing_id: what the kernel maps for it, 0 if it maps nothing of ours.
         opener: who made this, and takes it back.
 
     Raises:
@@ -130,8 +137,10 @@ class FileClient:
         "arena",
         "backing_id",
         "euid",
+        "has_mmap",
         "is_foreign",
         "nice",
+        "nodeid",
         "pages",
         "payer",
         "pid",
@@ -145,6 +154,7 @@ class FileClient:
         process: ClientProcess,
         tid: int,
         arena: MemfdArena,
+        nodeid: int,
         backing_id: int,
         opener: FileOpener,
     ) -> None:
@@ -160,7 +170,10 @@ class FileClient:
         self.euid = user_of(place)
         self._seen_pids: dict[ClientProcess, int] = {}  # a sender -> its number for this client
         self.arena = self.pages = arena  # the port, and what it is
+        self.nodeid = nodeid
         self.backing_id = backing_id
+        # Does an mmap show the very pages? Otherwise it is better to be handed them over.
+        self.has_mmap = backing_id != 0 and not arena.is_beside
         self._opener = opener
         self._files = UsersFiles(opener.installer, self.payer)
         self._attachments: dict[int, Attachment] = {}  # by process id
@@ -406,18 +419,6 @@ def _errno_for_client(error: OSError) -> int:
     return ENFILE if error.errno == EMFILE else error.errno or EINVAL
 
 
-class Backing(Protocol):
-    """A file system whose kernel maps what it is given."""
-
-    device: tuple[int, int]  # major and minor number, as /proc/PID/maps shows them
-
-    def register(self, fd: int) -> int:
-        """Give the kernel a descriptor as backing file; return its backing id (positive)."""
-
-    def unregister(self, backing_id: int) -> None:
-        """Take a backing id back."""
-
-
 class FileOpener:
     """Makes the outside half of open files (the port ``Opener``).
 
@@ -432,6 +433,7 @@ class FileOpener:
     """
 
     __slots__ = (
+        "_backings",
         "_clients",
         "_mount",
         "_processes",
@@ -449,7 +451,7 @@ class FileOpener:
 
     def __init__(
         self,
-        mount: Backing | None,
+        mount: Mount | None,
         upkeep: Upkeep,
         watch: ThreadWatch,
         installer: Installer,
@@ -467,37 +469,69 @@ class FileOpener:
         self.attachments_max = attachments_max
         self.security_context = security_context.encode() + b"\0" if security_context else None
         self.has_passthrough = True  # does the kernel take backing files?
+        self._backings = Backings(mount) if mount is not None else None
         self._clients: dict[FileClient, None] = {}
         self._processes = ClientProcesses()
         self.flights = Flights()
         watch.accompany(self.flights.fileno())
         installer.settle_when(watch.accompany)
 
-    def open(self, tid: int, nodeid: int) -> FileClient:
+    def open(self, tid: int, nodeid: int, *, is_private: bool = False) -> FileClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
+
+        Args:
+            is_private: must clients of that inode have pages of their own?
 
         Raises:
             OSError: the thread cannot be found, or memory or descriptors are used up.
         """
-        mount = self._mount if self.has_passthrough and nodeid else None
-        file = FileId(*mount.device, nodeid) if mount is not None else None
         with ExitStack() as undo:
             payer = payer_of(tid)
             process = self._processes.join(tid, self.standings.of(payer))
             undo.callback(self._processes.leave, process)
-            arena = MemfdArena(process.space, file, self._upkeep)
-            undo.callback(arena.close)
+            arena, backing_id = self._make_arena(process, nodeid, undo, is_private=is_private)
             if self.errands is not None:
                 standing = process.presence.standing
                 arena.rely_on(self.errands, payer, process.pid, process.place, standing)
-            backing_id = 0
-            if mount is not None:
-                backing_id = mount.register(arena.fd)
-                undo.callback(mount.unregister, backing_id)
-            client = FileClient(process, tid, arena, backing_id, self)
+            client = FileClient(process, tid, arena, nodeid, backing_id, self)
+            if self._backings is not None:
+                self._backings.hold(nodeid, client.euid)
             undo.pop_all()
         self._clients[client] = None
         return client
+
+    def _make_arena(
+        self, process: ClientProcess, nodeid: int, undo: ExitStack, *, is_private: bool
+    ) -> tuple[MemfdArena, int]:
+        """Return the pages of an open file, and the backing id of what the kernel maps for it."""
+        mount, backings, space = self._mount, self._backings, process.space
+        if mount is None or backings is None or not nodeid:
+            arena = MemfdArena(space, None, self._upkeep)
+            undo.callback(arena.close)
+            return arena, 0
+        file = FileId(*mount.device, nodeid)
+        if is_private:
+            backing_id = backings.beside(nodeid) if self.has_passthrough else 0
+            arena = PrivateArena(space, file, self._upkeep, asks_us=not backing_id)
+            undo.callback(arena.close)
+            return arena, backing_id
+        arena = MemfdArena(space, file, self._upkeep)
+        undo.callback(arena.close)
+        backing_id = backings.share(nodeid, arena.fd)
+        undo.callback(backings.drop, nodeid)
+        return arena, backing_id
+
+    def lack_passthrough(self) -> None:
+        """The kernel maps nothing that we give it; to be called before anything is opened."""
+        self.has_passthrough = self.standings.trusts_users = False
+
+    def can_back(self) -> bool:
+        """Return whether the kernel takes backing files from us."""
+        try:
+            return self._backings is not None and self._backings.beside(0) > 0
+        except OSError as error:
+            _log.warning("the kernel maps no receive areas (%s): clients have own pages", error)
+            return False
 
     def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
         """Return the effective user of a thread that has a request open, and all its groups."""
@@ -533,8 +567,8 @@ class FileOpener:
     def take_back(self, client: FileClient) -> None:
         """Release what ``open`` made."""
         if self._clients.pop(client, self) is None:
-            if client.backing_id and self._mount is not None:
-                self._mount.unregister(client.backing_id)
+            if self._backings is not None:
+                self._backings.let_go(client.nodeid, client.pages)
             client.pages.close()
             self._processes.leave(client.process)
 

@@ -14,11 +14,15 @@ Nothing here may know binder, or what the memory is used for.
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from binderd.heartbeat import NOBODY, enter
 from binderd.memory.presence import Presence, Standing
 from binderd.memory.proc import exists_in, gone, is_alive, open_in, place_of, process_of
+
+if TYPE_CHECKING:
+    from binderd.memory.memfd_arena import MemfdArena
+    from binderd.memory.proc import FileId
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY  # with O_PATH it would take no signals
 
@@ -35,11 +39,13 @@ class AddressSpace:
         OSError: the memory cannot be had now.
     """
 
-    __slots__ = ("_holders", "maps", "memory", "subject")
+    __slots__ = ("_holders", "arenas", "maps", "memory", "subject")
 
     def __init__(self, pid: int, tid: int, subject: int = NOBODY) -> None:
         self._holders = 1
         self.subject = subject
+        # Whose file a mapping shows that several have, by that file, in the order of their opens.
+        self.arenas: dict[FileId, list[MemfdArena]] = {}
         enter(subject)
         self.memory = _open_memory(pid, tid)  # -1: not the process' any more
         try:

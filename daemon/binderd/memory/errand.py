@@ -64,6 +64,10 @@ class Errand:
         """It took too long, or could not be done: the memory counts as not usable."""
         raise NotImplementedError
 
+    def be_late(self) -> None:
+        """Who went has not come back in time."""
+        self.fail()
+
 
 class Reading(Errand):
     """Some ranges are to be read."""
@@ -111,10 +115,75 @@ class Writing(Errand):
         self.end(ok=False)
 
 
+class Pages(Protocol):
+    """What is to be stored, and where."""
+
+    fd: int  # a file that has the bytes; -1: nobody wants it any more
+    file: FileId  # what must be mapped privately where they go
+
+    @property
+    def there(self) -> tuple[int, int]:
+        """Descriptors of the /proc/PID/mem and /proc/PID/maps of whose memory it is; -1: gone."""
+
+
+class Storing(Errand):
+    """Bytes of a file are to be stored in somebody's private mapping.
+
+    Args:
+        pages: theirs.
+        address: in that mapping.
+        offset: of the first byte in the file.
+        size: bytes.
+    """
+
+    __slots__ = (
+        "address",
+        "is_done",
+        "is_late",
+        "is_over",
+        "is_refused",
+        "offset",
+        "pages",
+        "size",
+    )
+
+    def __init__(
+        self,
+        errands: Errands,
+        payer: int,
+        tid: int,
+        pages: Pages,
+        address: int,
+        offset: int,
+        size: int,
+    ) -> None:
+        super().__init__(errands, payer, tid)
+        self.pages = pages
+        self.address = address
+        self.offset = offset
+        self.size = size
+        self.is_over = False
+        self.is_done = False
+        self.is_refused = False  # is there no such mapping, or one that cannot be written to?
+        self.is_late = False  # may it still be stored by and by?
+
+    def end(self, *, ok: bool) -> None:
+        """All of them were stored, or not."""
+        self.is_over = True
+        self.is_done, self.is_refused = ok, not ok
+
+    def fail(self) -> None:
+        self.is_over = True
+
+    def be_late(self) -> None:
+        self.is_late = True
+        self.fail()
+
+
 class Locating(Errand):
     """It is to be found out which of some files is mapped, and where."""
 
-    __slots__ = ("_found", "files")
+    __slots__ = ("_found", "files", "taken")
 
     def __init__(
         self,
@@ -123,9 +192,11 @@ class Locating(Errand):
         tid: int,
         files: Sequence[FileId],
         found: Callable[[tuple[int, Area] | None, bool], None],
+        taken: Sequence[int] = (),
     ) -> None:
         super().__init__(errands, payer, tid)
         self.files = files
+        self.taken = taken  # where mappings start that do not count
         self._found = found
 
     def end(self, found: tuple[int, Area] | None) -> None:

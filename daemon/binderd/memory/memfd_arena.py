@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
 from binderd.memory.errand import Locating
-from binderd.memory.proc import Long, exists_in, file_id, find_first, gone, is_mapped
+from binderd.memory.proc import Long, exists_in, file_id, find_each, find_first, gone, is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,6 +66,22 @@ def _map(fd: int) -> int:
     return int(address)
 
 
+def make_zeros() -> int:
+    """Return a descriptor of a file as large as a receive area that is all zeros, for good.
+
+    Raises:
+        OSError: no memory or no descriptor left.
+    """
+    fd = os.memfd_create("binder-zeros", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, ARENA_SIZE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_WRITE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 class MemfdArena:
     """The pages of one open file (the port ``ReceiverArena``).
 
@@ -90,11 +106,15 @@ class MemfdArena:
         "_payer",
         "_pid",
         "_place",
+        "_siblings",
         "_standing",
         "_start",
         "address",
         "fd",
+        "found_at",
+        "is_beside",
         "is_listed",
+        "is_private",
         "is_quiet",
         "process",
         "size",
@@ -108,6 +128,8 @@ class MemfdArena:
         self.size = ARENA_SIZE  # bytes from there to the end
         self.upkeep = upkeep
         self.process: Process | None = None
+        self.is_private = False
+        self.is_beside = False  # or does the kernel show these very pages, if it maps any of ours?
         self.is_listed = False  # does the upkeep look after it?
         self.is_quiet = False  # has nothing happened since the last look?
         self.ticks_unchecked = 0  # how long ago was the client's mapping seen?
@@ -123,6 +145,9 @@ class MemfdArena:
             raise
         self.space = space.hold()
         self._files = (own,) if file is None else (file, own)
+        self._siblings = space.arenas.setdefault(self._files[0], [])
+        self._siblings.append(self)
+        self.found_at = 0  # where the client has its mapping, 0 until it was found
         self._errands: Errands | None = None
         self._payer = self._pid = 0
         self._place = ""
@@ -168,6 +193,7 @@ class MemfdArena:
         if area.offset >= ARENA_SIZE:
             return None
         self._file = self._files[which]
+        self.found_at = area.start
         # A client may map the file from some offset on: the first byte it sees is ours at that
         # offset.
         self.address += area.offset - self._base
@@ -187,10 +213,31 @@ class MemfdArena:
             return found
         if self._is_trusted():
             with suppress(Long):
+                if len(self._siblings) > 1:
+                    return self._look_among_siblings()
                 return find_first(self.space.maps, self._files, _LOOKS_MAX)
-        raise NotYet(
-            Locating(self._errands, self._payer, self._pid, self._files, self._has_been_found)
-        )
+        then, taken = self._has_been_found, self._taken()
+        raise NotYet(Locating(self._errands, self._payer, self._pid, self._files, then, taken))
+
+    def _look_among_siblings(self) -> tuple[int, Area] | None:
+        """Find the mapping of one of several files that a program has opened as one inode.
+
+        Nobody can tell which is whose. A program maps one file after the other, and the kernel
+        maps downwards; so it is taken that they follow one another like that.
+        """
+        taken = self._taken()
+        areas = find_each(self.space.maps, self._files[0], _LOOKS_MAX)
+        areas = [area for area in areas if area.start not in taken]
+        if not areas:
+            found = find_first(self.space.maps, self._files[1:], _LOOKS_MAX)
+            return None if found is None else (1, found[1])
+        before = self._siblings[: self._siblings.index(self)]
+        rank = sum([not arena.found_at for arena in before])
+        return 0, areas[min(rank, len(areas) - 1)]
+
+    def _taken(self) -> list[int]:
+        """Return where mappings start that are somebody else's."""
+        return [arena.found_at for arena in self._siblings if arena.found_at]
 
     def _has_been_found(self, found: tuple[int, Area] | None, could_be_asked: bool) -> None:
         self._found = found, could_be_asked
@@ -251,6 +298,13 @@ class MemfdArena:
         offset += self._base
         self._pages[offset : offset + size] = data
 
+    def bring(self, offset: int, size: int) -> bool:
+        """The client sees it already."""
+        return True
+
+    def forget(self, offset: int) -> None:
+        """Nothing was begun."""
+
     def receive_at(self, offset: int, size: int) -> int:
         """Return the address in our own memory where ``size`` foreign bytes may be put.
 
@@ -280,6 +334,10 @@ class MemfdArena:
             if start < end:
                 _libc.madvise(self._start + start, end - start, mmap.MADV_REMOVE)
 
+    def empty(self) -> None:
+        """Give all pages back: who has opened the file is gone, but others see it still."""
+        _libc.madvise(self._start, ARENA_SIZE, mmap.MADV_REMOVE)
+
     def allocated_bytes(self) -> int:
         """Return how much memory the pages take."""
         return os.fstat(self.fd).st_blocks * _BLOCK
@@ -287,6 +345,9 @@ class MemfdArena:
     def close(self) -> None:
         """Let go of the pages; a client's mapping keeps its own hold on them."""
         self.upkeep.drop(self)
+        self._siblings.remove(self)
+        if not self._siblings:
+            del self.space.arenas[self._files[0]]
         self.process = None
         self._pages.release()
         _libc.munmap(self._start, ARENA_SIZE)

@@ -92,18 +92,30 @@ class Standing:
         MOMENT.pass_on()
 
 
-class Standings:
-    """The standing of everybody."""
+_BAD: Final = Standing()
+_BAD.is_bad = True
 
-    __slots__ = ("_by_payer",)
+
+class Standings:
+    """The standing of everybody.
+
+    ``trusts_users`` is whether ordinary users' memory is touched by us. Not where the kernel would
+    ask us for pages of a device file that is mapped: what was seen may be wrong by the time it is
+    used, and who waits for itself waits for ever, whoever is killed.
+    """
+
+    __slots__ = ("_by_payer", "trusts_users")
 
     def __init__(self) -> None:
         self._by_payer: dict[int, Standing] = {}
+        self.trusts_users = True
 
     def of(self, payer: int) -> Standing:
         """Return the standing of who is charged; each of root's processes has its own."""
         if not payer:
             return Standing()
+        if not self.trusts_users:
+            return _BAD
         standing = self._by_payer.get(payer)
         if standing is None:
             if len(self._by_payer) >= _STANDINGS_MAX:
@@ -228,7 +240,7 @@ class Presence:
         last = end + _PAGE - 1 >> _PAGE_BITS
         start = max(first - ahead, 0)
         try:
-            tops = _tops(tid, start, last + ahead)
+            tops = _tops(place_of(tid), start, last + ahead)
         except OSError:
             return True  # nobody is there, or we are short of descriptors: as if it had been seen
         before, within = tops[: first - start], tops[first - start : last - start]
@@ -243,9 +255,48 @@ class Presence:
         return True
 
 
-def _tops(tid: int, start: int, end: int) -> bytes:
+class OwnPages:
+    """Which pages of a private mapping have become its process' own, as was seen in this moment.
+
+    Writing to one of them asks nobody. To make one, the file must be asked what is in it.
+    """
+
+    __slots__ = ("_moment", "_ranges")
+
+    def __init__(self) -> None:
+        self._moment = MOMENT.number
+        self._ranges = _Ranges()
+
+    def have(self, place: str, address: int, size: int) -> bool:
+        """Return whether all pages of a range are its own.
+
+        Args:
+            place: of the process in /proc.
+            address: of the first byte.
+            size: how many, from 1 on.
+        """
+        if self._moment != MOMENT.number:
+            self._moment = MOMENT.number
+            self._ranges.clear()
+        end = address + size
+        if self._ranges.have(address, end):
+            return True
+        MOMENT.use()
+        first, last = address >> _PAGE_BITS, end + _PAGE - 1 >> _PAGE_BITS
+        try:
+            tops = _tops(place, first, last + _AHEAD)
+        except OSError:
+            return False
+        good = len(tops) - len(tops.lstrip(_WRITABLE))
+        if good < last - first:
+            return False
+        self._ranges.add(first << _PAGE_BITS, first + good << _PAGE_BITS)
+        return True
+
+
+def _tops(place: str, start: int, end: int) -> bytes:
     """Return the highest byte of what pagemap says of each page from ``start`` to ``end``."""
-    fd = open_in(place_of(tid), "pagemap", os.O_RDONLY)
+    fd = open_in(place, "pagemap", os.O_RDONLY)
     try:
         return os.pread(fd, (end - start) * _ENTRY, start * _ENTRY)[_ENTRY - 1 :: _ENTRY]
     finally:

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from binderwire.ioc import IOC_READ, IOC_WRITE, ioc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 # struct procmap_query of <linux/fs.h>: size, flags, address; then the answer: start, end, vma
 # flags, page size, file offset, inode, device major and minor; then name and build id, which we
 # do not want.
 _procmap_query = struct.Struct("=QQQQQQQQQIIIIQQ")
+_unpack_query: Final = _procmap_query.unpack
 PROCMAP_QUERY: Final = ioc(IOC_READ | IOC_WRITE, "f", 17, _procmap_query.size)
 _COVERING_OR_NEXT: Final = 0x10
 _FILE_BACKED: Final = 0x20
@@ -129,7 +130,7 @@ class Long(Exception):
 
 
 def find_first(
-    maps: int, files: Sequence[FileId], most: int | None = None
+    maps: int, files: Sequence[FileId], most: int | None = None, taken: Collection[int] = ()
 ) -> tuple[int, Area] | None:
     """Return which of some files an address space has mapped, and where first; None: none of them.
 
@@ -140,17 +141,23 @@ def find_first(
         maps: a descriptor of its /proc/PID/maps.
         files: a file counts only if none before it is mapped.
         most: how many mappings may be looked at; None: all.
+        taken: where mappings start that do not count.
 
     Raises:
         Long: there are more, and the first of the files was not among those.
     """
     found: list[Area | None] = [None] * len(files)
+    passed: Area | None = None  # the latest that does not count
     for file, area in _areas(maps, most):
         for which, wanted in enumerate(files):
             joined = found[which]
             if file != wanted:
                 continue
-            if joined is None:
+            if area.start in taken:
+                passed = area
+            elif passed is not None and _continues(passed, area):
+                passed = Area(passed.start, area.end, passed.offset)
+            elif joined is None:
                 found[which] = area
             elif _continues(joined, area):
                 found[which] = Area(joined.start, area.end, joined.offset)
@@ -161,6 +168,23 @@ def find_first(
         if whole is not None:
             return which, whole
     return None
+
+
+def find_each(maps: int, file: FileId, most: int) -> list[Area]:
+    """Return where an address space has a file mapped, highest first; arguments as ``find_first``.
+
+    Raises:
+        Long: there are more mappings than may be looked at.
+    """
+    found: list[Area] = []
+    for one, area in _areas(maps, most):
+        if one != file:
+            continue
+        if found and _continues(found[-1], area):
+            found[-1] = Area(found[-1].start, area.end, found[-1].offset)
+        else:
+            found.append(area)
+    return found[::-1]
 
 
 def is_mapped(maps: int, file: FileId, address: int) -> bool:
@@ -174,6 +198,46 @@ def is_mapped(maps: int, file: FileId, address: int) -> bool:
             one == file and area.start <= address < area.end for one, area in parse_areas(maps)
         )
     return found is not None and found[0] == file
+
+
+def is_own_copy(maps: int, file: FileId, start: int, end: int, most: int) -> bool:
+    """Return whether an address space shows ``file`` privately in all of a range.
+
+    Args:
+        start, end: the first byte, and behind the last one.
+        most: in how many pieces it may be.
+
+    Raises:
+        Long: it is in more.
+    """
+    try:
+        for _ in range(most):
+            query = _query(maps, start, 0)
+            if query is None:
+                return False
+            _, _, _, _, behind, flags, _, _, inode, major, minor, *_ = _unpack_query(query)
+            if flags & _SHARED or FileId(major, minor, inode) != file:
+                return False
+            if behind >= end:
+                return True
+            start = behind
+    except OSError as error:
+        if error.errno != ENOTTY:
+            raise
+        return _is_own_copy_as_told(maps, file, start, end)
+    raise Long
+
+
+def _is_own_copy_as_told(maps: int, file: FileId, start: int, end: int) -> bool:
+    """Do that before Linux 6.11, where there is only the text."""
+    for found, area, is_shared in _parse(maps, None):
+        if area.start <= start < area.end:
+            if is_shared or found != file:
+                return False
+            if area.end >= end:
+                return True
+            start = area.end
+    return False
 
 
 def mapping_at(maps: int, address: int) -> Seen | None:
@@ -265,19 +329,33 @@ def parse_areas(maps: int, most: int | None = None) -> Iterator[tuple[FileId, Ar
     Raises:
         Long: there are more than ``most``.
     """
-    os.lseek(maps, 0, os.SEEK_SET)
-    with open(maps, "rb", closefd=False) as lines:
-        count = 0
-        for line in lines:
-            span, _, offset, device, inode, *_ = line.split(None, 5)
-            major, minor = (int(part, 16) for part in device.split(b":"))
-            start, end = (int(part, 16) for part in span.split(b"-"))
-            yield FileId(major, minor, int(inode)), Area(start, end, int(offset, 16))
-            count += 1
-            if most is not None and count >= most:
-                raise Long
+    for file, area, _ in _parse(maps, most):
+        yield file, area
+
+
+def _parse(maps: int, most: int | None) -> Iterator[tuple[FileId, Area, bool]]:
+    """Yield file, area and whether that is shared; as ``parse_areas``."""
+    count = 0
+    for line in _lines(maps):
+        span, access, offset, device, inode, *_ = line.split(None, 5)
+        major, minor = (int(part, 16) for part in device.split(b":"))
+        start, end = (int(part, 16) for part in span.split(b"-"))
+        file, area = FileId(major, minor, int(inode)), Area(start, end, int(offset, 16))
+        yield file, area, access.endswith(b"s")
+        count += 1
+        if most is not None and count >= most:
+            raise Long
     if not count:
         raise gone()  # an address space is never empty
+
+
+def _lines(maps: int) -> Iterator[bytes]:
+    """Yield the lines; not through the file's position, which others may share (``fetcher``)."""
+    position, rest = 0, b""
+    while piece := os.pread(maps, _READ_SIZE, position):
+        position += len(piece)
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
 
 
 def _continues(area: Area, following: Area) -> bool:

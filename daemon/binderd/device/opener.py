@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the device needs of the outside for an open file: a port, behind which is ``memory``.
+
+Nothing here may know file descriptors, memory mappings or trio.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from binderd.device.extension import ExtensionClient
+from binderd.engine.ports import Client
+
+if TYPE_CHECKING:
+    from binderd.engine.process import Process
+
+
+class OpenedClient(Client, ExtensionClient, Protocol):
+    """The outside half of one open file: what the engine gets, and what the device needs of it."""
+
+    pid: int  # the opener's process id, in the daemon's pid namespace
+    backing_id: int  # what the kernel is to map for it, 0: it maps nothing of ours
+
+    def adopt(self, process: Process) -> None:
+        """Say which engine process the file has become."""
+
+    def close(self) -> None:
+        """Give everything back; nothing of the client may be used afterwards."""
+
+
+class Opener(Protocol):
+    """Makes the outside half of an open file."""
+
+    def open(self, tid: int, nodeid: int, *, is_private: bool) -> OpenedClient:
+        """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``.
+
+        Args:
+            is_private: do clients of that inode have pages of their own?
+
+        Raises:
+            OSError: the file cannot be opened; its errno goes to the client.
+        """
+
+    def lack_passthrough(self) -> None:
+        """See ``BinderDevice.lack_passthrough``."""
+
+    def can_back(self) -> bool:
+        """Return whether the kernel takes files to be mapped; to be called once it is agreed."""
+
+    def credentials(self, tid: int) -> tuple[int, frozenset[int]]:
+        """Return the effective user of a thread that has a request open, and all its groups.
+
+        Raises:
+            OSError: they cannot be asked.
+        """
+
+    def is_own(self, tid: int) -> bool:
+        """Return whether a thread is our own, or of who acts for us."""
+
+    def heed_stalls(self) -> None:
+        """See whether the request that is through was kept waiting by a client."""

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The receive buffer of an open file whose pages the kernel cannot share with us.
+
+The client maps the device file privately and sees zeros: of one file that all such clients have in
+common, or what we answer its kernel's page cache with. What is delivered is first put together in
+pages of ours (those of ``MemfdArena``), and when the client reads the transaction it is written
+into its mapping, through the /proc/PID/mem of the program that opened the file. Like a debugger's,
+that write gives a private mapping a page of its own, also if it is read-only.
+
+Such a page can be written to at once. One that is not there, or is the file's still, must first be
+made, and that may ask somebody: a file system, which may be ours, or who handles the client's page
+faults. So it is left to an errand, and where our own file system would be asked each write is: what
+was seen of a client's pages may be wrong by the time of the write, and we would wait for ourselves.
+
+Whoever writes looks right before whether a private mapping of the very file is there. A client that
+puts something else there in between is written to in its own memory, and nowhere else: a write of
+this kind never reaches a file, and shared memory only if the client could write to it as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from binderd.engine.ports import Mapping, NoAnswer, NotYet
+from binderd.heartbeat import enter
+from binderd.memory.errand import Storing
+from binderd.memory.memfd_arena import MemfdArena
+from binderd.memory.presence import OwnPages
+from binderd.memory.proc import Long, is_own_copy
+
+if TYPE_CHECKING:
+    from binderd.memory.client_process import AddressSpace
+    from binderd.memory.proc import FileId
+    from binderd.memory.upkeep import Upkeep
+
+_log: Final = logging.getLogger("binderd")
+
+_NO_MAPPING: Final = "is no private mapping of the device any more, or cannot be written to"
+_LATE: Final = "keeps waiting who writes there"
+_PIECES_MAX: Final = 16  # of a mapping that we look at ourselves
+_SECONDS_BETWEEN_LINES: Final = 10.0
+
+
+class _Lines:
+    """When the latest line was logged; clients can make as many as they like."""
+
+    __slots__ = ("_latest",)
+
+    def __init__(self) -> None:
+        self._latest = -_SECONDS_BETWEEN_LINES
+
+    def is_due(self) -> bool:
+        """Whether another may be logged now."""
+        now = time.monotonic()
+        if now - self._latest < _SECONDS_BETWEEN_LINES:
+            return False
+        self._latest = now
+        return True
+
+
+_LINES: Final = _Lines()  # the daemon's
+
+
+class PrivateArena(MemfdArena):
+    """The pages of one open file (the port ``ReceiverArena``); what is not said here is inherited.
+
+    Until ``locate`` finds them mapped it may still turn out that the client has mapped our pages
+    themselves, which it was handed over: then nothing has to be brought.
+
+    Args:
+        space, upkeep: as ``MemfdArena`` has them.
+        file: the device file's inode.
+        asks_us: would the kernel ask us what is in a page of that file?
+    """
+
+    __slots__ = ("_asks_us", "_begun", "_own", "file")
+
+    def __init__(self, space: AddressSpace, file: FileId, upkeep: Upkeep, *, asks_us: bool) -> None:
+        super().__init__(space, file, upkeep)
+        self.file = file
+        self.is_beside = True
+        self._asks_us = asks_us
+        self._own = OwnPages()
+        self._begun: dict[int, Storing] = {}  # what ``bring`` has begun, by offset
+
+    @property
+    def there(self) -> tuple[int, int]:
+        """See ``errand.Pages``."""
+        return self.space.memory, self.space.maps
+
+    def locate(self) -> Mapping | None:
+        found = super().locate()
+        if found is None or self._file != self.file:
+            return found
+        if self._is_trusted() and not self._is_private_at(found.address):
+            self._give_up(_NO_MAPPING)
+            return None
+        self.is_private = True
+        return found
+
+    def _is_private_at(self, address: int) -> bool:
+        enter(self.space.subject)
+        try:
+            return is_own_copy(self.space.maps, self.file, address, address + 1, 1)
+        except OSError as error:
+            raise NoAnswer from error
+
+    def bring(self, offset: int, size: int) -> bool:
+        begun = self._begun.pop(offset, None)
+        if begun is not None and begun.is_over:
+            return self._outcome(begun)
+        address = self.found_at + offset
+        if self._may_write(address, size):
+            enter(self.space.subject)
+            return self._store(address, self._base + offset, size) or self._give_up(_NO_MAPPING)
+        assert self._errands is not None
+        begun = Storing(
+            self._errands, self._payer, self._pid, self, address, self._base + offset, size
+        )
+        self._begun[offset] = begun
+        raise NotYet(begun)
+
+    def forget(self, offset: int) -> None:
+        self._begun.pop(offset, None)
+
+    def close(self) -> None:
+        self._begun.clear()
+        super().close()
+
+    def _may_write(self, address: int, size: int) -> bool:
+        """Whether we may write ourselves, as that cannot keep us waiting."""
+        if self._errands is None:
+            return True
+        if self._asks_us or not self._is_trusted() or self.space.memory < 0:
+            return False
+        enter(self.space.subject)
+        return self._own.have(self._place, address, size)
+
+    def _store(self, address: int, start: int, size: int) -> bool:
+        """Write from our pages into the client's, if those are there."""
+        try:
+            if not is_own_copy(self.space.maps, self.file, address, address + size, _PIECES_MAX):
+                return False
+            return os.pwrite(self.space.memory, self._pages[start : start + size], address) == size
+        except (Long, OSError):
+            return False
+
+    def _outcome(self, storing: Storing) -> bool:
+        if storing.is_done:
+            return True
+        if storing.is_refused:
+            return self._give_up(_NO_MAPPING)
+        if storing.is_late:
+            return self._give_up(_LATE)
+        raise NoAnswer
+
+    def _give_up(self, why: str) -> bool:
+        if _LINES.is_due():
+            _log.info("process %d receives nothing any more: its receive area %s", self._pid, why)
+        return False

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Receive areas in pages of the client's own, and clients that play tricks with them.
+
+Whatever a client does there harms itself at most: the daemon goes on, and nothing is written but
+into a private mapping of the device file.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from channel.helpers import SECONDS_MAX, Daemon, client, needs_fuse, run_client, running
+from channel.test_device import CALLER, MANAGER, SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = needs_fuse
+
+PATIENCE = 1.0  # seconds that the daemon gives who writes there
+TRICKS = """
+import ctypes, fcntl
+def word(number): return struct.pack("=I", number)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.madvise.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+libc.mmap.argtypes = [ctypes.c_size_t, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.mmap.restype = ctypes.c_size_t
+def put_there(fd, flags, protection=mmap.PROT_READ):
+    at = libc.mmap(server.address, server.size, protection, flags | 0x10, fd, 0)
+    assert at == server.address, os.strerror(ctypes.get_errno())
+def receive():
+    "Return what a read brings, and the buffer's content if it is a transaction."
+    returns = server.write_read(b"", 256)
+    if word(abi.BR_TRANSACTION) not in returns:
+        return None
+    call = find(returns, abi.BR_TRANSACTION, abi.binder_transaction_data)
+    content = peek(call.buffer, call.data_size)
+    answer = free_buffer(call.buffer)
+    if not call.flags & abi.TF_ONE_WAY:
+        answer += word(abi.BC_REPLY) + abi.binder_transaction_data.build()
+    server.write_read(answer, 256)
+    return content
+server.write_read(word(abi.BC_ENTER_LOOPER))
+"""
+READY = """
+say("ready")
+while True:
+    say(receive())
+"""
+CALL = CALLER + "say(word(abi.BR_REPLY) in call(one, wait_for_line().strip().encode()))\n" * 3
+
+
+@pytest.fixture(scope="module", params=["auto", "off"])
+def daemon(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
+    place = tmp_path_factory.mktemp("private") / "mount"
+    arguments = ["--transport", "fuse", "--passthrough", request.param]
+    arguments += ["--stall-limit", f"{PATIENCE / 10:g}"]
+    with running(place, *arguments) as daemon:
+        daemon.shares = request.param == "auto"
+        yield daemon
+        daemon.wait_for_counts(opens=0, processes=0, threads=0, pages=0, nodes=0, buffers=0)
+        assert daemon.end() == 0
+        assert "bug" not in daemon._seen.decode()
+
+
+@pytest.fixture
+def place(daemon: Daemon, tmp_path: Path) -> Iterator[Path]:
+    """A folder in which the file ``binder`` is the device, mounted alone."""
+    tmp_path.chmod(0o755)
+    file = tmp_path / "binder"
+    file.touch()
+    subprocess.run(["mount", "--bind", daemon.directory / "binder", file], check=True)
+    yield tmp_path
+    subprocess.run(["umount", file], check=True)
+    daemon.wait_for_counts(opens=0, processes=0)
+
+
+def test_the_file_looks_empty_and_cannot_be_read(place: Path, daemon: Daemon) -> None:
+    code = """
+device = Device(DIR + "/binder", size=4 << 20)
+say(peek(device.address, 4 << 20) == bytes(4 << 20), os.fstat(device.fd).st_size)
+say(outcome(os.read, device.fd, 8), outcome(os.pread, device.fd, 4096, 0))
+say(outcome(os.sendfile, os.memfd_create("x"), device.fd, 0, 4096))
+say(outcome(os.write, device.fd, b"x"), outcome(os.pwrite, device.fd, b"x", 4096))
+say(peek(device.address, 4 << 20) == bytes(4 << 20))
+"""
+    assert run_client(place, code) == [
+        f"True {4 << 20}",
+        "EINVAL EINVAL",
+        "EINVAL" if daemon.shares else "ok",
+        "EINVAL EINVAL",
+        "True",
+    ]
+
+
+def test_many_open_it_at_once_and_each_gets_its_own(place: Path) -> None:
+    caller = (
+        "wait_for_line()\n"
+        + CALLER
+        + "say(all(word(abi.BR_REPLY) in call(one, b'x') for _ in range(20)))\n"
+    )
+    echo = SERVER.replace("abi.binder_transaction_data.build()", "RETURN").replace(
+        "commands = struct", "RETURN = abi.binder_transaction_data.build()\ncommands = struct", 1
+    )
+    with client(place, echo) as server:
+        assert server.line() == "up"
+        callers = [client(place, caller) for _ in range(8)]
+        processes = [one.__enter__() for one in callers]
+        try:
+            for process in processes:
+                process.tell()
+            assert [process.line() for process in processes] == ["True"] * 8
+        finally:
+            for one in callers:
+                one.__exit__(None, None, None)
+
+
+def test_two_files_of_one_process_have_an_area_each(place: Path) -> None:
+    both = SERVER.replace(
+        "commands = struct", "other = Device(DIR + '/binder')\ncommands = struct", 1
+    )
+    code = CALLER + (
+        "two = Device(DIR + '/binder')\n"
+        "three = Device(f'/proc/self/fd/{one.fd}')\n"
+        "for device in (three, one, two, one, three):\n"
+        "    say(word(abi.BR_REPLY) in call(device, b'x'))\n"
+    )
+    with client(place, both) as server:
+        assert server.line() == "up"
+        assert run_client(place, code) == ["True"] * 5
+        for _ in range(5):
+            assert server.line() == f"1 0 {b'x'}"
+
+
+# Tricks: what the server does before it receives; what its second receipt shows.
+KEEPS = {
+    "nothing": "",
+    "a page without access": "protect(server.address + 4096, 4096, 0)",
+    "writable": "protect(server.address, server.size, 3); poke(server.address, b'mine' * 64)",
+    "dropped": "libc.madvise(server.address, server.size, mmap.MADV_DONTNEED)\n"
+    "os.posix_fadvise(server.fd, 0, 0, os.POSIX_FADV_DONTNEED)",
+    "in pieces": "for page in range(0, server.size, 8192): protect(server.address + page, 4096, 3)",
+}
+LOSES = {
+    "unmapped": "unmap(server.address, server.size)",
+    "a hole": "unmap(server.address, 4096)",
+    "anonymous memory": "put_there(-1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 3)",
+    "a file": "put_there(file, mmap.MAP_PRIVATE)",
+    "a shared file": "put_there(file, mmap.MAP_SHARED, 3)",
+}
+VICTIM_FILE = "file = os.open(DIR + '/victim', os.O_RDWR)\n"
+
+
+@pytest.mark.parametrize("trick", KEEPS)
+@pytest.mark.parametrize("is_new", [False, True], ids=["after", "before"])
+def test_a_mapping_that_is_still_the_devices_receives(
+    place: Path, trick: str, *, is_new: bool
+) -> None:
+    """``is_new``: it is done before anything was delivered there."""
+    code = MANAGER + TRICKS + ("" if is_new else "say(receive())\n") + KEEPS[trick]
+    with client(place, code + READY) as server, client(place, CALL) as caller:
+        assert server.line() == "up"
+        if not is_new:
+            caller.tell("one")
+            assert server.line() == str(b"one")
+            assert caller.line() == "True"
+        assert server.line() == "ready"
+        caller.tell("two")
+        assert server.line() == str(b"two")
+        assert caller.line() == "True"
+
+
+@pytest.mark.parametrize("trick", LOSES)
+def test_whatever_else_is_there_is_not_written_to(place: Path, daemon: Daemon, trick: str) -> None:
+    content = os.urandom(1 << 20)
+    (place / "victim").write_bytes(content)
+    code = MANAGER + TRICKS + VICTIM_FILE + "say(receive())\n" + LOSES[trick]
+    code += "\nsay('ready')\nserver.write_read(b'', 256)\n"
+    if trick not in ("unmapped", "a hole"):
+        code += "say(peek(server.address, 64) == os.pread(file, 64, 0), peek(server.address, 64))\n"
+    else:
+        code += "say('')\n"
+    with client(place, code) as server, client(place, CALL) as caller:
+        assert server.line() == "up"
+        caller.tell("one")
+        assert server.line() == str(b"one")
+        assert caller.line() == "True"
+        assert server.line() == "ready"
+        caller.tell("two")
+        assert caller.line() == "False"
+        said = server.line()
+        if trick == "anonymous memory":
+            assert said == f"False {bytes(64)}"
+        elif trick not in ("unmapped", "a hole"):
+            assert said.startswith("True")
+    assert (place / "victim").read_bytes() == content
+
+
+def test_a_mapping_of_another_process_is_not_found(place: Path) -> None:
+    """Who has the file from somebody else, and maps it, receives nothing; nor does the opener."""
+    code = """
+device = Device(DIR + "/binder", size=0)
+if os.fork() == 0:
+    address = map_file(device.fd, 1 << 20)
+    device.ioctl(abi.BINDER_SET_CONTEXT_MGR, bytes(4))
+    say("up")
+    wait_for_line()
+    os._exit(0)
+os.wait()
+"""
+    with client(place, code) as server, client(place, CALL) as caller:
+        assert server.line() == "up"
+        caller.tell("one")
+        assert caller.line() == "False"
+        server.tell()
+
+
+USERFAULT = """
+uffd = libc.syscall({"x86_64": 323, "aarch64": 282}[os.uname().machine], os.O_CLOEXEC)
+assert uffd >= 0, os.strerror(ctypes.get_errno())
+fcntl.ioctl(uffd, 0xC018AA3F, struct.pack("=QQQ", 0xAA, 0, 0))  # UFFDIO_API
+try:
+    MODE  # 1: missing, 2: write-protect
+    fcntl.ioctl(uffd, 0xC020AA00, struct.pack("=QQQQ", server.address, server.size, mode, 0))
+    PROTECT
+except OSError as error:
+    say("none", error)
+    sys.exit()
+say("ready")
+server.write_read(b"", 256)
+say("back")
+"""
+
+
+@pytest.mark.parametrize("mode", [1, 2])
+def test_who_handles_its_own_page_faults_keeps_itself_waiting_only(
+    place: Path, daemon: Daemon, mode: int
+) -> None:
+    protect = "fcntl.ioctl(uffd, 0xC018AA06, struct.pack('=QQQ', server.address, server.size, 1))"
+    code = MANAGER + TRICKS + USERFAULT.replace("MODE", f"mode = {mode}")
+    code = code.replace("PROTECT", protect if mode == 2 else "")
+    code = code.replace("server.write_read(word(abi.BC_ENTER_LOOPER))", "", 1)
+    with client(place, code) as server, client(place, CALL) as caller:
+        assert server.line() == "up"
+        said = server.line()
+        if said.startswith("none"):
+            pytest.skip(f"this mapping cannot be handled by its client: {said}")
+        caller.tell("one")
+        began = time.monotonic()
+        while time.monotonic() < began + PATIENCE / 2:
+            before = time.monotonic()
+            assert run_client(daemon.directory, "print(Device(DIR + '/hwbinder').version())")
+            assert time.monotonic() - before < SECONDS_MAX / 4
+        assert caller.line() in ("True", "False")
+        assert server.line() == "back"
+    assert "keeps its memory back" not in daemon.said.decode()
