@@ -30,6 +30,7 @@ from binderd.engine.work import (
 from binderwire.binder_abi import (
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
+    BR_OK,
     BR_REPLY,
     BR_TRANSACTION,
     BR_TRANSACTION_SEC_CTX,
