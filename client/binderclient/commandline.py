@@ -29,6 +29,7 @@ from binderclient.notify import notify
 from binderclient.objects import Proxy
 from binderclient.parcel import Parcel
 from binderclient.preload import RunError, library_path, run
+from binderclient.private import command as private
 from binderclient.servicemanager import ServiceManager, ServiceManagerService, ServiceNotFound
 from binderclient.servicemanager.declared import Declared, parse_declared
 from binderclient.servicemanager.hardware import SERVING_THREADS, HardwareServiceManager
@@ -68,6 +69,7 @@ examples:
   %(prog)s call org.example.echo 1 s16 hello i32 42
   %(prog)s --device /dev/binderfs/hwbinder --android hidl --json list
   %(prog)s run -- ./service_manager /dev/binderfs/binder
+  %(prog)s with -- make check        devices of its own for one program, gone with it
   %(prog)s stress --kill 2           many processes under load; see its --help
 
 exit status: 0 done, 1 it could not be done, 2 the arguments are wrong, 130 interrupted.
@@ -307,7 +309,11 @@ def _add_run(commands: Any) -> None:  # noqa: ANN401
     running.set_defaults(start=_run, parser=running)
 
 
-_SUBCOMMANDS: Final = (_add_queries, _add_call, _add_run, stress.add_command)
+def _add_with(commands: Any) -> None:  # noqa: ANN401
+    private.add_command(commands, _android)
+
+
+_SUBCOMMANDS: Final = (_add_queries, _add_call, _add_run, _add_with, stress.add_command)
 
 
 def _run(chosen: argparse.Namespace) -> int:

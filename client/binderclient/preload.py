@@ -84,7 +84,7 @@ def run(command: Sequence[str], caller: str) -> NoReturn:
         RunError: see there.
     """
     environment = with_library(os.environ)
-    path = _find(command[0])
+    path = find_program(command[0])
     for warning in warnings_about(path):
         say(f"{caller}: warning: {path}: {warning}")
     try:
@@ -93,7 +93,12 @@ def run(command: Sequence[str], caller: str) -> NoReturn:
         raise RunError(f"{path}: {error.strerror}", NOT_EXECUTABLE) from None
 
 
-def _find(name: str) -> Path:
+def find_program(name: str) -> Path:
+    """Return where a program is, as a shell finds it.
+
+    Raises:
+        RunError: there is none, or it cannot be executed.
+    """
     found = shutil.which(name)
     if found is not None:
         return Path(found)

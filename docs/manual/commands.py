@@ -52,7 +52,7 @@ COMMANDS: Final = (
         "binderctl",
         1,
         "binderclient.commandline:main",
-        "call services on a binder device, start programs with the preload library",
+        "call services on a binder device, start programs that use one",
         ("binderd(8)", "binder-servicemanager(1)"),
     ),
     Command(

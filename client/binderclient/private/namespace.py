@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mount namespace of one's own, with a /dev in which devices can be added.
+
+Nothing that happens here is seen outside, and all of it goes with the last process inside.
+
+An ordinary user gets the namespace together with a user namespace in which the numbers are the same
+as outside, and only there has the rights that mounting takes. They end with the next exec, except
+for programs that are given them (``keep_rights``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import tempfile
+from contextlib import suppress
+from errno import EINVAL, ENOSPC, EPERM
+from pathlib import Path
+from typing import Final
+
+from binderclient.errors import BinderError
+
+DEV: Final = Path("/dev")
+
+_CLONE_NEWNS: Final = 0x0002_0000
+_CLONE_NEWUSER: Final = 0x1000_0000
+_MS_BIND: Final = 0x1000
+_MS_MOVE: Final = 0x2000
+_MS_REC: Final = 0x4000
+_MS_SLAVE: Final = 1 << 19
+_MS_NOSUID: Final = 2
+
+# What the daemon's unit has, by the numbers of linux/capability.h: CHOWN, DAC_OVERRIDE, KILL,
+# SYS_PTRACE, SYS_ADMIN, SYS_NICE.
+_CAPABILITIES: Final = (0, 1, 5, 19, 21, 23)
+_CAPABILITY_VERSION_3: Final = 0x2008_0522
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class PrivateError(BinderError):
+    """There can be no devices of one's own here; the text says why, and what helps."""
+
+
+def enter() -> None:
+    """Leave the mount namespace that we were in for a copy of it.
+
+    Raises:
+        PrivateError: this process may not.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    flags = _CLONE_NEWNS if _may_mount() else _CLONE_NEWNS | _CLONE_NEWUSER
+    try:
+        _call(_libc.unshare(flags), "unshare")
+    except OSError as error:
+        raise PrivateError(_why_not(error)) from None
+    if flags & _CLONE_NEWUSER:
+        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1", encoding="ascii")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1", encoding="ascii")
+    _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is nobody else's
+
+
+def _may_mount() -> bool:
+    """Whether this process has CAP_SYS_ADMIN."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            return bool(int(value, 16) >> 21 & 1)
+    return False
+
+
+def _why_not(error: OSError) -> str:
+    if error.errno == ENOSPC:
+        return "there may be no more namespaces: see /proc/sys/user/max_user_namespaces"
+    if error.errno in {EPERM, EINVAL}:
+        return (
+            "this needs a mount namespace of its own, and this system lets ordinary users have "
+            "none: be root, in a container add --cap-add SYS_ADMIN, or allow user namespaces "
+            "(sysctl kernel.unprivileged_userns_clone, "
+            "kernel.apparmor_restrict_unprivileged_userns)"
+        )
+    return f"this needs a mount namespace of its own: {error.strerror}"
+
+
+def own_dev(names: list[str]) -> None:
+    """Put a /dev in the place of the one there is, with all that is in that.
+
+    Args:
+        names: of entries that it should not have, as they are to be made there.
+
+    Raises:
+        PrivateError: it cannot be.
+    """
+    place = Path(tempfile.mkdtemp(prefix="binderctl-with-"))
+    try:
+        _mount("tmpfs", str(place), "tmpfs", _MS_NOSUID, "mode=0755,size=64k,nr_inodes=100k")
+        for entry in sorted(DEV.iterdir()):
+            if entry.name not in names:
+                _show(entry, place / entry.name)
+        _mount(str(place), str(DEV), None, _MS_MOVE)
+    except OSError as error:
+        raise PrivateError(f"a /dev of its own cannot be made: {error}") from None
+    finally:
+        with suppress(OSError):
+            place.rmdir()
+
+
+def _show(entry: Path, place: Path) -> None:
+    """Have an entry of /dev seen at another place; it is left out if it is going just now."""
+    if entry.is_symlink():
+        place.symlink_to(os.readlink(entry))
+        return
+    if entry.is_dir():
+        place.mkdir()
+    else:
+        place.touch()
+    with suppress(FileNotFoundError):
+        _mount(str(entry), str(place), None, _MS_BIND | _MS_REC)
+
+
+def keep_rights() -> None:
+    """Have the next program that this process runs keep the rights to mount and look; for the fork.
+
+    To root it makes no difference.
+    """
+    if os.geteuid() == 0:
+        return
+    mask = sum(1 << number for number in _CAPABILITIES)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    held = ctypes.create_string_buffer(24)
+    _call(_libc.capget(header, held), "capget")
+    effective, permitted, _ = struct.unpack_from("=III", held.raw)
+    mask &= permitted
+    rest = held.raw[12:]
+    _call(_libc.capset(header, struct.pack("=III", effective, permitted, mask) + rest), "capset")
+    for number in _CAPABILITIES:
+        if mask >> number & 1:
+            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
+
+
+def end_with_parent(number: int) -> None:
+    """Have this process get a signal when the thread that has made it ends; for the fork."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever our descendants leave behind."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(what: int, *arguments: int) -> None:
+    words = [*arguments, 0, 0, 0, 0][:4]
+    _call(_libc.prctl(what, *map(ctypes.c_ulong, words)), "prctl")
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    def text(word: str | None) -> bytes | None:
+        return None if word is None else os.fsencode(word)
+
+    arguments = text(source), text(target), text(kind), ctypes.c_ulong(flags), text(data or None)
+    _call(_libc.mount(*arguments), target)
+
+
+def _call(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)

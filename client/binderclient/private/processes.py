@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes inside: servers that say when they are ready, and the command.
+
+Whatever happens to this process, kill -9 included, the servers end with it. What the command leaves
+behind is ended as well, as its devices are going.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from binderclient.private import namespace
+from binderclient.private.namespace import PrivateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+_READY_SECONDS: Final = 30.0
+_END_SECONDS: Final = 10.0
+_LEFTOVER_SECONDS: Final = 2.0  # between SIGTERM and SIGKILL
+_GIVE_UP_SECONDS: Final = 10.0  # something in there makes processes faster than they end
+_GLANCE_SECONDS: Final = 0.02
+_PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_SAID_MAX: Final = 4096  # bytes of a server's last words
+
+
+class Server:
+    """``python -m MODULE ARGUMENT...``, which is ready when this is made.
+
+    Args:
+        arguments: the module and its arguments.
+        has_rights: does it need those of the namespace?
+
+    Raises:
+        PrivateError: it ended, with what it said, or takes too long.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, has_rights: bool = False) -> None:
+        self.name = arguments[0]
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - nobody has to read it meanwhile
+        # An abstract address: seen by nobody but who is told, and gone with the socket.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.bind("")
+            address = "@" + channel.getsockname()[1:].decode("ascii")
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stderr=self._said,
+                env={**os.environ, "NOTIFY_SOCKET": address},
+                process_group=0,  # Ctrl-C is for the command
+                preexec_fn=partial(_before, os.getpid(), has_rights=has_rights),
+            )
+            try:
+                self._await_ready(channel)
+            except BaseException:
+                self.end()
+                raise
+
+    def _await_ready(self, channel: socket.socket) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        ended = os.pidfd_open(self.process.pid)
+        try:
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                ready, _, _ = select.select([channel.fileno(), ended], [], [], left)
+                if channel.fileno() in ready:
+                    if b"READY=1" in channel.recv(4096).split(b"\n"):
+                        return
+                elif ended in ready:
+                    raise PrivateError(self.last_words() or f"{self.name} ended at its start")
+                elif not ready:
+                    raise PrivateError(f"{self.name} is not ready after {_READY_SECONDS:g} s")
+        finally:
+            os.close(ended)
+
+    def last_words(self) -> str:
+        """Return what it has written to its standard error last."""
+        size = self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, size - _SAID_MAX))
+        return self._said.read(_SAID_MAX).decode(errors="replace").strip()
+
+    def end(self) -> None:
+        """End it; it is killed if it does not."""
+        self.process.terminate()
+        try:
+            self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._said.close()
+
+
+def _before(parent: int, *, has_rights: bool) -> None:
+    """Prepare a process, between fork and exec.
+
+    Args:
+        parent: whose it is; it is not to outlive that.
+    """
+    if has_rights:
+        namespace.keep_rights()
+    namespace.end_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def run(path: str, command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run a program to its end; signals that are for us are passed on to it.
+
+    Args:
+        path: of the program.
+        command: its name as it is told, and its arguments.
+        environment: its.
+
+    Returns:
+        Its exit status as a shell has it: 128 and the number of the signal that has killed it.
+    """
+    restore: list[Callable[[], object]] = []
+    child = subprocess.Popen(
+        list(command),
+        executable=path,
+        env=environment,
+        preexec_fn=partial(_before, os.getpid(), has_rights=False),
+    )
+    try:
+        for number in _PASSED_ON:
+            previous = signal.signal(number, lambda n, _frame: child.send_signal(n))
+            restore.append(lambda n=number, p=previous: signal.signal(n, p))  # type: ignore[misc]
+        # The terminal's go to the command as well, whose business they are.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            previous = signal.signal(number, _ignore)
+            restore.append(lambda n=number, p=previous: signal.signal(n, p))  # type: ignore[misc]
+        status = child.wait()
+    finally:
+        for step in restore:
+            step()
+    return status if status >= 0 else 128 - status
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Not SIG_IGN: the command would inherit that."""
+
+
+def end_leftovers(servers: Sequence[Server] = ()) -> bool:
+    """End what the command has left behind: all our children but the servers.
+
+    Children of children that end become ours (``namespace.adopt_orphans``). Only what is our own
+    child is sent a signal: its number is its own until we have waited for it.
+
+    Returns:
+        Whether all have ended.
+    """
+    spared = {server.process.pid for server in servers}
+    began = time.monotonic()
+    while True:
+        passed = time.monotonic() - began
+        children = [pid for pid in _children() if pid not in spared and not _has_ended(pid)]
+        if not children:
+            return True
+        if passed > _GIVE_UP_SECONDS:
+            return False
+        for pid in children:
+            os.kill(pid, signal.SIGKILL if passed > _LEFTOVER_SECONDS else signal.SIGTERM)
+        time.sleep(_GLANCE_SECONDS)
+
+
+def _has_ended(child: int) -> bool:
+    return os.waitpid(child, os.WNOHANG) != (0, 0)
+
+
+def _children() -> list[int]:
+    own, found = os.getpid(), []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError):
+                stat = Path(f"/proc/{entry}/stat").read_bytes()
+                if int(stat.rpartition(b")")[2].split()[1]) == own:
+                    found.append(int(entry))
+    return found

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``binderctl with``: devices of its own for one program, seen by nobody else, gone with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from channel.helpers import needs_fuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+pytestmark = needs_fuse
+
+CTL: Final = (sys.executable, "-m", "binderclient")
+SECONDS_MAX: Final = 60.0
+MARK: Final = "BINDERCTL_WITH_TEST"  # in the environment of all that a test has started
+
+
+def words(*arguments: str) -> list[str]:
+    return [*CTL, "with", *arguments]
+
+
+def run(*arguments: str, mark: str = "") -> tuple[int, str, str]:
+    """Run it to its end; return exit status, output, errors."""
+    done = subprocess.run(
+        words(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        env={**os.environ, MARK: mark},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def shell(script: str, *options: str, mark: str = "") -> tuple[int, str, str]:
+    return run(*options, "--", "sh", "-c", script, mark=mark)
+
+
+def marked(mark: str) -> set[int]:
+    """Return the processes that belong to a test."""
+    found, text = set(), f"{MARK}={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if text in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def await_none(mark: str) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while marked(mark):
+        assert time.monotonic() < deadline, marked(mark)
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def mark(request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"{request.node.name}-{os.getpid()}"
+    yield name
+    for pid in marked(name):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_program_finds_devices_and_a_service_manager() -> None:
+    ctl = " ".join(CTL)
+    script = f"ls /dev/binderfs/; ls -l /dev/vndbinder; {ctl} --device /dev/binder list"
+    status, out, errors = shell(script)
+    assert (status, errors) == (0, "")
+    assert {"binder", "hwbinder", "vndbinder", "binder-control"} <= set(out.split())
+    assert "-> /dev/binderfs/vndbinder" in out
+    assert out.endswith("manager\n")
+
+
+def test_two_programs_inside_talk_to_each_other() -> None:
+    root = Path(__file__).parents[2]
+    script = f"""
+    {sys.executable} {root}/client/examples/echo_service.py &
+    {sys.executable} -m binderclient wait org.example.echo > /dev/null
+    exec {sys.executable} {root}/client/examples/echo_client.py hello"""
+    status, out, errors = shell(script)
+    assert (status, out.splitlines()[-1], errors) == (0, "hello", "")
+
+
+def test_the_exit_status_is_the_programs() -> None:
+    assert shell("exit 7", "--no-manager") == (7, "", "")
+    assert shell("kill -KILL $$", "--no-manager") == (128 + signal.SIGKILL, "", "")
+
+
+def test_standard_input_and_output_are_the_programs() -> None:
+    done = subprocess.run(
+        words("--no-manager", "--", "tr", "a-z", "A-Z"),
+        input="shout",
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("SHOUT", "")
+
+
+def test_dev_is_what_it_was_but_for_the_devices() -> None:
+    listed = "cd /dev && for f in *; do stat -c '%n %F %t:%T' \"$f\"; done"
+    _, inside, _ = shell(listed, "--no-manager", "--device", "mine")
+    outside = subprocess.run(["sh", "-c", listed], capture_output=True, text=True, check=True)
+    names = ("binder", "hwbinder", "vndbinder", "binderfs")
+
+    def others(text: str, *more: str) -> list[str]:
+        return [line for line in text.splitlines() if line.split()[0] not in (*names, *more)]
+
+    assert others(inside, "mine") == others(outside.stdout)
+    assert "mine symbolic link" in inside
+    assert "hwbinder " not in inside
+    assert shell("echo x > /dev/null; head -c 4 /dev/zero | wc -c", "--no-manager")[1] == "4\n"
+
+
+def test_nobody_else_sees_them(mark: str) -> None:
+    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    there = os.path.lexists("/dev/binderfs")
+    with subprocess.Popen(
+        words("--no-manager", "--", "sh", "-c", "echo up; read x"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, MARK: mark},
+    ) as inside:
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == b"up\n"
+        assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
+        assert os.path.lexists("/dev/binderfs") == there
+        inside.communicate(b"\n")
+    assert inside.returncode == 0
+    await_none(mark)
+
+
+def test_several_at_once_and_one_inside_the_other() -> None:
+    ctl = " ".join(CTL)
+    script = f"{ctl} with -- {ctl} --timeout 20 list; {ctl} --timeout 20 list"
+    running = [
+        subprocess.Popen(words("--", "sh", "-c", script), stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [each.communicate(timeout=SECONDS_MAX)[0] for each in running] == ["manager\n" * 2] * 2
+    assert [each.returncode for each in running] == [0, 0]
+
+
+def test_what_is_left_running_is_ended(mark: str) -> None:
+    script = "sleep 1000 & setsid sleep 1000 & trap '' TERM; (setsid sh -c 'sleep 1000; :' &) ; :"
+    status, _, errors = shell(script, "--no-manager", mark=mark)
+    assert (status, errors) == (0, "")
+    assert marked(mark) == set()
+
+
+def start(mark: str, script: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start it; return once the script has said something."""
+    started = subprocess.Popen(
+        words(*options, "--", "sh", "-c", script),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, MARK: mark},
+        process_group=0,
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline()
+    return started
+
+
+def test_signals_are_passed_on(mark: str) -> None:
+    started = start(mark, "trap 'echo heard; exit 5' TERM; echo up; while :; do sleep 0.1; done")
+    started.send_signal(signal.SIGTERM)
+    assert started.communicate(timeout=SECONDS_MAX)[0] == "heard\n"
+    assert started.returncode == 5
+    await_none(mark)
+
+
+def test_ctrl_c_is_the_programs(mark: str) -> None:
+    started = start(mark, "trap 'echo heard; exit 6' INT; echo up; while :; do sleep 0.1; done")
+    os.killpg(started.pid, signal.SIGINT)
+    assert started.communicate(timeout=SECONDS_MAX)[0] == "heard\n"
+    assert started.returncode == 6
+    await_none(mark)
+
+
+def test_when_it_is_killed_nothing_stays(mark: str) -> None:
+    started = start(mark, "echo up; exec sleep 1000")
+    started.kill()
+    started.communicate()
+    await_none(mark)
+
+
+def test_managers_that_were_asked_for() -> None:
+    ctl = " ".join(CTL)
+    hidl = f"{ctl} --device /dev/hwbinder --android hidl list"
+    assert shell(hidl, "--manager", "hwbinder=hidl") == (0, "", "")  # none, and no error
+    status, _, errors = shell(f"{ctl} list", "--no-manager")
+    assert status == 1
+    assert "no service manager is running" in errors
+
+
+def test_a_daemon_that_dies_is_told() -> None:
+    script = "kill -KILL $(pgrep -P $PPID -f '[m] binderd '); sleep 0.2; exit 4"
+    status, _, errors = shell(script, "--no-manager")
+    assert status == 4
+    assert "binderd has ended" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ([], 2, "which program?"),
+        (["--"], 2, "which program?"),
+        (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
+        (["--", "/dev/null/none"], 127, "no such program"),
+        (["--", "/etc/passwd"], 126, "not an executable file"),
+        (["--device", "a/b", "--", "true"], 2, "is no name of a device"),
+        (["--device", "a", "--manager", "b", "--", "true"], 2, "there is no device"),
+        (["--manager", "binder=7", "--", "true"], 2, "'7' is no Android"),
+        (["--manager", "binder", "--no-manager", "--", "true"], 2, "exclude each other"),
+        (["--device", "binder-control", "--", "true"], 1, "binder-control"),
+    ],
+)
+def test_what_cannot_be(arguments: list[str], status: int, says: str) -> None:
+    found, out, errors = run(*arguments)
+    assert (found, out) == (status, "")
+    assert says in errors
+    assert "Traceback" not in errors
