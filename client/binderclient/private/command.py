@@ -125,18 +125,18 @@ def _start(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def _run(
     names: Sequence[str], managers: Sequence[tuple[str, str]], path: str, words: Sequence[str]
 ) -> int:
-    namespace.enter()
+    user = namespace.enter()
     namespace.own_dev([os.path.basename(_PLACE), *_DEVICES, *names])
     namespace.adopt_orphans()
     servers: list[Server] = []
     try:
         devices = [word for name in names for word in ("--device", name)]
         options = ["--mount", _PLACE, "--symlinks", "/dev", "--log-level", "warning"]
-        servers.append(Server(["binderd", *options, *devices], has_rights=True))
+        servers.append(Server(["binderd", *options, *devices]))
         for name, version in managers:
             options = ["--device", f"{_PLACE}/{name}", "--android", str(version)]
             servers.append(Server(["binderclient.servicemanager", *options]))
-        status = run(path, words, dict(os.environ))
+        status = run(path, words, dict(os.environ), user)
         if not end_leftovers(servers):
             tool.say(f"{tool.program_name()}: {words[0]} has left processes that do not end")
         for server in servers:

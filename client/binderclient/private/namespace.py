@@ -3,21 +3,19 @@
 
 Nothing that happens here is seen outside, and all of it goes with the last process inside.
 
-An ordinary user gets the namespace together with a user namespace in which the numbers are the same
-as outside, and only there has the rights that mounting takes. They end with the next exec, except
-for programs that are given them (``keep_rights``).
+An ordinary user gets the namespace together with a user namespace, and is root in there, which
+mounting takes. The command is put into one more, in which it is that ordinary user again.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import struct
 import tempfile
 from contextlib import suppress
 from errno import EINVAL, ENOSPC, EPERM
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from binderclient.errors import BinderError
 
@@ -31,12 +29,6 @@ _MS_REC: Final = 0x4000
 _MS_SLAVE: Final = 1 << 19
 _MS_NOSUID: Final = 2
 
-# What the daemon's unit has, by the numbers of linux/capability.h: CHOWN, DAC_OVERRIDE, KILL,
-# SYS_PTRACE, SYS_ADMIN, SYS_NICE.
-_CAPABILITIES: Final = (0, 1, 5, 19, 21, 23)
-_CAPABILITY_VERSION_3: Final = 0x2008_0522
-_PR_CAP_AMBIENT: Final = 47
-_PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -47,8 +39,18 @@ class PrivateError(BinderError):
     """There can be no devices of one's own here; the text says why, and what helps."""
 
 
-def enter() -> None:
+class User(NamedTuple):
+    """Who we were outside."""
+
+    uid: int
+    gid: int
+
+
+def enter() -> User | None:
     """Leave the mount namespace that we were in for a copy of it.
+
+    Returns:
+        Who the command has to be again (``become``); None if we are who we were.
 
     Raises:
         PrivateError: this process may not.
@@ -60,10 +62,21 @@ def enter() -> None:
     except OSError as error:
         raise PrivateError(_why_not(error)) from None
     if flags & _CLONE_NEWUSER:
-        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1", encoding="ascii")
-        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1", encoding="ascii")
+        _map_users(f"0 {uid} 1", f"0 {gid} 1")
     _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is nobody else's
+    return User(uid, gid) if flags & _CLONE_NEWUSER else None
+
+
+def become(user: User) -> None:
+    """Be the user again that ``enter`` has made root, without any rights; for the fork."""
+    _call(_libc.unshare(_CLONE_NEWUSER), "unshare")
+    _map_users(f"{user.uid} 0 1", f"{user.gid} 0 1")
+
+
+def _map_users(uids: str, gids: str) -> None:
+    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+    Path("/proc/self/uid_map").write_text(uids, encoding="ascii")
+    Path("/proc/self/gid_map").write_text(gids, encoding="ascii")
 
 
 def _may_mount() -> bool:
@@ -122,26 +135,6 @@ def _show(entry: Path, place: Path) -> None:
         place.touch()
     with suppress(FileNotFoundError):
         _mount(str(entry), str(place), None, _MS_BIND | _MS_REC)
-
-
-def keep_rights() -> None:
-    """Have the next program that this process runs keep the rights to mount and look; for the fork.
-
-    To root it makes no difference.
-    """
-    if os.geteuid() == 0:
-        return
-    mask = sum(1 << number for number in _CAPABILITIES)
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    held = ctypes.create_string_buffer(24)
-    _call(_libc.capget(header, held), "capget")
-    effective, permitted, _ = struct.unpack_from("=III", held.raw)
-    mask &= permitted
-    rest = held.raw[12:]
-    _call(_libc.capset(header, struct.pack("=III", effective, permitted, mask) + rest), "capset")
-    for number in _CAPABILITIES:
-        if mask >> number & 1:
-            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
 
 
 def end_with_parent(number: int) -> None:

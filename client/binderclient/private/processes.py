@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
+    from binderclient.private.namespace import User
+
 _READY_SECONDS: Final = 30.0
 _END_SECONDS: Final = 10.0
 _LEFTOVER_SECONDS: Final = 2.0  # between SIGTERM and SIGKILL
@@ -41,13 +43,12 @@ class Server:
 
     Args:
         arguments: the module and its arguments.
-        has_rights: does it need those of the namespace?
 
     Raises:
         PrivateError: it ended, with what it said, or takes too long.
     """
 
-    def __init__(self, arguments: Sequence[str], *, has_rights: bool = False) -> None:
+    def __init__(self, arguments: Sequence[str]) -> None:
         self.name = arguments[0]
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - nobody has to read it meanwhile
         # An abstract address: seen by nobody but who is told, and gone with the socket.
@@ -60,7 +61,7 @@ class Server:
                 stderr=self._said,
                 env={**os.environ, "NOTIFY_SOCKET": address},
                 process_group=0,  # Ctrl-C is for the command
-                preexec_fn=partial(_before, os.getpid(), has_rights=has_rights),
+                preexec_fn=partial(_before, os.getpid()),
             )
             try:
                 self._await_ready(channel)
@@ -102,26 +103,28 @@ class Server:
         self._said.close()
 
 
-def _before(parent: int, *, has_rights: bool) -> None:
+def _before(parent: int, user: User | None = None) -> None:
     """Prepare a process, between fork and exec.
 
     Args:
         parent: whose it is; it is not to outlive that.
+        user: who it is to be; None: who we are.
     """
-    if has_rights:
-        namespace.keep_rights()
+    if user is not None:
+        namespace.become(user)
     namespace.end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def run(path: str, command: Sequence[str], environment: dict[str, str]) -> int:
+def run(path: str, command: Sequence[str], environment: dict[str, str], user: User | None) -> int:
     """Run a program to its end; signals that are for us are passed on to it.
 
     Args:
         path: of the program.
         command: its name as it is told, and its arguments.
         environment: its.
+        user: who it is to be; None: who we are.
 
     Returns:
         Its exit status as a shell has it: 128 and the number of the signal that has killed it.
@@ -131,7 +134,7 @@ def run(path: str, command: Sequence[str], environment: dict[str, str]) -> int:
         list(command),
         executable=path,
         env=environment,
-        preexec_fn=partial(_before, os.getpid(), has_rights=False),
+        preexec_fn=partial(_before, os.getpid(), user),
     )
     try:
         for number in _PASSED_ON:
