@@ -236,3 +236,76 @@ def test_what_cannot_be(arguments: list[str], status: int, says: str) -> None:
     assert (found, out) == (status, "")
     assert says in errors
     assert "Traceback" not in errors
+
+
+# Without root
+
+USER: Final = 65534
+# Where /dev/fuse is root's alone, whoever runs this is root and lets others have one here.
+_FUSE_FOR_ALL: Final = """\
+place=$(mktemp -d) && mount -t tmpfs -o mode=755 tmpfs "$place" &&
+mknod "$place/fuse" c 10 229 && chmod 666 "$place/fuse" && mount --bind "$place/fuse" /dev/fuse &&
+umount -l "$place" && rmdir "$place" && exec "$@"
+"""
+
+
+def as_user() -> list[str]:
+    """Return what runs a command as an ordinary user who may open /dev/fuse."""
+    fuse = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _FUSE_FOR_ALL, "sh"]
+    return [*fuse, "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+
+
+def has_user_namespaces() -> bool:
+    command = [*as_user(), "unshare", "--user", "--map-root-user", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+ordinary_user = pytest.mark.skipif(
+    not (os.geteuid() == 0 and has_user_namespaces()),
+    reason="needs root, and ordinary users who may have user namespaces",
+)
+
+
+@ordinary_user
+def test_an_ordinary_user_has_devices_as_well(mark: str) -> None:
+    root = Path(__file__).parents[2]
+    script = f"""
+    id -u; grep CapEff /proc/self/status; ls -l /dev/vndbinder
+    {sys.executable} {root}/client/examples/echo_service.py &
+    {sys.executable} -m binderclient wait org.example.echo > /dev/null
+    exec {sys.executable} {root}/client/examples/echo_client.py hello"""
+    done = subprocess.run(
+        [*as_user(), *words("--", "sh", "-c", script)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        env={**os.environ, MARK: mark},
+        cwd="/",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(USER)
+    assert int(lines[1].split()[1], 16) == 0, "the command has rights"
+    assert lines[-1] == "hello"
+    assert marked(mark) == set()
+
+
+@ordinary_user
+def test_files_travel_between_them(mark: str) -> None:
+    root = Path(__file__).parents[2]
+    script = f"""
+    {sys.executable} {root}/client/examples/file_service.py serve &
+    {sys.executable} -m binderclient wait org.example.sorter > /dev/null
+    exec {sys.executable} {root}/client/examples/file_service.py /etc/passwd"""
+    done = subprocess.run(
+        [*as_user(), *words("--", "sh", "-c", script)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        env={**os.environ, MARK: mark},
+        cwd="/",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(Path("/etc/passwd").read_text().splitlines())[0] in done.stdout
