@@ -30,7 +30,7 @@ from binderd.engine.ioctls import IOCTLS
 from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
 from binderd.engine.log import TransactionLog
-from binderd.engine.pause import PausedIoctl
+from binderd.engine.pause import PausedIoctl, PausedOther
 from binderd.engine.ports import NotYet
 from binderd.engine.process import Process
 from binderd.engine.stats import Stats
@@ -172,7 +172,7 @@ class Engine:
             if request == BINDER_WRITE_READ:
                 self._write_read(thread, argument, ticket)
             else:
-                self._other_ioctl(thread, request, bytes(argument), ticket)
+                self.other_ioctl(thread, request, bytes(argument), ticket)
         except KernelErrno as failure:
             self.outbox.append(Completion(ticket, -failure.errno, bytes(argument)))
         if self.runnable or self.drained:
@@ -513,7 +513,8 @@ class Engine:
             self._forget_fetched(thread)
         self.outbox.append(Completion(request.ticket, -BINDERD_ERRNO, request.pack()))
 
-    def _other_ioctl(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
+    def other_ioctl(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
+        """Do an ioctl that is no BINDER_WRITE_READ; arguments and errors as of ``ioctl``."""
         row = IOCTLS.get(request)
         thread.memory.is_settled = False
         try:
@@ -522,6 +523,9 @@ class Engine:
             if len(argument) < row.size:
                 raise KernelErrno(row.bad_pointer)
             outcome = row.handler(thread, argument)
+        except NotYet as reason:
+            self.await_errand(PausedOther(thread, request, argument, ticket), reason)
+            return
         finally:
             thread.need_return = False
         if isinstance(outcome, Freezing):

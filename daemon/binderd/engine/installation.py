@@ -17,12 +17,12 @@ Mirrors binder_apply_fd_fixups and binder_deferred_fd_close.
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL, ENOMEM
+from errno import EFAULT, EINVAL
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine.errors import KernelErrno
-from binderd.engine.ports import REFUSED, SENT, STOPPING, NotYet, Room
+from binderd.engine.ports import REFUSED, SENT, STOPPING, Room
 from binderwire.extension_abi import BINDERD_ERRNO, binderd_installed
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def report(thread: Thread, argument: bytes) -> bytes:
 
     Raises:
         KernelErrno: EINVAL, there is no such installation, or it has another number of files;
-            EFAULT, the numbers cannot be read; ENOMEM, not at once.
+            EFAULT, the numbers cannot be read.
+        NotYet: they have to be fetched first.
     """
     number, error, count, address = binderd_installed.unpack_from(argument)
     found = thread.process.engine.installations.get(number)
@@ -135,11 +136,7 @@ def report(thread: Thread, argument: bytes) -> bytes:
         return b""
     if count != found.count:
         raise KernelErrno(EINVAL)
-    try:
-        numbers = thread.memory.read(address, _NUMBER_SIZE * count)
-    except NotYet:
-        # Differs: who reports has just written them, so this is memory that is meant to be late.
-        raise KernelErrno(ENOMEM) from None
+    numbers = thread.memory.read(address, _NUMBER_SIZE * count)
     if len(numbers) != _NUMBER_SIZE * count:
         raise KernelErrno(EFAULT)
     end(found, Struct(f"={count}i").unpack(numbers))

@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from binderd.engine.completion import Completion
+from binderd.engine.errors import KernelErrno
+
 if TYPE_CHECKING:
     from binderd.engine.thread import Thread, WriteRead
     from binderd.engine.user import User
@@ -69,3 +72,28 @@ class PausedIoctl(Paused):
 
     def interrupt(self) -> None:
         self.is_interrupted = True
+
+
+class PausedOther(Paused):
+    """Any other ioctl, whose argument leads to what has to be fetched; it is done anew.
+
+    Args:
+        request, argument, ticket: as of ``Engine.ioctl``.
+    """
+
+    __slots__ = ("_argument", "_request", "_thread")
+
+    def __init__(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
+        super().__init__(ticket, thread.process.user)
+        self._thread = thread
+        self._request = request
+        self._argument = argument
+
+    def go_on(self) -> None:
+        thread, engine, ticket = self._thread, self._thread.process.engine, self.ticket
+        try:
+            engine.other_ioctl(thread, self._request, self._argument, ticket)
+        except KernelErrno as failure:
+            engine.outbox.append(Completion(ticket, -failure.errno, self._argument))
+        if ticket not in engine.errands:
+            thread.memory.forget()

@@ -166,8 +166,11 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     position = request.read_buffer + request.read_consumed
     try:
         stored = not out or thread.memory.write(position, out)
-    except NotYet:
-        _hand_over(thread, request, out, None, len(out))  # the next read takes up the files
+    except NotYet as reason:
+        engine = thread.process.engine
+        if thread.parked is not None:
+            engine.unpark(thread, request)
+        engine.fetch(PausedRead(thread, request, out), thread, request, reason)
         return True
     if not stored:
         thread.proven_buffer = -1
