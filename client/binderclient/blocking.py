@@ -30,7 +30,7 @@ from binderclient.objects import (
 )
 from binderclient.pool import CLOSE_SECONDS
 from binderclient.recovery import Recovery
-from binderclient.session import FREE_AT_ONCE_BYTES, Session, Ticket
+from binderclient.session import FREE_AT_ONCE_BYTES, Session
 from binderclient.wakeup import heeding_signals
 from binderwire.binder_abi import TF_ONE_WAY
 
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from binderclient.connection import Delivery
+    from binderclient.deadlines import Ticket
     from binderclient.deaths import Obituary
     from binderclient.parcel import Parcel
     from binderclient.session import RunHandler
 
-__all__ = ["CLOSE_SECONDS", "FREE_AT_ONCE_BYTES", "Device", "Ticket"]
+__all__ = ["CLOSE_SECONDS", "FREE_AT_ONCE_BYTES", "Device"]
 
 DEFAULT_PATH: Final = "/dev/binderfs/binder"
 DEFAULT_MAP_SIZE: Final = (1 << 20) - (8 << 10)  # what Android's libbinder maps

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from binderclient import android
 from binderclient.annotations import codec_of
-from binderclient.errors import BinderError, ParcelError, RemoteException
+from binderclient.deadlines import checked_timeout
+from binderclient.errors import BinderError, CallTimeout, ParcelError, RemoteException
 from binderclient.objects import Proxy, RemoteObject, Service, caller
 from binderclient.parcel import Parcel
 
@@ -47,6 +48,7 @@ _F = TypeVar("_F", bound="Callable[..., object]")
 
 _ATTRIBUTE: Final = "binder_interface"  # of a class: its Interface
 _TOLD: Final = (BinderError, PermissionError, ValueError, NotImplementedError)  # as they are
+_TIMEOUT: Final = "timeout"
 _log: Final = logging.getLogger("binderclient")
 
 
@@ -74,21 +76,24 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
     return make
 
 
-def as_interface(cls: type[_T], binder: IBinder) -> _T:
+def as_interface(cls: type[_T], binder: IBinder, *, timeout: float | None = None) -> _T:
     """Return what has the methods of an interface, and calls an object with them.
 
     Args:
         cls: a class with ``@interface``.
-        binder: a proxy of any flavour; of the trio flavour all methods are to be awaited. A service
-            of this process that is of that class is returned as it is.
+        binder: a proxy of any flavour; of those for event loops all methods are to be awaited. A
+            service of this process that is of that class is returned as it is.
+        timeout: seconds that each call may take, None for ever. A call with a keyword argument of
+            that name has its own, unless that is what the method calls an argument of its own.
 
     Raises:
         TypeError: ``cls`` is no interface, or ``binder`` is neither.
+        ValueError: ``timeout`` is not more than 0.
     """
     found = interface_of(cls)
     if found is None:
         raise TypeError(f"{cls.__name__} has no @interface")
-    return cast("_T", found(binder))
+    return cast("_T", found(binder, checked_timeout(timeout)))
 
 
 def interface_of(cls: type) -> Interface | None:
@@ -102,10 +107,12 @@ class InterfaceProxy:
 
     Args:
         binder: the proxy by which it is reached.
+        timeout: seconds that each call may take, None for ever.
     """
 
-    def __init__(self, binder: RemoteObject) -> None:
+    def __init__(self, binder: RemoteObject, timeout: float | None = None) -> None:
         self.binder = binder
+        self.timeout = timeout
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.binder!r}>"
@@ -149,11 +156,11 @@ class Interface:
         members = {name: make(method) for name, method in self.methods.items()}
         return type(f"{self._class.__name__}{suffix}", (InterfaceProxy,), members)
 
-    def __call__(self, binder: IBinder) -> Any:  # noqa: ANN401 - like the class, to its users
+    def __call__(self, binder: IBinder, timeout: float | None = None) -> Any:  # noqa: ANN401 - like the class, to its users
         if isinstance(binder, Proxy):
-            return self._blocking(binder)
+            return self._blocking(binder, timeout)
         if isinstance(binder, RemoteObject):
-            return self._awaiting(binder)
+            return self._awaiting(binder, timeout)
         if isinstance(binder, self._class):
             return binder
         raise TypeError(f"{binder!r} is no {self.descriptor}, nor a proxy")
@@ -227,9 +234,14 @@ class Method:
         """Return the method of a blocking proxy."""
 
         def call(proxy: InterfaceProxy, *values: object, **named: object) -> object:
+            timeout = self._timeout(proxy, named)
             request = self._request(proxy, values, named)
             binder: Any = proxy.binder
-            with binder.call(self.code, request, oneway=self._oneway) as reply:
+            try:
+                reply = binder.call(self.code, request, oneway=self._oneway, timeout=timeout)
+            except CallTimeout as error:
+                raise error.named(method=self._name) from None
+            with reply:
                 return self._read_reply(reply)
 
         return self._dressed(call)
@@ -238,12 +250,22 @@ class Method:
         """Return the method of a proxy whose calls are awaited."""
 
         async def call(proxy: InterfaceProxy, *values: object, **named: object) -> object:
+            timeout = self._timeout(proxy, named)
             request = self._request(proxy, values, named)
             binder: Any = proxy.binder
-            with await binder.call(self.code, request, oneway=self._oneway) as reply:
+            try:
+                reply = await binder.call(self.code, request, oneway=self._oneway, timeout=timeout)
+            except CallTimeout as error:
+                raise error.named(method=self._name) from None
+            with reply:
                 return self._read_reply(reply)
 
         return self._dressed(call)
+
+    def _timeout(self, proxy: InterfaceProxy, named: dict[str, object]) -> Any:  # noqa: ANN401 - checked later
+        if _TIMEOUT in named and _TIMEOUT not in self._signature.parameters:
+            return named.pop(_TIMEOUT)
+        return proxy.timeout
 
     def _dressed(self, call: Callable[..., object]) -> Callable[..., object]:
         return functools.wraps(self._function)(call)  # for help(), and who looks at the types

@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from binderclient import android
+from binderclient.deadlines import Ticket, checked_timeout
 from binderclient.errors import (
     DeadObject,
     FailedTransaction,
@@ -287,7 +288,9 @@ def call_flags(*, oneway: bool, clear: bool) -> int:
 class Transport(Protocol):
     """The device that a ``Proxy`` belongs to."""
 
-    def transact(self, handle: int, code: int, data: Parcel, flags: int) -> Parcel:
+    def transact(
+        self, handle: int, code: int, data: Parcel, flags: int, ticket: Ticket | None = None
+    ) -> Parcel:
         """Send a transaction and return the reply (an empty parcel for a one-way one)."""
 
     def link_to_death(self, proxy: Proxy, callback: Callable[[Proxy], object]) -> None:
@@ -321,7 +324,13 @@ class Proxy(RemoteObject):
     device: Transport
 
     def call(
-        self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
+        self,
+        code: int,
+        data: Parcel | None = None,
+        *,
+        oneway: bool = False,
+        clear: bool = False,
+        timeout: float | None = None,
     ) -> Parcel:
         """Call the object; blocks until the reply is there, and serves calls meanwhile.
 
@@ -331,6 +340,10 @@ class Proxy(RemoteObject):
             oneway: do not wait for the object, which cannot answer then.  Several one-way calls to
                 one object are handled one after the other, in order.
             clear: overwrite the request in the receiver's memory when it is done with (secrets).
+            timeout: seconds to wait for the reply, more than 0; None for ever.  A call that comes
+                back meanwhile is served to its end first.  The reply that comes too late is given
+                back.  Inside of a handler such a call is made by another thread, so that the
+                handler can go on and answer its own caller.
 
         Returns:
             The reply.  Its pages belong to it until ``close``: use it in a ``with`` statement.
@@ -341,21 +354,21 @@ class Proxy(RemoteObject):
             FailedTransaction: the driver refused, for example a request that is too large.
             FrozenObject: the object's process is frozen.
             RemoteException: the object answered with a bare status.
+            CallTimeout: no reply within ``timeout``; the object may still handle the call.
         """
-        return self.device.transact(
-            self.handle,
-            code,
-            request_of(data),
-            call_flags(oneway=oneway, clear=clear),
-        )
+        request, flags = request_of(data), call_flags(oneway=oneway, clear=clear)
+        seconds = checked_timeout(timeout)
+        if seconds is None:
+            return self.device.transact(self.handle, code, request, flags)
+        return self.device.transact(self.handle, code, request, flags, Ticket(seconds))
 
-    def ping(self) -> None:
-        """Return if the object answers; raises like ``call``."""
-        self.call(android.PING_TRANSACTION).close()
+    def ping(self, *, timeout: float | None = None) -> None:
+        """Return if the object answers; arguments and exceptions as ``call``."""
+        self.call(android.PING_TRANSACTION, timeout=timeout).close()
 
-    def interface(self) -> str:
-        """Return the name of the object's interface; raises like ``call``."""
-        with self.call(android.INTERFACE_TRANSACTION) as reply:
+    def interface(self, *, timeout: float | None = None) -> str:
+        """Return the name of the object's interface; arguments and exceptions as ``call``."""
+        with self.call(android.INTERFACE_TRANSACTION, timeout=timeout) as reply:
             return reply.read_string16() or ""
 
     def link_to_death(self, callback: Callable[[Proxy], object]) -> None:
