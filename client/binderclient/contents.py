@@ -19,11 +19,13 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from binderclient.errors import ParcelError
+from binderclient.files import ReceivedFile, duplicate
 from binderwire.binder_abi import (
     BINDER_BUFFER_FLAG_HAS_PARENT,
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
     BINDER_TYPE_PTR,
+    FLAT_BINDER_FLAG_ACCEPTS_FDS,
     binder_buffer_object,
     binder_fd_object,
     flat_binder_object,
@@ -119,7 +121,7 @@ class Contents:
         # Offset of each object -> what it refers to; received ones are resolved when read.
         self._objects: dict[int, IBinder | Buffer | int | None] = dict.fromkeys(offsets)
         self._order: dict[int, int] = {}  # offset -> index, of received objects that are buffers
-        self._files: list[object] = []  # whose descriptors are in the data; they are to live
+        self._files: list[ReceivedFile] = []  # whose descriptors are in the data: its own
         self._owner = owner
         self._address = address
         self._views: list[memoryview] = []
@@ -129,6 +131,8 @@ class Contents:
 
     def close(self) -> None:
         """Give a received buffer back to the driver; idempotent, and harmless for other parcels.
+
+        Of a parcel of this process it closes the files that were written.
 
         Raises:
             ParcelError: a view of this parcel is in use by something else, for example an array
@@ -141,6 +145,8 @@ class Contents:
             descriptors = self._descriptors()
             self._data.release()
         self._closed = True
+        for file in self._files:
+            file.close()
         if self._owner is not None:
             self._owner.free_buffer(self._address, descriptors)
 
@@ -234,28 +240,41 @@ class Contents:
     def append(self, other: Contents, start: int = 0, size: int | None = None) -> None:
         """Write ``size`` bytes of ``other`` from its offset ``start``, with the objects therein.
 
+        Of open files this parcel gets duplicates.
+
         Raises:
-            ParcelError: the range cuts through an object, or has a file descriptor in it.
+            ParcelError: the range cuts through an object, or has a buffer in it.
         """
         end = len(other) if size is None else start + size
         if not 0 <= start <= end <= len(other):
             raise ParcelError(f"{start} … {end} is outside of {len(other)} bytes")
         base = self._position
+        data = bytearray(other._data[start:end])
         moved: dict[int, IBinder | Buffer | int | None] = {}
+        files = []
         for offset in other._objects:
             if start <= offset < end:
                 if offset + flat_binder_object.size > end:
-                    raise ParcelError("the range cuts through an object")
-                moved[base + offset - start] = other._binder_at(offset)
-        self._put(bytes(other._data[start:end]))
+                    raise ParcelError(f"the range cuts through the object at {offset}")
+                if _WORD.unpack_from(other._data, offset)[0] == BINDER_TYPE_FD:
+                    file = duplicate(binder_fd_object.unpack_from(other._data, offset)[2])
+                    files.append(file)
+                    moved[base + offset - start] = file.fileno()
+                    _pack_file(data, offset - start, file)
+                else:
+                    moved[base + offset - start] = other._binder_at(offset)
+        self._put(data)
         self._objects.update(moved)
+        self._files += files
 
     def payload(self, numbers: Numbering, exported: list[int]) -> tuple[bytearray, bytearray]:
         """Return ``(data, offsets)`` as a transaction wants them; binders get their numbers.
 
         Raises:
-            ParcelError: this is a received parcel, or an object belongs to another device.
+            ParcelError: this is a received or closed parcel, or an object belongs to another
+                device.
         """
+        self._check_open()
         if self._owner is not None:
             raise ParcelError("a received parcel cannot be sent; append() it to a new one")
         for offset, binder in self._objects.items():
@@ -319,6 +338,15 @@ class Contents:
             buffer.address = address
         self._position = position + binder_buffer_object.size
         return buffer
+
+    def _put_file(self, file: ReceivedFile) -> None:
+        """Write an open file, which belongs to the parcel from now on."""
+        position = self._position
+        data = bytearray(binder_fd_object.size)
+        _pack_file(data, 0, file)
+        self._put(data)
+        self._objects[position] = file.fileno()
+        self._files.append(file)
 
     def _pack_buffer(self, offset: int, buffer: Buffer) -> None:
         has_parent = buffer.parent is not None
@@ -441,3 +469,8 @@ class Contents:
         if known is None and self._owner is not None:
             known = self._objects[offset] = self._owner.resolve(kind, binder, cookie)
         return known
+
+
+def _pack_file(data: bytearray, offset: int, file: ReceivedFile) -> None:
+    flags = 0x7F | FLAT_BINDER_FLAG_ACCEPTS_FDS  # what Android puts there; nobody looks
+    binder_fd_object.pack_into(data, offset, BINDER_TYPE_FD, flags, file.fileno(), 0)

@@ -214,8 +214,7 @@ def _dump(service: Service, data: Parcel) -> None:
     try:
         service.dump(descriptor, _read_words(data))
     finally:
-        if data.received:  # then it is this process' own
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def _run_shell_command(service: Service, data: Parcel) -> Awaitable[None] | None:

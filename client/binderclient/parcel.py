@@ -11,19 +11,17 @@ This file must not touch memory or know who owns it: ``contents`` does.
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import TYPE_CHECKING, Final
 
 from binderclient import android
 from binderclient.contents import NULL_LENGTH, Contents
 from binderclient.errors import ParcelError, RemoteException
-from binderclient.files import ReceivedFile, number_of
+from binderclient.files import ReceivedFile, duplicate
 from binderclient.ibinder import IBinder
 from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
-    FLAT_BINDER_FLAG_ACCEPTS_FDS,
     binder_fd_object,
     flat_binder_object,
 )
@@ -324,17 +322,17 @@ class Parcel(Contents):
     def write_file(self, file: int | HasFileno) -> None:
         """Write an open file; the receiver gets a descriptor of its own for it.
 
-        The driver looks it up while the transaction is sent: do not close it before. An object
-        lives at least as long as the parcel.
+        The parcel has a duplicate of the descriptor, which it closes: ``file`` may be closed at
+        once.
 
         Args:
             file: a descriptor, or anything that has one.
+
+        Raises:
+            TypeError, ParcelError: it has none, or it is closed.
+            OSError: this process has too many descriptors.
         """
-        position, descriptor = self._position, number_of(file)
-        flags = 0x7F | FLAT_BINDER_FLAG_ACCEPTS_FDS  # what Android puts there; nobody looks
-        self._put(binder_fd_object.pack(BINDER_TYPE_FD, flags, descriptor, 0))
-        self._objects[position] = descriptor
-        self._files.append(file)
+        self._put_file(duplicate(file))
 
     def read_file(self) -> ReceivedFile:
         """Read an open file, which is the caller's from now on.
@@ -345,8 +343,7 @@ class Parcel(Contents):
         Raises:
             ParcelError: there is none, or it was read before.
         """
-        descriptor = self.read_file_descriptor()
-        return ReceivedFile(descriptor if self._owner is not None else os.dup(descriptor))
+        return ReceivedFile(self.read_file_descriptor())
 
     def read_file_descriptor(self) -> int:
         """Like ``read_file``, but the bare descriptor: the caller must close it."""
@@ -356,7 +353,10 @@ class Parcel(Contents):
             raise ParcelError(f"no file descriptor at {position}")
         if self._owner is not None and self._objects[position] is not None:
             raise ParcelError(f"the file at {position} was read before")
-        self._objects[position] = descriptor
+        if self._owner is None:  # what is in there stays the parcel's
+            descriptor = duplicate(descriptor).detach()
+        else:
+            self._objects[position] = descriptor
         self._skip(position, binder_fd_object.size)
         return int(descriptor)
 

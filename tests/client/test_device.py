@@ -267,10 +267,10 @@ def test_a_proxy_of_another_device_cannot_be_sent(bench: Bench) -> None:
 def test_a_file_travels(bench: Bench) -> None:
     with connected(bench) as (_device, peer):
         read_end, write_end = os.pipe()
-        parcel = request()
-        parcel.write_file(write_end)
-        peer.call(p.SEND_FD, parcel).close()
-        os.close(write_end)
+        with request() as parcel:
+            parcel.write_file(write_end)
+            os.close(write_end)
+            peer.call(p.SEND_FD, parcel).close()
         assert os.read(read_end, 100) == b"written by the peer"
         assert os.read(read_end, 100) == b""  # the peer has closed its own
         os.close(read_end)

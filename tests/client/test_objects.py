@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
@@ -116,13 +117,16 @@ def test_dump_gets_the_open_file_and_its_arguments() -> None:
         accepts_descriptors = True
 
         def dump(self, descriptor: int, arguments: list[str]) -> None:
-            self.seen = (descriptor, arguments)
+            os.write(descriptor, " ".join(arguments).encode())
 
     service, request = Dumping(), Parcel()
-    request.write_file(7)
-    request.write_string16_array(["-a"])
-    run(service, android.DUMP_TRANSACTION, request)
-    assert service.seen == (7, ["-a"])
+    with os.fdopen(os.memfd_create("a"), "rb") as file:
+        request.write_file(file)
+        request.write_string16_array(["-a", "-b"])
+        before = len(os.listdir("/proc/self/fd"))
+        run(service, android.DUMP_TRANSACTION, request)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert os.pread(file.fileno(), 100, 0) == b"-a -b"
 
 
 @pytest.mark.parametrize(
