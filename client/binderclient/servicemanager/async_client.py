@@ -230,10 +230,10 @@ class AsyncServiceManager:
             await self._device.loop.sleep(pause if left is None else min(pause, left))
         return _proxy_of(name, service)
 
-    async def _ask(self, method: str, *values: object, timeout: float | None) -> Any:  # noqa: ANN401 - by method
+    async def _ask(self, method: str, *values: object, timeout: float | None = None) -> Any:  # noqa: ANN401
         return await self._do(formats.call(self._dialect, method, *values), timeout)
 
-    async def _do(self, asked: formats.Call, timeout: float | None) -> Any:  # noqa: ANN401 - by method
+    async def _do(self, asked: formats.Call, timeout: float | None = None) -> Any:  # noqa: ANN401
         return asked.result(await self._call(asked, timeout))
 
     async def _call(self, asked: formats.Call, timeout: float | None) -> Parcel:

@@ -280,10 +280,10 @@ class ServiceManager:
             time.sleep(pause if left is None else min(pause, left))
         return proxy_of(name, service, Proxy)
 
-    def _ask(self, method: str, *values: object, timeout: float | None) -> Any:  # noqa: ANN401 - by method
+    def _ask(self, method: str, *values: object, timeout: float | None = None) -> Any:  # noqa: ANN401
         return self._do(call(self._dialect, method, *values), timeout)
 
-    def _do(self, asked: Call, timeout: float | None) -> Any:  # noqa: ANN401 - by method
+    def _do(self, asked: Call, timeout: float | None = None) -> Any:  # noqa: ANN401
         return asked.result(self._call(asked, timeout))
 
     def _call(self, asked: Call, timeout: float | None) -> Parcel:
