@@ -24,9 +24,11 @@ from binderwire.binder_abi import (
     BINDER_BUFFER_FLAG_HAS_PARENT,
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
+    BINDER_TYPE_FDA,
     BINDER_TYPE_PTR,
     FLAT_BINDER_FLAG_ACCEPTS_FDS,
     binder_buffer_object,
+    binder_fd_array_object,
     binder_fd_object,
     flat_binder_object,
 )
@@ -339,6 +341,41 @@ class Contents:
         self._position = position + binder_buffer_object.size
         return buffer
 
+    def write_file_array(self, buffer: int, offset: int, count: int) -> None:
+        """Write an object that says that there are descriptors in a buffer beside the data.
+
+        Args:
+            buffer: the index of an earlier buffer.
+            offset: where in it the first of them is, in bytes.
+            count: how many there are, 4 bytes each.
+        """
+        position = self._position
+        self._put(binder_fd_array_object.pack(BINDER_TYPE_FDA, 0, count, buffer, offset))
+        self._objects[position] = count  # there is nothing left to find out
+
+    def read_file_array(self, buffer: Buffer, offset: int, count: int) -> list[ReceivedFile]:
+        """Read such an object; arguments as ``write_file_array``.
+
+        Returns:
+            Duplicates of the files, as the driver closes its own with the parcel.
+
+        Raises:
+            ParcelError: there is none, or it says something else.
+        """
+        start = self._position
+        kind, _, found, parent, place = self._object_at(start, binder_fd_array_object)
+        if kind != BINDER_TYPE_FDA or start not in self._objects:
+            raise ParcelError(f"no descriptors at {start}")
+        if (found, parent, place) != (count, buffer.index, offset):
+            raise ParcelError(f"descriptors at {start} that belong elsewhere")
+        if offset + count * _LENGTH.size > len(buffer.data):
+            raise ParcelError(f"{count} descriptors at {start} in {len(buffer.data)} bytes")
+        files = [
+            duplicate(number) for number in struct.unpack_from(f"={count}i", buffer.data, offset)
+        ]
+        self._position = start + binder_fd_array_object.size
+        return files
+
     def _put_file(self, file: ReceivedFile) -> None:
         """Write an open file, which belongs to the parcel from now on."""
         position = self._position
@@ -347,6 +384,10 @@ class Contents:
         self._put(data)
         self._objects[position] = file.fileno()
         self._files.append(file)
+
+    def keep(self, files: Iterable[ReceivedFile]) -> None:
+        """Have files closed with the parcel; who has put their numbers into a buffer needs it."""
+        self._files += files
 
     def _pack_buffer(self, offset: int, buffer: Buffer) -> None:
         has_parent = buffer.parent is not None
@@ -367,20 +408,22 @@ class Contents:
         if self._closed:
             raise ParcelError("this parcel's buffer was given back")
 
-    def _pack(self, codec: struct.Struct, value: float) -> None:
+    def _pack(self, codec: struct.Struct, value: float, method: str) -> None:
         try:
-            self._put(codec.pack(value))
-        except (struct.error, OverflowError) as error:
-            raise ParcelError(f"{value!r}: {error}") from None
+            data = codec.pack(value)
+        except (struct.error, OverflowError, TypeError) as error:
+            raise _refusal(codec.format[-1], value, f"{method}()", error) from None
+        self._put(data)
 
-    def _pack_array(self, code: str, values: Sequence[float] | None) -> None:
+    def _pack_array(self, code: str, values: Sequence[float] | None, method: str) -> None:
         if values is None:
-            self._pack(_LENGTH, NULL_LENGTH)
+            self._put(_LENGTH.pack(NULL_LENGTH))
             return
         try:
-            self._put(struct.pack(f"=i{len(values)}{code}", len(values), *values))
-        except struct.error as error:
-            raise ParcelError(str(error)) from None
+            data = struct.pack(f"=i{len(values)}{code}", len(values), *values)
+        except (struct.error, OverflowError, TypeError) as error:
+            raise _refused_item(code, values, method, error) from None
+        self._put(data)
 
     def _put(self, data: bytes | bytearray | memoryview) -> None:
         if self._owner is not None or self._closed:
@@ -474,3 +517,27 @@ class Contents:
 def _pack_file(data: bytearray, offset: int, file: ReceivedFile) -> None:
     flags = 0x7F | FLAT_BINDER_FLAG_ACCEPTS_FDS  # what Android puts there; nobody looks
     binder_fd_object.pack_into(data, offset, BINDER_TYPE_FD, flags, file.fileno(), 0)
+
+
+_NUMBERS: Final = (int, float)
+
+
+def _refusal(code: str, value: object, place: str, error: Exception) -> Exception:
+    """Return what is raised for a number that cannot be packed."""
+    wanted: type | tuple[type, ...] = _NUMBERS if code in "fd" else int
+    if isinstance(value, wanted):
+        return ParcelError(f"{place}: {value!r} does not fit: {error}")
+    name = "float" if code in "fd" else "int"
+    return TypeError(f"{place} takes {name}, not {type(value).__name__}")
+
+
+def _refused_item(code: str, values: object, method: str, error: Exception) -> Exception:
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        return TypeError(f"{method}() takes a list, not {type(values).__name__}")
+    if hasattr(values, "__iter__"):
+        for number, value in enumerate(values):
+            try:
+                struct.pack(f"={code}", value)
+            except (struct.error, OverflowError, TypeError) as item_error:
+                return _refusal(code, value, f"{method}(): item {number}", item_error)
+    return TypeError(f"{method}(): {error}")
