@@ -40,17 +40,16 @@ from binderclient.deadlines import Alarm, Deadline, Ticket, checked_timeout
 from binderclient.errors import DeadObject, RemoteException
 from binderclient.loops import LoopEnded
 from binderclient.objects import (
-    Caller,
     RemoteObject,
     Service,
     call_flags,
+    check_nothing,
     dispatch,
     request_of,
     set_caller,
 )
-from binderclient.session import late
+from binderclient.session import caller_of, late
 from binderclient.workers import HELPERS, Workers, outcome_of, result_of
-from binderwire.binder_abi import TF_ONE_WAY
 
 if TYPE_CHECKING:
     import os
@@ -340,13 +339,12 @@ class AsyncDevice:
         self, home: _Home, service: Service, delivery: Delivery, data: Parcel, reply: Parcel
     ) -> None:
         error: Exception | None = _closed()
-        one_way = bool(delivery.flags & TF_ONE_WAY)
         _current_home.set(home)
-        set_caller(Caller(delivery.sender_pid, delivery.sender_euid, one_way))
+        set_caller(caller_of(delivery))
         try:
             result = dispatch(service, delivery.code, data, reply, delivery.flags)
             if result is not None:
-                await result
+                check_nothing(await result)
             error = None
         except Exception as failure:
             error = failure

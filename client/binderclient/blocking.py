@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 
 from binderclient.errors import DeviceError, DeviceGone, MisuseError
 from binderclient.objects import (
-    Caller,
     Proxy,
     RemoteObject,
     Service,
@@ -30,9 +29,8 @@ from binderclient.objects import (
 )
 from binderclient.pool import CLOSE_SECONDS
 from binderclient.recovery import Recovery
-from binderclient.session import FREE_AT_ONCE_BYTES, Session
+from binderclient.session import FREE_AT_ONCE_BYTES, Session, caller_of
 from binderclient.wakeup import heeding_signals
-from binderwire.binder_abi import TF_ONE_WAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,8 +271,7 @@ class Device:
 
 
 def _run_handler(service: Service, delivery: Delivery, data: Parcel, reply: Parcel) -> None:
-    one_way = bool(delivery.flags & TF_ONE_WAY)
-    token = set_caller(Caller(delivery.sender_pid, delivery.sender_euid, one_way))
+    token = set_caller(caller_of(delivery))
     try:
         result = dispatch(service, delivery.code, data, reply, delivery.flags)
     finally:
@@ -282,7 +279,8 @@ def _run_handler(service: Service, delivery: Delivery, data: Parcel, reply: Parc
     if result is not None:
         if hasattr(result, "close"):
             result.close()  # a coroutine that nobody awaits would complain
-        raise TypeError(f"{type(service).__name__} is asynchronous: use binderclient.trio")
+        name = type(service).__name__
+        raise TypeError(f"{name} is asynchronous: use binderclient.trio or binderclient.aio")
 
 
 _devices: Final[weakref.WeakSet[Device]] = weakref.WeakSet()

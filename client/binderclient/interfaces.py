@@ -25,15 +25,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import typing
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from binderclient import android
 from binderclient.annotations import codec_of
 from binderclient.deadlines import checked_timeout
-from binderclient.errors import BinderError, CallTimeout, ParcelError, RemoteException
-from binderclient.objects import Proxy, RemoteObject, Service, caller
+from binderclient.errors import CallTimeout, ParcelError, RemoteException
+from binderclient.objects import HANDLER_PREFIX, Proxy, RemoteObject, Service
 from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
@@ -47,9 +46,7 @@ _S = TypeVar("_S", bound=Service)
 _F = TypeVar("_F", bound="Callable[..., object]")
 
 _ATTRIBUTE: Final = "binder_interface"  # of a class: its Interface
-_TOLD: Final = (BinderError, PermissionError, ValueError, NotImplementedError)  # as they are
 _TIMEOUT: Final = "timeout"
-_log: Final = logging.getLogger("binderclient")
 
 
 def oneway(method: _F) -> _F:
@@ -144,8 +141,8 @@ class Interface:
                 raise TypeError(f"{cls.__name__}.{name} has several codes")
             method = self.methods[name] = Method(self, name, codes[0], function)
             number = codes[0] + 1
-            setattr(cls, f"_binder_{name}", method.handler())
-        handlers = {each.code: f"_binder_{name}" for name, each in self.methods.items()}
+            setattr(cls, f"{HANDLER_PREFIX}{name}", method.handler())
+        handlers = {each.code: f"{HANDLER_PREFIX}{name}" for name, each in self.methods.items()}
         if len(handlers) != len(self.methods):
             raise TypeError(f"{cls.__name__}: two methods have one code")
         cls._methods = {**cls._methods, **handlers}
@@ -302,11 +299,7 @@ class Method:
         """Return what handles the method's transactions."""
 
         def handle(service: Service, data: Parcel, reply: Parcel) -> Awaitable[None] | None:
-            values = self._read_request(data)
-            try:
-                result = getattr(service, self._name)(*values)
-            except Exception as error:
-                raise self._told(error) from error
+            result = getattr(service, self._name)(*self._read_request(data))
             if inspect.isawaitable(result):
                 return self._finish(result, reply)
             self._write_reply(reply, result)
@@ -315,11 +308,7 @@ class Method:
         return handle
 
     async def _finish(self, result: Awaitable[object], reply: Parcel) -> None:
-        try:
-            value = await result
-        except Exception as error:
-            raise self._told(error) from error
-        self._write_reply(reply, value)
+        self._write_reply(reply, await result)
 
     def _read_request(self, data: Parcel) -> list[object]:
         arguments, _, _ = self._resolve()
@@ -345,20 +334,4 @@ class Method:
             if not results and value is not None:
                 raise TypeError(f"{self.place}: must return nothing")
         except (TypeError, ValueError) as error:
-            _log.error("%s", error)
-            raise RemoteException(android.EX_ILLEGAL_STATE, str(error)) from None
-
-    def _told(self, error: Exception) -> Exception:
-        """Return what a caller gets to know of an error."""
-        if isinstance(error, _TOLD):
-            return error
-        who = caller()
-        _log.error(
-            "%s, called by process %d of user %d, failed",
-            self.place,
-            who.sender_pid,
-            who.sender_euid,
-            exc_info=error,
-        )
-        text = f"{type(error).__name__}: {error}"
-        return RemoteException(android.EX_ILLEGAL_STATE, text)
+            raise TypeError(str(error)) from None  # as it is the service's fault, not the caller's

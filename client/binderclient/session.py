@@ -34,7 +34,8 @@ from binderclient.errors import (
     ParcelError,
     RemoteException,
 )
-from binderclient.objects import RemoteObject, Service, check_status, error_reply
+from binderclient.faults import answer_to, error_reply
+from binderclient.objects import Caller, RemoteObject, Service, check_status
 from binderclient.parcel import Parcel
 from binderclient.pool import ThreadPool
 from binderclient.received import ReceivedParcels
@@ -327,18 +328,24 @@ class Session:
         try:
             thread.send(reply, self, lambda payload: thread.state.reply(flags, payload))
         except ParcelError as error:
-            reply, status_flags = error_reply(error)
+            _log.error("the reply to code %#x cannot be sent: %s", delivery.code, error)
+            reply, status_flags = error_reply(RemoteException(status=android.STATUS_BAD_VALUE))
             thread.send(reply, self, lambda payload: thread.state.reply(status_flags, payload))
 
     def _answer(self, delivery: Delivery, data: Parcel) -> tuple[Parcel, int]:
         service = self._connection.nodes.find(delivery.target)
+        if service is None:
+            return error_reply(RemoteException(status=android.STATUS_DEAD_OBJECT))
         reply = Parcel()
         try:
-            if service is None:
-                raise RemoteException(status=android.STATUS_DEAD_OBJECT)
             self._run_handler(service, delivery, data, reply)
-        except Exception as error:
-            return error_reply(error)
+        except BaseException as error:
+            # In the main thread KeyboardInterrupt and SystemExit are the program's; in one of ours
+            # they would end just that, and leave the service without anybody who serves.
+            is_main = threading.current_thread() is threading.main_thread()
+            if is_main and not isinstance(error, Exception):
+                raise
+            return answer_to(error, service, delivery.code, caller_of(delivery))
         return reply, 0
 
     # Objects in parcels; see contents.Numbering and contents.Owner
@@ -474,6 +481,11 @@ class Session:
             self._forked = True
             self._received.disown()
             self.driver.forget()
+
+
+def caller_of(delivery: Delivery) -> Caller:
+    """Return who has sent a call."""
+    return Caller(delivery.sender_pid, delivery.sender_euid, bool(delivery.flags & TF_ONE_WAY))
 
 
 def late(ticket: Ticket, code: int, data: Parcel) -> CallTimeout:

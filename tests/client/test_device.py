@@ -120,9 +120,9 @@ def test_errors_of_handlers_come_back(bench: Bench) -> None:
         assert (specific.value.message, specific.value.service_specific) == ("specific", 77)
         with ask("PermissionError") as reply, pytest.raises(RemoteException, match="EX_SECURITY"):
             reply.read_exception()
-        with pytest.raises(RemoteException) as unknown:
-            ask("KeyError")
-        assert unknown.value.status == android.STATUS_UNKNOWN_ERROR
+        unknown = pytest.raises(RemoteException, match="EX_ILLEGAL_STATE: KeyError: 'why'")
+        with ask("KeyError") as reply, unknown:
+            reply.read_exception()
         with pytest.raises(RemoteException) as code:
             peer.call(999, request())
         assert code.value.status == android.STATUS_UNKNOWN_TRANSACTION
