@@ -49,9 +49,13 @@ class _Number(typing.NamedTuple):
 
 
 Byte: TypeAlias = Annotated[int, _Number("byte", -(1 << 7), (1 << 7) - 1)]
+"""AIDL's byte: a signed number of 8 bits."""
 Long: TypeAlias = Annotated[int, _Number("int64", -(1 << 63), (1 << 63) - 1)]
+"""AIDL's long: a signed number of 64 bits."""
 Float: TypeAlias = Annotated[float, "float"]
+"""AIDL's float: a floating point number of 32 bits."""
 Char: TypeAlias = Annotated[str, "char"]
+"""AIDL's char: a text of one UTF-16 unit."""
 _INT: Final = _Number("int32", -(1 << 31), (1 << 31) - 1)
 
 

@@ -27,9 +27,8 @@ from binderclient.objects import (
     reset_caller,
     set_caller,
 )
-from binderclient.pool import CLOSE_SECONDS
 from binderclient.recovery import Recovery
-from binderclient.session import FREE_AT_ONCE_BYTES, Session, caller_of
+from binderclient.session import Session, caller_of
 from binderclient.wakeup import heeding_signals
 
 if TYPE_CHECKING:
@@ -43,9 +42,8 @@ if TYPE_CHECKING:
     from binderclient.parcel import Parcel
     from binderclient.session import RunHandler
 
-__all__ = ["CLOSE_SECONDS", "FREE_AT_ONCE_BYTES", "Device"]
-
 DEFAULT_PATH: Final = "/dev/binderfs/binder"
+"""The device that is opened where none is named."""
 DEFAULT_MAP_SIZE: Final = (1 << 20) - (8 << 10)  # what Android's libbinder maps
 DEFAULT_MAX_THREADS: Final = 15  # likewise
 
@@ -247,7 +245,7 @@ class Device:
     def close(self) -> None:
         """End everything: serving threads, open parcels, the mapping, the file; idempotent.
 
-        Calls that are being served get up to CLOSE_SECONDS to finish and reply; calls that any
+        Calls that are being served get up to 5 s to finish and reply; calls that any
         thread has outstanding end with DeviceError.  To the driver this process dies here: the
         objects it served are dead to their users.
         """

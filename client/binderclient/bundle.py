@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from binderclient.parcel import Parcel
 
+__all__ = ["Bundle", "Opaque", "read_bundle"]
+
 _MAGIC_JAVA: Final = 0x4C444E42  # "BNDL"
 _MAGIC_NATIVE: Final = 0x4C444E44  # "DNDL", of C++ programs
 _DEPTH_MAX: Final = 32  # bundles, maps and lists in one another
@@ -30,6 +32,7 @@ _SIZED: Final = frozenset({_MAP, 4, _LIST, 12, 16, 17, 21})
 _PLAIN_TEXT: Final = 1  # of a CharSequence
 
 Bundle: TypeAlias = "dict[str | None, Any]"
+"""The entries of a bundle, by name."""
 
 
 class Opaque(NamedTuple):

@@ -32,6 +32,18 @@ if TYPE_CHECKING:
     from binderclient.files import HasFileno
     from binderclient.parcel import Parcel
 
+__all__ = [
+    "Handle",
+    "read_handle",
+    "read_string",
+    "read_strings",
+    "read_vec",
+    "write_handle",
+    "write_string",
+    "write_strings",
+    "write_vec",
+]
+
 _STRINGS_MAX: Final = 1 << 16  # of a list that a client reads
 _OWNED: Final = 0  # memory is the sender's: nobody frees it
 
