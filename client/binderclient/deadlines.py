@@ -112,7 +112,7 @@ class _Clock:
             with self._starting:
                 if not self._is_started:
                     self._is_started = True
-                    threading.Thread(target=self._run, name="binder-clock", daemon=True).start()
+                    threading.Thread(target=self._run, name="binderclient-clock", daemon=True).start()
 
     def _run(self) -> None:
         while True:

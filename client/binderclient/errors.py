@@ -158,7 +158,8 @@ class CallTimeout(CallAbandoned, TimeoutError):
         self.code = code
         self.method = method
         self.service = service
-        shown = str(code) if code <= LAST_CALL_TRANSACTION else f"{code:#x}"
+        # Those that every object answers are four letters.
+        shown = code if code <= LAST_CALL_TRANSACTION else repr(code.to_bytes(4).decode("latin-1"))
         place = f".{method}()" if method else f", code {shown},"
         of = f" of {service!r}" if service else ""
         target = f"{interface or 'the object'}{place}{of}"

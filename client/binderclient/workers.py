@@ -58,7 +58,7 @@ class Workers:
                 return
             self._count += 1
             try:
-                threading.Thread(target=self._work, name="binder-worker", daemon=True).start()
+                threading.Thread(target=self._work, name="binderclient-worker", daemon=True).start()
             except BaseException:
                 self._count -= 1
                 self._jobs.remove(job)

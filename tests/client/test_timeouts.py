@@ -20,6 +20,7 @@ from binderclient import (
     Parcel,
     Service,
     ServiceManager,
+    android,
     as_interface,
     interface,
     oneway,
@@ -155,6 +156,7 @@ def test_what_is_raised_says_what_was_called(world: World) -> None:
     assert "within 0.05 s" in str(error)
     with pytest.raises(CallTimeout, match=r"org\.example\.ISlow\.wait\(\) did not answer"):
         as_interface(Slow, manager, timeout=SHORT).wait(1)
+    assert str(CallTimeout(2, "", android.PING_TRANSACTION)).startswith("the object, code '_PNG',")
     with pytest.raises(CallTimeout, match="the object, code 1,"):
         call_without_a_token(world)
 
