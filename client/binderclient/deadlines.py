@@ -3,8 +3,8 @@
 
 A thread that waits in the driver comes back when it is woken, and then asks its ticket whether it
 is still wanted.  One that is on its way into the driver may miss that; so it is woken again, ever
-more rarely, until it has left.  One thread of this process, started with the first ticket that has
-a time limit, watches the clock for all of them.
+more rarely, until it has left.  One thread of this process, which is there while it is needed,
+watches the clock for all of them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import os
 import queue
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderclient.workers import HELPERS
+from binderclient.workers import HELPERS, IDLE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +111,9 @@ class _Clock:
             with self._starting:
                 if not self._is_started:
                     self._is_started = True
-                    threading.Thread(target=self._run, name="binderclient-clock", daemon=True).start()
+                    threading.Thread(
+                        target=self._run, name="binderclient-clock", daemon=True
+                    ).start()
 
     def _run(self) -> None:
         while True:
@@ -123,9 +124,22 @@ class _Clock:
                 if when <= now and self.alarms.pop(alarm, None) is not None:
                     alarm.ring()
             self._next = min((when for when in alarms.values() if when > now), default=math.inf)
+            is_idle = self._next == math.inf
+            pause = IDLE_SECONDS if is_idle else max(self._next - time.monotonic(), 0)
+            try:
+                self._news.get(timeout=min(pause, _LONGEST_WAIT))
+            except queue.Empty:
+                if is_idle and self._ends():
+                    return
             alarms.clear()
-            with suppress(queue.Empty):
-                self._news.get(timeout=min(max(self._next - time.monotonic(), 0), _LONGEST_WAIT))
+
+    def _ends(self) -> bool:
+        """End the thread, unless somebody sets an alarm right now."""
+        with self._starting:
+            self._is_started = False  # first: who sets one looks at this afterwards
+            if self.alarms:
+                self._is_started = True
+            return not self._is_started
 
 
 _clock: Final = _Clock()

@@ -22,6 +22,7 @@ from binderclient import (
     ServiceManager,
     android,
     as_interface,
+    deadlines,
     interface,
     oneway,
     transaction,
@@ -328,19 +329,34 @@ def test_after_a_fork_times_are_kept_as_well(world: World) -> None:
     slow = as_interface(Slow, world.device().context_manager, timeout=SHORT)
     with pytest.raises(CallTimeout):
         slow.wait(0)
-    from binderclient.deadlines import Alarm
-
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         rang = threading.Event()
-        Alarm(SHORT, rang.set)
+        deadlines.Alarm(SHORT, rang.set)
         os.write(writing, b"rang" if rang.wait(PATIENCE) else b"no")
         os._exit(0)
     os.close(writing)
     assert os.read(reading, 10) == b"rang"
     os.close(reading)
     os.waitpid(child, 0)
+
+
+def test_the_thread_that_watches_the_clock_comes_and_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "IDLE_SECONDS", 0.001)
+
+    def is_there() -> bool:
+        return any(thread.name == "binderclient-clock" for thread in threading.enumerate())
+
+    slow = as_interface(Slow, world.device().context_manager)
+    for _ in range(10):  # each keeps a thread of the service's
+        with pytest.raises(CallTimeout):
+            slow.wait(0, timeout=0.002)  # type: ignore[call-arg]
+        slow.echo("x", timeout=PATIENCE)  # type: ignore[call-arg]
+    world.service.go_on.set()
+    eventually(lambda: not is_there(), PATIENCE)
 
 
 # The service manager
