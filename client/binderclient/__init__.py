@@ -13,6 +13,7 @@ from binderclient.blocking import DEFAULT_PATH, Device
 from binderclient.errors import (
     BinderError,
     CallAbandoned,
+    CallTimeout,
     DeadObject,
     DeviceError,
     DeviceGone,
@@ -35,6 +36,7 @@ __all__ = [
     "BinderError",
     "Byte",
     "CallAbandoned",
+    "CallTimeout",
     "Caller",
     "Char",
     "DeadObject",

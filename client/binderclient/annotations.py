@@ -49,9 +49,13 @@ class _Number(typing.NamedTuple):
 
 
 Byte: TypeAlias = Annotated[int, _Number("byte", -(1 << 7), (1 << 7) - 1)]
+"""AIDL's byte: a signed number of 8 bits."""
 Long: TypeAlias = Annotated[int, _Number("int64", -(1 << 63), (1 << 63) - 1)]
+"""AIDL's long: a signed number of 64 bits."""
 Float: TypeAlias = Annotated[float, "float"]
+"""AIDL's float: a floating point number of 32 bits."""
 Char: TypeAlias = Annotated[str, "char"]
+"""AIDL's char: a text of one UTF-16 unit."""
 _INT: Final = _Number("int32", -(1 << 31), (1 << 31) - 1)
 
 
@@ -129,6 +133,10 @@ def shown(place: Place) -> str:
     return shown(outer) + (f"[{inner}]" if isinstance(inner, int) else f".{inner}")
 
 
+def _no_null(position: int) -> ParcelError:
+    return ParcelError(f"null at {position}, where that must not be")
+
+
 def _refuse(place: Place, wanted: str, value: object) -> typing.NoReturn:
     found = "None" if value is None else type(value).__name__
     raise TypeError(f"{shown(place)}: must be {wanted}, not {found}")
@@ -151,9 +159,10 @@ class _Plain(typing.NamedTuple):
             raise ValueError(f"{shown(place)}: {error}") from None
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
+        start = parcel.position
         value = getattr(parcel, f"read_{self.method}")()
         if value is None:
-            raise ParcelError("null where that must not be")
+            raise _no_null(start)
         return value
 
 
@@ -195,9 +204,10 @@ class _Bytes:
         parcel.write_bytes(value)
 
     def read(self, parcel: Parcel) -> bytes:
+        start = parcel.position
         data = parcel.read_bytes()
         if data is None:
-            raise ParcelError("null where that must not be")
+            raise _no_null(start)
         return data
 
 
@@ -213,11 +223,12 @@ class _Enumeration:
         _Integer(_INT).write(parcel, int(value), place)
 
     def read(self, parcel: Parcel) -> enum.IntEnum:
+        start = parcel.position
         number = parcel.read_int32()
         try:
             return self._kind(number)
         except ValueError as error:
-            raise ParcelError(str(error)) from None
+            raise ParcelError(f"{error}, at {start}") from None
 
 
 class _File:
@@ -231,8 +242,9 @@ class _File:
         parcel.write_file(value)
 
     def read(self, parcel: Parcel) -> ReceivedFile:
+        start = parcel.position
         if parcel.read_int32() != _NOT_NULL or parcel.read_int32():
-            raise ParcelError("no file where one must be")
+            raise ParcelError(f"no file at {start} where one must be")
         return parcel.read_file()
 
 
@@ -252,9 +264,10 @@ class _Binder:
         parcel.write_strong_binder(binder)
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
+        start = parcel.position
         binder = parcel.read_strong_binder()
         if binder is None:
-            raise ParcelError("null where that must not be")
+            raise _no_null(start)
         return binder if self._interface is None else self._interface(binder)
 
 
@@ -274,10 +287,11 @@ class _List:
             self._item.write(parcel, each, (place, number))
 
     def read(self, parcel: Parcel) -> list[Any]:
+        start = parcel.position
         count = parcel.read_int32()
         # Each item takes four bytes at least, so this bounds what somebody can have us read.
         if not 0 <= count <= parcel.remaining // _LENGTH_SIZE:
-            raise ParcelError(f"a list of {count} with {parcel.remaining} bytes left")
+            raise ParcelError(f"a list of {count} at {start} with {parcel.remaining} bytes left")
         return [self._item.read(parcel) for _ in range(count)]
 
 
@@ -310,24 +324,25 @@ class _Parcelable:
         parcel.position = end
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
+        start = parcel.position
         if parcel.read_int32() != _NOT_NULL:
-            raise ParcelError("null where that must not be")
+            raise _no_null(start)
         start = parcel.position
         size = parcel.read_int32()
         if not _LENGTH_SIZE <= size <= len(parcel) - start:
-            raise ParcelError(f"a parcelable of {size} bytes with {len(parcel) - start} left")
+            raise ParcelError(f"a parcelable of {size} bytes at {start} of {len(parcel)}")
         values = {}
         for name, codec in self._fields().items():
             if parcel.position >= start + size:
                 break  # its writer does not know this field
             values[name] = codec.read(parcel)
         if parcel.position > start + size:
-            raise ParcelError(f"a parcelable of {size} bytes has more")
+            raise ParcelError(f"a parcelable of {size} bytes at {start} has more")
         parcel.position = start + size
         try:
             return self._kind(**values)
         except TypeError as error:  # a field without a default that is not there
-            raise ParcelError(f"{self._kind.__name__}: {error}") from None
+            raise ParcelError(f"{self._kind.__name__} at {start}: {error}") from None
 
 
 class _Nullable:

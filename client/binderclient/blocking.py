@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 
 from binderclient.errors import DeviceError, DeviceGone, MisuseError
 from binderclient.objects import (
-    Caller,
     Proxy,
     RemoteObject,
     Service,
@@ -28,11 +27,9 @@ from binderclient.objects import (
     reset_caller,
     set_caller,
 )
-from binderclient.pool import CLOSE_SECONDS
 from binderclient.recovery import Recovery
-from binderclient.session import FREE_AT_ONCE_BYTES, Session, Ticket
+from binderclient.session import Session, caller_of
 from binderclient.wakeup import heeding_signals
-from binderwire.binder_abi import TF_ONE_WAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +37,13 @@ if TYPE_CHECKING:
     from typing import Self
 
     from binderclient.connection import Delivery
+    from binderclient.deadlines import Ticket
     from binderclient.deaths import Obituary
     from binderclient.parcel import Parcel
     from binderclient.session import RunHandler
 
-__all__ = ["CLOSE_SECONDS", "FREE_AT_ONCE_BYTES", "Device", "Ticket"]
-
 DEFAULT_PATH: Final = "/dev/binderfs/binder"
+"""The device that is opened where none is named."""
 DEFAULT_MAP_SIZE: Final = (1 << 20) - (8 << 10)  # what Android's libbinder maps
 DEFAULT_MAX_THREADS: Final = 15  # likewise
 
@@ -248,7 +245,7 @@ class Device:
     def close(self) -> None:
         """End everything: serving threads, open parcels, the mapping, the file; idempotent.
 
-        Calls that are being served get up to CLOSE_SECONDS to finish and reply; calls that any
+        Calls that are being served get up to 5 s to finish and reply; calls that any
         thread has outstanding end with DeviceError.  To the driver this process dies here: the
         objects it served are dead to their users.
         """
@@ -272,8 +269,7 @@ class Device:
 
 
 def _run_handler(service: Service, delivery: Delivery, data: Parcel, reply: Parcel) -> None:
-    one_way = bool(delivery.flags & TF_ONE_WAY)
-    token = set_caller(Caller(delivery.sender_pid, delivery.sender_euid, one_way))
+    token = set_caller(caller_of(delivery))
     try:
         result = dispatch(service, delivery.code, data, reply, delivery.flags)
     finally:
@@ -281,7 +277,8 @@ def _run_handler(service: Service, delivery: Delivery, data: Parcel, reply: Parc
     if result is not None:
         if hasattr(result, "close"):
             result.close()  # a coroutine that nobody awaits would complain
-        raise TypeError(f"{type(service).__name__} is asynchronous: use binderclient.trio")
+        name = type(service).__name__
+        raise TypeError(f"{name} is asynchronous: use binderclient.trio or binderclient.aio")
 
 
 _devices: Final[weakref.WeakSet[Device]] = weakref.WeakSet()

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Typ
 
 from binderclient.deaths import DeathRegistry, Mortal, Obituary
 from binderclient.errors import (
+    CallAbandoned,
     DeadObject,
     FailedTransaction,
     FrozenObject,
@@ -205,7 +206,15 @@ class Connection(Generic[_P]):
 class ThreadState:
     """The state of one thread of a ``Connection``."""
 
-    __slots__ = ("_connection", "_expected", "_kept", "_out", "_stack", "owes_answer")
+    __slots__ = (
+        "_connection",
+        "_expected",
+        "_kept",
+        "_out",
+        "_stack",
+        "is_looper",
+        "owes_answer",
+    )
 
     def __init__(self, connection: Connection[Any]) -> None:
         self._connection = connection
@@ -220,6 +229,7 @@ class ThreadState:
         # Does the driver wait for a BC_*_DONE?  Until then it keeps others' deaths and releases
         # from us (behaviours N5, N11): do not go idle without writing it.
         self.owes_answer = False
+        self.is_looper = False  # does this thread serve whoever calls?
 
     @property
     def idle(self) -> bool:
@@ -285,14 +295,17 @@ class ThreadState:
 
     def enter_looper(self) -> None:
         """Queue BC_ENTER_LOOPER: this thread serves because the program wants it to."""
+        self.is_looper = True
         append(self._out, BC_ENTER_LOOPER)
 
     def register_looper(self) -> None:
         """Queue BC_REGISTER_LOOPER: this thread serves because the driver asked for one."""
+        self.is_looper = True
         append(self._out, BC_REGISTER_LOOPER)
 
     def exit_looper(self) -> None:
         """Queue BC_EXIT_LOOPER."""
+        self.is_looper = False
         append(self._out, BC_EXIT_LOOPER)
 
     def _send(self, word: int, handle: int, code: int, flags: int, call: OutgoingCall) -> None:
@@ -384,6 +397,9 @@ class ThreadState:
                 kept += self._out[item.offset : end]
         self._out = kept
         self._kept.clear()
+        for entry in self._stack:
+            if isinstance(entry, OutgoingCall):
+                entry.outcome = CallAbandoned("its thread has left the driver")
         self._stack.clear()
         events: list[Event] = []
         while self._expected:

@@ -19,12 +19,16 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from binderclient.errors import ParcelError
+from binderclient.files import ReceivedFile, duplicate
 from binderwire.binder_abi import (
     BINDER_BUFFER_FLAG_HAS_PARENT,
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
+    BINDER_TYPE_FDA,
     BINDER_TYPE_PTR,
+    FLAT_BINDER_FLAG_ACCEPTS_FDS,
     binder_buffer_object,
+    binder_fd_array_object,
     binder_fd_object,
     flat_binder_object,
 )
@@ -119,7 +123,7 @@ class Contents:
         # Offset of each object -> what it refers to; received ones are resolved when read.
         self._objects: dict[int, IBinder | Buffer | int | None] = dict.fromkeys(offsets)
         self._order: dict[int, int] = {}  # offset -> index, of received objects that are buffers
-        self._files: list[object] = []  # whose descriptors are in the data; they are to live
+        self._files: list[ReceivedFile] = []  # whose descriptors are in the data: its own
         self._owner = owner
         self._address = address
         self._views: list[memoryview] = []
@@ -129,6 +133,8 @@ class Contents:
 
     def close(self) -> None:
         """Give a received buffer back to the driver; idempotent, and harmless for other parcels.
+
+        Of a parcel of this process it closes the files that were written.
 
         Raises:
             ParcelError: a view of this parcel is in use by something else, for example an array
@@ -141,6 +147,8 @@ class Contents:
             descriptors = self._descriptors()
             self._data.release()
         self._closed = True
+        for file in self._files:
+            file.close()
         if self._owner is not None:
             self._owner.free_buffer(self._address, descriptors)
 
@@ -234,28 +242,41 @@ class Contents:
     def append(self, other: Contents, start: int = 0, size: int | None = None) -> None:
         """Write ``size`` bytes of ``other`` from its offset ``start``, with the objects therein.
 
+        Of open files this parcel gets duplicates.
+
         Raises:
-            ParcelError: the range cuts through an object, or has a file descriptor in it.
+            ParcelError: the range cuts through an object, or has a buffer in it.
         """
         end = len(other) if size is None else start + size
         if not 0 <= start <= end <= len(other):
             raise ParcelError(f"{start} … {end} is outside of {len(other)} bytes")
         base = self._position
+        data = bytearray(other._data[start:end])
         moved: dict[int, IBinder | Buffer | int | None] = {}
+        files = []
         for offset in other._objects:
             if start <= offset < end:
                 if offset + flat_binder_object.size > end:
-                    raise ParcelError("the range cuts through an object")
-                moved[base + offset - start] = other._binder_at(offset)
-        self._put(bytes(other._data[start:end]))
+                    raise ParcelError(f"the range cuts through the object at {offset}")
+                if _WORD.unpack_from(other._data, offset)[0] == BINDER_TYPE_FD:
+                    file = duplicate(binder_fd_object.unpack_from(other._data, offset)[2])
+                    files.append(file)
+                    moved[base + offset - start] = file.fileno()
+                    _pack_file(data, offset - start, file)
+                else:
+                    moved[base + offset - start] = other._binder_at(offset)
+        self._put(data)
         self._objects.update(moved)
+        self._files += files
 
     def payload(self, numbers: Numbering, exported: list[int]) -> tuple[bytearray, bytearray]:
         """Return ``(data, offsets)`` as a transaction wants them; binders get their numbers.
 
         Raises:
-            ParcelError: this is a received parcel, or an object belongs to another device.
+            ParcelError: this is a received or closed parcel, or an object belongs to another
+                device.
         """
+        self._check_open()
         if self._owner is not None:
             raise ParcelError("a received parcel cannot be sent; append() it to a new one")
         for offset, binder in self._objects.items():
@@ -320,6 +341,54 @@ class Contents:
         self._position = position + binder_buffer_object.size
         return buffer
 
+    def write_file_array(self, buffer: int, offset: int, count: int) -> None:
+        """Write an object that says that there are descriptors in a buffer beside the data.
+
+        Args:
+            buffer: the index of an earlier buffer.
+            offset: where in it the first of them is, in bytes.
+            count: how many there are, 4 bytes each.
+        """
+        position = self._position
+        self._put(binder_fd_array_object.pack(BINDER_TYPE_FDA, 0, count, buffer, offset))
+        self._objects[position] = count  # there is nothing left to find out
+
+    def read_file_array(self, buffer: Buffer, offset: int, count: int) -> list[ReceivedFile]:
+        """Read such an object; arguments as ``write_file_array``.
+
+        Returns:
+            Duplicates of the files, as the driver closes its own with the parcel.
+
+        Raises:
+            ParcelError: there is none, or it says something else.
+        """
+        start = self._position
+        kind, _, found, parent, place = self._object_at(start, binder_fd_array_object)
+        if kind != BINDER_TYPE_FDA or start not in self._objects:
+            raise ParcelError(f"no descriptors at {start}")
+        if (found, parent, place) != (count, buffer.index, offset):
+            raise ParcelError(f"descriptors at {start} that belong elsewhere")
+        if offset + count * _LENGTH.size > len(buffer.data):
+            raise ParcelError(f"{count} descriptors at {start} in {len(buffer.data)} bytes")
+        files = [
+            duplicate(number) for number in struct.unpack_from(f"={count}i", buffer.data, offset)
+        ]
+        self._position = start + binder_fd_array_object.size
+        return files
+
+    def _put_file(self, file: ReceivedFile) -> None:
+        """Write an open file, which belongs to the parcel from now on."""
+        position = self._position
+        data = bytearray(binder_fd_object.size)
+        _pack_file(data, 0, file)
+        self._put(data)
+        self._objects[position] = file.fileno()
+        self._files.append(file)
+
+    def keep(self, files: Iterable[ReceivedFile]) -> None:
+        """Have files closed with the parcel; who has put their numbers into a buffer needs it."""
+        self._files += files
+
     def _pack_buffer(self, offset: int, buffer: Buffer) -> None:
         has_parent = buffer.parent is not None
         binder_buffer_object.pack_into(
@@ -339,20 +408,22 @@ class Contents:
         if self._closed:
             raise ParcelError("this parcel's buffer was given back")
 
-    def _pack(self, codec: struct.Struct, value: float) -> None:
+    def _pack(self, codec: struct.Struct, value: float, method: str) -> None:
         try:
-            self._put(codec.pack(value))
-        except (struct.error, OverflowError) as error:
-            raise ParcelError(f"{value!r}: {error}") from None
+            data = codec.pack(value)
+        except (struct.error, OverflowError, TypeError) as error:
+            raise _refusal(codec.format[-1], value, f"{method}()", error) from None
+        self._put(data)
 
-    def _pack_array(self, code: str, values: Sequence[float] | None) -> None:
+    def _pack_array(self, code: str, values: Sequence[float] | None, method: str) -> None:
         if values is None:
-            self._pack(_LENGTH, NULL_LENGTH)
+            self._put(_LENGTH.pack(NULL_LENGTH))
             return
         try:
-            self._put(struct.pack(f"=i{len(values)}{code}", len(values), *values))
-        except struct.error as error:
-            raise ParcelError(str(error)) from None
+            data = struct.pack(f"=i{len(values)}{code}", len(values), *values)
+        except (struct.error, OverflowError, TypeError) as error:
+            raise _refused_item(code, values, method, error) from None
+        self._put(data)
 
     def _put(self, data: bytes | bytearray | memoryview) -> None:
         if self._owner is not None or self._closed:
@@ -441,3 +512,32 @@ class Contents:
         if known is None and self._owner is not None:
             known = self._objects[offset] = self._owner.resolve(kind, binder, cookie)
         return known
+
+
+def _pack_file(data: bytearray, offset: int, file: ReceivedFile) -> None:
+    flags = 0x7F | FLAT_BINDER_FLAG_ACCEPTS_FDS  # what Android puts there; nobody looks
+    binder_fd_object.pack_into(data, offset, BINDER_TYPE_FD, flags, file.fileno(), 0)
+
+
+_NUMBERS: Final = (int, float)
+
+
+def _refusal(code: str, value: object, place: str, error: Exception) -> Exception:
+    """Return what is raised for a number that cannot be packed."""
+    wanted: type | tuple[type, ...] = _NUMBERS if code in "fd" else int
+    if isinstance(value, wanted):
+        return ParcelError(f"{place}: {value!r} does not fit: {error}")
+    name = "float" if code in "fd" else "int"
+    return TypeError(f"{place} takes {name}, not {type(value).__name__}")
+
+
+def _refused_item(code: str, values: object, method: str, error: Exception) -> Exception:
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        return TypeError(f"{method}() takes a list, not {type(values).__name__}")
+    if hasattr(values, "__iter__"):
+        for number, value in enumerate(values):
+            try:
+                struct.pack(f"={code}", value)
+            except (struct.error, OverflowError, TypeError) as item_error:
+                return _refusal(code, value, f"{method}(): item {number}", item_error)
+    return TypeError(f"{method}(): {error}")

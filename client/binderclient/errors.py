@@ -16,6 +16,7 @@ from binderclient.android import (
     EX_NONE,
     EX_SERVICE_SPECIFIC,
     EXCEPTION_NAMES,
+    LAST_CALL_TRANSACTION,
     STATUS_NAMES,
     STATUS_OK,
 )
@@ -136,3 +137,41 @@ class DeviceGone(DeviceError, DeadObject):
 
 class CallAbandoned(BinderError):
     """The caller gave up waiting.  The service may or may not have handled the call."""
+
+
+class CallTimeout(CallAbandoned, TimeoutError):
+    """There was no reply within the time that the caller gave; it may still be handled.
+
+    Args:
+        seconds: that time.
+        interface: the called interface's name; empty if the request did not tell.
+        code: what was called, as a number.
+        method: its name, if that is known.
+        service: the name under which the service was looked up, if it was.
+    """
+
+    def __init__(
+        self, seconds: float, interface: str, code: int, method: str = "", service: str = ""
+    ) -> None:
+        self.seconds = seconds
+        self.interface = interface
+        self.code = code
+        self.method = method
+        self.service = service
+        # Those that every object answers are four letters.
+        shown = code if code <= LAST_CALL_TRANSACTION else repr(code.to_bytes(4).decode("latin-1"))
+        place = f".{method}()" if method else f", code {shown},"
+        of = f" of {service!r}" if service else ""
+        target = f"{interface or 'the object'}{place}{of}"
+        within = f"within {round(seconds, 3):g} s"
+        super().__init__(f"{target} did not answer {within}; it may still do what was asked")
+
+    def named(self, *, method: str = "", service: str = "") -> CallTimeout:
+        """Return the same with what a caller knows better."""
+        return CallTimeout(
+            self.seconds,
+            self.interface,
+            self.code,
+            method or self.method,
+            service or self.service,
+        )

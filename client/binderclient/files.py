@@ -6,8 +6,12 @@ Nothing here may know parcels or devices; a number is all that there is to an op
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from binderclient.errors import ParcelError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -96,6 +100,23 @@ class ReceivedFile:
         return f"<ReceivedFile {'closed' if self.closed else self._descriptor}>"
 
 
-def number_of(file: int | HasFileno) -> int:
-    """Return the descriptor of anything that has one."""
-    return file if isinstance(file, int) else file.fileno()
+def duplicate(file: int | HasFileno) -> ReceivedFile:
+    """Return the same open file under a number of its own, which children do not inherit.
+
+    Args:
+        file: a descriptor, or anything that has one.
+
+    Raises:
+        TypeError: it has none.
+        ParcelError: it is closed.
+        OSError: this process has too many descriptors.
+    """
+    if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
+        raise TypeError(f"a file or a descriptor is needed, not {type(file).__name__}")
+    try:
+        number = file if isinstance(file, int) else file.fileno()
+        return ReceivedFile(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
+    except (OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EBADF:
+            raise
+        raise ParcelError(f"{file!r} is no open file") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HIDL's encoding of parcels: tokens, strings and lists of strings.
+"""HIDL's encoding of parcels: strings, lists of strings, numbers and bytes, handles.
 
 A string is a record that points to its characters, a list one that points to an array of records.
 Each record, array and text is a *buffer* beside the parcel's bytes (scatter-gather): in the parcel
@@ -10,9 +10,11 @@ buffer that is not where its record points to is another one's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from binderclient.errors import ParcelError
+from binderclient.files import duplicate
 from binderwire.hidl import (
     CLIENTS_AT,
     INSTANCE_AT,
@@ -20,13 +22,27 @@ from binderwire.hidl import (
     hidl_string,
     hidl_vec,
     instance_debug_info,
+    native_handle,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from binderclient.contents import Buffer
+    from binderclient.files import HasFileno
     from binderclient.parcel import Parcel
+
+__all__ = [
+    "Handle",
+    "read_handle",
+    "read_string",
+    "read_strings",
+    "read_vec",
+    "write_handle",
+    "write_string",
+    "write_strings",
+    "write_vec",
+]
 
 _STRINGS_MAX: Final = 1 << 16  # of a list that a client reads
 _OWNED: Final = 0  # memory is the sender's: nobody frees it
@@ -59,6 +75,93 @@ def write_strings(parcel: Parcel, texts: Iterable[str]) -> None:
     array = parcel.write_buffer(records, parent=head, parent_offset=0)
     for number, each in enumerate(encoded):
         parcel.write_buffer(each + b"\0", parent=array, parent_offset=number * hidl_string.size)
+
+
+def write_vec(parcel: Parcel, kind: str, values: Sequence[float]) -> None:
+    """Write a vec of numbers.
+
+    Args:
+        kind: what they are, as ``struct`` calls it: ``b`` to ``Q``, ``f``, ``d``, ``?``.
+        values: the numbers.
+
+    Raises:
+        ParcelError: one of them does not fit.
+    """
+    try:
+        data = struct.pack(f"={len(values)}{kind}", *values)
+    except struct.error as error:
+        raise ParcelError(f"write_vec(): {error}") from None
+    head = parcel.write_buffer(hidl_vec.pack(0, len(values), _OWNED))
+    parcel.write_buffer(data, parent=head, parent_offset=0)
+
+
+def read_vec(parcel: Parcel, kind: str) -> list[Any]:
+    """Read a vec of numbers; arguments as ``write_vec``, raises like ``read_string``."""
+    head, address, count = _vec_head(parcel)
+    if not address and not count:
+        return []
+    array = parcel.read_buffer()
+    _check_child(array, head, 0, address)
+    if len(array.data) != count * struct.calcsize(f"={kind}"):
+        raise ParcelError(f"an array of {len(array.data)} bytes for {count} numbers")
+    return list(struct.unpack(f"={count}{kind}", array.data))
+
+
+class Handle(NamedTuple):
+    """A handle: open files and numbers."""
+
+    files: Sequence[int | HasFileno]  # ReceivedFile, where it was read
+    numbers: Sequence[int] = ()  # of 32 bits, signed
+
+
+def write_handle(parcel: Parcel, handle: Handle | None) -> None:
+    """Write a handle; None for null.
+
+    The parcel has duplicates of the files, as with ``Parcel.write_file``.
+
+    Raises:
+        TypeError, ParcelError: a file or a number is none.
+    """
+    if handle is None:
+        parcel.write_uint64(0)
+        return
+    files = [duplicate(file) for file in handle.files]
+    numbers = [*(file.fileno() for file in files), *handle.numbers]
+    data = native_handle.pack(native_handle.size, len(files), len(handle.numbers))
+    try:
+        data += struct.pack(f"={len(numbers)}i", *numbers)
+    except struct.error as error:
+        raise ParcelError(f"write_handle(): {error}") from None
+    parcel.write_uint64(len(data))
+    buffer = parcel.write_buffer(data)
+    parcel.write_file_array(buffer, native_handle.size, len(files))
+    parcel.keep(files)
+
+
+def read_handle(parcel: Parcel) -> Handle | None:
+    """Read a handle, whose files are the caller's from now on; None for null.
+
+    Raises:
+        ParcelError: there is none, or its parts do not belong together.
+    """
+    start = parcel.position
+    size = parcel.read_uint64()
+    if not size:
+        return None
+    try:
+        buffer = parcel.read_buffer()
+        data = bytes(buffer.data)
+        if len(data) != size or size < native_handle.size:
+            raise ParcelError(f"a handle of {size} bytes at {start} in a buffer of {len(data)}")
+        version, file_count, number_count = native_handle.unpack_from(data)
+        if version != native_handle.size or size != version + 4 * (file_count + number_count):
+            raise ParcelError(f"a handle at {start} of {size} bytes that has other parts")
+        files = parcel.read_file_array(buffer, version, file_count)
+    except ParcelError:
+        parcel.position = start
+        raise
+    numbers = struct.unpack_from(f"={number_count}i", data, version + 4 * file_count)
+    return Handle(files, numbers)
 
 
 def write_bytes_list(parcel: Parcel, items: Sequence[bytes]) -> None:
@@ -98,10 +201,7 @@ def write_instances(parcel: Parcel, instances: Iterable[tuple[str, str, int, int
 
 def read_strings(parcel: Parcel) -> list[str]:
     """Read a vec<string>; raises like ``read_string``."""
-    head = parcel.read_buffer()
-    if len(head.data) != hidl_vec.size:
-        raise ParcelError(f"a buffer of {len(head.data)} bytes is no vector")
-    address, count, _owns = hidl_vec.unpack_from(head.data, 0)
+    head, address, count = _vec_head(parcel)
     if not address and not count:
         return []
     array = parcel.read_buffer()
@@ -109,6 +209,15 @@ def read_strings(parcel: Parcel) -> list[str]:
     if count > _STRINGS_MAX or len(array.data) != count * hidl_string.size:
         raise ParcelError(f"an array of {len(array.data)} bytes for {count} strings")
     return [_read_text(parcel, array, number * hidl_string.size) for number in range(count)]
+
+
+def _vec_head(parcel: Parcel) -> tuple[Buffer, int, int]:
+    start = parcel.position
+    head = parcel.read_buffer()
+    if len(head.data) != hidl_vec.size:
+        raise ParcelError(f"a buffer of {len(head.data)} bytes at {start} is no vector")
+    address, count, _owns = hidl_vec.unpack_from(head.data, 0)
+    return head, address, count
 
 
 def _read_text(parcel: Parcel, parent: Buffer, offset: int) -> str:

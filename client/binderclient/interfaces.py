@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import typing
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from binderclient import android
 from binderclient.annotations import codec_of
-from binderclient.errors import BinderError, ParcelError, RemoteException
-from binderclient.objects import Proxy, RemoteObject, Service, caller
+from binderclient.deadlines import checked_timeout
+from binderclient.errors import CallTimeout, ParcelError, RemoteException
+from binderclient.objects import HANDLER_PREFIX, Proxy, RemoteObject, Service
 from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ _S = TypeVar("_S", bound=Service)
 _F = TypeVar("_F", bound="Callable[..., object]")
 
 _ATTRIBUTE: Final = "binder_interface"  # of a class: its Interface
-_TOLD: Final = (BinderError, PermissionError, ValueError, NotImplementedError)  # as they are
-_log: Final = logging.getLogger("binderclient")
+_TIMEOUT: Final = "timeout"
 
 
 def oneway(method: _F) -> _F:
@@ -74,21 +73,24 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
     return make
 
 
-def as_interface(cls: type[_T], binder: IBinder) -> _T:
+def as_interface(cls: type[_T], binder: IBinder, *, timeout: float | None = None) -> _T:
     """Return what has the methods of an interface, and calls an object with them.
 
     Args:
         cls: a class with ``@interface``.
-        binder: a proxy of any flavour; of the trio flavour all methods are to be awaited. A service
-            of this process that is of that class is returned as it is.
+        binder: a proxy of any flavour; of those for event loops all methods are to be awaited. A
+            service of this process that is of that class is returned as it is.
+        timeout: seconds that each call may take, None for ever. A call with a keyword argument of
+            that name has its own, unless that is what the method calls an argument of its own.
 
     Raises:
         TypeError: ``cls`` is no interface, or ``binder`` is neither.
+        ValueError: ``timeout`` is not more than 0.
     """
     found = interface_of(cls)
     if found is None:
         raise TypeError(f"{cls.__name__} has no @interface")
-    return cast("_T", found(binder))
+    return cast("_T", found(binder, checked_timeout(timeout)))
 
 
 def interface_of(cls: type) -> Interface | None:
@@ -102,10 +104,12 @@ class InterfaceProxy:
 
     Args:
         binder: the proxy by which it is reached.
+        timeout: seconds that each call may take, None for ever.
     """
 
-    def __init__(self, binder: RemoteObject) -> None:
+    def __init__(self, binder: RemoteObject, timeout: float | None = None) -> None:
         self.binder = binder
+        self.timeout = timeout
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.binder!r}>"
@@ -137,8 +141,8 @@ class Interface:
                 raise TypeError(f"{cls.__name__}.{name} has several codes")
             method = self.methods[name] = Method(self, name, codes[0], function)
             number = codes[0] + 1
-            setattr(cls, f"_binder_{name}", method.handler())
-        handlers = {each.code: f"_binder_{name}" for name, each in self.methods.items()}
+            setattr(cls, f"{HANDLER_PREFIX}{name}", method.handler())
+        handlers = {each.code: f"{HANDLER_PREFIX}{name}" for name, each in self.methods.items()}
         if len(handlers) != len(self.methods):
             raise TypeError(f"{cls.__name__}: two methods have one code")
         cls._methods = {**cls._methods, **handlers}
@@ -149,11 +153,11 @@ class Interface:
         members = {name: make(method) for name, method in self.methods.items()}
         return type(f"{self._class.__name__}{suffix}", (InterfaceProxy,), members)
 
-    def __call__(self, binder: IBinder) -> Any:  # noqa: ANN401 - like the class, to its users
+    def __call__(self, binder: IBinder, timeout: float | None = None) -> Any:  # noqa: ANN401 - like the class, to its users
         if isinstance(binder, Proxy):
-            return self._blocking(binder)
+            return self._blocking(binder, timeout)
         if isinstance(binder, RemoteObject):
-            return self._awaiting(binder)
+            return self._awaiting(binder, timeout)
         if isinstance(binder, self._class):
             return binder
         raise TypeError(f"{binder!r} is no {self.descriptor}, nor a proxy")
@@ -227,9 +231,14 @@ class Method:
         """Return the method of a blocking proxy."""
 
         def call(proxy: InterfaceProxy, *values: object, **named: object) -> object:
+            timeout = self._timeout(proxy, named)
             request = self._request(proxy, values, named)
             binder: Any = proxy.binder
-            with binder.call(self.code, request, oneway=self._oneway) as reply:
+            try:
+                reply = binder.call(self.code, request, oneway=self._oneway, timeout=timeout)
+            except CallTimeout as error:
+                raise error.named(method=self._name) from None
+            with reply:
                 return self._read_reply(reply)
 
         return self._dressed(call)
@@ -238,12 +247,22 @@ class Method:
         """Return the method of a proxy whose calls are awaited."""
 
         async def call(proxy: InterfaceProxy, *values: object, **named: object) -> object:
+            timeout = self._timeout(proxy, named)
             request = self._request(proxy, values, named)
             binder: Any = proxy.binder
-            with await binder.call(self.code, request, oneway=self._oneway) as reply:
+            try:
+                reply = await binder.call(self.code, request, oneway=self._oneway, timeout=timeout)
+            except CallTimeout as error:
+                raise error.named(method=self._name) from None
+            with reply:
                 return self._read_reply(reply)
 
         return self._dressed(call)
+
+    def _timeout(self, proxy: InterfaceProxy, named: dict[str, object]) -> Any:  # noqa: ANN401 - checked later
+        if _TIMEOUT in named and _TIMEOUT not in self._signature.parameters:
+            return named.pop(_TIMEOUT)
+        return proxy.timeout
 
     def _dressed(self, call: Callable[..., object]) -> Callable[..., object]:
         return functools.wraps(self._function)(call)  # for help(), and who looks at the types
@@ -280,11 +299,7 @@ class Method:
         """Return what handles the method's transactions."""
 
         def handle(service: Service, data: Parcel, reply: Parcel) -> Awaitable[None] | None:
-            values = self._read_request(data)
-            try:
-                result = getattr(service, self._name)(*values)
-            except Exception as error:
-                raise self._told(error) from error
+            result = getattr(service, self._name)(*self._read_request(data))
             if inspect.isawaitable(result):
                 return self._finish(result, reply)
             self._write_reply(reply, result)
@@ -293,11 +308,7 @@ class Method:
         return handle
 
     async def _finish(self, result: Awaitable[object], reply: Parcel) -> None:
-        try:
-            value = await result
-        except Exception as error:
-            raise self._told(error) from error
-        self._write_reply(reply, value)
+        self._write_reply(reply, await result)
 
     def _read_request(self, data: Parcel) -> list[object]:
         arguments, _, _ = self._resolve()
@@ -323,20 +334,4 @@ class Method:
             if not results and value is not None:
                 raise TypeError(f"{self.place}: must return nothing")
         except (TypeError, ValueError) as error:
-            _log.error("%s", error)
-            raise RemoteException(android.EX_ILLEGAL_STATE, str(error)) from None
-
-    def _told(self, error: Exception) -> Exception:
-        """Return what a caller gets to know of an error."""
-        if isinstance(error, _TOLD):
-            return error
-        who = caller()
-        _log.error(
-            "%s, called by process %d of user %d, failed",
-            self.place,
-            who.sender_pid,
-            who.sender_euid,
-            exc_info=error,
-        )
-        text = f"{type(error).__name__}: {error}"
-        return RemoteException(android.EX_ILLEGAL_STATE, text)
+            raise TypeError(str(error)) from None  # as it is the service's fault, not the caller's

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import logging
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from binderclient import android
+from binderclient.deadlines import Ticket, checked_timeout
 from binderclient.errors import (
-    DeadObject,
-    FailedTransaction,
     MisuseError,
-    ParcelError,
     RemoteException,
 )
 from binderclient.ibinder import IBinder
@@ -31,19 +28,6 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound="Callable[..., object]")
 
-# What becomes of a handler's exceptions; the first row that fits.
-_STATUS_OF: Final[dict[type[Exception], int]] = {
-    ParcelError: android.STATUS_BAD_VALUE,
-    DeadObject: android.STATUS_DEAD_OBJECT,
-    FailedTransaction: android.STATUS_FAILED_TRANSACTION,
-}
-_EXCEPTION_CODE_OF: Final[dict[type[Exception], int]] = {
-    PermissionError: android.EX_SECURITY,
-    ValueError: android.EX_ILLEGAL_ARGUMENT,
-    NotImplementedError: android.EX_UNSUPPORTED_OPERATION,
-}
-_log: Final = logging.getLogger("binderclient")
-
 
 class Caller(NamedTuple):
     """Who sent the call that is being handled, as the driver vouches for it."""
@@ -53,6 +37,7 @@ class Caller(NamedTuple):
     one_way: bool
 
 
+HANDLER_PREFIX: Final = "_binder_"  # of the handlers that ``interfaces`` makes
 _caller: Final[contextvars.ContextVar[Caller | None]] = contextvars.ContextVar(
     "binder_caller", default=None
 )
@@ -112,7 +97,8 @@ class Service(IBinder):
     caller: RemoteException as it is, ParcelError as STATUS_BAD_VALUE, DeadObject as
     STATUS_DEAD_OBJECT, FailedTransaction as STATUS_FAILED_TRANSACTION, PermissionError as
     EX_SECURITY, ValueError as EX_ILLEGAL_ARGUMENT, NotImplementedError as
-    EX_UNSUPPORTED_OPERATION, anything else as STATUS_UNKNOWN_ERROR and a traceback in the log.
+    EX_UNSUPPORTED_OPERATION, anything else as EX_ILLEGAL_STATE with its type and text, or without a
+    ``descriptor`` as STATUS_UNKNOWN_ERROR, and with a traceback in the log.
     """
 
     descriptor: ClassVar[str] = ""
@@ -155,6 +141,12 @@ class Service(IBinder):
         result: Awaitable[None] | None = getattr(self, name)(data, reply)
         return result
 
+    @classmethod
+    def method_name(cls, code: int) -> str | None:
+        """Return the name of the method that handles ``code``; None if there is none."""
+        name = cls._methods.get(code)
+        return None if name is None else name.removeprefix(HANDLER_PREFIX)
+
     def dump(self, descriptor: int, arguments: list[str]) -> None:
         """Write the object's state to an open file, for ``dumpsys`` and its like."""
 
@@ -189,7 +181,7 @@ class ShellCommand(NamedTuple):
 
 def dispatch(
     service: Service, code: int, data: Parcel, reply: Parcel, flags: int
-) -> Awaitable[None] | None:
+) -> Awaitable[object] | None:
     """Run a call: those that every object answers here, the others by ``on_transact``."""
     if code == android.PING_TRANSACTION:
         return None
@@ -201,7 +193,22 @@ def dispatch(
         return None
     if code == android.SHELL_COMMAND_TRANSACTION and service.accepts_descriptors:
         return _run_shell_command(service, data)
-    return service.on_transact(code, data, reply, flags)
+    result: Any = service.on_transact(code, data, reply, flags)
+    if inspect.isawaitable(result):
+        return result
+    check_nothing(result)
+    return None
+
+
+def check_nothing(result: object) -> None:
+    """Refuse what a handler must not return, as nobody would get it.
+
+    Raises:
+        TypeError: it is not None.
+    """
+    if result is not None:
+        kind = type(result).__name__
+        raise TypeError(f"a handler writes into its reply and returns None, not {kind}")
 
 
 def _read_words(data: Parcel) -> list[str]:
@@ -213,8 +220,7 @@ def _dump(service: Service, data: Parcel) -> None:
     try:
         service.dump(descriptor, _read_words(data))
     finally:
-        if data.received:  # then it is this process' own
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def _run_shell_command(service: Service, data: Parcel) -> Awaitable[None] | None:
@@ -227,30 +233,6 @@ def _run_shell_command(service: Service, data: Parcel) -> Awaitable[None] | None
         result = service.shell_command(command)
         told = None if result is None else command.finish(result)
     return told if inspect.isawaitable(told) else None
-
-
-def error_reply(error: Exception) -> tuple[Parcel, int]:
-    """Return the reply that tells a caller about ``error``, and its TF_ flags."""
-    remote = _as_remote(error)
-    reply = Parcel()
-    if remote.exception_code != android.EX_NONE:
-        reply.write_exception(remote)
-        return reply, 0
-    reply.write_int32(remote.status)
-    return reply, TF_STATUS_CODE
-
-
-def _as_remote(error: Exception) -> RemoteException:
-    if isinstance(error, RemoteException):
-        return error
-    for kind, status in _STATUS_OF.items():
-        if isinstance(error, kind):
-            return RemoteException(status=status)
-    for kind, code in _EXCEPTION_CODE_OF.items():
-        if isinstance(error, kind):
-            return RemoteException(code, str(error))
-    _log.error("a handler failed", exc_info=error)
-    return RemoteException(status=android.STATUS_UNKNOWN_ERROR)
 
 
 def check_status(flags: int, reply: Parcel) -> None:
@@ -287,7 +269,9 @@ def call_flags(*, oneway: bool, clear: bool) -> int:
 class Transport(Protocol):
     """The device that a ``Proxy`` belongs to."""
 
-    def transact(self, handle: int, code: int, data: Parcel, flags: int) -> Parcel:
+    def transact(
+        self, handle: int, code: int, data: Parcel, flags: int, ticket: Ticket | None = None
+    ) -> Parcel:
         """Send a transaction and return the reply (an empty parcel for a one-way one)."""
 
     def link_to_death(self, proxy: Proxy, callback: Callable[[Proxy], object]) -> None:
@@ -321,7 +305,13 @@ class Proxy(RemoteObject):
     device: Transport
 
     def call(
-        self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
+        self,
+        code: int,
+        data: Parcel | None = None,
+        *,
+        oneway: bool = False,
+        clear: bool = False,
+        timeout: float | None = None,
     ) -> Parcel:
         """Call the object; blocks until the reply is there, and serves calls meanwhile.
 
@@ -331,6 +321,10 @@ class Proxy(RemoteObject):
             oneway: do not wait for the object, which cannot answer then.  Several one-way calls to
                 one object are handled one after the other, in order.
             clear: overwrite the request in the receiver's memory when it is done with (secrets).
+            timeout: seconds to wait for the reply, more than 0; None for ever.  A call that comes
+                back meanwhile is served to its end first.  The reply that comes too late is given
+                back.  Inside of a handler such a call is made by another thread, so that the
+                handler can go on and answer its own caller.
 
         Returns:
             The reply.  Its pages belong to it until ``close``: use it in a ``with`` statement.
@@ -341,21 +335,21 @@ class Proxy(RemoteObject):
             FailedTransaction: the driver refused, for example a request that is too large.
             FrozenObject: the object's process is frozen.
             RemoteException: the object answered with a bare status.
+            CallTimeout: no reply within ``timeout``; the object may still handle the call.
         """
-        return self.device.transact(
-            self.handle,
-            code,
-            request_of(data),
-            call_flags(oneway=oneway, clear=clear),
-        )
+        request, flags = request_of(data), call_flags(oneway=oneway, clear=clear)
+        seconds = checked_timeout(timeout)
+        if seconds is None:
+            return self.device.transact(self.handle, code, request, flags)
+        return self.device.transact(self.handle, code, request, flags, Ticket(seconds))
 
-    def ping(self) -> None:
-        """Return if the object answers; raises like ``call``."""
-        self.call(android.PING_TRANSACTION).close()
+    def ping(self, *, timeout: float | None = None) -> None:
+        """Return if the object answers; arguments and exceptions as ``call``."""
+        self.call(android.PING_TRANSACTION, timeout=timeout).close()
 
-    def interface(self) -> str:
-        """Return the name of the object's interface; raises like ``call``."""
-        with self.call(android.INTERFACE_TRANSACTION) as reply:
+    def interface(self, *, timeout: float | None = None) -> str:
+        """Return the name of the object's interface; arguments and exceptions as ``call``."""
+        with self.call(android.INTERFACE_TRANSACTION, timeout=timeout) as reply:
             return reply.read_string16() or ""
 
     def link_to_death(self, callback: Callable[[Proxy], object]) -> None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import queue
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from binderclient import android
@@ -22,6 +24,7 @@ from binderclient.deaths import Obituary
 from binderclient.driver import open_driver
 from binderclient.errors import (
     CallAbandoned,
+    CallTimeout,
     DeadObject,
     DeviceError,
     DeviceGone,
@@ -31,11 +34,14 @@ from binderclient.errors import (
     ParcelError,
     RemoteException,
 )
-from binderclient.objects import RemoteObject, Service, check_status, error_reply
+from binderclient.faults import answer_to, error_reply
+from binderclient.objects import Caller, RemoteObject, Service, check_status
 from binderclient.parcel import Parcel
 from binderclient.pool import ThreadPool
 from binderclient.received import ReceivedParcels
 from binderclient.threads import BinderThread
+from binderclient.tokens import interface_named
+from binderclient.workers import HELPERS, outcome_of, result_of
 from binderwire.binder_abi import (
     BINDER_GET_NODE_INFO_FOR_REF,
     BINDER_SET_CONTEXT_MGR,
@@ -53,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from binderclient.connection import Event
+    from binderclient.deadlines import Ticket
     from binderclient.ibinder import IBinder
 
     RunHandler = Callable[[Service, Delivery, Parcel, Parcel], None]
@@ -61,17 +68,9 @@ if TYPE_CHECKING:
 # its thread, which saves an ioctl per call.
 FREE_AT_ONCE_BYTES: Final = 64 << 10
 
+_TOKEN_MAX: Final = 1024  # bytes of a request that are looked at for its interface's name
 _LOWEST_PRIORITY: Final = 19  # a nice value: callers do not slow a service down, as on Android
 _log: Final = logging.getLogger("binderclient")
-
-
-class Ticket:
-    """A call that another thread may give up for its caller."""
-
-    __slots__ = ("cancelled",)
-
-    def __init__(self) -> None:
-        self.cancelled = False
 
 
 class Session:
@@ -143,22 +142,54 @@ class Session:
         """Send a transaction and wait for its reply; ``Proxy.call`` is the way to use it.
 
         If waiting ends with an exception of this process (KeyboardInterrupt, the device is closed,
-        ``ticket`` is cancelled), the thread leaves the driver: the object's reply goes nowhere,
-        and the thread can make new calls.
+        ``ticket`` is given up), the thread leaves the driver: the object's reply goes nowhere,
+        and the thread can make new calls.  As that would also leave its own callers without their
+        replies, a thread that serves has a call with a ticket made by another one.
 
         Raises:
             DeviceGone: the driver is gone, or goes meanwhile.
+            CallTimeout: the ticket's time is up.
         """
         thread = self.thread()
+        if ticket is None:
+            return self._transact(thread, handle, code, data, flags, lambda: not self.closed)
+        if thread.state.serving or thread.state.is_looper:
+            return self._transact_elsewhere(handle, code, data, flags, ticket)
+        ticket.begin(self.wake_all)
+        try:
+            return self._transact(
+                thread,
+                handle,
+                code,
+                data,
+                flags,
+                lambda: not (self.closed or ticket.is_given_up),
+            )
+        except CallAbandoned:
+            if ticket.is_late:
+                raise late(ticket, code, data) from None
+            raise
+        finally:
+            ticket.end()
 
-        def go_on() -> bool:
-            return not (self.closed or (ticket is not None and ticket.cancelled))
-
+    def _transact(
+        self,
+        thread: BinderThread,
+        handle: int,
+        code: int,
+        data: Parcel,
+        flags: int,
+        go_on: Callable[[], bool],
+    ) -> Parcel:
         call = thread.send(data, self, lambda sent: thread.state.call(handle, code, flags, sent))
+        is_sent = False
         try:
             while call.outcome is None:
                 if not go_on():
+                    if is_sent:  # a reply to somebody who called back may still have to be written
+                        self.exchange(thread, read=False)
                     self._give_up()
+                is_sent = True
                 self.exchange(thread, read=True, go_on=go_on)
         except BaseException:
             if call.outcome is None:
@@ -171,6 +202,19 @@ class Session:
                 thread.state.found_vacant()
         return self._result(call.outcome)
 
+    def _transact_elsewhere(
+        self, handle: int, code: int, data: Parcel, flags: int, ticket: Ticket
+    ) -> Parcel:
+        outcome: queue.SimpleQueue[Parcel | BaseException] = queue.SimpleQueue()
+        transact = partial(self.transact, handle, code, data, flags, ticket)
+        HELPERS.put(lambda: outcome.put(outcome_of(transact)))
+        try:
+            found = outcome.get()
+        except BaseException:
+            ticket.give_up()
+            raise
+        return result_of(found)
+
     def _give_up(self) -> NoReturn:
         self._check_usable()
         raise CallAbandoned("its caller gave up waiting")
@@ -180,6 +224,8 @@ class Session:
             reply = self._wrap(outcome)
             check_status(outcome.flags, reply)
             return reply
+        if isinstance(outcome, CallAbandoned):
+            raise outcome
         if isinstance(outcome, FailedTransaction):
             raise FailedTransaction(self.driver.failure_reason())
         if isinstance(outcome, DeadObject):
@@ -276,24 +322,30 @@ class Session:
             data.close()
         except ParcelError as error:
             _log.error("code %#x keeps using its request: %s", delivery.code, error)
-        if delivery.flags & TF_ONE_WAY:
-            return
+        if delivery.flags & TF_ONE_WAY or not thread.state.serving:
+            return  # in the latter case the thread has left the driver, which has told the caller
         flags |= delivery.flags & TF_CLEAR_BUF
         try:
             thread.send(reply, self, lambda payload: thread.state.reply(flags, payload))
         except ParcelError as error:
-            reply, status_flags = error_reply(error)
+            _log.error("the reply to code %#x cannot be sent: %s", delivery.code, error)
+            reply, status_flags = error_reply(RemoteException(status=android.STATUS_BAD_VALUE))
             thread.send(reply, self, lambda payload: thread.state.reply(status_flags, payload))
 
     def _answer(self, delivery: Delivery, data: Parcel) -> tuple[Parcel, int]:
         service = self._connection.nodes.find(delivery.target)
+        if service is None:
+            return error_reply(RemoteException(status=android.STATUS_DEAD_OBJECT))
         reply = Parcel()
         try:
-            if service is None:
-                raise RemoteException(status=android.STATUS_DEAD_OBJECT)
             self._run_handler(service, delivery, data, reply)
-        except Exception as error:
-            return error_reply(error)
+        except BaseException as error:
+            # In the main thread KeyboardInterrupt and SystemExit are the program's; in one of ours
+            # they would end just that, and leave the service without anybody who serves.
+            is_main = threading.current_thread() is threading.main_thread()
+            if is_main and not isinstance(error, Exception):
+                raise
+            return answer_to(error, service, delivery.code, caller_of(delivery))
         return reply, 0
 
     # Objects in parcels; see contents.Numbering and contents.Owner
@@ -429,6 +481,17 @@ class Session:
             self._forked = True
             self._received.disown()
             self.driver.forget()
+
+
+def caller_of(delivery: Delivery) -> Caller:
+    """Return who has sent a call."""
+    return Caller(delivery.sender_pid, delivery.sender_euid, bool(delivery.flags & TF_ONE_WAY))
+
+
+def late(ticket: Ticket, code: int, data: Parcel) -> CallTimeout:
+    """Return what is raised when the time for a call is up."""
+    name = interface_named(Parcel(bytes(data)[:_TOKEN_MAX]))
+    return CallTimeout(ticket.seconds or 0, name, code)
 
 
 def _node_flags(service: Service) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderclient import android
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # The policy "gather violations" as libbinder wrote it before Android 11.
 _OLD_PENALTY_GATHER: Final = 0x400000
+_NAME: Final = re.compile(r"[\w.$]+")
 
 
 class Token(NamedTuple):
@@ -55,6 +57,24 @@ def read_token(request: Parcel, descriptor: str) -> Token:
             continue
     request.position = start
     raise ParcelError(f"no token of {descriptor!r}")
+
+
+def interface_named(request: Parcel) -> str:
+    """Return the interface that a request is for, whichever era's token it has.
+
+    Returns:
+        An empty text if it has no token.
+    """
+    for era in (Era.TAGGED, Era.STRICT_MODE, Era.WORK_SOURCE):
+        request.position = 0
+        try:
+            _read_words(request, era)
+            name = request.read_string16()
+        except (ParcelError, UnicodeDecodeError):
+            continue
+        if name and _NAME.fullmatch(name):
+            return name
+    return ""
 
 
 def _read_words(request: Parcel, era: Era) -> int:

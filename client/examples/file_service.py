@@ -38,13 +38,13 @@ class Sorter(Service):
         """A file in; exception header, int32 and a file out."""
         with data.read_file().open() as file:
             lines = sorted(file)
-        result = os.fdopen(os.memfd_create("sorted"), "w+", encoding="utf-8")
-        result.writelines(lines)
-        result.flush()
-        result.seek(0)  # the position goes along
-        reply.write_no_exception()
-        reply.write_int32(len(lines))
-        reply.write_file(result)  # lives as long as the reply
+        with os.fdopen(os.memfd_create("sorted"), "w+", encoding="utf-8") as result:
+            result.writelines(lines)
+            result.flush()
+            result.seek(0)  # the position goes along
+            reply.write_no_exception()
+            reply.write_int32(len(lines))
+            reply.write_file(result)
 
 
 def serve(device: Device) -> None:

@@ -5,11 +5,14 @@ Documents lie where they belong (beside the client, the daemon, at the top), and
 Here each keeps its place below the top, so that the same links work in the repository and on the
 site. What they link to and is no document, an example or a module, is copied as it is.
 
-The commands and the configuration have pages that are made from the same text as ``--help``.
+The commands and the configuration have pages that are made from the same text as ``--help``, and
+the Python API one that mkdocstrings makes from docstrings: every name that a module of
+``binderclient`` has in its ``__all__``.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -42,7 +45,12 @@ def on_files(_files: Files, config: MkDocsConfig) -> Files:
         File.generated(config, str(path.relative_to(TOP)), abs_src_path=str(path))
         for path in (*documents, *others)
     ]
-    for name, text in (("COMMANDS", _commands()), ("CONFIGURATION", _configuration())):
+    made = (
+        ("COMMANDS", _commands()),
+        ("CONFIGURATION", _configuration()),
+        ("API", _reference()),
+    )
+    for name, text in made:
         pages.append(File.generated(config, f"docs/{name}.md", content=text))
     return Files(pages)
 
@@ -69,3 +77,28 @@ def _configuration() -> str:
         "# Configuration\n\n`/etc/binderd/binderd.toml`, as `binderd --print-config` prints it:\n\n"
         f"```toml\n{example()}```\n"
     )
+
+
+def public_names() -> dict[str, list[str]]:
+    """Return the public names of the Python API, by module; the modules are not imported."""
+    client = TOP / "client"
+    found = {}
+    for path in sorted((client / "binderclient").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for statement in tree.body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+                parts = path.relative_to(client).with_suffix("").parts
+                module = ".".join(part for part in parts if part != "__init__")
+                found[module] = list(ast.literal_eval(statement.value))
+    return found
+
+
+def _reference() -> str:
+    parts = ["# The Python API\n\nMade from the docstrings; client/README.md is where to begin.\n"]
+    for module, names in public_names().items():
+        parts.append(f"## {module}\n")
+        for name in names:
+            # A Parcel is made of three classes, of which nobody needs to know.
+            inherits = str(name == "Parcel").lower()
+            parts.append(f"::: {module}.{name}\n    options: {{inherited_members: {inherits}}}\n")
+    return "\n".join(parts)

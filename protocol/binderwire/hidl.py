@@ -15,6 +15,9 @@ hidl_string = Record(
     "hidl_string", Struct("buffer" / u64, "size" / u32, "owns_buffer" / u8, pad(3))
 )
 hidl_vec = Record("hidl_vec", Struct("buffer" / u64, "size" / u32, "owns_buffer" / u8, pad(3)))
+native_handle = Record(  # in front of the descriptors and the numbers of a handle
+    "native_handle", Struct("version" / u32, "num_fds" / u32, "num_ints" / u32)
+)
 hidl_debug_info = Record(  # of an object: DebugInfo
     "hidl_debug_info",
     Struct("pid" / s32, pad(4), "ptr" / u64, "architecture" / s32, pad(4)),

@@ -321,7 +321,8 @@ def test_a_request_of_another_method_is_refused_aloud() -> None:
 @given(st.integers(1, 12), st.lists(st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-2, 40)))
 def test_no_request_does_harm(code: int, words: list[int]) -> None:
     service = Things()
-    with contextlib.suppress(ParcelError, RemoteException, ValueError, LookupError):
+    lies = [TypeError] if Things.method_name(code) == "lie" else []
+    with contextlib.suppress(ParcelError, RemoteException, ValueError, LookupError, *lies):
         answer(service, code, request_with(*words))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
@@ -18,6 +19,7 @@ from binderclient.errors import (
     ParcelError,
     RemoteException,
 )
+from binderclient.faults import answer_to
 from binderclient.objects import (
     Caller,
     Service,
@@ -25,13 +27,14 @@ from binderclient.objects import (
     caller,
     check_status,
     dispatch,
-    error_reply,
     reset_caller,
     set_caller,
     transaction,
 )
 from binderclient.parcel import Parcel
 from binderwire.binder_abi import TF_ACCEPT_FDS, TF_CLEAR_BUF, TF_ONE_WAY, TF_STATUS_CODE
+
+CALLER = Caller(5, 6, False)
 
 
 class Calculator(Service):
@@ -116,13 +119,16 @@ def test_dump_gets_the_open_file_and_its_arguments() -> None:
         accepts_descriptors = True
 
         def dump(self, descriptor: int, arguments: list[str]) -> None:
-            self.seen = (descriptor, arguments)
+            os.write(descriptor, " ".join(arguments).encode())
 
     service, request = Dumping(), Parcel()
-    request.write_file(7)
-    request.write_string16_array(["-a"])
-    run(service, android.DUMP_TRANSACTION, request)
-    assert service.seen == (7, ["-a"])
+    with os.fdopen(os.memfd_create("a"), "rb") as file:
+        request.write_file(file)
+        request.write_string16_array(["-a", "-b"])
+        before = len(os.listdir("/proc/self/fd"))
+        run(service, android.DUMP_TRANSACTION, request)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert os.pread(file.fileno(), 100, 0) == b"-a -b"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ def test_dump_gets_the_open_file_and_its_arguments() -> None:
     ],
 )
 def test_faults_become_a_status(error: Exception, status: int) -> None:
-    reply, flags = error_reply(error)
+    reply, flags = answer_to(error, Calculator(), 1, CALLER)
     assert flags == TF_STATUS_CODE
     reply.position = 0
     with pytest.raises(RemoteException) as caught:
@@ -154,7 +160,7 @@ def test_faults_become_a_status(error: Exception, status: int) -> None:
     ],
 )
 def test_refusals_become_an_exception(error: Exception, code: int) -> None:
-    reply, flags = error_reply(error)
+    reply, flags = answer_to(error, Calculator(), 1, CALLER)
     assert flags == 0
     reply.position = 0
     check_status(flags, reply)
@@ -165,10 +171,45 @@ def test_refusals_become_an_exception(error: Exception, code: int) -> None:
 
 def test_the_fault_of_a_handler_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        reply, flags = error_reply(ZeroDivisionError("oops"))
+        reply, flags = answer_to(ZeroDivisionError("oops"), Service(), 1, CALLER)
     assert flags == TF_STATUS_CODE
     assert bytes(reply) == android.STATUS_UNKNOWN_ERROR.to_bytes(4, "little", signed=True)
+    assert "Service, code 0x1, called by process 5 of user 6, failed" in caplog.text
     assert "oops" in caplog.text
+    caplog.clear()
+    reply, flags = answer_to(ZeroDivisionError("oops"), Calculator(), 1, CALLER)
+    reply.position = 0
+    with pytest.raises(RemoteException, match="EX_ILLEGAL_STATE: ZeroDivisionError: oops"):
+        reply.read_exception()
+    assert "org.example.ICalculator.add(), called by process 5 of user 6, failed" in caplog.text
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_whatever_is_raised_has_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    for error, text in (
+        (Mute(), "Mute"),
+        (KeyError(), "KeyError"),
+        (KeyError("x" * 10**6), "KeyError: 'xxx"),
+        (SystemExit(3), "SystemExit: 3"),
+    ):
+        reply, flags = answer_to(error, Calculator(), 1, CALLER)
+        assert flags == 0
+        assert len(reply) < 10_000
+        reply.position = 0
+        with pytest.raises(RemoteException, match=f"EX_ILLEGAL_STATE: {text}"):
+            reply.read_exception()
+
+
+def test_nobody_but_the_log_hears_what_is_wrong_with_a_one_way_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answer_to(ValueError("odd"), Calculator(), 1, Caller(0, 6, True))
+    assert "org.example.ICalculator.add(), called one-way by user 6, refused it" in caplog.text
+    assert "ValueError: odd" in caplog.text
 
 
 def test_the_caller_is_known_inside_a_handler_only() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from typing import TYPE_CHECKING, Any
@@ -174,10 +175,58 @@ def test_a_strong_binder_is_a_flat_object_with_its_stability_behind_it() -> None
 
 def test_a_file_descriptor_is_an_object() -> None:
     parcel = Parcel()
-    parcel.write_file(9)
+    with os.fdopen(os.memfd_create("a"), "wb") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        parcel.write_file(file)
     data, offsets = parcel.payload(Numbers(), [])
-    assert binder_fd_object.read(data)[::2] == (BINDER_TYPE_FD, 9)
+    kind, number = binder_fd_object.read(data)[::2]
+    assert kind == BINDER_TYPE_FD
+    assert os.fstat(number).st_ino == inode  # it was closed above, and the parcel's was not
+    assert not os.get_inheritable(number)
     assert bytes(offsets) == bytes(8)
+    parcel.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
+def open_count() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_files_of_a_parcel_end_with_it() -> None:
+    before = open_count()
+    with os.fdopen(os.memfd_create("a"), "w+b") as file:
+        parcels = [Parcel() for _ in range(3)]
+        for parcel in parcels:
+            parcel.write_file(file)
+            parcel.write_file(file.fileno())
+        other = Parcel()
+        other.append(parcels[0])
+        parcels[1].close()
+        parcels[1].close()
+    del parcel
+    parcels.clear()
+    assert open_count() == before + 2, "those that were appended"
+    other.position = 0
+    with other.read_file() as first, other.read_file() as second:
+        assert os.path.sameopenfile(first.fileno(), second.fileno())
+        del other
+        assert open_count() == before + 2
+    assert open_count() == before
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 20, 1 << 40])
+def test_what_is_no_open_file_is_not_written(number: int) -> None:
+    parcel = Parcel()
+    with pytest.raises(ParcelError, match=f"{number} is no open file"):
+        parcel.write_file(number)
+    file = open(os.devnull, "rb")  # noqa: SIM115 - it is to be closed
+    file.close()
+    with pytest.raises(ParcelError, match="is no open file"):
+        parcel.write_file(file)
+    with pytest.raises(TypeError, match="a file or a descriptor is needed, not str"):
+        parcel.write_file("x")  # type: ignore[arg-type]
+    assert len(parcel) == 0
 
 
 @given(st.lists(VALUES, max_size=12))
@@ -396,12 +445,16 @@ def test_a_forgotten_parcel_gives_its_buffer_back() -> None:
 
 def test_descriptors_that_nobody_took_come_back_with_the_buffer() -> None:
     sent = Parcel()
-    sent.write_file(70)
-    sent.write_file(71)
+    numbers = []
+    with open(os.devnull, "rb") as file:
+        for _ in range(2):
+            position = sent.position
+            sent.write_file(file)
+            numbers.append(binder_fd_object.unpack_from(bytes(sent), position)[2])
     owner = Owner()
     with delivered(sent, owner) as received:
-        assert received.read_file_descriptor() == 70
-    assert owner.freed == [(0x1000, (71,))]
+        assert received.read_file_descriptor() == numbers[0]
+    assert owner.freed == [(0x1000, (numbers[1],))]
 
 
 def test_nothing_is_appended_below_a_view() -> None:

@@ -286,8 +286,10 @@ async def test_blocking_devices_refuse_asynchronous_handlers(bench: Bench) -> No
             "from binderclient import Device, Parcel, RemoteException\n"
             "with Device(sys.argv[1]) as device:\n"
             "    request = Parcel.for_interface(sys.argv[2])\n"
-            "    try: device.context_manager.call(int(sys.argv[3]), request)\n"
-            "    except RemoteException as error: sys.exit(error.status != -2**31)\n"
+            "    with device.context_manager.call(int(sys.argv[3]), request) as reply:\n"
+            "        try: reply.read_exception()\n"
+            "        except RemoteException as error:\n"
+            "            sys.exit('use binderclient.trio or binderclient.aio' not in str(error))\n"
             "    sys.exit(2)\n"
         )
         await run_script(script, str(bench.device), p.DESCRIPTOR, str(p.RAISE))

@@ -52,6 +52,7 @@ NOT_RUN: Final = {
 KEEPS_RUNNING: Final = {
     "make run": "is there, with a service manager",
     "    device.join_thread_pool()": "",
+    "        await device.serve_forever()": "",
 }
 SLOWER_SECONDS: Final = 15.0  # how much slower than we somebody may be who pastes
 NUMBERS: Final = {4: "four", 6: "six", 8: "eight", 10: "ten", 12: "twelve"}

@@ -23,6 +23,7 @@ from binderclient.errors import (
     DeviceGone,
     FailedTransaction,
     FrozenObject,
+    ParcelError,
     RemoteException,
 )
 from binderclient.objects import Proxy, Service, caller, transaction
@@ -148,23 +149,29 @@ def test_an_exception_of_the_service(pair: Pair) -> None:
 def test_a_file_is_another_descriptor_of_the_same_file(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     before = len(os.listdir("/proc/self/fd"))
-    with (tmp_path / "text").open() as file:
-        data = request()
-        data.write_file(file)
-        with pair.proxy.call(FILE, data) as reply:
-            assert reply.read_bytes() == b"hello"
+    with request() as data:
+        with (tmp_path / "text").open() as file:
+            data.write_file(file)  # which may be closed then
+        for _ in range(2):
+            with pair.proxy.call(FILE, data) as reply:
+                assert reply.read_bytes() == b"hello"
+    with pytest.raises(ParcelError, match="given back"):
+        pair.proxy.call(FILE, data)
     pair.devices.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_file_that_is_none(pair: Pair) -> None:
+def test_a_file_that_is_none(pair: Pair, tmp_path: Path) -> None:
+    place = os.open(tmp_path, os.O_PATH)
+    before = len(os.listdir("/proc/self/fd"))
     data = request()
-    reading, writing = os.pipe()
-    os.close(reading)
-    data.write_file(reading)
-    with pytest.raises((FailedTransaction, OSError)):
+    data.write_file(place)
+    with pytest.raises(FailedTransaction):
         pair.proxy.call(FILE, data)
-    os.close(writing)
+    del data
+    pair.device.flush()
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(place)
 
 
 def test_calls_nest(pair: Pair) -> None:

@@ -1,32 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``AsyncServiceManager``: finds and offers services by name; trio flavour.
+"""``AsyncServiceManager``: finds and offers services by name, for event loops.
 
-Nothing here may be imported from ``binderclient.trio``, which has these names as well.
+Nothing here may be imported from ``binderclient.trio`` or ``binderclient.aio``, which have these
+names as well.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import trio
-
-from binderclient.errors import DeadObject, DeviceGone, RemoteException
+from binderclient.deadlines import Deadline, checked_timeout
+from binderclient.errors import CallTimeout, DeadObject, DeviceGone, RemoteException
 from binderclient.objects import RemoteObject, Service
 from binderclient.recovery import pauses
 from binderclient.servicemanager import formats
-from binderclient.servicemanager.client import Offer, no_manager, proxy_of
+from binderclient.servicemanager.client import (
+    PATIENCE,
+    Offer,
+    no_manager,
+    not_there,
+    proxy_of,
+)
 from binderclient.servicemanager.values import ConnectionInfo, DebugInfo, Offered
 from binderwire.service_manager import DEFAULT_ANDROID, DUMP_PRIORITY_ALL, dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from binderclient.asynchronous import AsyncDevice, AsyncProxy
     from binderclient.ibinder import IBinder
     from binderclient.parcel import Parcel
-    from binderclient.trio import AsyncDevice, AsyncProxy
-
-_UNREGISTER_SECONDS: Final = 1.0
 
 # AsyncServiceManager has a method that is called list.
 _Names: TypeAlias = list[str]
@@ -34,7 +38,7 @@ _DebugInfos: TypeAlias = list[DebugInfo]
 
 
 class AsyncServiceManager:
-    """Finds and offers services by name; trio flavour of ``ServiceManager``.
+    """Finds and offers services by name; like ``ServiceManager``, for event loops.
 
     Args:
         device, android: see ``ServiceManager``.
@@ -46,160 +50,198 @@ class AsyncServiceManager:
         self._device = device
         self._dialect = dialect_of(android)
 
-    async def add(self, name: str, service: Service) -> None:
+    async def add(self, name: str, service: Service, *, timeout: float | None = None) -> None:
         """Offer ``service``; see ``ServiceManager.add``.  Starts to serve."""
         self._device.start_serving()
         with self._device.offering(name, Offer(name, service, self._dialect)):
-            await self._do(formats.add_call(self._dialect, name, service))
+            await self._do(formats.add_call(self._dialect, name, service), timeout)
 
-    async def check(self, name: str) -> IBinder | None:
+    async def check(self, name: str, *, timeout: float | None = None) -> IBinder | None:
         """Return the service of that name, None if there is none."""
-        found: Offered | None = await self._ask("checkService", name)
+        found: Offered | None = await self._ask("checkService", name, timeout=timeout)
         return None if found is None else found.binder
 
-    async def get(self, name: str) -> AsyncProxy:
+    async def get(self, name: str, *, timeout: float | None = None) -> AsyncProxy:
         """Return the proxy of the service of that name.
 
         Raises:
             ServiceNotFound: there is none, now.
         """
-        return _proxy_of(name, await self.check(name))
+        return _proxy_of(name, await self.check(name, timeout=timeout))
 
-    async def list(self) -> list[str]:
+    async def list(self, *, timeout: float | None = None) -> list[str]:
         """Return all names, sorted."""
         if not self._dialect.is_legacy:
-            return list(await self._ask("listServices", DUMP_PRIORITY_ALL))
+            return list(await self._ask("listServices", DUMP_PRIORITY_ALL, timeout=timeout))
         names: list[str] = []
+        limit = Deadline(checked_timeout(timeout))
         with contextlib.suppress(RemoteException):  # there is none at that place
             while True:
-                names.append(await self._ask("listServices", len(names), DUMP_PRIORITY_ALL))
+                place = len(names), DUMP_PRIORITY_ALL
+                names.append(await self._ask("listServices", *place, timeout=limit.for_a_call()))
         return names
 
-    async def wait(self, name: str) -> AsyncProxy:
+    async def wait(self, name: str, timeout: float | None = None) -> AsyncProxy:
         """Return the proxy of the service of that name, as soon as there is one.
 
-        With ``reconnect`` it also waits for the device and for a service manager.
+        See ``ServiceManager.wait`` for arguments and exceptions.
         """
+        limit = Deadline(timeout)
         waits = pauses()
         while True:
             try:
-                return await self._wait_with_manager(name)
+                return await self._wait_with_manager(name, limit)
             except DeadObject:
                 if not self._device.reconnects:
                     raise
-            await self._device.wait_back()
-            await trio.sleep(next(waits))
+            pause, rest = next(waits), limit.left()
+            is_back = await self._device.wait_back(rest)
+            if not is_back or (rest is not None and rest <= pause):
+                raise not_there(name)
+            await self._device.loop.sleep(pause)
 
     def named(self, name: str) -> AsyncNamedService:
         """Return the service of that name, whichever it is at the time of each call."""
         return AsyncNamedService(self, name)
 
     async def register_for_notifications(
-        self, name: str, registered: Callable[[str, IBinder], object]
+        self,
+        name: str,
+        registered: Callable[[str, IBinder], object],
+        *,
+        timeout: float | None = None,
     ) -> formats.RegistrationCallback:
-        """Have a function called in the trio thread; see ``ServiceManager``.  Starts to serve."""
+        """Have a function called in the loop's thread; see ``ServiceManager``.  Starts to serve."""
         callback = formats.RegistrationCallback(self._dialect, registered)
         self._device.start_serving()
-        await self._ask("registerForNotifications", name, Offered(callback))
+        await self._ask("registerForNotifications", name, Offered(callback), timeout=timeout)
         return callback
 
     async def unregister_for_notifications(
-        self, name: str, callback: formats.RegistrationCallback
+        self, name: str, callback: formats.RegistrationCallback, *, timeout: float | None = None
     ) -> None:
         """Take back ``register_for_notifications``; raises like ``ServiceManager``'s."""
-        await self._ask("unregisterForNotifications", name, Offered(callback))
+        await self._ask("unregisterForNotifications", name, Offered(callback), timeout=timeout)
 
     # What is declared
 
-    async def is_declared(self, name: str) -> bool:
+    async def is_declared(self, name: str, *, timeout: float | None = None) -> bool:
         """Say whether an instance is declared, whether or not it is there now."""
-        return bool(await self._ask("isDeclared", name))
+        return bool(await self._ask("isDeclared", name, timeout=timeout))
 
-    async def declared_instances(self, interface: str) -> _Names:
+    async def declared_instances(self, interface: str, *, timeout: float | None = None) -> _Names:
         """Return the names of the declared instances of an interface."""
-        return list(await self._ask("getDeclaredInstances", interface))
+        return list(await self._ask("getDeclaredInstances", interface, timeout=timeout))
 
-    async def updatable_via_apex(self, name: str) -> str | None:
+    async def updatable_via_apex(self, name: str, *, timeout: float | None = None) -> str | None:
         """Return the package with which an instance is updated."""
-        apex: str | None = await self._ask("updatableViaApex", name)
+        apex: str | None = await self._ask("updatableViaApex", name, timeout=timeout)
         return apex
 
-    async def updatable_names(self, apex: str) -> _Names:
+    async def updatable_names(self, apex: str, *, timeout: float | None = None) -> _Names:
         """Return the instances that are updated with a package."""
-        return list(await self._ask("getUpdatableNames", apex))
+        return list(await self._ask("getUpdatableNames", apex, timeout=timeout))
 
-    async def connection_info(self, name: str) -> ConnectionInfo | None:
+    async def connection_info(
+        self, name: str, *, timeout: float | None = None
+    ) -> ConnectionInfo | None:
         """Return where an instance can be reached through the network."""
-        info: ConnectionInfo | None = await self._ask("getConnectionInfo", name)
+        info: ConnectionInfo | None = await self._ask("getConnectionInfo", name, timeout=timeout)
         return info
 
-    async def debug_info(self) -> _DebugInfos:
+    async def debug_info(self, *, timeout: float | None = None) -> _DebugInfos:
         """Return all services with the numbers of their processes."""
-        return list(await self._ask("getServiceDebugInfo"))
+        return list(await self._ask("getServiceDebugInfo", timeout=timeout))
 
     # Lazy services
 
     async def register_client_callback(
-        self, name: str, service: Service, changed: Callable[[bool], object]
+        self,
+        name: str,
+        service: Service,
+        changed: Callable[[bool], object],
+        *,
+        timeout: float | None = None,
     ) -> formats.ClientCallback:
-        """Have a function called in the trio thread; see ``ServiceManager``.  Starts to serve."""
+        """Have a function called in the loop's thread; see ``ServiceManager``.  Starts to serve."""
         callback = formats.ClientCallback(self._dialect, changed)
         self._device.start_serving()
-        await self._ask("registerClientCallback", name, Offered(service), Offered(callback))
+        await self._ask(
+            "registerClientCallback", name, Offered(service), Offered(callback), timeout=timeout
+        )
         return callback
 
-    async def try_unregister(self, name: str, service: Service) -> None:
+    async def try_unregister(
+        self, name: str, service: Service, *, timeout: float | None = None
+    ) -> None:
         """Take an own service back, unless it has clients; raises like ``ServiceManager``'s."""
-        await self._ask("tryUnregisterService", name, Offered(service))
+        await self._ask("tryUnregisterService", name, Offered(service), timeout=timeout)
 
-    async def _wait_with_manager(self, name: str) -> AsyncProxy:
+    async def _wait_with_manager(self, name: str, limit: Deadline) -> AsyncProxy:
         """Wait as long as the service manager lives."""
         if self._dialect.is_legacy:
-            return await self._wait_by_asking(name)
+            return await self._wait_by_asking(name, limit)
         found: list[IBinder] = []
-        arrived = trio.Event()
+        deaths: list[RemoteObject] = []
+        over = self._device.loop.event()
 
         def registered(_name: str, service: IBinder) -> None:
             # Until the manager hears of a death, it hands out what we may know to be dead.
             if isinstance(service, RemoteObject) and service.dead:
                 return
             found.append(service)
-            arrived.set()
+            over.set()
 
-        def manager_died(_manager: RemoteObject) -> None:
-            self._device.run_soon(lambda _device: arrived.set())
+        def manager_died(manager: RemoteObject) -> None:
+            deaths.append(manager)
+            self._device.run_soon(lambda _device: over.set())
 
-        callback = await self.register_for_notifications(name, registered)
+        patience = limit.for_a_call(PATIENCE)
+        callback = await self.register_for_notifications(name, registered, timeout=patience)
         manager = self._device.context_manager
         await self._device.link(manager, manager_died)
         try:
-            await arrived.wait()
+            with self._device.alarm(limit.left(), over.set):
+                await over.wait()
         finally:
-            with trio.move_on_after(_UNREGISTER_SECONDS) as scope:
-                scope.shield = True
-                await self._device.unlink(manager, manager_died)
-                with contextlib.suppress(RemoteException, DeadObject):
-                    await self.unregister_for_notifications(name, callback)
-        if not found:
+            await self._device.loop.finish(self._end_wait(name, callback, manager, manager_died))
+        if deaths and not found:
             raise no_manager()
-        return _proxy_of(name, found[-1])
+        return _proxy_of(name, found[-1] if found else None)
 
-    async def _wait_by_asking(self, name: str) -> AsyncProxy:
+    async def _end_wait(
+        self,
+        name: str,
+        callback: formats.RegistrationCallback,
+        manager: AsyncProxy,
+        manager_died: Callable[[RemoteObject], object],
+    ) -> None:
+        await self._device.unlink(manager, manager_died)
+        with contextlib.suppress(RemoteException, DeadObject, CallTimeout):
+            await self.unregister_for_notifications(name, callback, timeout=PATIENCE)
+
+    async def _wait_by_asking(self, name: str, limit: Deadline) -> AsyncProxy:
         """See ``ServiceManager``."""
         waits = pauses()
-        while (service := await self.check(name)) is None:  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(next(waits))
+        while (service := await self.check(name, timeout=limit.for_a_call(PATIENCE))) is None:
+            left, pause = limit.left(), next(waits)
+            if left is not None and left <= 0:
+                break
+            await self._device.loop.sleep(pause if left is None else min(pause, left))
         return _proxy_of(name, service)
 
-    async def _ask(self, method: str, *values: object) -> Any:  # noqa: ANN401 - by method
-        return await self._do(formats.call(self._dialect, method, *values))
+    async def _ask(self, method: str, *values: object, timeout: float | None = None) -> Any:  # noqa: ANN401
+        return await self._do(formats.call(self._dialect, method, *values), timeout)
 
-    async def _do(self, asked: formats.Call) -> Any:  # noqa: ANN401 - by method
-        return asked.result(await self._call(asked.code, asked.request))
+    async def _do(self, asked: formats.Call, timeout: float | None = None) -> Any:  # noqa: ANN401
+        return asked.result(await self._call(asked, timeout))
 
-    async def _call(self, code: int, request: Parcel) -> Parcel:
+    async def _call(self, asked: formats.Call, timeout: float | None) -> Parcel:
+        manager = self._device.context_manager
         try:
-            return await self._device.context_manager.call(code, request)
+            return await manager.call(asked.code, asked.request, timeout=timeout)
+        except CallTimeout as error:
+            raise error.named(method=asked.method.name) from None
         except DeviceGone:
             raise
         except DeadObject:
@@ -207,34 +249,44 @@ class AsyncServiceManager:
 
 
 class AsyncNamedService:
-    """A service that is held by its name; trio flavour of ``NamedService``."""
+    """A service that is held by its name; like ``NamedService``, for event loops."""
 
     def __init__(self, manager: AsyncServiceManager, name: str) -> None:
         self.name = name
         self._manager = manager
         self._proxy: AsyncProxy | None = None
 
-    async def proxy(self) -> AsyncProxy:
+    async def proxy(self, *, timeout: float | None = None) -> AsyncProxy:
         """See ``NamedService.proxy``."""
         proxy = self._proxy
         if proxy is None or proxy.dead:
-            proxy = self._proxy = await self._manager.get(self.name)
+            proxy = self._proxy = await self._manager.get(self.name, timeout=timeout)
         return proxy
 
-    async def wait(self) -> AsyncProxy:
+    async def wait(self, timeout: float | None = None) -> AsyncProxy:
         """See ``NamedService.wait``."""
         proxy = self._proxy
         if proxy is None or proxy.dead:
-            proxy = self._proxy = await self._manager.wait(self.name)
+            proxy = self._proxy = await self._manager.wait(self.name, timeout)
         return proxy
 
     async def call(
-        self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
+        self,
+        code: int,
+        data: Parcel | None = None,
+        *,
+        oneway: bool = False,
+        clear: bool = False,
+        timeout: float | None = None,
     ) -> Parcel:
         """See ``NamedService.call``."""
-        proxy = await self.proxy()
+        limit = Deadline(checked_timeout(timeout))
+        proxy = await self.proxy(timeout=limit.for_a_call())
         try:
-            return await proxy.call(code, data, oneway=oneway, clear=clear)
+            patience = limit.for_a_call()
+            return await proxy.call(code, data, oneway=oneway, clear=clear, timeout=patience)
+        except CallTimeout as error:
+            raise error.named(service=self.name) from None
         except DeadObject:
             self._proxy = None
             raise

@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from binderclient.errors import BinderError, DeadObject, DeviceGone, RemoteException
+from binderclient.deadlines import Deadline, checked_timeout
+from binderclient.errors import (
+    BinderError,
+    CallTimeout,
+    DeadObject,
+    DeviceGone,
+    RemoteException,
+)
 from binderclient.objects import Proxy, RemoteObject, call_flags
 from binderclient.recovery import pauses
 from binderclient.servicemanager.formats import (
@@ -37,6 +43,8 @@ if TYPE_CHECKING:
     from binderclient.session import Session
 
 
+PATIENCE: Final = 1.0  # seconds that a manager has to answer, however short a wait is to be
+
 # ServiceManager has a method that is called list.
 _Names: TypeAlias = list[str]
 _DebugInfos: TypeAlias = list[DebugInfo]
@@ -55,7 +63,8 @@ class ServiceManager:
         android: which Android's it is: 8 … 16, an API level, a protocol of libgbinder.
 
     Every method raises DeadObject when no service manager runs on that device, ParcelError when its
-    reply is not what that Android answers, and MisuseError when that Android has no such method.
+    reply is not what that Android answers, MisuseError when that Android has no such method, and
+    CallTimeout when the manager does not answer within ``timeout`` (seconds, None for ever).
 
     Raises:
         ValueError: there is no such Android.
@@ -66,7 +75,7 @@ class ServiceManager:
         self._dialect = dialect_of(android)
         self._manager: Proxy | None = None  # of the last call
 
-    def add(self, name: str, service: Service) -> None:
+    def add(self, name: str, service: Service, *, timeout: float | None = None) -> None:
         """Offer ``service``; a service that had the name is replaced.
 
         The program must serve (``Device.start_thread_pool``) for anyone to be able to call it.
@@ -79,32 +88,34 @@ class ServiceManager:
         """
         offer = Offer(name, service, self._dialect)
         with self._device.recovery.offering(name, offer):
-            self._do(add_call(self._dialect, name, service))
+            self._do(add_call(self._dialect, name, service), timeout)
 
-    def check(self, name: str) -> IBinder | None:
+    def check(self, name: str, *, timeout: float | None = None) -> IBinder | None:
         """Return the service of that name, None if there is none.
 
         A service of this very process is returned as the ``Service`` it is.
         """
-        found: Offered | None = self._ask("checkService", name)
+        found: Offered | None = self._ask("checkService", name, timeout=timeout)
         return None if found is None else found.binder
 
-    def get(self, name: str) -> Proxy:
+    def get(self, name: str, *, timeout: float | None = None) -> Proxy:
         """Return the proxy of the service of that name.
 
         Raises:
             ServiceNotFound: there is none, now; ``wait`` is for those who have time.
         """
-        return proxy_of(name, self.check(name), Proxy)
+        return proxy_of(name, self.check(name, timeout=timeout), Proxy)
 
-    def list(self) -> list[str]:
+    def list(self, *, timeout: float | None = None) -> list[str]:
         """Return all names, sorted."""
         if not self._dialect.is_legacy:
-            return list(self._ask("listServices", DUMP_PRIORITY_ALL))
+            return list(self._ask("listServices", DUMP_PRIORITY_ALL, timeout=timeout))
         names: list[str] = []
+        limit = Deadline(checked_timeout(timeout))
         with contextlib.suppress(RemoteException):  # there is none at that place
             while True:
-                names.append(self._ask("listServices", len(names), DUMP_PRIORITY_ALL))
+                place = len(names), DUMP_PRIORITY_ALL
+                names.append(self._ask("listServices", *place, timeout=limit.for_a_call()))
         return names
 
     def wait(self, name: str, timeout: float | None = None) -> Proxy:
@@ -118,23 +129,20 @@ class ServiceManager:
 
         Raises:
             ServiceNotFound: not within ``timeout``.
+            CallTimeout: the manager did not answer; it has a second at least.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-
-        def left() -> float | None:
-            return None if deadline is None else max(0.0, deadline - time.monotonic())
-
+        limit = Deadline(timeout)
         waits = pauses()
         while True:
             try:
-                return self._wait_with_manager(name, left())
+                return self._wait_with_manager(name, limit)
             except DeadObject:
                 if not self._device.recovery.reconnect:
                     raise
-            pause, rest = next(waits), left()
+            pause, rest = next(waits), limit.left()
             is_back = self._device.wait_back(rest)
             if not is_back or (rest is not None and rest <= pause):
-                raise ServiceNotFound(f"no service is called {name!r}, and there is no manager")
+                raise not_there(name)
             time.sleep(pause)
 
     def named(self, name: str) -> NamedService:
@@ -142,7 +150,11 @@ class ServiceManager:
         return NamedService(self, name)
 
     def register_for_notifications(
-        self, name: str, registered: Callable[[str, IBinder], object]
+        self,
+        name: str,
+        registered: Callable[[str, IBinder], object],
+        *,
+        timeout: float | None = None,
     ) -> RegistrationCallback:
         """Have a function called with the name and the service, now and each time one is added.
 
@@ -153,49 +165,56 @@ class ServiceManager:
         """
         callback = RegistrationCallback(self._dialect, registered)
         self._device.start_thread_pool()
-        self._ask("registerForNotifications", name, Offered(callback))
+        self._ask("registerForNotifications", name, Offered(callback), timeout=timeout)
         return callback
 
-    def unregister_for_notifications(self, name: str, callback: RegistrationCallback) -> None:
+    def unregister_for_notifications(
+        self, name: str, callback: RegistrationCallback, *, timeout: float | None = None
+    ) -> None:
         """Take back ``register_for_notifications``.
 
         Raises:
             RemoteException: EX_ILLEGAL_STATE, it is not registered.
         """
-        self._ask("unregisterForNotifications", name, Offered(callback))
+        self._ask("unregisterForNotifications", name, Offered(callback), timeout=timeout)
 
     # What is declared
 
-    def is_declared(self, name: str) -> bool:
+    def is_declared(self, name: str, *, timeout: float | None = None) -> bool:
         """Say whether an instance is declared, whether or not it is there now."""
-        return bool(self._ask("isDeclared", name))
+        return bool(self._ask("isDeclared", name, timeout=timeout))
 
-    def declared_instances(self, interface: str) -> _Names:
+    def declared_instances(self, interface: str, *, timeout: float | None = None) -> _Names:
         """Return the names of the declared instances of an interface."""
-        return list(self._ask("getDeclaredInstances", interface))
+        return list(self._ask("getDeclaredInstances", interface, timeout=timeout))
 
-    def updatable_via_apex(self, name: str) -> str | None:
+    def updatable_via_apex(self, name: str, *, timeout: float | None = None) -> str | None:
         """Return the package with which an instance is updated."""
-        apex: str | None = self._ask("updatableViaApex", name)
+        apex: str | None = self._ask("updatableViaApex", name, timeout=timeout)
         return apex
 
-    def updatable_names(self, apex: str) -> _Names:
+    def updatable_names(self, apex: str, *, timeout: float | None = None) -> _Names:
         """Return the instances that are updated with a package."""
-        return list(self._ask("getUpdatableNames", apex))
+        return list(self._ask("getUpdatableNames", apex, timeout=timeout))
 
-    def connection_info(self, name: str) -> ConnectionInfo | None:
+    def connection_info(self, name: str, *, timeout: float | None = None) -> ConnectionInfo | None:
         """Return where an instance can be reached through the network."""
-        info: ConnectionInfo | None = self._ask("getConnectionInfo", name)
+        info: ConnectionInfo | None = self._ask("getConnectionInfo", name, timeout=timeout)
         return info
 
-    def debug_info(self) -> _DebugInfos:
+    def debug_info(self, *, timeout: float | None = None) -> _DebugInfos:
         """Return all services with the numbers of their processes."""
-        return list(self._ask("getServiceDebugInfo"))
+        return list(self._ask("getServiceDebugInfo", timeout=timeout))
 
     # Lazy services
 
     def register_client_callback(
-        self, name: str, service: Service, changed: Callable[[bool], object]
+        self,
+        name: str,
+        service: Service,
+        changed: Callable[[bool], object],
+        *,
+        timeout: float | None = None,
     ) -> ClientCallback:
         """Have a function called with whether an own service has clients, when that changes.
 
@@ -204,21 +223,23 @@ class ServiceManager:
         """
         callback = ClientCallback(self._dialect, changed)
         self._device.start_thread_pool()
-        self._ask("registerClientCallback", name, Offered(service), Offered(callback))
+        self._ask(
+            "registerClientCallback", name, Offered(service), Offered(callback), timeout=timeout
+        )
         return callback
 
-    def try_unregister(self, name: str, service: Service) -> None:
+    def try_unregister(self, name: str, service: Service, *, timeout: float | None = None) -> None:
         """Take an own service back, unless it has clients.
 
         Raises:
             RemoteException: EX_ILLEGAL_STATE, it has, or it is not there.
         """
-        self._ask("tryUnregisterService", name, Offered(service))
+        self._ask("tryUnregisterService", name, Offered(service), timeout=timeout)
 
-    def _wait_with_manager(self, name: str, timeout: float | None) -> Proxy:
+    def _wait_with_manager(self, name: str, limit: Deadline) -> Proxy:
         """Wait as long as the service manager lives."""
         if self._dialect.is_legacy:
-            return self._wait_by_asking(name, timeout)
+            return self._wait_by_asking(name, limit)
         found: list[IBinder] = []
         over = threading.Event()
         deaths: list[Proxy] = []
@@ -234,41 +255,44 @@ class ServiceManager:
             deaths.append(manager)
             over.set()
 
-        callback = self.register_for_notifications(name, registered)
+        patience = limit.for_a_call(PATIENCE)
+        callback = self.register_for_notifications(name, registered, timeout=patience)
         manager = self._device.context_manager
         manager.link_to_death(manager_died)
         try:
-            over.wait(timeout)
+            over.wait(limit.left())
         finally:
             manager.unlink_to_death(manager_died)
-            with contextlib.suppress(RemoteException, DeadObject):
-                self.unregister_for_notifications(name, callback)
+            with contextlib.suppress(RemoteException, DeadObject, CallTimeout):
+                patience = limit.for_a_call(PATIENCE)
+                self.unregister_for_notifications(name, callback, timeout=patience)
         if deaths and not found:
             raise no_manager()
         return proxy_of(name, found[-1] if found else None, Proxy)
 
-    def _wait_by_asking(self, name: str, timeout: float | None) -> Proxy:
+    def _wait_by_asking(self, name: str, limit: Deadline) -> Proxy:
         """Wait as everybody did before Android 11, whose managers call nobody back."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
         waits = pauses()
-        while (service := self.check(name)) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
+        while (service := self.check(name, timeout=limit.for_a_call(PATIENCE))) is None:
+            left, pause = limit.left(), next(waits)
+            if left is not None and left <= 0:
                 break
-            time.sleep(min(next(waits), left))
+            time.sleep(pause if left is None else min(pause, left))
         return proxy_of(name, service, Proxy)
 
-    def _ask(self, method: str, *values: object) -> Any:  # noqa: ANN401 - by method
-        return self._do(call(self._dialect, method, *values))
+    def _ask(self, method: str, *values: object, timeout: float | None = None) -> Any:  # noqa: ANN401
+        return self._do(call(self._dialect, method, *values), timeout)
 
-    def _do(self, asked: Call) -> Any:  # noqa: ANN401 - by method
-        return asked.result(self._call(asked.code, asked.request))
+    def _do(self, asked: Call, timeout: float | None = None) -> Any:  # noqa: ANN401
+        return asked.result(self._call(asked, timeout))
 
-    def _call(self, code: int, request: Parcel) -> Parcel:
+    def _call(self, asked: Call, timeout: float | None) -> Parcel:
         if self._manager is None or self._manager.dead:
             self._manager = self._device.context_manager
         try:
-            return self._manager.call(code, request)
+            return self._manager.call(asked.code, asked.request, timeout=timeout)
+        except CallTimeout as error:
+            raise error.named(method=asked.method.name) from None
         except DeviceGone:
             raise
         except DeadObject:
@@ -290,11 +314,11 @@ class NamedService:
         self._manager = manager
         self._proxy: Proxy | None = None
 
-    def proxy(self) -> Proxy:
+    def proxy(self, *, timeout: float | None = None) -> Proxy:
         """Return the proxy of the service that has the name now; raises like ``call``."""
         proxy = self._proxy
         if proxy is None or proxy.dead:
-            proxy = self._proxy = self._manager.get(self.name)
+            proxy = self._proxy = self._manager.get(self.name, timeout=timeout)
         return proxy
 
     def wait(self, timeout: float | None = None) -> Proxy:
@@ -305,7 +329,13 @@ class NamedService:
         return proxy
 
     def call(
-        self, code: int, data: Parcel | None = None, *, oneway: bool = False, clear: bool = False
+        self,
+        code: int,
+        data: Parcel | None = None,
+        *,
+        oneway: bool = False,
+        clear: bool = False,
+        timeout: float | None = None,
     ) -> Parcel:
         """Call the service; see ``Proxy.call``.  A call that fails is not repeated.
 
@@ -313,9 +343,13 @@ class NamedService:
             ServiceNotFound: no service has the name, now.
             DeadObject: it died, or there is no service manager; the next call looks it up again.
         """
-        proxy = self.proxy()
+        limit = Deadline(checked_timeout(timeout))
+        proxy = self.proxy(timeout=limit.for_a_call())
         try:
-            return proxy.call(code, data, oneway=oneway, clear=clear)
+            patience = limit.for_a_call()
+            return proxy.call(code, data, oneway=oneway, clear=clear, timeout=patience)
+        except CallTimeout as error:
+            raise error.named(service=self.name) from None
         except DeadObject:
             self._proxy = None
             raise
@@ -339,6 +373,11 @@ class Offer:
 def no_manager() -> DeadObject:
     """Return what is raised where handle 0 leads to nobody."""
     return DeadObject("no service manager is running on this device")
+
+
+def not_there(name: str) -> ServiceNotFound:
+    """Return what is raised where there was not even a manager to ask."""
+    return ServiceNotFound(f"no service is called {name!r}, and there is no manager")
 
 
 def proxy_of(name: str, service: IBinder | None, kind: type[_Kind]) -> _Kind:

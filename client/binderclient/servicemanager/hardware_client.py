@@ -11,10 +11,17 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from binderclient import android, hidl
-from binderclient.errors import DeadObject, DeviceGone, ParcelError, RemoteException
+from binderclient.deadlines import Deadline
+from binderclient.errors import (
+    CallTimeout,
+    DeadObject,
+    DeviceGone,
+    ParcelError,
+    RemoteException,
+)
 from binderclient.objects import Proxy, Service
 from binderclient.parcel import Parcel
-from binderclient.servicemanager.client import ServiceNotFound, no_manager, proxy_of
+from binderclient.servicemanager.client import PATIENCE, ServiceNotFound, no_manager, proxy_of
 from binderwire import hidl as wire
 
 if TYPE_CHECKING:
@@ -37,14 +44,14 @@ class HardwareService:
         self.call = proxy.call
         self._proxy = proxy
 
-    def interface(self) -> str:
+    def interface(self, *, timeout: float | None = None) -> str:
         """Return the name of its interface."""
-        with _ask(self._proxy, wire.IBASE, wire.INTERFACE_DESCRIPTOR) as reply:
+        with _ask(self._proxy, wire.IBASE, wire.INTERFACE_DESCRIPTOR, timeout=timeout) as reply:
             return hidl.read_string(reply)
 
-    def ping(self) -> None:
+    def ping(self, *, timeout: float | None = None) -> None:
         """Return if it answers."""
-        _ask(self._proxy, wire.IBASE, wire.PING).close()
+        _ask(self._proxy, wire.IBASE, wire.PING, timeout=timeout).close()
 
 
 class HardwareManager:
@@ -54,24 +61,25 @@ class HardwareManager:
         device: whose manager is meant.
 
     Every method raises DeadObject when no service manager runs on that device, RemoteException when
-    there is one that does not speak HIDL, ParcelError when its reply makes no sense.
+    there is one that does not speak HIDL, ParcelError when its reply makes no sense, CallTimeout
+    when it does not answer within ``timeout`` (seconds, None for ever).
     """
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def list(self) -> list[str]:
+    def list(self, *, timeout: float | None = None) -> list[str]:
         """Return all names, sorted."""
-        with self._ask(wire.MANAGER_1_0, wire.LIST) as reply:
+        with self._ask(wire.MANAGER_1_0, wire.LIST, timeout=timeout) as reply:
             return sorted(hidl.read_strings(reply))
 
-    def get(self, name: str) -> HardwareService:
+    def get(self, name: str, *, timeout: float | None = None) -> HardwareService:
         """Return the service of that name.
 
         Raises:
             ServiceNotFound: there is none, now, or it is one of this process.
         """
-        with self._ask(wire.MANAGER_1_0, wire.GET, *_split(name)) as reply:
+        with self._ask(wire.MANAGER_1_0, wire.GET, *_split(name), timeout=timeout) as reply:
             found = reply.read_bare_binder()
         return HardwareService(proxy_of(name, found, Proxy))
 
@@ -86,28 +94,32 @@ class HardwareManager:
         """
         key, arrival = _split(name), _Arrival()
         self._device.start_thread_pool()
-        with self._ask(wire.MANAGER_1_0, wire.REGISTER_FOR_NOTIFICATIONS, *key, arrival) as reply:
+        limit = Deadline(timeout)
+        patience = limit.for_a_call(PATIENCE)
+        register = wire.REGISTER_FOR_NOTIFICATIONS
+        with self._ask(wire.MANAGER_1_0, register, *key, arrival, timeout=patience) as reply:
             if not reply.read_bool():
                 raise ServiceNotFound(f"the manager does not tell of {name!r}")
         try:
-            arrival.event.wait(timeout)
+            arrival.event.wait(limit.left())
         finally:
-            with contextlib.suppress(RemoteException, DeadObject):
-                self._ask(
-                    wire.MANAGER_1_1, wire.UNREGISTER_FOR_NOTIFICATIONS, *key, arrival
-                ).close()
-        return self.get(name)
+            unregister, patience = wire.UNREGISTER_FOR_NOTIFICATIONS, limit.for_a_call(PATIENCE)
+            with contextlib.suppress(RemoteException, DeadObject, CallTimeout):
+                self._ask(wire.MANAGER_1_1, unregister, *key, arrival, timeout=patience).close()
+        return self.get(name, timeout=limit.for_a_call(PATIENCE))
 
-    def _ask(self, token: str, code: int, *values: str | Service) -> Parcel:
+    def _ask(self, token: str, code: int, *values: str | Service, timeout: float | None) -> Parcel:
         try:
-            return _ask(self._device.context_manager, token, code, *values)
+            return _ask(self._device.context_manager, token, code, *values, timeout=timeout)
         except DeviceGone:
             raise
         except DeadObject:
             raise no_manager() from None
 
 
-def _ask(target: Proxy, token: str, code: int, *values: str | Service) -> Parcel:
+def _ask(
+    target: Proxy, token: str, code: int, *values: str | Service, timeout: float | None
+) -> Parcel:
     """Return the reply to a call, behind its status."""
     request = Parcel()
     request.write_cstring(token)
@@ -116,7 +128,7 @@ def _ask(target: Proxy, token: str, code: int, *values: str | Service) -> Parcel
             hidl.write_string(request, value)
         else:
             request.write_bare_binder(value)
-    reply = target.call(code, request)
+    reply = target.call(code, request, timeout=timeout)
     try:
         status = reply.read_int32()
         if status:

@@ -13,6 +13,4 @@ says, ``driver`` asks the driver and its daemon what they keep, ``latency`` read
 
 from __future__ import annotations
 
-from binderclient.stress.command import add_command
-
-__all__ = ["add_command"]
+from binderclient.stress.command import add_command as add_command

@@ -10,11 +10,11 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from binderclient import aio, trio
 from binderclient.blocking import DEFAULT_MAP_SIZE, DEFAULT_MAX_THREADS, Device
 from binderclient.driver import OPENERS
 from binderclient.testing.driver import EngineDriver
 from binderclient.testing.ioctls import Ioctls
-from binderclient.trio import open_device
 from binderwire.binder_abi import BINDER_FREEZE, binder_freeze_info
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from binderclient.trio import AsyncDevice
+    from binderclient.asynchronous import AsyncDevice
 
 _FIRST_PID: Final = 1000
 _SYSTEM: Final = 1  # the process that freezes others
@@ -92,6 +92,12 @@ class Binder:
     ) -> contextlib.AbstractAsyncContextManager[AsyncDevice]:
         """Open a device for trio in a process of its own; use it with ``async with``."""
         return self.process().async_device(name, map_size=map_size)
+
+    def aio_device(
+        self, name: str = "binder", *, map_size: int = DEFAULT_MAP_SIZE
+    ) -> contextlib.AbstractAsyncContextManager[AsyncDevice]:
+        """Open a device for asyncio in a process of its own; use it with ``async with``."""
+        return self.process().aio_device(name, map_size=map_size)
 
     def path(self, name: str = "binder") -> str:
         """Return a path for code that opens a device itself: each open is one of a new process."""
@@ -178,7 +184,13 @@ class Process:
         self, name: str = "binder", *, map_size: int = DEFAULT_MAP_SIZE
     ) -> contextlib.AbstractAsyncContextManager[AsyncDevice]:
         """Open a device for trio; use it with ``async with``."""
-        return open_device(self.path(name), map_size=map_size)
+        return trio.open_device(self.path(name), map_size=map_size)
+
+    def aio_device(
+        self, name: str = "binder", *, map_size: int = DEFAULT_MAP_SIZE
+    ) -> contextlib.AbstractAsyncContextManager[AsyncDevice]:
+        """Open a device for asyncio; use it with ``async with``."""
+        return aio.open_device(self.path(name), map_size=map_size)
 
     # Faults on demand
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a handler fails: what its caller gets to know, and what the log says.
+
+A caller is to hear what went wrong, in the way that it can understand: an interface's callers
+expect an exception with a text in front of each result, those of an object without one a status.
+Nothing here may know how a reply is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from binderclient import android
+from binderclient.errors import DeadObject, FailedTransaction, ParcelError, RemoteException
+from binderclient.parcel import Parcel
+from binderwire.binder_abi import TF_STATUS_CODE
+
+if TYPE_CHECKING:
+    from binderclient.objects import Caller, Service
+
+# What becomes of a handler's exceptions; the first row that fits.
+_STATUS_OF: Final[dict[type[Exception], int]] = {
+    ParcelError: android.STATUS_BAD_VALUE,
+    DeadObject: android.STATUS_DEAD_OBJECT,
+    FailedTransaction: android.STATUS_FAILED_TRANSACTION,
+}
+_EXCEPTION_CODE_OF: Final[dict[type[Exception], int]] = {
+    PermissionError: android.EX_SECURITY,
+    ValueError: android.EX_ILLEGAL_ARGUMENT,
+    NotImplementedError: android.EX_UNSUPPORTED_OPERATION,
+}
+_TEXT_MAX: Final = 4000  # characters of an exception's text that travel
+_log: Final = logging.getLogger("binderclient")
+
+
+def place_of(service: Service, code: int) -> str:
+    """Return what messages call the handler of a code."""
+    name = service.method_name(code)
+    owner = service.descriptor or type(service).__name__
+    return f"{owner}, code {code:#x}" if name is None else f"{owner}.{name}()"
+
+
+def caller_text(caller: Caller) -> str:
+    """Return what messages call a caller; of a one-way call only the user is known."""
+    if caller.one_way:
+        return f"one-way by user {caller.sender_euid}"
+    return f"by process {caller.sender_pid} of user {caller.sender_euid}"
+
+
+def answer_to(
+    error: BaseException, service: Service, code: int, caller: Caller
+) -> tuple[Parcel, int]:
+    """Return the reply that tells a caller about the exception of a handler, and its TF_ flags.
+
+    What the handler has not raised on purpose is logged, with the service, the method and the
+    caller; of a one-way call everything is, as nobody else hears of it.
+    """
+    remote = known(error)
+    if remote is None:
+        _log.error(
+            "%s, called %s, failed", place_of(service, code), caller_text(caller), exc_info=error
+        )
+        remote = RemoteException(status=android.STATUS_UNKNOWN_ERROR)
+        if service.descriptor:
+            remote = RemoteException(android.EX_ILLEGAL_STATE, _text_of(error))
+    elif caller.one_way:
+        place, who = place_of(service, code), caller_text(caller)
+        _log.warning("%s, called %s, refused it: %s", place, who, _text_of(error))
+    return error_reply(remote)
+
+
+def error_reply(error: RemoteException) -> tuple[Parcel, int]:
+    """Return a reply that is an error, and its TF_ flags."""
+    reply = Parcel()
+    if error.exception_code != android.EX_NONE:
+        reply.write_exception(error)
+        return reply, 0
+    reply.write_int32(error.status)
+    return reply, TF_STATUS_CODE
+
+
+def known(error: BaseException) -> RemoteException | None:
+    """Return what stands for an exception that handlers raise on purpose; None for another."""
+    if isinstance(error, RemoteException):
+        return error
+    for kind, status in _STATUS_OF.items():
+        if isinstance(error, kind):
+            return RemoteException(status=status)
+    for kind, code in _EXCEPTION_CODE_OF.items():
+        if isinstance(error, kind):
+            return RemoteException(code, str(error)[:_TEXT_MAX])
+    return None
+
+
+def _text_of(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # the program's own, and as faulty as it may be
+        return name
+    return f"{name}: {text}"[:_TEXT_MAX] if text else name

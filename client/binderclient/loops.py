@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``EventLoop``: the little that an asynchronous device asks of the loop that it lives in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+_T = TypeVar("_T")
+
+
+class LoopEnded(Exception):
+    """There is no loop any more that could do something."""
+
+
+class Event(Protocol):
+    """Something that happens once; trio's and asyncio's are such."""
+
+    def set(self) -> None:
+        """Say that it has happened; in the loop's thread."""
+
+    async def wait(self) -> object:
+        """Return when it has happened."""
+
+
+class EventLoop(Protocol):
+    """The loop that a device lives in; all but ``run_soon`` is called in its thread."""
+
+    def event(self) -> Event:
+        """Return something that has not happened yet."""
+
+    def run_soon(self, function: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401
+        """Have a function called in the loop's thread; may be called in any.
+
+        Raises:
+            LoopEnded: it will not be called.
+        """
+
+    def start_task(
+        self, function: Callable[[], Coroutine[Any, Any, None]], ended: Callable[[], None]
+    ) -> None:
+        """Have a task of the device's own do something.
+
+        Args:
+            function: what it does.
+            ended: called at its end at the latest, also if it was cancelled before it began.
+
+        Raises:
+            LoopEnded: the device takes no tasks any more.
+        """
+
+    def cancel_tasks(self) -> None:
+        """Cancel the device's tasks; none can be started any more."""
+
+    async def tasks_ended(self) -> None:
+        """Return when they have ended, unless the loop sees to that."""
+
+    async def checkpoint(self) -> None:
+        """Let others have their turn; raises if this task is cancelled."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return later."""
+
+    async def finish(self, awaitable: Awaitable[_T]) -> _T:
+        """Wait for something to its end, and be cancelled only then."""
