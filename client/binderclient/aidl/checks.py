@@ -25,6 +25,7 @@ from binderclient.aidl.methods import check_methods
 from binderclient.aidl.resolve import Resolver
 from binderclient.aidl.sources import Program
 from binderclient.aidl.syntax import (
+    INTEGERS,
     Enum,
     Interface,
     Kind,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from binderclient.aidl.errors import Position
     from binderclient.aidl.syntax import Constant, Declaration, Document, Field
 
-_BACKINGS: Final = ("byte", "int", "long")
 _CONSTANTS: Final = frozenset(
     {"boolean", "byte", "char", "int", "long", "float", "double", "String"}
 )
@@ -176,13 +176,11 @@ class _Checker:
     def _check_enum(self, declared: Enum) -> None:
         backing = declared.annotation("Backing")
         with _collecting(self._problems):
-            if backing is not None:
-                declared.backing = annotation_rules.text_argument(backing, "type")
-                if declared.backing not in _BACKINGS:
-                    declared.backing = "long"
-                    raise AidlTypeError(
-                        backing.position, f"an enum's type is one of {', '.join(_BACKINGS)}"
-                    )
+            given = annotation_rules.text_argument(backing, "type") if backing else "byte"
+            if backing is not None and given not in INTEGERS:
+                raise AidlTypeError(
+                    backing.position, f"an enum's type is one of {', '.join(INTEGERS)}"
+                )
             if not declared.enumerators:
                 raise AidlSyntaxError(declared.position, f"{declared.name} has no enumerators")
         for each in declared.enumerators:

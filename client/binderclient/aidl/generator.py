@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from binderclient.aidl.layout import Text
-    from binderclient.aidl.syntax import Argument, Declaration, Document, Field, Method
+    from binderclient.aidl.syntax import (
+        Argument,
+        Declaration,
+        Document,
+        Field,
+        Method,
+        TypeName,
+    )
 
 
 _STEP: Final = 4
@@ -224,7 +231,8 @@ class _Module:
         yield from _decorator("interface", declared, indent)
         yield from _class(name, "aidl.Service", indent)
         how = "await its methods" if flavour else "call its methods"
-        use = f"Serve it with a subclass; ``as_interface({name}, proxy)`` to {how}."
+        whole = self._types.class_of(declared, flavour)
+        use = f"Serve it with a subclass; ``as_interface({whole}, proxy)`` to {how}."
         doc = declared.doc or f"``{declared.qualified}``."
         yield from docstring(f"{doc}\n\n{use}", indent + _STEP)
         if _takes_files(declared):
@@ -356,13 +364,18 @@ def _with_interface(field: Field) -> str:
     return f"{field.doc}\n\nOf interface {name}: see ``as_interface``.".strip()
 
 
+def _shown(written: TypeName) -> str:
+    nullable = "@nullable " if written.meaning is not None and written.meaning.nullable else ""
+    return f"{nullable}{written}"
+
+
 def _doc_of(method: Method, sizes: list[tuple[str, Argument]]) -> str:
     words = ["oneway "] if method.oneway else []
     arguments = [
-        f"{each.direction.value + ' ' if each.written else ''}{each.type} {each.name}"
+        f"{each.direction.value + ' ' if each.written else ''}{_shown(each.type)} {each.name}"
         for each in method.arguments
     ]
-    signature = f"``{''.join(words)}{method.result} {method.name}({', '.join(arguments)})``"
+    signature = f"``{''.join(words)}{_shown(method.result)} {method.name}({', '.join(arguments)})``"
     parts = [method.doc, signature] if method.doc else [signature]
     if sizes:
         lines = [f"    {name}: how many items {each.name} is to have." for name, each in sizes]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from binderclient.aidl.errors import Position
 
+INTEGERS: Final = {"byte": 8, "int": 32, "long": 64}  # bits
+
 # Expressions
 
 
@@ -288,7 +290,15 @@ class Enum(Declaration):
 
     word: str = "enum"
     enumerators: list[Enumerator] = field(default_factory=list)
-    backing: str = "byte"
+
+    @property
+    def backing(self) -> str:
+        """The type of its values: what @Backing says if that can be."""
+        for each in self.annotations:
+            for _, value in each.arguments if each.name == "Backing" else ():
+                if isinstance(value, Literal) and value.text.strip('"') in INTEGERS:
+                    return value.text.strip('"')
+        return "byte"
 
 
 @dataclass(eq=False)
@@ -314,6 +324,3 @@ def types_in(declared: Declaration) -> Iterator[TypeName]:
             yield method.result
             for argument in method.arguments:
                 yield argument.type
-
-
-INTEGERS: Final = {"byte": 8, "int": 32, "long": 64}  # bits
