@@ -146,7 +146,12 @@ class Interface:
         self._awaiting = self._make("AsyncProxy", Method.async_caller)
 
     def _make(self, suffix: str, make: Callable[[Method], object]) -> type[InterfaceProxy]:
-        members = {name: make(method) for name, method in self.methods.items()}
+        members: dict[str, object] = {  # what is the same for all: constants, and types
+            name: value
+            for name, value in vars(self._class).items()
+            if not (name.startswith("_") or inspect.isfunction(value) or hasattr(Service, name))
+        }
+        members |= {name: make(method) for name, method in self.methods.items()}
         return type(f"{self._class.__name__}{suffix}", (InterfaceProxy,), members)
 
     def __call__(self, binder: IBinder) -> Any:  # noqa: ANN401 - like the class, to its users

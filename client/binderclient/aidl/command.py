@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from binderclient import tool
-from binderclient.aidl.errors import AidlError
+from binderclient.aidl.errors import AidlError, Note
 from binderclient.aidl.output import OutputRefusedError, depfile, write_modules
 from binderclient.version import add_version
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from binderclient.aidl.checks import Compiled
-    from binderclient.aidl.errors import Note
+    from binderclient.aidl.syntax import Document
 
 _NO_LARK: Final = (
     "the library lark is missing: install Debian's python3-lark, or 'binderd[aidl]' with pip"
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parser.parse_args(words)
         if chosen.out is None and not chosen.check:
             parser.error("say where to write with -o DIR, or that you only want to know: --check")
-        if importlib.util.find_spec("lark") is None:
+        if not _has_lark():
             tool.complain(_NO_LARK, as_json=chosen.json)
             return tool.FAILED
         return _run(chosen)
@@ -108,6 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _has_lark() -> bool:
+    try:
+        return importlib.util.find_spec("lark") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _package(text: str) -> str:
     if not all(each.isidentifier() and not keyword.iskeyword(each) for each in text.split(".")):
         raise argparse.ArgumentTypeError(f"{tool.quoted(text)} is no name of a Python package")
@@ -138,6 +145,8 @@ def _write(chosen: argparse.Namespace, compiled: Compiled) -> list[str]:
     modules: dict[str, str] = {}
     for document in documents:
         modules.update(generate(document, chosen.package or ""))
+    for document in documents if not chosen.package else []:
+        _note_hidden(document, compiled)
     if chosen.check:
         return []
     written = write_modules(chosen.out, modules)
@@ -145,6 +154,14 @@ def _write(chosen: argparse.Namespace, compiled: Compiled) -> list[str]:
         sources = [each.path for each in [*compiled.documents, *compiled.imported]]
         depfile(chosen.depfile, written, sources)
     return written
+
+
+def _note_hidden(document: Document, compiled: Compiled) -> None:
+    """Note that a package cannot be imported by its own name."""
+    first = document.package.split(".")[0]
+    if first in sys.stdlib_module_names and document.package_position is not None:
+        text = f"Python has a module {first} itself: use --package to import this one"
+        compiled.notes.append(Note(document.package_position, text))
 
 
 def _report(

@@ -8,13 +8,16 @@ A result that its type cannot hold is an error, but for <<, which drops bits.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from binderclient.aidl.errors import AidlNameError, AidlValueError
+from binderclient.aidl.errors import AidlError, AidlNameError, AidlValueError
 from binderclient.aidl.syntax import (
     INTEGERS,
+    Constant,
     Enum,
+    Enumerator,
     Kind,
     ListOf,
     Literal,
@@ -24,11 +27,11 @@ from binderclient.aidl.syntax import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from binderclient.aidl.errors import Position
     from binderclient.aidl.resolve import Resolver
-    from binderclient.aidl.syntax import Constant, Declaration, Expression
+    from binderclient.aidl.syntax import Declaration, Expression
 
 _SUFFIXES: Final = {"l": 64, "u8": 8, "u32": 32, "u64": 64}  # bits
 _DIGITS_MAX: Final = 40  # of a number; 64 bits are 20
@@ -43,6 +46,8 @@ class Value(NamedTuple):
     bits: int = 0
     enum: Enum | None = None  # of which it is an enumerator
     is_character: bool = False
+    is_single: bool = False  # a floating point number of 32 bits
+    is_pattern: bool = False  # a hexadecimal literal, which gives bits
 
     @property
     def kind(self) -> str:
@@ -66,8 +71,10 @@ class Evaluator:
     def __init__(self) -> None:
         self.resolver: Resolver | None = None
         self._values: dict[int, Value] = {}  # of constants, by identity
-        self._open: list[int] = []
+        self._open: list[int] = []  # what is being computed
         self._done: set[int] = set()  # enums
+        self._failed: dict[int, AidlError] = {}
+        self._members: dict[Declaration, dict[str, Constant | Enumerator]] = {}
 
     def size(self, expression: Expression, scope: Declaration) -> int:
         """Return the size of an array."""
@@ -85,12 +92,9 @@ class Evaluator:
         key = id(constant)
         if key not in self._values:
             with_type = constant.type.meaning or self._resolver.resolve(constant.type, scope)
-            self._enter(key, constant.position)
-            try:
+            with self._computing(key, constant.position):
                 found = self.evaluate(constant.expression, scope)
                 constant.value = fitted(found, with_type, constant.expression.position)
-            finally:
-                self._open.pop()
             self._values[key] = _value_of(constant.value, with_type)
         return self._values[key]
 
@@ -98,8 +102,7 @@ class Evaluator:
         """Compute the enumerators of an enum, up to those that it is asked for meanwhile."""
         if id(enum) in self._done:
             return
-        self._enter(id(enum), enum.position)
-        try:
+        with self._computing(id(enum), enum.position):
             number = 0
             for each in enum.enumerators:
                 if each.expression is not None:
@@ -108,11 +111,13 @@ class Evaluator:
                 each.value = _in_range(number, enum.backing, each.position)
                 self._values[id(each)] = Value(number, INTEGERS[enum.backing], enum)
                 number += 1
-        finally:
-            self._open.pop()
         self._done.add(id(enum))
 
-    def _enter(self, key: int, position: Position) -> None:
+    @contextlib.contextmanager
+    def _computing(self, key: int, position: Position) -> Iterator[None]:
+        """Compute something once, whether or not that succeeds."""
+        if key in self._failed:
+            raise self._failed[key]
         if key in self._open:
             raise AidlValueError(position, "this constant's value depends on itself")
         if len(self._open) >= _DEPTH_MAX:
@@ -120,6 +125,13 @@ class Evaluator:
                 position, f"more than {_DEPTH_MAX} constants depend on each other here"
             )
         self._open.append(key)
+        try:
+            yield
+        except AidlError as error:
+            self._failed[key] = error
+            raise
+        finally:
+            self._open.pop()
 
     @property
     def _resolver(self) -> Resolver:
@@ -161,7 +173,7 @@ class Evaluator:
             number = float(text.removesuffix("f"))
             if number == float("inf"):
                 raise AidlValueError(literal.position, f"{text[:20]} is too large")
-            return Value(number)
+            return Value(number, is_single=text.endswith("f"))
         for column, character in enumerate(text[1:-1], 1):
             if not " " <= character <= "~" or character == "\\":
                 position = literal.position._replace(column=literal.position.column + column)
@@ -181,7 +193,7 @@ class Evaluator:
         wraps = is_pattern or ending.startswith("u")
         for bits in (_SUFFIXES[ending],) if ending else (32, 64):
             if number < 1 << (bits if wraps else bits - 1):
-                return Value(_wrapped(number, bits), bits)
+                return Value(_wrapped(number, bits), bits, is_pattern=is_pattern)
         what = f"{_SUFFIXES[ending]} bits" if ending else "64 bits"
         raise AidlValueError(literal.position, f"{literal.text[:30]} does not fit {what}")
 
@@ -203,16 +215,19 @@ class Evaluator:
         return found
 
     def _member(self, owner: Declaration, name: str) -> Value | None:
-        for constant in owner.constants:
-            if constant.name == name:
-                return self.constant(constant, owner)
-        if isinstance(owner, Enum):
-            for each in owner.enumerators:
-                if each.name == name:
-                    if id(each) not in self._values:
-                        self.enum(owner)
-                    return self._values[id(each)]
-        return None
+        if owner not in self._members:
+            inside: list[Constant | Enumerator] = [*owner.constants]
+            inside += owner.enumerators if isinstance(owner, Enum) else []
+            self._members[owner] = {each.name: each for each in reversed(inside)}
+        found = self._members[owner].get(name)
+        if found is None:
+            return None
+        if isinstance(found, Constant):
+            return self.constant(found, owner)
+        if id(found) not in self._values:
+            assert isinstance(owner, Enum)
+            self.enum(owner)
+        return self._values[id(found)]
 
 
 def _value_of(value: Any, of: Type) -> Value:  # noqa: ANN401
@@ -224,7 +239,7 @@ def _value_of(value: Any, of: Type) -> Value:  # noqa: ANN401
         return Value(value, INTEGERS[of.declared.backing], of.declared)
     if of.kind in {Kind.ARRAY, Kind.LIST} and of.item is not None:
         return Value([_value_of(each, of.item) for each in value])
-    return Value(value, is_character=of.name == "char")
+    return Value(value, is_character=of.name == "char", is_single=of.name == "float")
 
 
 def _wrapped(number: int, bits: int) -> int:
@@ -240,7 +255,8 @@ def _checked(number: int, bits: int, position: Position) -> Value:
 def _unary(operator: str, value: Value, position: Position) -> Value:
     if not value.bits:
         if operator in "+-" and isinstance(value.value, float):
-            return Value(-value.value if operator == "-" else value.value)
+            number = -value.value if operator == "-" else value.value
+            return Value(number, is_single=value.is_single)
         raise AidlValueError(position, f"{operator} cannot be in front of {value.kind}")
     if operator == "!":
         return Value(int(not value.value), 1)
@@ -331,7 +347,9 @@ def _fitted_plain(value: Value, name: str, position: Position) -> Any:  # noqa: 
         return _whole(value, name, position)
     if name == "boolean" and value.bits:
         return bool(value.value)
-    if name in {"float", "double"} and (value.bits > 1 or isinstance(value.value, float)):
+    if name in {"float", "double"} and isinstance(value.value, float):
+        if name == "float" and not value.is_single:
+            raise AidlValueError(position, f"this is no float: write {value.value}f")
         return _floating(value.value, name, position)
     if name == "char" and value.is_character:
         return value.value
@@ -351,7 +369,10 @@ def _floating(number: float, name: str, position: Position) -> float:
 def _whole(value: Value, name: str, position: Position) -> int:
     if not value.bits:
         raise AidlValueError(position, f"{value.kind} is no {name}")
-    return _in_range(value.value, name, position)
+    number = value.value
+    if value.is_pattern and 0 <= number < 1 << INTEGERS[name]:
+        number = _wrapped(number, INTEGERS[name])
+    return _in_range(number, name, position)
 
 
 def _in_range(number: int, name: str, position: Position) -> int:

@@ -73,17 +73,20 @@ class Problems:
 
     def __init__(self) -> None:
         self.errors: list[AidlError] = []
+        self._said: set[str] = set()
         self.notes: list[Note] = []
 
     def add(self, error: AidlError) -> None:
         """Keep an error, unless the same was said already."""
-        if str(error) not in {str(each) for each in self.errors}:
+        if str(error) not in self._said:
+            self._said.add(str(error))
             self.errors.append(error)
 
     def note(self, position: Position, text: str) -> None:
         """Keep a note, unless the same was said already."""
         note = Note(position, text)
-        if note not in self.notes:
+        if str(note) not in self._said:
+            self._said.add(str(note))
             self.notes.append(note)
 
     def raise_if_any(self) -> None:

@@ -25,6 +25,12 @@ class Group:
     items: tuple[Text, ...]
     tail: str = ""
 
+    @property
+    def is_splittable(self) -> bool:
+        """Can each item have a comma behind it?  In [ ] one would make a tuple of a lone item."""
+        is_alone = len(self.items) < 2 and self.brackets == "[]" and bool(self.head)
+        return bool(self.items) and not self.tail and not is_alone
+
     def __str__(self) -> str:
         opening, closing = self.brackets[0], self.brackets[1]
         return f"{self.head}{opening}{', '.join(map(str, self.items))}{closing}{self.tail}"
@@ -45,16 +51,14 @@ def lines_of(
         split: have items in lines of their own even if they would fit into one.
     """
     flat = f"{' ' * indent}{before}{text}{after}"
-    if isinstance(text, str) or not text.items or (len(flat) <= WIDTH and not split):
+    if isinstance(text, str) or not text.is_splittable or (len(flat) <= WIDTH and not split):
         yield flat
         return
     opening, closing = text.brackets[0], text.brackets[1]
-    # In [ ] a comma behind something that is alone would make a tuple of it.
-    comma = "," if len(text.items) > 1 or opening == "(" or not text.head else ""
     yield f"{' ' * indent}{before}{text.head}{opening}"
     for item in text.items:
-        yield from lines_of(item, indent + STEP, after=comma)
-    yield f"{' ' * indent}{closing}{text.tail}{after}"
+        yield from lines_of(item, indent + STEP, after=",")
+    yield f"{' ' * indent}{closing}{after}"
 
 
 def statement(text: Text, indent: int, before: str = "", after: str = "") -> Iterator[str]:

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 # What AIDL keeps for methods that every interface may have: the last hundred codes.
 NUMBER_MAX: Final = android.LAST_CALL_TRANSACTION - android.FIRST_CALL_TRANSACTION - 100
+# fmt: off
+_OF_JAVA: Final = frozenset(
+    {
+        "abstract", "assert", "boolean", "break", "byte", "case", "catch", "char", "class",
+        "const", "continue", "default", "do", "double", "else", "enum", "extends", "final",
+        "finally", "float", "for", "goto", "if", "implements", "import", "instanceof", "int",
+        "interface", "long", "native", "new", "package", "private", "protected", "public",
+        "return", "short", "static", "strictfp", "super", "switch", "synchronized", "this",
+        "throw", "throws", "transient", "try", "void", "volatile", "while", "true", "false",
+        "null",
+    }
+)
+# fmt: on
 _RESERVED: Final = frozenset({"getInterfaceVersion", "getInterfaceHash"})
 
 
@@ -70,6 +83,10 @@ def _check_method(method: Method) -> None:
     for argument in method.arguments:
         if argument.name in names:
             raise AidlNameError(argument.position, f"two arguments are called {argument.name}")
+        if argument.name in _OF_JAVA:
+            raise AidlNameError(
+                argument.position, f"{argument.name} is Java's own word: Android takes no such name"
+            )
         if argument.name.startswith("_aidl"):
             raise AidlNameError(argument.position, "AIDL keeps names that begin with _aidl")
         names.add(argument.name)
@@ -102,7 +119,7 @@ def _directions(meaning: Type) -> tuple[Direction, ...]:
     if meaning.kind in {Kind.ARRAY, Kind.LIST, Kind.MAP}:
         return tuple(Direction)
     if meaning.name == "ParcelFileDescriptor":
-        return Direction.IN, Direction.INOUT
+        return tuple(Direction)
     if meaning.declared is None or isinstance(meaning.declared, Interface | Enum):
         return (Direction.IN,)
     return tuple(Direction)

@@ -18,7 +18,7 @@ from lark import Token, Tree
 
 from binderclient.aidl import syntax
 from binderclient.aidl.errors import AidlImportError, AidlSyntaxError, Position
-from binderclient.aidl.tokens import Depth, shown_token, what_was_wanted
+from binderclient.aidl.tokens import RESERVED, Depth, shown_token, what_was_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,19 +91,25 @@ def _syntax_error(path: str, text: str, error: lark.UnexpectedInput) -> AidlErro
         position = Position(path, len(lines), len(lines[-1]) + 1)
         return AidlSyntaxError(position, f"the file ends where {_wanted(error)} should be")
     position = Position(path, error.line, error.column)
-    if isinstance(error, lark.UnexpectedToken):
-        found = shown_token(error.token)
-        return AidlSyntaxError(position, f"{found} where {_wanted(error)} should be")
-    rest = text[getattr(error, "pos_in_stream", 0) :]
+    rest = text[error.pos_in_stream or 0 :]
     if rest.startswith("/*"):
         return AidlSyntaxError(position, "this comment has no end: '*/' is missing")
-    if rest.startswith('"'):
+    if rest.startswith('"') and not re.match(r'"[^"\n]*"', rest):
         return AidlSyntaxError(position, "this string has no end in its line")
-    what = f"{rest[0]!r} (U+{ord(rest[0]):04X})" if not rest[0].isascii() else repr(rest[0])
+    wanted = _wanted(error)
+    word = re.match(r"[A-Za-z_]\w*", rest)
+    if word and word[0] in RESERVED and "a name" in wanted:
+        return AidlSyntaxError(position, f"'{word[0]}' is AIDL's own word: it cannot be a name")
+    return AidlSyntaxError(position, f"{_found(error, rest)} where {wanted} should be")
+
+
+def _found(error: lark.UnexpectedInput, rest: str) -> str:
+    if isinstance(error, lark.UnexpectedToken):
+        return shown_token(error.token)
     word = re.match(r"[A-Za-z_]\w*", rest)
     if word:
-        what = f"'{word[0][:40]}'"
-    return AidlSyntaxError(position, f"{what} where {_wanted(error)} should be")
+        return shown_token(word[0])
+    return repr(rest[0]) if rest[0].isascii() else f"{rest[0]!r} (U+{ord(rest[0]):04X})"
 
 
 def _wanted(error: lark.UnexpectedInput) -> str:
@@ -159,7 +165,7 @@ class _Builder:
 
     def _qualified(self, tree: _Tree) -> tuple[str, Position]:
         """Return the dotted name in a tree, and where it is."""
-        inner = _trees(tree, "qualified")[0]
+        inner = (_trees(tree, "qualified") or _trees(tree, "type_name"))[0]
         return ".".join(map(str, inner.children)), self._at(inner)
 
     def _doc(self, tree: _Tree) -> str:
@@ -177,7 +183,7 @@ class _Builder:
     def _annotation(self, tree: _Tree) -> syntax.Annotation:
         token = tree.children[0]
         arguments = tuple(
-            (self._name(each)[0], self._expression(each.children[1]))
+            (self._name(each)[0], self._expression(each.children[-1]))
             for each in _trees(tree, "parameter")
         )
         return syntax.Annotation(str(token)[1:], arguments, self._at(token))

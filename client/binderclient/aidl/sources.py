@@ -77,10 +77,11 @@ class Program:
         return self._found[name]
 
     def _load(self, path: str) -> Document:
+        text = parser.read(path)
         real = os.path.realpath(path)
         if real in self._by_file:
             return self._by_file[real]
-        document = parser.parse(path, parser.read(path))
+        document = parser.parse(path, text)
         _check_place(document)
         self._by_file[real] = document
         self.documents.append(document)

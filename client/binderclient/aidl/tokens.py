@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 DEPTH_MAX: Final = 40
 _OPENING: Final = frozenset({"LPAR", "LBRACE", "LSQB"})
 _CLOSING: Final = frozenset({"RPAR", "RBRACE", "RSQB"})
-_ANGLE: Final = frozenset({"LESS", "LESSTHAN"})
+_ANGLE: Final = frozenset({"LESS"})
 _END_OF_TYPE: Final = frozenset({"SEMICOLON", "LBRACE", "RBRACE", "LPAR"})
 
 # What the grammar's terminals are called in messages; others by their own text.
@@ -30,6 +30,7 @@ _NAMES: Final = {
     "$END": "the end of the file",
 }
 _SIGNS: Final = {
+    "ASSIGN": "=",
     "SEMICOLON": ";",
     "COMMA": ",",
     "DOT": ".",
@@ -39,8 +40,8 @@ _SIGNS: Final = {
     "RBRACE": "}",
     "LSQB": "[",
     "RSQB": "]",
-    "LESSTHAN": "<",
-    "MORETHAN": ">",
+    "LESS": "<",
+    "MORE": ">",
 }
 # fmt: off
 _OPERATORS: Final = frozenset(
@@ -53,6 +54,10 @@ _OPERATORS: Final = frozenset(
 # fmt: on
 _VALUES: Final = frozenset(
     ("FLOAT", "HEXADECIMAL", "INTEGER", "CHARACTER", "STRING", "TRUE", "FALSE")
+)
+RESERVED: Final = frozenset(
+    {"package", "import", "parcelable", "interface", "oneway", "enum", "union", "const"}
+    | {"inout", "in", "out", "true", "false"}
 )
 _SHOWN_MAX: Final = 60  # characters of a token in a message
 _WANTED_MAX: Final = 5
