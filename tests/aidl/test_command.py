@@ -83,9 +83,9 @@ def test_errors_look_like_a_compilers(project: Path) -> None:
     path.write_text("package org.example;\ninterface IEcho {\n  Nope a();\n  void b(int[] c);\n}\n")
     done = run(project, "-o", "out", "org/example/IEcho.aidl")
     assert done.returncode == 1
+    hint = "import it, and give its folder with -I"
     assert done.stderr.splitlines() == [
-        "org/example/IEcho.aidl:3:3: error: nothing is called Nope: "
-        "import it, and give its folder with -I",
+        f"org/example/IEcho.aidl:3:3: error: nothing is called Nope: {hint}",
         "org/example/IEcho.aidl:4:10: error: c: write which way int[] travels: in, out, inout",
     ]
     assert not (project / "out").exists()

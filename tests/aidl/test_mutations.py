@@ -25,8 +25,8 @@ SECONDS_MAX: Final = 5.0
 _TOKEN: Final = re.compile(r"\w+|\s+|.", re.DOTALL)
 _TEXT: Final = """\
 interface parcelable union enum const oneway in out inout int[] List< Map<String, > >> { } ( ) [ ]
-; , . = == @ @nullable @Backing(type= 0xFFFFFFFFFFFFFFFFFF -1 1/0 << " ' /* */ // \0 é void int String
-ParcelableHolder true 1e999 'x' "x" package import FixedSize"""
+; , . = == @ @nullable @Backing(type= 0xFFFFFFFFFFFFFFFFFF -1 1/0 << " ' /* */ // \0 é void int
+String ParcelableHolder true 1e999 'x' "x" package import FixedSize"""
 _WORDS: Final = _TEXT.split()
 
 

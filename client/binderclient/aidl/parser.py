@@ -91,7 +91,7 @@ def _syntax_error(path: str, text: str, error: lark.UnexpectedInput) -> AidlErro
         position = Position(path, len(lines), len(lines[-1]) + 1)
         return AidlSyntaxError(position, f"the file ends where {_wanted(error)} should be")
     position = Position(path, error.line, error.column)
-    rest = text[error.pos_in_stream or 0 :]
+    rest = text[getattr(error, "pos_in_stream", None) or 0 :]
     if rest.startswith("/*"):
         return AidlSyntaxError(position, "this comment has no end: '*/' is missing")
     if rest.startswith('"') and not re.match(r'"[^"\n]*"', rest):
