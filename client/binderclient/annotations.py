@@ -260,7 +260,10 @@ class _Binder:
         binder = parcel.read_strong_binder()
         if binder is None:
             raise ParcelError("null where that must not be")
-        return binder if self._interface is None else self._interface(binder)
+        try:
+            return binder if self._interface is None else self._interface(binder)
+        except TypeError as error:  # an object of ours, and of another interface
+            raise ParcelError(str(error)) from None
 
 
 class _List:

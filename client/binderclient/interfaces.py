@@ -36,7 +36,7 @@ from binderclient.objects import Proxy, RemoteObject, Service, caller
 from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from binderclient.annotations import Codec
     from binderclient.ibinder import IBinder
@@ -164,6 +164,13 @@ class Interface:
         raise TypeError(f"{binder!r} is no {self.descriptor}, nor a proxy")
 
 
+def _read_all(codecs: Iterable[Codec], parcel: Parcel) -> list[object]:
+    try:
+        return [codec.read(parcel) for codec in codecs]
+    except RecursionError:  # parcelables in parcelables, as many as somebody liked to send
+        raise ParcelError("values are nested too deeply") from None
+
+
 class Method:
     """One method: how its arguments and results travel.
 
@@ -272,7 +279,7 @@ class Method:
             return None
         _, results, is_tuple = self._resolve()
         reply.read_exception()
-        values = [codec.read(reply) for codec in results]
+        values = _read_all(results, reply)
         if reply.remaining:
             raise ParcelError(f"{self.place}: {reply.remaining} bytes of the reply are left over")
         if is_tuple:
@@ -306,7 +313,7 @@ class Method:
 
     def _read_request(self, data: Parcel) -> list[object]:
         arguments, _, _ = self._resolve()
-        values = [codec.read(data) for codec in arguments.values()]
+        values = _read_all(arguments.values(), data)
         if data.remaining:
             raise RemoteException(
                 android.EX_BAD_PARCELABLE,

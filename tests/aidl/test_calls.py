@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import trio
 
+from aidl.test_bytes import text
 from binderclient import android
 from binderclient.errors import RemoteException
 from binderclient.files import ReceivedFile
@@ -163,6 +165,48 @@ def test_what_does_not_fit_is_refused(generated: Generated, called: tuple[Any, A
     with pytest.raises(RemoteException) as unknown:
         proxy.binder.call(99, Parcel.for_interface(NAME))
     assert unknown.value.status == android.STATUS_UNKNOWN_TRANSACTION
+
+
+def test_values_that_nest_without_end(generated: Generated, binder: Binder) -> None:
+    """Whoever sends that is refused; others go on."""
+    name = "org.example.later.ILater"
+    cls = generated(name)
+
+    class Later(cls):  # type: ignore[misc,valid-type]
+        def rotate(self, point: list[int]) -> Any:  # noqa: ANN401
+            return point, [[1, 2], [3, 4]]
+
+    levels = 20_000
+    request = Parcel.for_interface(name)
+    request.write_int32(-1)  # the list
+    request.write_int32(1)  # and one Inner
+    empty = text("")
+    each = 8 + len(empty)
+    data = b"".join(
+        struct.pack("=ii", 1, each * (levels - level)) + empty for level in range(levels)
+    )
+    request.write_raw(data + bytes(4))
+    with binder.device() as server, binder.device() as client:
+        server.become_context_manager(Later())
+        server.start_thread_pool()
+        proxy = client.context_manager
+        code = cls.binder_interface.methods["perhaps"].code
+        with pytest.raises(RemoteException) as caught:
+            proxy.call(code, request)
+        assert caught.value.status == android.STATUS_BAD_VALUE
+        assert as_interface(cls, proxy).rotate([1, 2, 3])[0] == [1, 2, 3]
+
+
+def test_an_object_of_another_interface(generated: Generated, called: tuple[Any, Any]) -> None:
+    """The service's own object, which is of another interface, is no argument."""
+    service, proxy = called
+    code = generated(NAME).binder_interface.methods["watch"].code
+    request = Parcel.for_interface(NAME)
+    request.write_strong_binder(proxy.binder)
+    with pytest.raises(RemoteException) as caught:
+        proxy.binder.call(code, request)
+    assert caught.value.status == android.STATUS_BAD_VALUE
+    assert service.flip(False) is True
 
 
 async def test_in_trio(generated: Generated, binder: Binder) -> None:

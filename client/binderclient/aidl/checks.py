@@ -29,6 +29,7 @@ from binderclient.aidl.syntax import (
     Enum,
     Interface,
     Kind,
+    Opaque,
     Parcelable,
     Union,
 )
@@ -87,6 +88,10 @@ def compile_files(paths: Sequence[str], includes: Iterable[str] = ()) -> Compile
     if not problems.errors:
         _Checker(program, problems).check_all()
     problems.raise_if_any()
+    for document in documents:
+        for each in document.declarations:
+            if isinstance(each, Opaque):
+                problems.note(each.position, f"{each.name} has no fields: nothing is made of it")
     imported = [each for each in program.documents if each not in documents]
     return Compiled(documents, imported, problems)
 
