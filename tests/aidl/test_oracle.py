@@ -10,28 +10,24 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from aidl.conftest import CORPUS, sources
 from aidl.cpp import Cpp
-from aidl.recorder import recorded
-from aidl.samples import Samples
+from aidl.play import play
 from binderclient import android
 from binderclient.aidl.python_names import ClassNames
 from binderclient.aidl.syntax import Interface, Parcelable
-from binderclient.interfaces import as_interface
 from binderclient.parcel import Parcel
 from binderwire.binder_abi import TF_ONE_WAY
-from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from aidl.conftest import Generated
-    from binderclient.aidl.syntax import Declaration, Method
+    from binderclient.aidl.syntax import Declaration
     from binderclient.testing import Binder
 
 pytestmark = pytest.mark.skipif(
@@ -124,64 +120,17 @@ def test_bytes(
     generated: Generated, oracle: Path, binder: Binder, name: str, with_nulls: bool
 ) -> None:
     ours = interface(generated, name)
-    cls = generated(ours.qualified)
-    samples = Samples(generated, with_nulls=with_nulls)
-    names = members(ours)
-    results = {each.name: dict(_results(each, samples)) for each in ours.methods}
-    handlers = {names[each]: _handler(results[each]) for each in results}
-    service = type("Served", (cls,), handlers)
-    transactions = Cpp(oracle).transactions(ours.qualified)
-    with recorded(binder, service()) as (proxy, calls):
-        caller = as_interface(cls, proxy)
-        for each in ours.methods:
-            arguments = dict(_arguments(each, samples))
-            getattr(caller, names[each.name])(*arguments.values())
-            eventually(lambda: calls, f"{each.name} comes")
-            _compare(Cpp(oracle), ours, each, arguments, results[each.name], calls[-1])
-            assert transactions[each.name].oneway is bool(calls[-1].flags & TF_ONE_WAY)
-            calls.clear()
-
-
-def _arguments(method: Method, samples: Samples) -> Iterator[tuple[str, Any]]:
-    for each in method.arguments:
-        if each.comes_in:
-            yield each.name, samples.value(each.type.meaning)
-        elif each.type.dimensions:
-            yield each.name, 5  # how long it is to be
-
-
-def _results(method: Method, samples: Samples) -> Iterator[tuple[str, Any]]:
-    if method.result.name != "void" or method.result.dimensions:
-        yield "_aidl_return", samples.value(method.result.meaning)
-    for each in method.arguments:
-        if each.goes_out:
-            yield each.name, samples.value(each.type.meaning)
-
-
-def _handler(results: dict[str, Any]) -> Any:  # noqa: ANN401
-    def handle(self: object, *_: object) -> object:
-        values = tuple(results.values())
-        return values if len(values) > 1 else values[0] if values else None
-
-    return handle
-
-
-def _compare(
-    cpp: Cpp,
-    ours: Interface,
-    method: Method,
-    arguments: dict[str, Any],
-    results: dict[str, Any],
-    call: Any,  # noqa: ANN401
-) -> None:
-    theirs = cpp.transactions(ours.qualified)[method.name]
-    assert call.code == theirs.code
+    cpp = Cpp(oracle)
     token = bytes(Parcel.for_interface(ours.qualified))
-    request = [cpp.encode(each, arguments[each.name]) for each in theirs.request]
-    assert call.request == token + b"".join(request), method.name
-    if not method.oneway:
-        reply = [cpp.encode(each, results[each.name]) for each in theirs.reply]
-        assert call.reply == bytes(4) + b"".join(reply), method.name
+    for method, arguments, results, call in play(generated, binder, ours, with_nulls=with_nulls):
+        theirs = cpp.transactions(ours.qualified)[method.name]
+        assert call.code == theirs.code
+        request = [cpp.encode(each, arguments[each.name]) for each in theirs.request]
+        assert call.request == token + b"".join(request), method.name
+        assert theirs.oneway is bool(call.flags & TF_ONE_WAY)
+        if not theirs.oneway:
+            reply = [cpp.encode(each, results[each.name]) for each in theirs.reply]
+            assert call.reply == bytes(4) + b"".join(reply), method.name
 
 
 def test_what_is_compared_is_not_nothing(generated: Generated, oracle: Path) -> None:
