@@ -18,6 +18,7 @@ from binderclient.aidl.errors import (
     AidlTypeError,
     AidlValueError,
 )
+from binderclient.aidl.generator import generate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,6 +239,30 @@ def test_constants_that_need_many_others(tmp_path: Path) -> None:
     constants = [f"const int A{each} = A{each + 1};" for each in range(5000)]
     text = "interface IX {" + "\n".join([*constants, "const int A5000 = 1;"]) + "}"
     assert "100 constants depend on each other" in str(refused(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("count", "field", "said"),
+    [
+        (3000, "A{next} x;", "more than 64 parcelables are in each other: make x @nullable"),
+        (40, "A{next} x; A{next} y;", "a value would have [0-9]+ parts, which fits no transaction"),
+        (40, "A{next}[100] x;", "a value would have [0-9]+ parts, which fits no transaction"),
+    ],
+)
+def test_parcelables_of_parcelables(tmp_path: Path, count: int, field: str, said: str) -> None:
+    inner = [f"parcelable A{n} {{ {field.format(next=n + 1)} }}\n" for n in range(count)]
+    text = f"parcelable IX {{ {''.join(inner)} parcelable A{count} {{ }} }}"
+    with pytest.raises(AidlTypeError, match=said):
+        raise refused(tmp_path, text)
+    nullable = text.replace("A", "@nullable A").replace("parcelable @nullable ", "parcelable ")
+    (tmp_path / "IX.aidl").write_text(nullable)
+    (document,) = compile_files([str(tmp_path / "IX.aidl")]).documents
+    assert generate(document)
+
+
+def test_files_of_too_many_words(tmp_path: Path) -> None:
+    found = refused(tmp_path, "interface IX {" + "void f();" * 60_000 + "}")
+    assert "a file of more than 200000 words and signs" in str(found)
 
 
 def test_texts_that_double(tmp_path: Path) -> None:

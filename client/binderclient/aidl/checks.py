@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from binderclient.aidl import annotation_rules
 from binderclient.aidl.constants import Evaluator, fitted
-from binderclient.aidl.containment import check_containment
+from binderclient.aidl.containment import Containment
 from binderclient.aidl.errors import (
     AidlError,
     AidlNameError,
@@ -123,12 +123,13 @@ class _Checker:
                 self._resolver.check_imports(document, self._problems)
                 for declared in document.declarations:
                     self._check(declared)
+        containment = Containment()
         for document in self._program.documents:
             for outermost in document.declarations:
                 for declared in outermost.everything():
                     if not self._problems.errors and isinstance(declared, Parcelable):
                         with _collecting(self._problems):
-                            check_containment(declared)
+                            containment.check(declared)
 
     def _check(self, declared: Declaration) -> None:
         place = annotation_rules.place_of(declared)

@@ -336,11 +336,8 @@ def _is_vintf(declared: Declaration | None) -> bool:
 
 
 def _takes_files(declared: Interface) -> bool:
-    return any(
-        argument.comes_in and carries_files(argument.type.meaning, set())
-        for method in declared.methods
-        for argument in method.arguments
-    )
+    arguments = [each for method in declared.methods for each in method.arguments]
+    return carries_files(each.type.meaning for each in arguments if each.comes_in)
 
 
 def _returns(method: Method) -> bool:

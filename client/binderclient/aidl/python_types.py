@@ -10,6 +10,8 @@ from binderclient.aidl.python_names import ClassNames, Names, long_name, module_
 from binderclient.aidl.syntax import Enum, Interface, Kind, Parcelable, Type, Union
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from binderclient.aidl.syntax import Declaration
 
 _PLAIN: Final = {
@@ -36,6 +38,7 @@ _ZEROS: Final = {
     "double": "0.0",
     "String": '""',
 }
+_OF_FILES: Final = frozenset({"FileDescriptor", "ParcelFileDescriptor", "ParcelableHolder"})
 BLOCKING: Final = ""
 AWAITING: Final = "Async"
 DATA: Final = "data"  # of a parcelable: an interface in it has neither flavour
@@ -241,16 +244,18 @@ def module_of(declared: Declaration) -> str:
     return ".".join(module_name(each) for each in parts if each)
 
 
-def carries_files(meaning: Type | None, seen: set[Declaration]) -> bool:
-    """Can a value have an open file in it?"""
-    if meaning is None:
-        return False
-    if meaning.item is not None:
-        return carries_files(meaning.item, seen)
-    declared = meaning.declared
-    if isinstance(declared, Parcelable):
-        if declared in seen:
-            return False
-        seen.add(declared)
-        return any(carries_files(each.type.meaning, seen) for each in declared.fields)
-    return meaning.name in {"FileDescriptor", "ParcelFileDescriptor", "ParcelableHolder"}
+def carries_files(meanings: Iterable[Type | None]) -> bool:
+    """Can a value of any of these types have an open file in it?"""
+    left = [each for each in meanings if each is not None]
+    seen: set[Declaration] = set()
+    while left:
+        meaning = left.pop()
+        if meaning.name in _OF_FILES and meaning.kind is Kind.PLAIN:
+            return True
+        declared = meaning.declared
+        if meaning.item is not None:
+            left.append(meaning.item)
+        elif isinstance(declared, Parcelable) and declared not in seen:
+            seen.add(declared)
+            left += [each.type.meaning for each in declared.fields if each.type.meaning is not None]
+    return False

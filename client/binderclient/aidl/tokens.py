@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DEPTH_MAX: Final = 40
+TOKENS_MAX: Final = 200_000  # of a file; the largest of Android's has a tenth of them
 _OPENING: Final = frozenset({"LPAR", "LBRACE", "LSQB"})
 _CLOSING: Final = frozenset({"RPAR", "RBRACE", "RSQB"})
 _ANGLE: Final = frozenset({"LESS"})
@@ -64,9 +65,9 @@ _WANTED_MAX: Final = 5
 
 
 class Depth:
-    """Looks at the tokens on their way to the parser, and stops those that nest too deeply.
+    """Looks at the tokens on their way to the parser: stops too many, and those that nest deeply.
 
-    What comes after recurses, so this is what bounds it.
+    What comes after recurses, and takes its time, so this is what bounds it.
     """
 
     always_accept = ()
@@ -77,7 +78,10 @@ class Depth:
     def process(self, stream: Iterator[Any]) -> Iterator[Any]:
         """Yield what comes."""
         depth = angles = 0
-        for token in stream:
+        for number, token in enumerate(stream):
+            if number == TOKENS_MAX:
+                position = Position(self.path, token.line, token.column)
+                raise AidlSyntaxError(position, f"a file of more than {TOKENS_MAX} words and signs")
             kind = token.type
             if kind in _END_OF_TYPE:
                 angles = 0
