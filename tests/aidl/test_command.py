@@ -36,9 +36,14 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 def descriptor(*path: object) -> str:
     """Return what a program imports that was generated, with folders to import from."""
     use = "from org.example.IEcho import AsyncIEcho, IEcho; print(IEcho.descriptor)"
+    return run_python(use, *path)
+
+
+def run_python(text: str, *path: object) -> str:
+    """Return what a program prints."""
     where = os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", use],
+        [sys.executable, "-W", "error", "-c", text],
         env={**os.environ, "PYTHONPATH": where},
         capture_output=True,
         text=True,
@@ -193,6 +198,30 @@ def test_imports(project: Path) -> None:
         "out\\ dir/org/example/IEcho.py out\\ dir/com/other/P.py: "
         "org/example/IEcho.aidl lib/com/other/P.aidl\n"
     )
+
+
+def test_versions(project: Path) -> None:
+    words = ["--interface-version", "7", "--interface-hash", "c0ffee", "-o", "out"]
+    done = run(project, *words, "org/example/IEcho.aidl")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (project / "out/org/example/IEcho.py").read_text()
+    assert text.count("@aidl.transaction(16777215)\n") == 2
+    assert text.count("        return 7\n") == 2
+    assert text.count('        return "c0ffee"\n') == 2
+    use = """if True:
+        from org.example.IEcho import IEcho
+        from binderclient import as_interface
+        from binderclient.testing import Binder
+        with Binder() as binder, binder.device() as server, binder.device() as client:
+            server.become_context_manager(type("Echo", (IEcho,), {})())
+            server.start_thread_pool()
+            echo = as_interface(IEcho, client.context_manager)
+            print(echo.getInterfaceVersion(), echo.getInterfaceHash())
+    """
+    assert run_python(use, project / "out") == "7 c0ffee"
+    refused = run(project, "--interface-hash", 'a"', "--check", "org/example/IEcho.aidl")
+    assert refused.returncode == 2
+    assert "is not of letters and digits" in refused.stderr
 
 
 def test_a_package_that_python_has_itself(project: Path) -> None:

@@ -148,6 +148,41 @@ def test_android_refuses_it(tmp_path: Path, text: str) -> None:
     assert done.returncode != 0
 
 
+NOTED: Final = """\
+@JavaDefault @SuppressWarnings(value={"out-array", "mixed-oneway"})
+interface IX {
+    @EnforcePermission("INTERNET") void a();
+    @EnforcePermission(anyOf={"A", "B"}) void b();
+    @JavaPassthrough(annotation="@a.b.C(1)") @nullable @PropagateAllowBlocking IBinder c();
+    @UnsupportedAppUsage(maxTargetSdk=30, trackingBug=5) void d(@Hide int e);
+    @SensitiveData interface IInner { }
+}
+"""
+
+
+def test_what_is_ignored_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "IX.aidl").write_text(NOTED)
+    notes = compile_files([str(tmp_path / "IX.aidl")]).notes
+    assert [(each.position[1:], each.text.split()[0]) for each in notes] == [
+        ((1, 1), "@JavaDefault"),
+        ((1, 14), "@SuppressWarnings"),
+        ((3, 5), "@EnforcePermission"),
+        ((4, 5), "@EnforcePermission"),
+        ((5, 5), "@JavaPassthrough"),
+        ((5, 56), "@PropagateAllowBlocking"),
+        ((6, 5), "@UnsupportedAppUsage"),
+        ((6, 65), "@Hide"),
+        ((7, 5), "@SensitiveData"),
+    ]
+
+
+def test_a_parcelable_of_java_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "P.aidl").write_text('@JavaOnlyStableParcelable parcelable P cpp_header "p.h";')
+    compiled = compile_files([str(tmp_path / "P.aidl")])
+    assert compiled.notes[-1].text == "P has no fields: nothing is made of it"
+    assert generate(compiled.documents[0]) == {}
+
+
 def test_all_errors_are_told(tmp_path: Path) -> None:
     found = refused(
         tmp_path,

@@ -18,6 +18,8 @@ from aidl.conftest import CORPUS, sources
 from aidl.cpp import Cpp
 from aidl.play import play
 from binderclient import android
+from binderclient.aidl.checks import compile_files
+from binderclient.aidl.generator import Version, generate
 from binderclient.aidl.python_names import ClassNames
 from binderclient.aidl.syntax import Interface, Parcelable
 from binderclient.parcel import Parcel
@@ -85,6 +87,19 @@ def test_codes_and_descriptors(generated: Generated, oracle: Path, name: str) ->
     assert Cpp(oracle).descriptor(ours.qualified) == cls.descriptor
     cpp = Cpp(oracle).transactions(ours.qualified)
     assert {method: each.code for method, each in cpp.items()} == codes
+
+
+def test_the_code_of_the_version(oracle: Path, tmp_path: Path) -> None:
+    root = CORPUS / "android10"
+    source = str(root / "org/example/INumbered.aidl")
+    command = ["aidl", "--lang=java", "--structured", "-v", "3", "-I", str(root)]
+    subprocess.run([*command, "-o", str(tmp_path), source], check=True)
+    java = (tmp_path / "org/example/INumbered.java").read_text()
+    (number,) = re.findall(r"TRANSACTION_getInterfaceVersion = \(.* \+ (\d+)\)", java)
+    (document,) = compile_files([source]).documents
+    (text,) = generate(document, version=Version(3)).values()
+    code = int(number) + android.FIRST_CALL_TRANSACTION
+    assert f"@aidl.transaction({code})\n    def getInterfaceVersion(self) -> int:" in text
 
 
 def test_constants(generated: Generated, oracle: Path) -> None:

@@ -95,6 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         help="the Python package that DIR is, if it is not itself on the search path: modules "
         "import each other from there",
     )
+    parser.add_argument(
+        "--interface-version",
+        metavar="N",
+        type=tool.whole_number(1, (1 << 31) - 1),
+        default=0,
+        help="what services answer to getInterfaceVersion()",
+    )
+    parser.add_argument(
+        "--interface-hash",
+        metavar="TEXT",
+        type=_hash,
+        default=None,
+        help="what they answer to getInterfaceHash()",
+    )
     parser.add_argument("--check", action="store_true", help="write nothing, say what is wrong")
     parser.add_argument("--depfile", metavar="FILE", type=tool.path, help="write a rule for make")
     parser.add_argument("--quiet", action="store_true", help="print no notes")
@@ -121,6 +135,12 @@ def _package(text: str) -> str:
     return text
 
 
+def _hash(text: str) -> str:
+    if not text.isascii() or not text.isalnum():
+        raise argparse.ArgumentTypeError(f"{tool.quoted(text)} is not of letters and digits")
+    return text
+
+
 def _run(chosen: argparse.Namespace) -> int:
     from binderclient.aidl.checks import compile_files  # which needs lark
 
@@ -139,12 +159,14 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _write(chosen: argparse.Namespace, compiled: Compiled) -> list[str]:
-    from binderclient.aidl.generator import generate
+    from binderclient.aidl.generator import Version, generate
+
+    version = Version(chosen.interface_version, chosen.interface_hash or "")
 
     documents = [*compiled.documents, *(compiled.imported if chosen.with_imports else [])]
     modules: dict[str, str] = {}
     for document in documents:
-        modules.update(generate(document, chosen.package or ""))
+        modules.update(generate(document, chosen.package or "", version))
     for document in documents if not chosen.package else []:
         _note_hidden(document, compiled)
     if chosen.check:

@@ -9,7 +9,7 @@ Other modules are imported at the end, since interfaces and parcelables may need
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderclient.aidl.layout import WIDTH, Group, docstring, joined, lines_of, statement
 from binderclient.aidl.output import MARK
@@ -33,6 +33,7 @@ from binderclient.aidl.syntax import (
     Parcelable,
     Union,
 )
+from binderclient.android import LAST_CALL_TRANSACTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,28 +50,45 @@ if TYPE_CHECKING:
 
 
 _STEP: Final = 4
+# The codes of what AIDL keeps for itself, by the ends of the methods' names.
+_ANSWERS: Final = {"Version": LAST_CALL_TRANSACTION, "Hash": LAST_CALL_TRANSACTION - 1}
 _BASES: Final = {"byte": "aidl.ByteEnum", "int": "aidl.IntEnum", "long": "aidl.LongEnum"}
 
 
-def generate(document: Document, package: str = "") -> dict[str, str]:
+class Version(NamedTuple):
+    """Of interfaces: what they answer when they are asked; 0 and "" if they are not to."""
+
+    number: int = 0
+    hash: str = ""
+
+
+_NO_VERSION: Final = Version()
+
+
+def generate(
+    document: Document, package: str = "", version: Version = _NO_VERSION
+) -> dict[str, str]:
     """Return the modules of a file: paths below the folder for all, and their texts.
 
     Args:
         document: the file, checked.
         package: the Python package that this folder is; nothing if it is on the search path.
+        version: of the interfaces.
     """
     modules = {}
     for declared in document.declarations:
         if not isinstance(declared, Opaque):
             path = module_of(declared).replace(".", "/") + ".py"
-            modules[path] = _Module(declared, f"{package}." if package else "").text()
+            prefix = f"{package}." if package else ""
+            modules[path] = _Module(declared, prefix, version).text()
     return modules
 
 
 class _Module:
     """Writes one module."""
 
-    def __init__(self, outermost: Declaration, prefix: str) -> None:
+    def __init__(self, outermost: Declaration, prefix: str, version: Version) -> None:
+        self._version = version
         self._outermost = outermost
         self._types = Types(outermost, prefix)
 
@@ -243,6 +261,10 @@ class _Module:
         for method in declared.methods:
             yield ""
             yield from self._method(method, declared, indent + _STEP, flavour)
+        if self._version.number:
+            yield from _answer("Version", "int", str(self._version.number), indent, flavour)
+        if self._version.hash:
+            yield from _answer("Hash", "str", f'"{self._version.hash}"', indent, flavour)
 
     def _method(self, method: Method, owner: Interface, indent: int, flavour: str) -> Iterator[str]:
         blank = " " * indent
@@ -279,6 +301,16 @@ class _Module:
             for each in types
             if each.meaning is not None
         ]
+
+
+def _answer(name: str, kind: str, value: str, indent: int, flavour: str) -> Iterator[str]:
+    """Yield a method that every interface with a version has."""
+    blank = " " * (indent + _STEP)
+    yield ""
+    yield f"{blank}@aidl.transaction({_ANSWERS[name]})"
+    yield f"{blank}{'async def' if flavour else 'def'} getInterface{name}(self) -> {kind}:"
+    yield f'{blank}    """The {name.lower()} of the interface that the other side has."""'
+    yield from statement(value, indent + 2 * _STEP, "return ")
 
 
 def _signature(head: str, parameters: list[Text], result: Text, indent: int) -> Iterator[str]:

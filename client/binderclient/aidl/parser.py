@@ -186,6 +186,8 @@ class _Builder:
             (self._name(each)[0], self._expression(each.children[-1]))
             for each in _trees(tree, "parameter")
         )
+        for each in _trees(tree, "unnamed"):
+            arguments = (("value", self._expression(each.children[0])),)
         return syntax.Annotation(str(token)[1:], arguments, self._at(token))
 
     # Declarations
