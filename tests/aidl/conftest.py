@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +24,19 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 CORPUS: Final = HERE / "corpus"
 ROOTS: Final = ("org", "android")  # of the corpus' packages
+
+
+def missing_oracle() -> str | None:
+    """Return why there is no compiler to compare with; None if there is one."""
+    if shutil.which("aidl") is None:
+        return "no compiler to compare with: apt-get install aidl (Debian 12)"
+    said = subprocess.run(["aidl", "--help"], capture_output=True, text=True, check=False)
+    if "--lang={java|cpp}" not in said.stdout + said.stderr:
+        return "this aidl is not that of Android 10, whose text is read here"
+    return None
+
+
+ORACLE_MISSING: Final = missing_oracle()
 
 
 def sources(folder: str) -> list[str]:

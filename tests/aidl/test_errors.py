@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from aidl.conftest import ORACLE_MISSING
 from binderclient.aidl.checks import compile_files
 from binderclient.aidl.errors import (
     AidlError,
@@ -86,6 +86,8 @@ LATER: Final[list[tuple[str, type[AidlError], int, str]]] = [
     ("enum IX { A = B }", AidlNameError, 15, "no constant is called B"),
     ("parcelable IX { int b; int b; }", AidlNameError, 28, "declared at"),
     ("parcelable IX { enum IX { A } }", AidlNameError, 22, "declared at"),
+    ('@Descriptor(value="a\\\\") interface IX { }', AidlValueError, 1, "no name of an interface"),
+    ("@Descriptor interface IX { }", AidlTypeError, 1, r'write @Descriptor\(value="…"\)'),
     ("@nulable interface IX { }", AidlNameError, 1, "did you mean @nullable?"),
     ("@nullable interface IX { }", AidlTypeError, 1, "@nullable belongs to a type"),
     ("@FixedSize interface IX { }", AidlTypeError, 1, "belongs to a parcelable or a union"),
@@ -139,7 +141,7 @@ def test_what_is_wrong(
     assert str(found).startswith(f"{tmp_path}/IX.aidl:1:{column}: error: ")
 
 
-@pytest.mark.skipif(shutil.which("aidl") is None, reason="apt-get install aidl")
+@pytest.mark.skipif(ORACLE_MISSING is not None, reason=str(ORACLE_MISSING))
 @pytest.mark.parametrize("text", [each[0] for each in REFUSED if "a.b;" not in each[0]])
 def test_android_refuses_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "IX.aidl").write_text(text, encoding="utf-8")

@@ -8,13 +8,12 @@ has transcripts in ``test_bytes``.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from aidl.conftest import CORPUS, sources
+from aidl.conftest import CORPUS, ORACLE_MISSING, sources
 from aidl.cpp import Cpp
 from aidl.play import play
 from binderclient import android
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
     from binderclient.aidl.syntax import Declaration
     from binderclient.testing import Binder
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("aidl") is None, reason="no compiler to compare with: apt-get install aidl"
-)
+pytestmark = pytest.mark.skipif(ORACLE_MISSING is not None, reason=str(ORACLE_MISSING))
 NAMES: Final = [each.split("/android10/")[1] for each in sources("android10")]
 INTERFACES: Final = [each for each in NAMES if "/I" in each]
 

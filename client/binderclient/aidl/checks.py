@@ -8,6 +8,7 @@ This file has the rules of the language for what is declared; ``resolve`` has th
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderclient.aidl import annotation_rules
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from binderclient.aidl.errors import Position
     from binderclient.aidl.syntax import Constant, Declaration, Document, Field
 
+_DESCRIPTOR: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _CONSTANTS: Final = frozenset(
     {"boolean", "byte", "char", "int", "long", "float", "double", "String"}
 )
@@ -139,7 +141,9 @@ class _Checker:
         found = declared.annotation("Descriptor")
         if found is not None:
             with _collecting(self._problems):
-                annotation_rules.text_argument(found, "value")
+                name = annotation_rules.text_argument(found, "value")
+                if not _DESCRIPTOR.fullmatch(name):
+                    raise AidlValueError(found.position, f"{name!r} is no name of an interface")
         self._check_names(declared)
         if isinstance(declared, Enum):
             self._check_enum(declared)

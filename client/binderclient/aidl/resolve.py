@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderclient.aidl.errors import AidlImportError, AidlNameError, AidlTypeError
 from binderclient.aidl.sources import nested
-from binderclient.aidl.syntax import Enum, Interface, Kind, Opaque, Type
+from binderclient.aidl.syntax import Enum, Kind, Opaque, Type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,8 +208,3 @@ def _check_utf8(written: TypeName, meaning: Type) -> None:
     of = meaning.item if meaning.kind in {Kind.ARRAY, Kind.LIST} and meaning.item else meaning
     if found is not None and of.name != "String":
         raise AidlTypeError(found.position, "@utf8InCpp is for String, String[] and List<String>")
-
-
-def is_interface(type_: Type) -> bool:
-    """Is it one?"""
-    return isinstance(type_.declared, Interface)
