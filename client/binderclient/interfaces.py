@@ -146,10 +146,10 @@ class Interface:
         self._awaiting = self._make("AsyncProxy", Method.async_caller)
 
     def _make(self, suffix: str, make: Callable[[Method], object]) -> type[InterfaceProxy]:
-        members: dict[str, object] = {  # what is the same for all: constants, and types
+        members: dict[str, object] = {  # what is the same on both sides: constants, and types
             name: value
             for name, value in vars(self._class).items()
-            if not (name.startswith("_") or inspect.isfunction(value) or hasattr(Service, name))
+            if name.isupper() or (isinstance(value, type) and not name.startswith("_"))
         }
         members |= {name: make(method) for name, method in self.methods.items()}
         return type(f"{self._class.__name__}{suffix}", (InterfaceProxy,), members)

@@ -97,6 +97,8 @@ def test_installed_and_removed(built: Path, tmp_path: Path, prefix: str) -> None
     (worker,) = (name for name in found if name.endswith("binderclient/binderd-stress-worker"))
     assert os.access(tmp_path / worker, os.X_OK)
 
+    (_grammar,) = (name for name in found if name.endswith("binderclient/aidl/grammar.lark"))
+
     again = install(built, tmp_path, "all", str(wheel), prefix=prefix)
     assert again.returncode == 0, again.stderr
     assert files_below(tmp_path) == found
