@@ -146,6 +146,7 @@ interface IAwkward {
     void _private();
     void __init__();
     int binder();
+    int timeout();
     void accepts_descriptors();
     oneway void async(in class def);
 }
@@ -162,7 +163,7 @@ def test_awkward_names(tmp_path: Path) -> None:
     with importable(made.folder):
         cls = made("IAwkward")
         methods = cls.binder_interface.methods
-        assert [each.code for each in methods.values()] == list(range(1, 10))
+        assert [each.code for each in methods.values()] == list(range(1, 11))
         assert set(methods) >= {"dump_", "descriptor_", "on_transact_", "x_private", "x__init__"}
         assert (cls.None_, cls.int_) == (1, 2)
         one = cls.dataclasses_(property="z", IAwkward_=None)

@@ -29,7 +29,7 @@ USED: Final = frozenset(
     }
 )
 # fmt: on
-_OF_SERVICES: Final = frozenset([*dir(Service), *dir(InterfaceProxy), "binder"])
+_OF_SERVICES: Final = frozenset([*dir(Service), *dir(InterfaceProxy), "binder", "timeout"])
 _OF_ENUMS: Final = frozenset([*dir(int), "mro", "name", "value"])
 _OF_UNIONS: Final = frozenset(["tag", "Tag"])
 

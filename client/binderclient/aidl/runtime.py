@@ -8,8 +8,7 @@ of AIDL travels.  Nothing here may know the compiler: this must work where ``lar
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 from binderclient.aidl import travel
 from binderclient.aidl.holder import ParcelableHolder, VintfParcelableHolder, named
@@ -25,13 +24,10 @@ if TYPE_CHECKING:
     from binderclient.annotations import Codec
 
 __all__ = [
-    "Annotated",
-    "Any",
     "Byte",
     "ByteEnum",
     "ByteEnums",
     "Char",
-    "ClassVar",
     "FileDescriptor",
     "FixedSize",
     "Float",
@@ -45,12 +41,9 @@ __all__ = [
     "Service",
     "Union",
     "VintfParcelableHolder",
-    "dataclass",
-    "field",
     "interface",
     "named",
     "oneway",
-    "overload",
     "transaction",
 ]
 
