@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from binderclient.aidl.errors import Position
     from binderclient.aidl.syntax import Constant, Declaration, Document, Field
 
+__all__ = ["Compiled", "compile_files"]
+
 _DESCRIPTOR: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _CONSTANTS: Final = frozenset(
     {"boolean", "byte", "char", "int", "long", "float", "double", "String"}

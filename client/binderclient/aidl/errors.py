@@ -5,6 +5,17 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+__all__ = [
+    "AidlError",
+    "AidlImportError",
+    "AidlNameError",
+    "AidlSyntaxError",
+    "AidlTypeError",
+    "AidlValueError",
+    "Note",
+    "Position",
+]
+
 
 class Position(NamedTuple):
     """Where something is: a file as it was named, a line and a column, both from 1 on."""

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     )
 
 
+__all__ = ["Version", "generate"]
+
 _STEP: Final = 4
 # The codes of what AIDL keeps for itself, by the ends of the methods' names.
 _ANSWERS: Final = {"Version": LAST_CALL_TRANSACTION, "Hash": LAST_CALL_TRANSACTION - 1}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from binderclient.annotations import Place
 
+__all__ = ["ParcelableHolder", "VintfParcelableHolder", "named"]
+
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound=type)
 

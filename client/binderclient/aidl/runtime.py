@@ -10,42 +10,26 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
+# "as": what is to be had from here, for those who check types strictly.
 from binderclient.aidl import travel
-from binderclient.aidl.holder import ParcelableHolder, VintfParcelableHolder, named
-from binderclient.annotations import Byte, Char, Float, Long
-from binderclient.files import ReceivedFile
-from binderclient.ibinder import IBinder
-from binderclient.interfaces import interface, oneway
-from binderclient.objects import Service, transaction
+from binderclient.aidl.holder import ParcelableHolder as ParcelableHolder
+from binderclient.aidl.holder import VintfParcelableHolder as VintfParcelableHolder
+from binderclient.aidl.holder import named as named
+from binderclient.annotations import Byte as Byte
+from binderclient.annotations import Char as Char
+from binderclient.annotations import Float as Float
+from binderclient.annotations import Long as Long
+from binderclient.files import ReceivedFile as ReceivedFile
+from binderclient.ibinder import IBinder as IBinder
+from binderclient.interfaces import interface as interface
+from binderclient.interfaces import oneway as oneway
+from binderclient.objects import Service as Service
+from binderclient.objects import transaction as transaction
 
 if TYPE_CHECKING:
     from typing import Self
 
     from binderclient.annotations import Codec
-
-__all__ = [
-    "Byte",
-    "ByteEnum",
-    "ByteEnums",
-    "Char",
-    "FileDescriptor",
-    "FixedSize",
-    "Float",
-    "IBinder",
-    "IntEnum",
-    "Long",
-    "LongEnum",
-    "Map",
-    "ParcelableHolder",
-    "ReceivedFile",
-    "Service",
-    "Union",
-    "VintfParcelableHolder",
-    "interface",
-    "named",
-    "oneway",
-    "transaction",
-]
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=enum.IntEnum)
