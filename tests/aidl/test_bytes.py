@@ -240,7 +240,7 @@ def read(generated: Generated, name: str, data: bytes) -> object:
     [
         (words(1, 9, 0), "no member with the tag 9"),
         (words(1, -1, 0), "no member with the tag -1"),
-        (words(0), "null where that must not be"),
+        (words(0), "null at 0, where that must not be"),
         (words(1, 2, 1 << 20), "a list of 1048576"),
         (words(1), "4 bytes wanted"),
         (b"", "4 bytes wanted"),
@@ -254,10 +254,13 @@ def test_unions_that_make_no_sense(generated: Generated, data: bytes, said: str)
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (sized(words(3, 3)), "an array of 3, where 2 must be"),
-        (sized(words(2, 2)), "an array of 2, where 3 must be"),
-        (FIXED.replace(words(4) + b"\x7f", words(5) + b"\x7f"), "an array of 5, where 4 must be"),
-        (FIXED[:-4], "a parcelable of 60 bytes with 56 left"),
+        (sized(words(3, 3)), "an array of 3 at 8, where 2 must be"),
+        (sized(words(2, 2)), "an array of 2 at 12, where 3 must be"),
+        (
+            FIXED.replace(words(4) + b"\x7f", words(5) + b"\x7f"),
+            "an array of 5 at 44, where 4 must be",
+        ),
+        (FIXED[:-4], "a parcelable of 60 bytes"),
     ],
 )
 def test_arrays_of_another_size(generated: Generated, data: bytes, said: str) -> None:
@@ -279,7 +282,7 @@ def test_a_holder_of_something_unknown_is_sent_on(generated: Generated) -> None:
     codec.write(again, holder, "it")
     assert bytes(again) == data
     strict = codec_of(VintfParcelableHolder, lambda _: None)
-    with pytest.raises(ParcelError, match="of stability 0, not 1"):
+    with pytest.raises(ParcelError, match="of stability 0 at 4, not 1"):
         strict.read(Parcel(data))
     with pytest.raises(ParcelError, match="with 24 left"):
         codec.read(Parcel(words(1, 0, 999) + bytes(24)))

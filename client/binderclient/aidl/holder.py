@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from binderclient.aidl.travel import refuse
+from binderclient.aidl.travel import read_present, refuse
 from binderclient.annotations import codec_of
 from binderclient.errors import ParcelError
 from binderclient.parcel import Parcel
@@ -100,7 +100,7 @@ class ParcelableHolder:
         codec: Any = codec_of(kind, interface_of)
         self._value = codec.read_body(parcel)
         if parcel.position != start + size:
-            raise ParcelError(f"a {self._name} of another size than {size} bytes")
+            raise ParcelError(f"the {self._name} at {start} has not {size} bytes")
 
     @classmethod
     def __binder_codec__(cls, interface_of: Any) -> _HolderCodec:  # noqa: ANN401
@@ -134,14 +134,16 @@ class _HolderCodec:
         parcel.position = end
 
     def read(self, parcel: Parcel) -> ParcelableHolder:
-        if parcel.read_int32() != _NOT_NULL:
-            raise ParcelError("null where that must not be")
+        read_present(parcel)
+        start = parcel.position
         stability = parcel.read_int32()
         if stability != self._kind.stability:
-            raise ParcelError(f"a holder of stability {stability}, not {self._kind.stability}")
+            raise ParcelError(
+                f"a holder of stability {stability} at {start}, not {self._kind.stability}"
+            )
         size = parcel.read_int32()
         if not 0 <= size <= parcel.remaining:
-            raise ParcelError(f"a parcelable of {size} bytes with {parcel.remaining} left")
+            raise ParcelError(f"a holder of {size} bytes at {start} with {parcel.remaining} left")
         holder = self._kind()
         if size:
             holder.read_held(parcel, size, self._interface_of)

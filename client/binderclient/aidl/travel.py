@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from binderclient.parcel import Parcel
 
 _NOT_NULL: Final = 1
-_ITEM_SIZE: Final = 4  # bytes that an item takes at least, unless it is packed
+_PAIR_SIZE: Final = 8  # bytes that a key and a value take at least
 
 
 def refuse(place: Place, wanted: str, value: object) -> NoReturn:
@@ -29,12 +29,16 @@ def refuse(place: Place, wanted: str, value: object) -> NoReturn:
     raise TypeError(f"{shown(place)}: must be {wanted}, not {found}")
 
 
-def read_count(parcel: Parcel, item_size: int = _ITEM_SIZE) -> int:
-    """Read how many items follow; not more than there can be."""
-    count = parcel.read_int32()
-    if not 0 <= count <= parcel.remaining // item_size:
-        raise ParcelError(f"{count} items with {parcel.remaining} bytes left")
-    return count
+def read_present(parcel: Parcel) -> None:
+    """Read the word that says that what follows is not null."""
+    start = parcel.position
+    if parcel.read_int32() != _NOT_NULL:
+        raise no_null(start)
+
+
+def no_null(position: int) -> ParcelError:
+    """Return what says where null is."""
+    return ParcelError(f"null at {position}, where that must not be")
 
 
 class Enumeration:
@@ -89,9 +93,10 @@ class PackedEnums:
         parcel.write_bytes(bytes(each & 0xFF for each in numbers))
 
     def read(self, parcel: Parcel) -> list[enum.IntEnum]:
+        start = parcel.position
         data = parcel.read_bytes()
         if data is None:
-            raise ParcelError("null where that must not be")
+            raise no_null(start)
         return [self._item.kind((each + 128 & 0xFF) - 128) for each in data]
 
 
@@ -145,13 +150,14 @@ class _FixedArray:
                 self._item.write(parcel, each, (place, number))
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
+        start = parcel.position
         if self._whole is not None:
             values = self._whole.read(parcel)
             count = len(values)
         else:
             count = parcel.read_int32()
         if count != self._size:
-            raise ParcelError(f"an array of {count}, where {self._size} must be")
+            raise ParcelError(f"an array of {count} at {start}, where {self._size} must be")
         if self._item is not None:
             values = [self._item.read(parcel) for _ in range(count)]
         return values
@@ -200,7 +206,10 @@ class _Map:
             self._value.write(parcel, each, (place, str(key)))
 
     def read(self, parcel: Parcel) -> dict[Any, Any]:
-        count = read_count(parcel, 2 * _ITEM_SIZE)
+        start = parcel.position
+        count = parcel.read_int32()
+        if not 0 <= count <= parcel.remaining // _PAIR_SIZE:
+            raise ParcelError(f"a map of {count} at {start} with {parcel.remaining} bytes left")
         pairs = ((self._key.read(parcel), self._value.read(parcel)) for _ in range(count))
         return dict(pairs)
 
@@ -233,15 +242,15 @@ class UnionCodec:
         codec.write(parcel, getattr(value, name), (place, name))
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
-        if parcel.read_int32() != _NOT_NULL:
-            raise ParcelError("null where that must not be")
+        read_present(parcel)
         return self.read_body(parcel)
 
     def read_body(self, parcel: Parcel) -> Any:  # noqa: ANN401
         """Read a union without what says that it is not null."""
+        start = parcel.position
         tag = parcel.read_int32()
         members = self._members()
         if not 0 <= tag < len(members):
-            raise ParcelError(f"{self._kind.__name__} has no member with the tag {tag}")
+            raise ParcelError(f"{self._kind.__name__} at {start} has no member with the tag {tag}")
         name, codec = members[tag]
         return self._kind(**{name: codec.read(parcel)})
