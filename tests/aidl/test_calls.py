@@ -233,6 +233,7 @@ async def test_in_trio(generated: Generated, binder: Binder) -> None:
         with trio.fail_after(PATIENCE):
             proxy = as_interface(generated.awaiting(NAME), client.context_manager)
             assert await proxy.echo("tea") == "tea"
+            assert proxy.ANSWER == 42
             callback = Callback()
             assert await proxy.watch(callback) is callback
             await heard.wait()

@@ -128,12 +128,13 @@ class _Module:
         elif isinstance(declared, Enum):
             yield from self._enum(declared, indent)
 
-    def _inner(self, declared: Declaration, indent: int) -> Iterator[str]:
-        """Yield what is declared in a declaration: types, then constants."""
+    def _nested(self, declared: Declaration, indent: int) -> Iterator[str]:
         for each in declared.nested:
             if not isinstance(each, Opaque):
                 yield ""
                 yield from self._declaration(each, indent)
+
+    def _constants(self, declared: Declaration, indent: int) -> Iterator[str]:
         if declared.constants:
             yield ""
         names = self._types.names_of(declared).constants
@@ -164,7 +165,8 @@ class _Module:
         yield f"{blank}@dataclasses.dataclass"
         yield f"{blank}class {self._types.own_name(declared)}:"
         yield from docstring(declared.doc or f"``{declared.qualified}``.", indent + _STEP)
-        yield from self._inner(declared, indent + _STEP)
+        yield from self._nested(declared, indent + _STEP)
+        yield from self._constants(declared, indent + _STEP)
         if declared.fields:
             yield ""
         for field in declared.fields:
@@ -206,7 +208,8 @@ class _Module:
         yield ""
         for number, name in enumerate(names.values()):
             yield from statement(str(number), indent + 2 * _STEP, f"{name} = ")
-        yield from self._inner(declared, indent + _STEP)
+        yield from self._nested(declared, indent + _STEP)
+        yield from self._constants(declared, indent + _STEP)
         yield ""
         pairs = []
         for field in declared.fields:
@@ -259,7 +262,8 @@ class _Module:
             yield ""
             yield f"{blank}    accepts_descriptors = True"
         if flavour == BLOCKING:
-            yield from self._inner(declared, indent + _STEP)
+            yield from self._nested(declared, indent + _STEP)
+        yield from self._constants(declared, indent + _STEP)
         for method in declared.methods:
             yield ""
             yield from self._method(method, declared, indent + _STEP, flavour)
