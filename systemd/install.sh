@@ -108,6 +108,7 @@ put_python() {
     put_command binderd binderd.__main__:main "$apart"
     put_command binderctl binderclient.commandline:main "$apart"
     put_command binder-servicemanager binderclient.commandline:serve_manager "$apart"
+    put_command binderclient-aidl binderclient.aidl.command:main "$apart"
     put_command mount.binder binderd.mount_helper:main "$apart" "$HELPERS"
     put_command umount.fuse.binderd binderd.mount_helper:unmount "$apart" "$HELPERS"
     rm -rf "$unpacked"

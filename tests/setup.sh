@@ -19,6 +19,8 @@ packages=(
     mount util-linux                # mount, setpriv, unshare
     systemd                         # systemd-analyze verifies our units
 )
+# Android's own compiler, with which ours is compared: that of Android 10, as Debian 12 has it.
+if grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release; then packages+=(aidl); fi
 
 vm_packages=(
     qemu-system-x86 busybox-static kmod  # the machine, the first program in it, depmod

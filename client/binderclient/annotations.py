@@ -17,7 +17,7 @@ import dataclasses
 import enum
 import types
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, TypeAlias, cast
 
 from binderclient.errors import ParcelError
 from binderclient.files import ReceivedFile
@@ -95,7 +95,9 @@ def codec_of(annotation: object, interface_of: Callable[[type], InterfaceTypes |
             raise TypeError("list[Byte] is bytes")
         return _List(codec_of(item, interface_of))
     if typing.get_origin(annotation) is Annotated:
-        kind = typing.get_args(annotation)[1]
+        of, kind = typing.get_args(annotation)[:2]
+        if hasattr(kind, "codec_for"):  # a type that somebody else has
+            return cast("Codec", kind.codec_for(of, lambda each: codec_of(each, interface_of)))
         return _Integer(kind) if isinstance(kind, _Number) else _PLAIN[kind]
     if not isinstance(annotation, type):
         raise TypeError(f"{annotation!r} is nothing that a parcel carries")
@@ -105,6 +107,9 @@ def codec_of(annotation: object, interface_of: Callable[[type], InterfaceTypes |
 def _codec_of_class(
     annotation: type, interface_of: Callable[[type], InterfaceTypes | None]
 ) -> Codec:
+    own = getattr(annotation, "__binder_codec__", None)
+    if own is not None:  # it brings its own
+        return cast("Codec", own(interface_of))
     if issubclass(annotation, enum.IntEnum):
         return _Enumeration(annotation)
     interface = interface_of(annotation)
@@ -268,7 +273,10 @@ class _Binder:
         binder = parcel.read_strong_binder()
         if binder is None:
             raise _no_null(start)
-        return binder if self._interface is None else self._interface(binder)
+        try:
+            return binder if self._interface is None else self._interface(binder)
+        except TypeError as error:  # an object of ours, and of another interface
+            raise ParcelError(str(error)) from None
 
 
 class _List:
@@ -314,6 +322,10 @@ class _Parcelable:
         if not isinstance(value, self._kind):
             _refuse(place, self._kind.__name__, value)
         parcel.write_int32(_NOT_NULL)
+        self.write_body(parcel, value, place)
+
+    def write_body(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
+        """Write what comes after the word that says that it is not null."""
         start = parcel.position
         parcel.write_int32(0)
         for name, codec in self._fields().items():
@@ -327,6 +339,10 @@ class _Parcelable:
         start = parcel.position
         if parcel.read_int32() != _NOT_NULL:
             raise _no_null(start)
+        return self.read_body(parcel)
+
+    def read_body(self, parcel: Parcel) -> Any:  # noqa: ANN401
+        """Read what comes after the word that says that it is not null."""
         start = parcel.position
         size = parcel.read_int32()
         if not _LENGTH_SIZE <= size <= len(parcel) - start:
@@ -345,6 +361,11 @@ class _Parcelable:
             raise ParcelError(f"{self._kind.__name__} at {start}: {error}") from None
 
 
+def _is_parcelable(codec: Codec) -> bool:
+    """Does a word in front of it say whether it is null?"""
+    return isinstance(codec, _File) or hasattr(codec, "read_body")
+
+
 class _Nullable:
     """Something or None; each type has its own way to say None."""
 
@@ -356,7 +377,7 @@ class _Nullable:
     def of(cls, inner: Codec) -> _Nullable:
         if isinstance(inner, _Binder):
             return cls(inner, lambda parcel: parcel.write_strong_binder(None))
-        if isinstance(inner, _Parcelable | _File):
+        if _is_parcelable(inner):
             return cls(inner, lambda parcel: parcel.write_int32(_NULL))
         if getattr(inner, "may_be_none", False):
             return cls(inner, lambda parcel: parcel.write_int32(_NULL_LENGTH))
@@ -374,9 +395,7 @@ class _Nullable:
             binder = parcel.read_strong_binder()
             if binder is None:
                 return None
-        elif parcel.read_int32() == (
-            _NULL if isinstance(self._inner, _Parcelable | _File) else _NULL_LENGTH
-        ):
+        elif parcel.read_int32() == (_NULL if _is_parcelable(self._inner) else _NULL_LENGTH):
             return None
         parcel.position = start
         return self._inner.read(parcel)

@@ -36,7 +36,7 @@ from binderclient.objects import HANDLER_PREFIX, Proxy, RemoteObject, Service
 from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from binderclient.annotations import Codec
     from binderclient.ibinder import IBinder
@@ -150,7 +150,12 @@ class Interface:
         self._awaiting = self._make("AsyncProxy", Method.async_caller)
 
     def _make(self, suffix: str, make: Callable[[Method], object]) -> type[InterfaceProxy]:
-        members = {name: make(method) for name, method in self.methods.items()}
+        members: dict[str, object] = {  # what is the same on both sides: constants, and types
+            name: value
+            for name, value in vars(self._class).items()
+            if name.isupper() or (isinstance(value, type) and not name.startswith("_"))
+        }
+        members |= {name: make(method) for name, method in self.methods.items()}
         return type(f"{self._class.__name__}{suffix}", (InterfaceProxy,), members)
 
     def __call__(self, binder: IBinder, timeout: float | None = None) -> Any:  # noqa: ANN401 - like the class, to its users
@@ -161,6 +166,13 @@ class Interface:
         if isinstance(binder, self._class):
             return binder
         raise TypeError(f"{binder!r} is no {self.descriptor}, nor a proxy")
+
+
+def _read_all(codecs: Iterable[Codec], parcel: Parcel) -> list[object]:
+    try:
+        return [codec.read(parcel) for codec in codecs]
+    except RecursionError:  # parcelables in parcelables, as many as somebody liked to send
+        raise ParcelError("values are nested too deeply") from None
 
 
 class Method:
@@ -286,7 +298,7 @@ class Method:
             return None
         _, results, is_tuple = self._resolve()
         reply.read_exception()
-        values = [codec.read(reply) for codec in results]
+        values = _read_all(results, reply)
         if reply.remaining:
             raise ParcelError(f"{self.place}: {reply.remaining} bytes of the reply are left over")
         if is_tuple:
@@ -312,7 +324,7 @@ class Method:
 
     def _read_request(self, data: Parcel) -> list[object]:
         arguments, _, _ = self._resolve()
-        values = [codec.read(data) for codec in arguments.values()]
+        values = _read_all(arguments.values(), data)
         if data.remaining:
             raise RemoteException(
                 android.EX_BAD_PARCELABLE,

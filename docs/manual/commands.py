@@ -63,6 +63,13 @@ COMMANDS: Final = (
         ("binderd(8)", "binderctl(1)"),
     ),
     Command(
+        "binderclient-aidl",
+        1,
+        "binderclient.aidl.command:main",
+        "compile interfaces in AIDL to Python",
+        ("binderctl(1)", "binder-servicemanager(1)"),
+    ),
+    Command(
         "mount.binder",
         8,
         "binderd.mount_helper:main",

@@ -27,7 +27,7 @@ try() {
     /source/tests/install/one_call.sh /usr/bin /usr/bin/python3 /usr/share/doc/binderd/examples
     /source/tests/install/shells.sh
     systemd-analyze verify binderd.service binder-servicemanager@binder.service || fail "the unit"
-    for page in binderd.8 binderctl.1 binder-servicemanager.1 mount.binder.8; do
+    for page in binderd.8 binderctl.1 binder-servicemanager.1 binderclient-aidl.1 mount.binder.8; do
         [[ $(man --where "${page##*.}" "${page%.*}") == */"$page.gz" ]] || fail "$page"
     done
     binderd --check-config || fail "the configuration"

@@ -111,7 +111,7 @@ def test_compiled_and_mixed(tmp_path: Path) -> None:
 
 
 def test_client_commands_say_which_version_they_are() -> None:
-    for name in ("binderctl", "binder-servicemanager"):
+    for name in ("binderctl", "binder-servicemanager", "binderclient-aidl"):
         command = [Path(sys.executable).with_name(name), "--version"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert said.split()[-1] == project_version()

@@ -16,11 +16,13 @@ EXPECTED = (
     "bin/binderd",
     "bin/binderctl",
     "bin/binder-servicemanager",
+    "bin/binderclient-aidl",
     "include/binderd.h",
     "lib/systemd/system/binderd.service",
     "share/man/man8/binderd.8",
     "share/man/man1/binderctl.1",
     "share/man/man1/binder-servicemanager.1",
+    "share/man/man1/binderclient-aidl.1",
     "share/man/man8/mount.binder.8",
     "lib/systemd/system/binder-servicemanager@.service",
     "lib/sysusers.d/binderd.conf",
@@ -94,6 +96,8 @@ def test_installed_and_removed(built: Path, tmp_path: Path, prefix: str) -> None
     assert (tmp_path / package).stat().st_size > 0
     (worker,) = (name for name in found if name.endswith("binderclient/binderd-stress-worker"))
     assert os.access(tmp_path / worker, os.X_OK)
+
+    (_grammar,) = (name for name in found if name.endswith("binderclient/aidl/grammar.lark"))
 
     again = install(built, tmp_path, "all", str(wheel), prefix=prefix)
     assert again.returncode == 0, again.stderr

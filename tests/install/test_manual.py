@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"binderd": 8, "mount.binder": 8, "binderctl": 1, "binder-servicemanager": 1}
+PAGES = {
+    "binderd": 8,
+    "mount.binder": 8,
+    "binderctl": 1,
+    "binder-servicemanager": 1,
+    "binderclient-aidl": 1,
+}
 COLUMNS = "96"
 every_command = pytest.mark.parametrize("name", PAGES)
 
@@ -128,6 +134,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("binderctl --json call --on", ["--oneway"]),
         ("binderctl run -- tru", ["true", "truncate"]),
         ("binder-servicemanager --dev", ["--device"]),
+        ("binderclient-aidl --dep", ["--depfile"]),
     ],
 )
 def test_bash_completes(share: Path, line: str, wanted: list[str]) -> None:

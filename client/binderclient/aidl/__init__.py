@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AIDL for Python: a compiler (``binderclient-aidl``), and what its code needs when it runs.
+
+``parser`` (with ``tokens`` and grammar.lark) makes ``syntax`` of a text, ``sources`` finds files,
+``resolve`` the meaning of names, ``constants`` the value of expressions.  ``checks`` goes through
+all of it, with the rules in ``methods``, ``containment`` and ``annotation_rules``; what is wrong is
+one of ``errors``.  ``generator`` writes Python (``python_types``, ``python_names``, ``layout``),
+``output`` puts it into files, ``command`` is the command line.
+
+``runtime`` is what that Python imports, with ``travel`` and ``holder``: these know none of the
+others, and need no library.
+"""

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``binderclient-aidl``: what it writes, what it says, and with which status it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from aidl.conftest import HERE
+from binderclient.aidl.output import MARK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ECHO: Final = "package org.example;\ninterface IEcho { String echo(String text); }\n"
+
+
+def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "binderclient.aidl", *words],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def descriptor(*path: object) -> str:
+    """Return what a program imports that was generated, with folders to import from."""
+    use = "from org.example.IEcho import AsyncIEcho, IEcho; print(IEcho.descriptor)"
+    return run_python(use, *path)
+
+
+def run_python(text: str, *path: object) -> str:
+    """Return what a program prints."""
+    where = os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", text],
+        env={**os.environ, "PYTHONPATH": where},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with an interface."""
+    path = tmp_path / "org" / "example" / "IEcho.aidl"
+    path.parent.mkdir(parents=True)
+    path.write_text(ECHO)
+    return tmp_path
+
+
+def test_modules_are_written(project: Path) -> None:
+    done = run(project, "-o", "out", "org/example/IEcho.aidl")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    written = {str(each.relative_to(project / "out")) for each in (project / "out").rglob("*.py")}
+    assert written == {"org/__init__.py", "org/example/__init__.py", "org/example/IEcho.py"}
+    assert descriptor(project / "out") == "org.example.IEcho"
+    again = run(project, "-o", "out", "org/example/IEcho.aidl")
+    assert again.returncode == 0
+
+
+def test_help_teaches(project: Path) -> None:
+    """The example in the help is one that works."""
+    said = run(project, "--help").stdout
+    shown = next(each for each in said.splitlines() if "org/example/IEcho.aidl is: " in each)
+    (project / "org/example/IEcho.aidl").write_text(shown.split(" is: ")[1])
+    command = next(each for each in said.splitlines() if " -o generated " in each).split(" -o ")[1]
+    assert run(project, "-o", *command.split()).returncode == 0
+    assert (project / "generated/org/example/IEcho.py").exists()
+    for word in ("-I DIR", "--check", "--json", "--depfile", "exit status"):
+        assert word in said
+
+
+def test_errors_look_like_a_compilers(project: Path) -> None:
+    path = project / "org/example/IEcho.aidl"
+    path.write_text("package org.example;\ninterface IEcho {\n  Nope a();\n  void b(int[] c);\n}\n")
+    done = run(project, "-o", "out", "org/example/IEcho.aidl")
+    assert done.returncode == 1
+    hint = "import it, and give its folder with -I"
+    assert done.stderr.splitlines() == [
+        f"org/example/IEcho.aidl:3:3: error: nothing is called Nope: {hint}",
+        "org/example/IEcho.aidl:4:10: error: c: write which way int[] travels: in, out, inout",
+    ]
+    assert not (project / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: FILE"),
+        (["org/example/IEcho.aidl"], "say where to write with -o DIR"),
+        (["-o", "out", "--package", "a.1b", "x.aidl"], "'a.1b' is no name of a Python package"),
+        (["-o", "", "x.aidl"], "'' cannot be the name of a file"),
+        (["--nonsense", "x.aidl", "-o", "out"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_wrong_arguments(project: Path, words: list[str], said: str) -> None:
+    done = run(project, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_files_that_are_not_there(project: Path) -> None:
+    done = run(project, "-o", "out", "none.aidl", "org")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "none.aidl:1:1: error: this file cannot be read: No such file or directory",
+        "org:1:1: error: this file cannot be read: Is a directory",
+    ]
+
+
+def test_what_was_not_generated_is_kept(project: Path) -> None:
+    mine = project / "out/org/example/IEcho.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine = True\n")
+    (mine.parent / "__init__.py").write_text("# mine as well\n")
+    done = run(project, "-o", "out", "org/example/IEcho.aidl")
+    assert done.returncode == 1
+    assert "out/org/example/IEcho.py was not generated by this program" in done.stderr
+    assert mine.read_text() == "mine = True\n"
+    mine.unlink()
+    assert run(project, "-o", "out", "org/example/IEcho.aidl").returncode == 0
+    assert mine.read_text().startswith(MARK)
+    assert (mine.parent / "__init__.py").read_text() == "# mine as well\n"
+
+
+def test_a_place_that_cannot_be_written(project: Path) -> None:
+    (project / "out").write_text("")
+    done = run(project, "-o", "out", "org/example/IEcho.aidl")
+    assert done.returncode == 1
+    assert "out" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_only_checking(project: Path) -> None:
+    done = run(project, "--check", "org/example/IEcho.aidl")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(each.name for each in project.iterdir()) == ["org"]
+
+
+def test_json(project: Path) -> None:
+    path = project / "org/example/IEcho.aidl"
+    path.write_text(ECHO.replace("interface", "@JavaDefault interface"))
+    done = json.loads(run(project, "--json", "-o", "out", "org/example/IEcho.aidl").stdout)
+    assert done["files"] == ["out/org/example/IEcho.py"]
+    (note,) = done["notes"]
+    assert (note["file"], note["line"], note["column"]) == ("org/example/IEcho.aidl", 2, 1)
+    assert note["text"] == "@JavaDefault is ignored: it is for Java"
+    path.write_text("package org.example;\nint")
+    failed = run(project, "--json", "-o", "out", "org/example/IEcho.aidl")
+    assert failed.returncode == 1
+    (error,) = json.loads(failed.stdout)["errors"]
+    assert (error["line"], error["column"]) == (2, 1)
+
+
+def test_notes(project: Path) -> None:
+    (project / "org/example/IEcho.aidl").write_text(
+        ECHO.replace("interface", "@VintfStability interface")
+    )
+    done = run(project, "--check", "org/example/IEcho.aidl")
+    assert done.returncode == 0
+    assert done.stderr.startswith("org/example/IEcho.aidl:2:1: note: @VintfStability is ignored: ")
+    assert run(project, "--check", "--quiet", "org/example/IEcho.aidl").stderr == ""
+
+
+def test_imports(project: Path) -> None:
+    """Files of other folders are found with -I, and compiled when that is wanted."""
+    text = "package org.example;\nimport com.other.P;\ninterface IEcho { void f(in P p); }\n"
+    (project / "org/example/IEcho.aidl").write_text(text)
+    other = project / "lib/com/other/P.aidl"
+    other.parent.mkdir(parents=True)
+    other.write_text("package com.other; parcelable P { int x = 5; }")
+    words = ["-o", "out dir", "org/example/IEcho.aidl"]
+    without = run(project, *words)
+    assert without.returncode == 1
+    assert "IEcho.aidl:2:8: error: nothing has com.other.P" in without.stderr
+    assert run(project, *words, "-I", "lib").returncode == 0
+    assert not (project / "out dir/com").exists()
+    with_rule = [*words, "-I", "lib", "--with-imports", "--depfile", "rule.d"]
+    assert run(project, *with_rule, "--package", "mine").returncode == 0
+    text = (project / "out dir/org/example/IEcho.py").read_text()
+    assert "from mine.com.other.P import P\n" in text
+    assert (project / "out dir/com/other/P.py").exists()
+    assert (project / "rule.d").read_text() == (
+        "out\\ dir/org/example/IEcho.py out\\ dir/com/other/P.py: "
+        "org/example/IEcho.aidl lib/com/other/P.aidl\n"
+    )
+
+
+def test_versions(project: Path) -> None:
+    words = ["--interface-version", "7", "--interface-hash", "c0ffee", "-o", "out"]
+    done = run(project, *words, "org/example/IEcho.aidl")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (project / "out/org/example/IEcho.py").read_text()
+    assert text.count("@aidl.transaction(16777215)\n") == 2
+    assert text.count("        return 7\n") == 2
+    assert text.count('        return "c0ffee"\n') == 2
+    use = """if True:
+        from org.example.IEcho import IEcho
+        from binderclient import as_interface
+        from binderclient.testing import Binder
+        with Binder() as binder, binder.device() as server, binder.device() as client:
+            server.become_context_manager(type("Echo", (IEcho,), {})())
+            server.start_thread_pool()
+            echo = as_interface(IEcho, client.context_manager)
+            print(echo.getInterfaceVersion(), echo.getInterfaceHash())
+    """
+    assert run_python(use, project / "out") == "7 c0ffee"
+    refused = run(project, "--interface-hash", 'a"', "--check", "org/example/IEcho.aidl")
+    assert refused.returncode == 2
+    assert "is not of letters and digits" in refused.stderr
+
+
+def test_a_package_that_python_has_itself(project: Path) -> None:
+    path = project / "io/example/IEcho.aidl"
+    path.parent.mkdir(parents=True)
+    path.write_text(ECHO.replace("org.", "io."))
+    done = run(project, "-o", "out", "io/example/IEcho.aidl")
+    assert done.returncode == 0
+    assert "IEcho.aidl:1:9: note: Python has a module io itself: use --package" in done.stderr
+    assert run(project, "--package", "mine", "-o", "out", str(path)).stderr == ""
+
+
+def test_without_the_library(project: Path) -> None:
+    """One line says what is missing; help and what was generated need nothing."""
+    (project / "lark").mkdir()
+    hide = project / "sitecustomize.py"
+    hide.write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] == 'lark': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    where = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])
+    done = run(project, "--check", "org/example/IEcho.aidl", PYTHONPATH=where)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "the library lark is missing: install Debian's python3-lark" in done.stderr
+    assert run(project, "--help", PYTHONPATH=where).returncode == 0
+    assert run(project, "-o", "out", "org/example/IEcho.aidl").returncode == 0
+    assert descriptor(project / "out", where) == "org.example.IEcho"
+
+
+def test_the_manager_of_the_corpus_compiles(tmp_path: Path) -> None:
+    texts = HERE / "servicemanager"
+    words = ["-I", str(texts / "common"), str(texts / "16/android/os/IServiceManager.aidl")]
+    done = run(tmp_path, "--with-imports", "-o", "out", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "out/android/os").glob("*.py"))) == 8
