@@ -182,18 +182,26 @@ def test_imports(project: Path) -> None:
     (project / "org/example/IEcho.aidl").write_text(text)
     other = project / "lib/com/other/P.aidl"
     other.parent.mkdir(parents=True)
-    other.write_text("package com.other; parcelable P { int x = 5; }")
+    other.write_text("package com.other; @Hide parcelable P { int x = 5; }")
     words = ["-o", "out dir", "org/example/IEcho.aidl"]
     without = run(project, *words)
     assert without.returncode == 1
     assert "IEcho.aidl:2:8: error: nothing has com.other.P" in without.stderr
-    assert run(project, *words, "-I", "lib").returncode == 0
+    alone = run(project, *words, "-I", "lib")
+    assert alone.returncode == 0
+    assert alone.stderr == (
+        "lib/com/other/P.aidl:1:37: note: com.other.P is imported, and was not given: "
+        "see --with-imports\n"
+    )
     assert not (project / "out dir/com").exists()
     with_rule = [*words, "-I", "lib", "--with-imports", "--depfile", "rule.d"]
-    assert run(project, *with_rule, "--package", "mine").returncode == 0
+    both = run(project, *with_rule, "--package", "mine")
+    assert both.returncode == 0
+    assert "P.aidl:1:20: note: @Hide is ignored" in both.stderr
     text = (project / "out dir/org/example/IEcho.py").read_text()
     assert "from mine.com.other.P import P\n" in text
     assert (project / "out dir/com/other/P.py").exists()
+    assert run(project, *words, "-I", "lib").stderr == ""
     assert (project / "rule.d").read_text() == (
         "out\\ dir/org/example/IEcho.py out\\ dir/com/other/P.py: "
         "org/example/IEcho.aidl lib/com/other/P.aidl\n"

@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import json
 import keyword
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -164,6 +165,8 @@ def _write(chosen: argparse.Namespace, compiled: Compiled) -> list[str]:
     version = Version(chosen.interface_version, chosen.interface_hash or "")
 
     documents = [*compiled.documents, *(compiled.imported if chosen.with_imports else [])]
+    paths = {each.path for each in documents}
+    compiled.notes = [each for each in compiled.notes if each.position.path in paths]
     modules: dict[str, str] = {}
     for document in documents:
         modules.update(generate(document, chosen.package or "", version))
@@ -171,11 +174,25 @@ def _write(chosen: argparse.Namespace, compiled: Compiled) -> list[str]:
         _note_hidden(document, compiled)
     if chosen.check:
         return []
+    if not chosen.with_imports:
+        _note_missing(chosen.out, compiled)
     written = write_modules(chosen.out, modules)
     if chosen.depfile:
         sources = [each.path for each in [*compiled.documents, *compiled.imported]]
         depfile(chosen.depfile, written, sources)
     return written
+
+
+def _note_missing(folder: str, compiled: Compiled) -> None:
+    """Note what will be imported and is not there."""
+    from binderclient.aidl.generator import path_of
+
+    for document in compiled.imported:
+        for declared in document.declarations:
+            path = path_of(declared)
+            if path is not None and not os.path.exists(os.path.join(folder, path)):
+                text = f"{declared.qualified} is imported, and was not given: see --with-imports"
+                compiled.notes.append(Note(declared.position, text))
 
 
 def _note_hidden(document: Document, compiled: Compiled) -> None:

@@ -79,11 +79,16 @@ def generate(
     """
     modules = {}
     for declared in document.declarations:
-        if not isinstance(declared, Opaque):
-            path = module_of(declared).replace(".", "/") + ".py"
+        path = path_of(declared)
+        if path is not None:
             prefix = f"{package}." if package else ""
             modules[path] = _Module(declared, prefix, version).text()
     return modules
+
+
+def path_of(declared: Declaration) -> str | None:
+    """Return the path of a declaration's module below the folder for all; None if it has none."""
+    return None if isinstance(declared, Opaque) else module_of(declared).replace(".", "/") + ".py"
 
 
 class _Module:
