@@ -81,16 +81,16 @@ class PausedOther(Paused):
         request, argument, ticket: as of ``Engine.ioctl``.
     """
 
-    __slots__ = ("_argument", "_request", "_thread")
+    __slots__ = ("_argument", "_request", "thread")
 
     def __init__(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
         super().__init__(ticket, thread.process.user)
-        self._thread = thread
+        self.thread = thread
         self._request = request
         self._argument = argument
 
     def go_on(self) -> None:
-        thread, engine, ticket = self._thread, self._thread.process.engine, self.ticket
+        thread, engine, ticket = self.thread, self.thread.process.engine, self.ticket
         try:
             engine.other_ioctl(thread, self._request, self._argument, ticket)
         except KernelErrno as failure:
