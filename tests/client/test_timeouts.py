@@ -118,14 +118,8 @@ def requests(number: int) -> Parcel:
 
 @pytest.mark.parametrize(
     ("timeout", "error"),
-    [
-        (0, ValueError),
-        (-1, ValueError),
-        (-math.inf, ValueError),
-        (math.nan, ValueError),
-        (True, TypeError),
-        ("1", TypeError),
-    ],
+    [(number, ValueError) for number in (0, -1, -math.inf, math.nan)]
+    + [(value, TypeError) for value in (True, "1")],
 )
 def test_what_is_no_time_is_refused_before_anything_is_sent(
     world: World,
