@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """binderclient: Android's binder for Python programs, over any binder device.
 
-The names that most programs need are here.  ``binderclient.trio`` is the same for trio programs,
-``binderclient.servicemanager`` finds services by name, ``binderclient.connection`` is the protocol
-without any input or output.
+The names that most programs need are here.  ``binderclient.trio`` and ``binderclient.aio`` are the
+same for trio's and asyncio's programs, ``binderclient.servicemanager`` finds services by name,
+``binderclient.bundle`` and ``binderclient.hidl`` read and write what ``Parcel`` does not,
+``binderclient.connection`` is the protocol without any input or output.
 """
 
 from __future__ import annotations

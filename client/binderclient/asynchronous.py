@@ -201,9 +201,11 @@ class AsyncDevice:
         outcome: list[Parcel | BaseException] = []
 
         def job() -> None:
-            if not ticket.is_given_up:
-                outcome.append(outcome_of(partial(transact, ticket)))
-                self._tell(over.set)
+            if ticket.is_given_up:
+                ticket.end()
+                return
+            outcome.append(outcome_of(partial(transact, ticket)))
+            self._tell(over.set)
 
         try:
             self._callers.put(job)

@@ -150,27 +150,29 @@ class Session:
             DeviceGone: the driver is gone, or goes meanwhile.
             CallTimeout: the ticket's time is up.
         """
-        thread = self.thread()
+        try:
+            thread = self.thread()
+        except DeviceError:
+            if ticket is not None:
+                ticket.end()
+            raise
         if ticket is None:
             return self._transact(thread, handle, code, data, flags, lambda: not self.closed)
         if thread.state.serving or thread.state.is_looper:
             return self._transact_elsewhere(handle, code, data, flags, ticket)
+        is_wanted = partial(self._is_wanted, ticket)
         ticket.begin(self.wake_all)
         try:
-            return self._transact(
-                thread,
-                handle,
-                code,
-                data,
-                flags,
-                lambda: not (self.closed or ticket.is_given_up),
-            )
+            return self._transact(thread, handle, code, data, flags, is_wanted)
         except CallAbandoned:
             if ticket.is_late:
                 raise late(ticket, code, data) from None
             raise
         finally:
             ticket.end()
+
+    def _is_wanted(self, ticket: Ticket) -> bool:
+        return not (self.closed or ticket.is_given_up)
 
     def _transact(
         self,

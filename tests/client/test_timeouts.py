@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import threading
 import time
 from contextlib import ExitStack
@@ -18,6 +19,8 @@ from binderclient import (
     CallTimeout,
     Device,
     Parcel,
+    ParcelError,
+    RemoteException,
     Service,
     ServiceManager,
     android,
@@ -29,6 +32,7 @@ from binderclient import (
 )
 from binderclient.servicemanager import ServiceManagerService, ServiceNotFound
 from binderclient.servicemanager.async_client import AsyncServiceManager
+from binderclient.workers import HELPERS
 from client import peer as p
 from client.flavours import FLAVOURS
 from support.waiting import eventually
@@ -114,14 +118,8 @@ def requests(number: int) -> Parcel:
 
 @pytest.mark.parametrize(
     ("timeout", "error"),
-    [
-        (0, ValueError),
-        (-1, ValueError),
-        (-math.inf, ValueError),
-        (math.nan, ValueError),
-        (True, TypeError),
-        ("1", TypeError),
-    ],
+    [(number, ValueError) for number in (0, -1, -math.inf, math.nan)]
+    + [(value, TypeError) for value in (True, "1")],
 )
 def test_what_is_no_time_is_refused_before_anything_is_sent(
     world: World,
@@ -304,6 +302,55 @@ def test_a_timed_call_of_a_handler_can_be_called_back(world: World) -> None:
     assert relay.relay(Slow(), 4) == "5"
 
 
+def test_a_handler_that_is_interrupted_takes_its_call_along(world: World) -> None:
+    """The main thread serves; the thread that makes its call must not wait on alone."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise Interrupted
+
+    def interrupt_when_it_waits() -> None:
+        eventually(lambda: own.calls == 1, PATIENCE)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    class Once(Service):
+        @transaction(1)
+        def ask(self, data: Parcel, _reply: Parcel) -> None:
+            other = data.read_strong_binder()
+            assert other is not None
+            threading.Thread(target=interrupt_when_it_waits).start()
+            as_interface(Slow, other, timeout=10 * PATIENCE).wait(0)
+
+    own, outcomes = Slow(), []
+    server = world.stack.enter_context(world.binder.process().device("asked"))
+    server.become_context_manager(Once())
+    client = world.device(name="asked")
+    client.start_thread_pool()
+
+    def ask() -> None:
+        request = Parcel()
+        request.write_strong_binder(own)
+        try:
+            client.context_manager.call(1, request)
+        except BinderError as error:
+            outcomes.append(error)
+        server.stop()
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    asking = threading.Thread(target=ask)
+    try:
+        asking.start()
+        server.join_thread_pool()
+        asking.join(PATIENCE)
+        assert [type(outcome) for outcome in outcomes] == [RemoteException]
+        eventually(lambda: HELPERS._idle == HELPERS._count, PATIENCE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        own.go_on.set()
+
+
 def test_one_way_calls_wait_for_nobody(world: World) -> None:
     slow = as_interface(Slow, world.device().context_manager, timeout=PATIENCE)
     for number in range(3):
@@ -323,6 +370,26 @@ def test_a_closed_device_ends_a_timed_call_at_once(world: World) -> None:
         slow.wait(0)
     closer.join(PATIENCE)
     assert time.monotonic() - start < PATIENCE / 2
+
+
+def test_no_alarm_outlives_its_call(world: World) -> None:
+    before = len(deadlines._clock.alarms)
+    device = world.device()
+    proxy = device.context_manager
+    proxy.ping(timeout=PATIENCE)
+    proxy.call(4, Parcel(), oneway=True, timeout=PATIENCE)
+    with pytest.raises(ParcelError):
+        proxy.call(1, closed_parcel(), timeout=PATIENCE)
+    device.close()
+    with pytest.raises(OSError, match="closed"):
+        proxy.ping(timeout=PATIENCE)
+    assert len(deadlines._clock.alarms) == before
+
+
+def closed_parcel() -> Parcel:
+    parcel = Parcel()
+    parcel.close()
+    return parcel
 
 
 def test_after_a_fork_times_are_kept_as_well(world: World) -> None:
