@@ -205,6 +205,44 @@ def test_whatever_else_is_there_is_not_written_to(place: Path, daemon: Daemon, t
     assert (place / "victim").read_bytes() == content
 
 
+# One thread receives, the other changes what is there all the while.
+RESTLESS = """
+import threading, time
+end = time.monotonic() + 2
+def change():
+    while time.monotonic() < end:
+        put_there(file, mmap.MAP_SHARED)
+        put_there(server.fd, mmap.MAP_PRIVATE)
+        protect(server.address, 65536, 0)
+        unmap(server.address, 65536)
+        put_there(-1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        put_there(server.fd, mmap.MAP_PRIVATE)
+        libc.madvise(server.address, server.size, mmap.MADV_DONTNEED)
+threading.Thread(target=change).start()
+say("restless")
+while time.monotonic() < end:
+    server.write_read(b"", 256)
+"""
+
+
+def test_what_changes_meanwhile_harms_nobody_else(place: Path, daemon: Daemon) -> None:
+    content = os.urandom(1 << 20)
+    (place / "victim").write_bytes(content)
+    flood = CALLER.replace("ENDS = ", "END = time.monotonic() + 2\nENDS = ", 1) + (
+        "while time.monotonic() < END:\n    call(one, b'spoilt!!' * 9000, one_way=True)\n"
+    )
+    with client(place, MANAGER + TRICKS + VICTIM_FILE + RESTLESS) as server:
+        assert server.line() == "up"
+        assert server.line() == "restless"
+        with client(place, "import time\n" + flood) as caller:
+            for _ in range(10):
+                code = "say(Device(DIR + '/hwbinder').version())"
+                assert run_client(daemon.directory, code) == ["8"]
+            assert caller.process.wait(SECONDS_MAX) == 0
+    assert (place / "victim").read_bytes() == content
+    assert "keeps its memory back" not in daemon.said.decode()
+
+
 def test_a_mapping_of_another_process_is_not_found(place: Path) -> None:
     """Who has the file from somebody else, and maps it, receives nothing; nor does the opener."""
     code = """
