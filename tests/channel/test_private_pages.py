@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_fuse
 
+GUEST = 4321  # a user
 PATIENCE = 1.0  # seconds that the daemon gives who writes there
 TRICKS = """
 import ctypes, fcntl
@@ -204,6 +205,44 @@ def test_whatever_else_is_there_is_not_written_to(place: Path, daemon: Daemon, t
     assert (place / "victim").read_bytes() == content
 
 
+# One thread receives, the other changes what is there all the while.
+RESTLESS = """
+import threading, time
+end = time.monotonic() + 2
+def change():
+    while time.monotonic() < end:
+        put_there(file, mmap.MAP_SHARED)
+        put_there(server.fd, mmap.MAP_PRIVATE)
+        protect(server.address, 65536, 0)
+        unmap(server.address, 65536)
+        put_there(-1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        put_there(server.fd, mmap.MAP_PRIVATE)
+        libc.madvise(server.address, server.size, mmap.MADV_DONTNEED)
+threading.Thread(target=change).start()
+say("restless")
+while time.monotonic() < end:
+    server.write_read(b"", 256)
+"""
+
+
+def test_what_changes_meanwhile_harms_nobody_else(place: Path, daemon: Daemon) -> None:
+    content = os.urandom(1 << 20)
+    (place / "victim").write_bytes(content)
+    flood = CALLER.replace("ENDS = ", "END = time.monotonic() + 2\nENDS = ", 1) + (
+        "while time.monotonic() < END:\n    call(one, b'spoilt!!' * 9000, one_way=True)\n"
+    )
+    with client(place, MANAGER + TRICKS + VICTIM_FILE + RESTLESS) as server:
+        assert server.line() == "up"
+        assert server.line() == "restless"
+        with client(place, "import time\n" + flood) as caller:
+            for _ in range(10):
+                code = "say(Device(DIR + '/hwbinder').version())"
+                assert run_client(daemon.directory, code) == ["8"]
+            assert caller.process.wait(SECONDS_MAX) == 0
+    assert (place / "victim").read_bytes() == content
+    assert "keeps its memory back" not in daemon.said.decode()
+
+
 def test_a_mapping_of_another_process_is_not_found(place: Path) -> None:
     """Who has the file from somebody else, and maps it, receives nothing; nor does the opener."""
     code = """
@@ -261,4 +300,36 @@ def test_who_handles_its_own_page_faults_keeps_itself_waiting_only(
             assert time.monotonic() - before < SECONDS_MAX / 4
         assert caller.line() in ("True", "False")
         assert server.line() == "back"
+    assert "keeps its memory back" not in daemon.said.decode()
+
+
+# A command stream in a page of the device file, which is seen, then dropped, then used again.
+DROPPED = """
+import ctypes, fcntl, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.madvise.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+device = Device(DIR + "/binder", size=1 << 20)
+say("up")
+wait_for_line()
+for _ in range(20):
+    peek(device.address + 8192, 8)
+    for _ in range(2):
+        argument = abi.binder_write_read.pack(8, 0, device.address + 8192, 0, 0, 0)
+        assert outcome(device.ioctl, abi.BINDER_WRITE_READ, argument) == "EINVAL"
+        libc.madvise(device.address, device.size, mmap.MADV_DONTNEED)
+        os.posix_fadvise(device.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+say("done")
+"""
+
+
+def test_a_user_cannot_have_the_daemon_wait_for_itself(place: Path, daemon: Daemon) -> None:
+    for parent in daemon.directory.parents:
+        if parent.name.startswith(("pytest", "private")):
+            parent.chmod(0o755)
+    with client(place, f"import os\nos.setgid({GUEST})\nos.setuid({GUEST})\n" + DROPPED) as guest:
+        assert guest.line() == "up"
+        guest.tell()
+        for _ in range(20):
+            assert run_client(daemon.directory, "say(Device(DIR + '/hwbinder').version())") == ["8"]
+        assert guest.line() == "done"
     assert "keeps its memory back" not in daemon.said.decode()

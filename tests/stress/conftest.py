@@ -72,7 +72,7 @@ def fuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
 
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    """Without passthrough: nothing can be mapped, and files only come to who asks for them."""
+    """Without passthrough: pages are clients' own, and files only come to who asks for them."""
     yield from _mounted(tmp_path_factory, "--passthrough", "off", "--descriptors", "attach-only")
 
 
@@ -89,7 +89,7 @@ def kernel() -> KernelDriver:
 
 
 _KINDS: Final = [
-    *(name for name in BACKENDS if name != "engine"),
+    *(name for name in BACKENDS if name in {"fuse", "cuse", "kernel"}),
     *(["bare"] if "fuse" in BACKENDS else []),
 ]
 
