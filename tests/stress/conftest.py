@@ -36,7 +36,7 @@ def worker() -> Path:
     newest = max(path.stat().st_mtime for path in SOURCES.iterdir())
     if not built.exists() or built.stat().st_mtime < newest:
         subprocess.run(
-            [sys.executable, "-W", "ignore", "setup.py", "-q", "build_stress_worker", "--inplace"],
+            [sys.executable, "-W", "ignore", "setup.py", "-q", "build_programs", "--inplace"],
             cwd=toolbox.ROOT,
             check=True,
             env={**os.environ, "CFLAGS": "-Werror"},

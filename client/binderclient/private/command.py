@@ -34,8 +34,10 @@ examples:
   %(prog)s -- sh -c 'service & exec client'
 
 Standard input and output are the program's. This takes /dev/fuse, and root or user namespaces; in a
-container --device /dev/fuse and --cap-add SYS_ADMIN. Programs that were written for Linux's own driver, and need
-help, are started with 'binderctl run' inside: %(prog)s -- binderctl run -- PROGRAM
+container --device /dev/fuse and --cap-add SYS_ADMIN. Programs that were written for Linux's own
+driver, and need help, are started with 'binderctl run' inside:
+  %(prog)s -- binderctl run -- PROGRAM
+
 exit status: the program's, 128 + N if signal N has killed it; 127 no such program, 126 it cannot be
 executed, 1 there can be no devices"""
 
