@@ -67,10 +67,16 @@ run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it unti
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
 # Daemons have the rights of the systemd unit; what rights matter to runs with a container's as well.
+# With CI set, every sixth scenario is played compiled with private pages: all were as plain Python.
 test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
 	$(PYTEST) $(ARGS)
+ifdef CI
+	BINDERD_BACKENDS="engine fuse" $(FAST) $(PYTEST) $(COMPILED_TESTS)
+	BINDERD_BACKENDS="private bare" BINDERD_EVERY=6 $(FAST) $(PYTEST) tests/conformance
+else
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
+endif
 	BINDERD_RIGHTS=container BINDERD_BACKENDS=fuse $(FAST) $(PYTEST) $(RIGHTS_TESTS)
 	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify)
 
