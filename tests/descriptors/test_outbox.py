@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 CLOSES = 16384
 FILES = 1024
 ROOM = (4096, 256)
+OWNER = 1000
 AT_ONCE = 32
 USUAL_ROOM = 212992  # net.core.wmem_max, unless somebody has changed it
 
@@ -55,7 +56,7 @@ class Pair:
     def send_job(
         self, number: int, files: list[int], closes: list[int], charge: Charge | None = None
     ) -> bool:
-        parts = messages.of_job(number, 7, files, closes, ROOM, AT_ONCE)
+        parts = messages.of_job(number, 7, files, closes, ROOM, AT_ONCE, OWNER)
         return all(
             self.outbox.send(number, message, part, charge=charge) for message, part in parts
         )

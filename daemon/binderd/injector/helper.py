@@ -37,6 +37,9 @@ _SIGNAL_INFO_SIZE: Final = 128
 _MESSAGE_SIZE_MAX: Final = 256 << 10  # bytes
 _SWEEP_MS: Final = 1000  # between looks for threads that have gone without a word
 _FAREWELL_SECONDS: Final = 5.0  # for the jobs when the daemon has gone
+_HELD_SECONDS: Final = 0.2  # a thread is taken hold of in microseconds
+_LATE_SECONDS: Final = 600.0
+_LATE_MAX: Final = 4096
 _PR_SET_NAME: Final = 15
 # Of what the kernel kills for memory we come late. The unit gives it to all of us; elsewhere it
 # takes CAP_SYS_RESOURCE, and without that the helper stays where the daemon is.
@@ -70,6 +73,8 @@ class Helper:
         self._closer = Closer()
         self._gathering: dict[int, Job] = {}  # by number: parts are still to come
         self._running: dict[int, tuple[Job, Generator[None, int, None]]] = {}  # by thread
+        # user -> until when we stop none of its threads
+        self._late: dict[int, float] = {}
         self._is_over = False
         # Before any thread: they inherit it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -123,12 +128,13 @@ class Helper:
         kind, number = messages.head.unpack_from(message)
         if kind == messages.BEGIN:
             tid, count, closes, *rest = messages.job.unpack_from(message, messages.head.size)
-            address, size, at_once = rest
+            address, size, at_once, owner = rest
             if self._machine is None:
                 self._closer.close(files)
                 self._report(messages.FAILED, number, EPERM)
                 return
-            job = Job(number, tid, (count, closes), (address, size), at_once, self._machine)
+            room = (address, size)
+            job = Job(number, tid, (count, closes), room, at_once, self._machine, owner)
             self._gathering[number] = job
             self._add(job, files, message, messages.head.size + messages.job.size)
         elif kind == messages.PART and number in self._gathering:
@@ -136,7 +142,7 @@ class Helper:
         elif kind == messages.CANCEL:
             self._cancel(number)
         elif kind == messages.DISPOSE:
-            (owner,) = messages.owner.unpack_from(message, messages.head.size)
+            (owner,) = messages.account.unpack_from(message, messages.head.size)
             done = partial(self._report, messages.CLOSED, number, 0)
             self._closer.close(files, owner, done)
         elif files:
@@ -163,7 +169,7 @@ class Helper:
 
     def _begin(self, job: Job) -> None:
         try:
-            job.seize()
+            self._seize(job)
         except OSError as error:
             self._report(messages.FAILED, job.number, error.errno or EPERM)
             self._put_away(job)
@@ -176,6 +182,28 @@ class Helper:
         next(steps)
         self._running[job.tid] = (job, steps)
         self._report(messages.SEIZED, job.number, 0)
+
+    def _seize(self, job: Job) -> None:
+        """Take hold of the thread of a job, unless its user has kept us waiting with that.
+
+        It takes a lock of the process, which is held while that executes a program: as long as the
+        file system of that likes, or until the watchdog kills the process. Meanwhile nobody gets
+        files. For root there is no such account, as its processes have nothing else in common.
+
+        Raises:
+            OSError: that cannot be.
+        """
+        began = time.monotonic()
+        if self._late.get(job.owner, began) > began:
+            raise OSError(EPERM, "others would have to wait for it")
+        try:
+            job.seize()
+        finally:
+            now = time.monotonic()
+            if job.owner > 0 and now - began > _HELD_SECONDS:
+                if len(self._late) >= _LATE_MAX:
+                    del self._late[next(iter(self._late))]
+                self._late[job.owner] = now + _LATE_SECONDS
 
     def _heed_stops(self) -> None:
         """Let each job whose thread has stopped, or ended, go on."""

@@ -54,6 +54,7 @@ class Job:
         room: of its read buffer: address, bytes.
         at_once: how many files may be on their way to it.
         machine: what we run on.
+        owner: the user whose thread it is.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class Job:
         room: tuple[int, int],
         at_once: int,
         machine: Architecture,
+        owner: int,
     ) -> None:
         self.number = number
+        self.owner = owner
         self.tid = tid
         self.count, self._closes_count = counts
         self.files: list[int] = []  # ours, as many as have come so far

@@ -124,6 +124,7 @@ class Injector:
         room: tuple[int, int],
         payment: Charged,
         charge: Charge | None = None,
+        owner: int = NOBODY,
     ) -> bool:
         """Hand a job to the helper; False if that cannot be.
 
@@ -136,12 +137,15 @@ class Injector:
             payment: for those that are sent at once; it ends when nothing is on its way any more,
                 whatever is returned.
             charge: called with bytes that must wait; returns None if there is no room for them.
+            owner: the user whose thread it is.
         """
         if not self.injects or len(closes) > _CLOSES_MAX or not self._is_running():
             payment.end()
             return False
         self._payments[number] = payment
-        for message, part in messages.of_job(number, tid, files, closes, room, payment.number):
+        for message, part in messages.of_job(
+            number, tid, files, closes, room, payment.number, owner
+        ):
             if not self._send(number, message, part, charge=charge):
                 self._cancel(number)  # half a job is worse than none
                 return False
@@ -177,7 +181,7 @@ class Injector:
         self._last_close += 1
         number = self._last_close
         close = self._closes[number] = _Close(payment)
-        message = messages.head.pack(messages.DISPOSE, number) + messages.owner.pack(owner)
+        message = messages.head.pack(messages.DISPOSE, number) + messages.account.pack(owner)
         close.is_helpers = self._outbox is not None and self._outbox.send_at_once(message, (fd,))
         close.is_ours = flushes or not close.is_helpers
         if close.is_ours:

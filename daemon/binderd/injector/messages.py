@@ -19,13 +19,13 @@ head: Final = Struct("=IQ")
 BEGIN: Final = 1  # then ``job`` and descriptors to close there; files come along
 PART: Final = 2  # more of both, of a job that has begun
 CANCEL: Final = 3  # nobody wants it any more, whether all of it has come or not; is answered
-DISPOSE: Final = 4  # close the file that comes along; of no job: a number for CLOSED, ``owner``
+DISPOSE: Final = 4  # close the file that comes along; of no job: a number for CLOSED, ``account``
 
 # Thread, how many files and how many descriptors to close there will be, room in its read buffer:
-# address and bytes; how many files to send to it at once.
-job: Final = Struct("=IIIQQI")
+# address and bytes; how many files to send to it at once; the user whose thread it is.
+job: Final = Struct("=IIIQQIq")
 
-owner: Final = Struct("=q")  # the user on whose account a file is closed
+account: Final = Struct("=q")  # the user on whose account a file is closed
 
 # From the helper: kind, the number of the job, an errno; then the numbers, s32 each.
 report: Final = Struct("=IQi")
@@ -47,9 +47,10 @@ def of_job(
     closes: Sequence[int],
     room: tuple[int, int],
     at_once: int,
+    owner: int,
 ) -> Iterator[tuple[bytes, Sequence[int]]]:
     """Yield the messages that make a job, each with the files that go along; see ``Injector``."""
-    begin = head.pack(BEGIN, number) + job.pack(tid, len(files), len(closes), *room, at_once)
+    begin = head.pack(BEGIN, number) + job.pack(tid, len(files), len(closes), *room, at_once, owner)
     yield begin + pack_numbers(closes[:NUMBERS_MAX]), files[:FILES_MAX]
     part = head.pack(PART, number)
     for start in range(FILES_MAX, len(files), FILES_MAX):

@@ -74,6 +74,7 @@ class Installer(Disposer, Protocol):
         room: tuple[int, int],
         payment: Charged,
         charge: Callable[[int], Payment | None],
+        owner: int,
     ) -> bool:
         """Begin to stop a thread and give its process files; False if that cannot be.
 
@@ -85,6 +86,7 @@ class Installer(Disposer, Protocol):
             payment: for those that are sent at once; it ends when nothing is on its way any more,
                 whatever is returned.
             charge: called with bytes that must wait; returns None if there is no room for them.
+            owner: the user whose thread it is; one whose thread has kept us waiting is refused.
         """
 
     def cancel(self, number: int) -> None:
@@ -287,7 +289,7 @@ class FileClient:
             return REFUSED
         charge = partial(process.engine.users.charge, process.user.number, OUTBOX)
         installer = self._opener.installer
-        begun = installer.begin(number, tid, fds, closes, room, payment, charge)
+        begun = installer.begin(number, tid, fds, closes, room, payment, charge, self.payer)
         return STOPPING if begun else REFUSED
 
     def cancel_install(self, number: int) -> None:
