@@ -38,7 +38,7 @@ class World:
         self.takes = 0.0  # seconds
         self._number = 0
         monkeypatch.setattr(Job, "__init__", _bare_job)
-        monkeypatch.setattr(Job, "seize", self._seize)
+        monkeypatch.setattr(Job, "seize", lambda job: self._seize(job))
         monkeypatch.setattr(Job, "close", lambda _job: [])
 
     def _seize(self, job: Job) -> None:
