@@ -102,7 +102,7 @@ def test_as_many_closes_as_there_may_be(pair: Pair) -> None:
         kind, number = number_of(message)
         if kind == messages.BEGIN:
             _, files, count, *room = messages.job.unpack_from(message, messages.head.size)
-            assert (files, count, tuple(room)) == (0, CLOSES, (*ROOM, AT_ONCE))
+            assert (files, count, tuple(room)) == (0, CLOSES, (*ROOM, AT_ONCE, OWNER))
             start = messages.head.size + messages.job.size
             closes[number] = list(messages.unpack_numbers(message, start))
         else:
@@ -258,7 +258,8 @@ def test_half_a_job_is_given_up(tmp_path: Path) -> None:
         assert injector._outbox is not None
         helper, own = injector._process.pid, 4  # three standard ones, its signals
         wait_for_helper(helper, own)
-        begin = messages.head.pack(messages.BEGIN, 1) + messages.job.pack(1, 2, 0, *ROOM, AT_ONCE)
+        begin = messages.head.pack(messages.BEGIN, 1)
+        begin += messages.job.pack(1, 2, 0, *ROOM, AT_ONCE, OWNER)
         assert injector._outbox.send(1, begin, [0])
         wait_for_helper(helper, own + 1)
         injector._jobs[1] = None
