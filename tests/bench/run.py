@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmark: round trips through our binder device beside D-Bus, a socket and the FUSE floor.
 
-Theory of operation. Four systems carry the same payload there and back, each between C programs
+Theory of operation. Five systems carry the same payload there and back, each between C programs
 that keep to the public interface of that system:
 
   a  binder   BINDER_WRITE_READ on our device: client, our daemon, server
   b  dbus     a method `ay` -> `ay` over sd-bus and a private dbus-daemon: client, broker, server
   c  socket   ping-pong over a Unix stream socket pair: client, server, nobody between them
   d  floor    two FUSE ioctls that a C daemon answers without looking: a) cannot go below
+  e  private  a) through device files that are bind-mounted alone: pages of the receiver's own
 
 The long-lived ones (daemons and servers) are started once and idle while others are measured. In
 every round all systems are measured one after the other, so that a disturbance hits all columns.
@@ -45,8 +46,8 @@ SOURCES = Path(__file__).resolve().parent
 BUILD = SOURCES.parents[1] / "build" / "bench"
 CFLAGS = ["-O2", "-Wall", "-Wextra", "-Werror"]
 
-BINDER, DBUS, SOCKET, FLOOR = "binder", "dbus", "socket", "floor"
-SYSTEMS = (BINDER, DBUS, SOCKET, FLOOR)
+BINDER, DBUS, SOCKET, FLOOR, PRIVATE = "binder", "dbus", "socket", "floor", "private"
+SYSTEMS = (BINDER, DBUS, SOCKET, FLOOR, PRIVATE)
 SIZES = (16, 4096, 65536, 524288)
 FLOOR_SIZE = 0  # the floor does not depend on the payload: measured once, shown in each row
 
@@ -80,14 +81,21 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure to reach: binder costs at most `ratio_max` times `other`, on one core."""
+    """A figure to reach: `system` costs at most `ratio_max` times `other`, on one core."""
 
     size: int
     other: str
     ratio_max: float
+    system: str = BINDER
 
 
-TARGETS = (Target(16, DBUS, 1.3), Target(524288, DBUS, 0.3))
+TARGETS = (
+    Target(16, DBUS, 1.3),
+    Target(524288, DBUS, 0.3),
+    Target(16, BINDER, 1.1, PRIVATE),
+    Target(524288, BINDER, 2.5, PRIVATE),
+    Target(524288, DBUS, 0.35, PRIVATE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +124,9 @@ class Results:
         found = [s.p50_us for s in self.samples if (s.system, s.size, s.pinned) == wanted]
         return statistics.median(found) if found else None
 
-    def ratio(self, other: str, size: int, *, pinned: bool) -> float | None:
-        """How many times the cost of `other` our device costs."""
-        ours = self.p50_us(BINDER, size, pinned=pinned)
+    def ratio(self, other: str, size: int, *, pinned: bool, system: str = BINDER) -> float | None:
+        """How many times the cost of `other` a system costs."""
+        ours = self.p50_us(system, size, pinned=pinned)
         theirs = self.p50_us(other, size, pinned=pinned)
         return ours / theirs if ours is not None and theirs is not None else None
 
@@ -234,17 +242,33 @@ def start_binder(stage: Stage) -> Peer:
     """Our daemon (unless the device is there already) and an echo server as context manager."""
     device, daemon_pid = stage.device, stage.daemon_pid
     if device is None:
-        device, daemon_pid = start_daemon(stage)
+        device, daemon_pid = start_daemon(stage, BINDER)
+    return start_echo(stage, BINDER, device, daemon_pid)
+
+
+def start_private(stage: Stage) -> Peer:
+    """A daemon of ours whose device is reached through a file that is bind-mounted alone."""
+    device, daemon_pid = start_daemon(stage, PRIVATE)
+    bound = stage.folder / "alone"
+    bound.touch()
+    subprocess.run(["mount", "--bind", str(device), str(bound)], check=True)
+    unmount = ["umount", "--lazy", "--no-canonicalize", str(bound)]
+    stage.stack.callback(subprocess.run, unmount, stderr=subprocess.DEVNULL)
+    return start_echo(stage, PRIVATE, bound, daemon_pid)
+
+
+def start_echo(stage: Stage, system: str, device: Path, daemon_pid: int | None) -> Peer:
+    """An echo server on a device of ours."""
     program = build("binder_echo")
     server = stage.stack.enter_context(running([program, "serve", str(device)]))
     wait_for_line(server, f"the echo server on {device}")
     daemons = (server.pid,) if daemon_pid is None else (daemon_pid, server.pid)
-    return Peer(BINDER, (program, "call", str(device)), daemons)
+    return Peer(system, (program, "call", str(device)), daemons)
 
 
-def start_daemon(stage: Stage) -> tuple[Path, int]:
+def start_daemon(stage: Stage, name: str) -> tuple[Path, int]:
     """Our daemon, run by the Python that runs this file; opening its device waits for it."""
-    mount_point = stage.folder / "binder"
+    mount_point = stage.folder / name
     mount_point.mkdir()
     unmount = ["umount", "--lazy", "--no-canonicalize", str(mount_point)]
     stage.stack.callback(subprocess.run, unmount, stderr=subprocess.DEVNULL)
@@ -298,6 +322,7 @@ STARTERS: dict[str, Callable[[Stage], Peer]] = {
     DBUS: start_dbus,
     SOCKET: start_socket,
     FLOOR: start_floor,
+    PRIVATE: start_private,
 }
 
 
@@ -369,13 +394,15 @@ def cpu_model() -> str:
 def table(results: Results) -> list[str]:
     """The Markdown table: a row for each size and core setting, microseconds and ratios."""
     lines = [
-        "| payload | core | a binder µs | b dbus µs | c socket µs | d floor µs | a/b | a/c | a/d |",
-        "|--:|:--|--:|--:|--:|--:|--:|--:|--:|",
+        "| payload | core | a binder µs | b dbus µs | c socket µs | d floor µs | e private µs | "
+        "a/b | a/c | a/d | e/a |",
+        "|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for pinned in (True, False):
         for size in SIZES:
             costs = [results.p50_us(system, size, pinned=pinned) for system in SYSTEMS]
-            ratios = [results.ratio(other, size, pinned=pinned) for other in SYSTEMS[1:]]
+            ratios = [results.ratio(o, size, pinned=pinned) for o in (DBUS, SOCKET, FLOOR)]
+            ratios.append(results.ratio(BINDER, size, pinned=pinned, system=PRIVATE))
             cells = [payload_name(size), "one" if pinned else "any"]
             cells += ["–" if cost is None else f"{cost:.1f}" for cost in costs]
             cells += ["–" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
@@ -392,12 +419,12 @@ def judge(results: Results) -> list[dict[str, str | float | None]]:
     """Each target with the ratio reached, and pass, miss or not measured."""
     verdicts: list[dict[str, str | float | None]] = []
     for target in TARGETS:
-        ratio = results.ratio(target.other, target.size, pinned=True)
+        ratio = results.ratio(target.other, target.size, pinned=True, system=target.system)
         verdict = "not measured"
         if ratio is not None:
             verdict = "pass" if ratio <= target.ratio_max else "miss"
         limit = f"{target.ratio_max} × {target.other}"
-        what = f"one core, {payload_name(target.size)}: binder ≤ {limit}"
+        what = f"one core, {payload_name(target.size)}: {target.system} ≤ {limit}"
         verdicts.append({"target": what, "ratio": ratio, "verdict": verdict})
     return verdicts
 
