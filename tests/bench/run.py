@@ -393,10 +393,11 @@ def cpu_model() -> str:
 
 def table(results: Results) -> list[str]:
     """The Markdown table: a row for each size and core setting, microseconds and ratios."""
+    names = ["binder", "dbus", "socket", "floor", "private"]
+    heads = [f"{letter} {name} µs" for letter, name in zip("abcde", names, strict=True)]
     lines = [
-        "| payload | core | a binder µs | b dbus µs | c socket µs | d floor µs | e private µs | "
-        "a/b | a/c | a/d | e/a |",
-        "|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        f"| payload | core | {' | '.join(heads)} | a/b | a/c | a/d | e/a |",
+        f"|--:|:--{'|--:' * (len(heads) + 4)}|",
     ]
     for pinned in (True, False):
         for size in SIZES:
