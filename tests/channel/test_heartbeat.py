@@ -39,18 +39,18 @@ def test_each_request_is_a_beat(tmp_path: Path) -> None:
         assert daemon.end() == 0
 
 
-# A read buffer is written to before its thread waits.
-PARK = """
+# Again and again, as the kernel may have something to say in between (FUSE_FORGET).
+COMMANDS = """
 device = Device(DIR + "/binder")
-device.ioctl(abi.BINDER_SET_CONTEXT_MGR, bytes(4))
-device.write_read(struct.pack("=I", abi.BC_ENTER_LOOPER), 256)
+while True:
+    device.write_read(struct.pack("=I", abi.BC_ENTER_LOOPER))
 """
 
 
 @needs_fuse
 def test_whose_memory_we_are_in_is_told(tmp_path: Path) -> None:
     with running(tmp_path / "b") as daemon:
-        with client(tmp_path / "b", PARK) as process:
+        with client(tmp_path / "b", COMMANDS) as process:
             deadline = time.monotonic() + SECONDS_MAX
             while list(cells_of(daemon))[heartbeat.SUBJECT] != -process.process.pid:
                 assert time.monotonic() < deadline
