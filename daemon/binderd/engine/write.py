@@ -155,8 +155,8 @@ def _beyond(thread: Thread, request: WriteRead, position: int) -> bytes:
 
 def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:
     buffer = thread.process.delivered_buffer(binder_uintptr_t.unpack_from(data, offset)[0])
-    if buffer is not None:  # E7
-        thread.process.wipe(buffer)
+    if buffer is not None and buffer.is_left_to(thread):  # E7
+        thread.process.wipe(buffer, thread)
         if buffer.array_numbers:
             thread.closes += buffer.array_numbers
             thread.need_return = True  # R7
