@@ -11,6 +11,7 @@ from binderwire.binder_abi import (
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
     BR_NOOP,
+    BR_SPAWN_LOOPER,
     BR_TRANSACTION,
     BR_TRANSACTION_COMPLETE,
     TF_CLEAR_BUF,
@@ -186,3 +187,25 @@ def test_a_buffer_whose_wiper_has_ended_can_be_freed(world: EngineWorld, scene: 
     world.drain()
     assert second.start(bc.free(call.buffer), read=0).result().errno == 0
     assert not scene.manager.file.process.area.buffers
+
+
+def test_one_looper_is_asked_for_though_two_calls_are_on_their_way(
+    world: EngineWorld, scene: Scene
+) -> None:
+    """Whoever is first has asked (R11), though its call has yet to arrive."""
+    arena = arena_of(scene.server)
+    scene.manager.set_max_threads(1)
+    arena.make_private()
+    readings = []
+    for looper in (scene.manager.looper(), scene.manager.looper()):
+        scene.client.proc.seasoned().write(bc.call(0, SECRET))
+        arena.outcomes = ["late"]
+        readings.append(looper.start())
+        arena.outcomes = []
+    words = []
+    for errand, reading in zip(list(arena.errands), readings, strict=True):
+        world.engine.fetched(errand.ticket)
+        world.go_on()
+        words += [item.word for item in reading.result().items]
+    assert words == [BR_SPAWN_LOOPER, BR_TRANSACTION, BR_NOOP, BR_TRANSACTION]
+    assert scene.manager.file.process.requested_threads == 1

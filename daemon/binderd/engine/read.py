@@ -194,8 +194,10 @@ def _hand_over(
         before: how much of ``out`` comes before that, in bytes.
     """
     spawn = _wants_looper(thread)
-    if spawn and request.read_consumed == 0 and out:
-        out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
+    if spawn:
+        thread.process.requested_threads += 1
+        if request.read_consumed == 0 and out:
+            out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
     _store(thread, request, out, last, before, spawn=spawn)
 
 
@@ -236,6 +238,7 @@ def _store(
         last.stored(thread, ok=stored)
     if not stored:
         thread.proven_buffer = -1
+        _ask_nobody(thread, spawn=spawn)
         _finish(thread, request, -EFAULT)
         return
     _end(thread, request, len(out), spawn=spawn)
@@ -270,27 +273,32 @@ class HandingOver(Paused):
 
     def abandon(self) -> None:
         """The thread is being released, with work in hand that it will never see."""
+        _ask_nobody(self.thread, spawn=self._spawn)
         if self.last is not None:
             self.last.stored(self.thread, ok=False)
 
 
 def _end(thread: Thread, request: WriteRead, size: int, *, spawn: bool) -> None:
     """Answer a read of which ``size`` bytes have just been stored."""
-    start = request.read_consumed
+    start, result, is_asked = request.read_consumed, 0, spawn
     request.read_consumed = start + size
     if spawn and start:
         try:
-            stored = thread.memory.write(request.read_buffer, _SPAWN_LOOPER)
+            is_asked = thread.memory.write(request.read_buffer, _SPAWN_LOOPER)
+            result = 0 if is_asked else -EFAULT
         except NotYet:
-            spawn = False  # it is asked with a later read
-        else:
-            if not stored:
-                _finish(thread, request, -EFAULT)
-                return
-    if spawn:
+            is_asked = False  # it is asked with a later read
+    if is_asked:
         thread.process.count_return(BR_SPAWN_LOOPER)
-        thread.process.requested_threads += 1
-    _finish(thread, request, 0)
+    else:
+        _ask_nobody(thread, spawn=spawn)
+    _finish(thread, request, result)
+
+
+def _ask_nobody(thread: Thread, *, spawn: bool) -> None:
+    """The process has not been asked for the looper that it was going to be."""
+    if spawn and thread.process.requested_threads:  # or somebody has registered unasked
+        thread.process.requested_threads -= 1
 
 
 def _wants_looper(thread: Thread) -> bool:
