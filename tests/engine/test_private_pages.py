@@ -168,7 +168,7 @@ def test_who_frees_a_buffer_second_does_not_wait_for_its_wiping(
     second = scene.manager.thread()
     assert second.start(bc.free(call.buffer), read=0).result().errno == 0
     area = scene.manager.file.process.area
-    assert area is not None and area.buffers, "it is being freed by the first"
+    assert area.buffers, "it is being freed by the first"
     finish(world, arena)
     assert freeing.result().errno == 0
     assert not area.buffers

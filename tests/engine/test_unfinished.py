@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -192,7 +192,7 @@ def test_what_is_begun_anew_is_one_command(world: EngineWorld, scene: Scene) -> 
     place = client.proc.put(b"a piece.")
     attempts = []
 
-    def fetch(address: int, *rest: Any) -> list[bytes] | None:
+    def fetch(address: int, *rest: object) -> list[bytes] | None:
         if address == place and not attempts:
             attempts.append(address)
             raise NotYet(errand)
@@ -204,7 +204,9 @@ def test_what_is_begun_anew_is_one_command(world: EngineWorld, scene: Scene) -> 
     before = process.words.commands[BC_TRANSACTION_SG & NUMBER_MASK].count
     calling = client.start(bc.call_sg(0, content, buffers_size=8))
     world.go_on()
-    assert attempts and calling.parked and is_empty(process_of(scene.server))
+    assert attempts
+    assert calling.parked
+    assert is_empty(process_of(scene.server))
     world.engine.fetched(errand.ticket)
     go_on(world)
     get_call(scene.server)

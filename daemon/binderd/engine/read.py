@@ -171,6 +171,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
         if thread.parked is not None:
             engine.unpark(thread, request)
         engine.fetch(PausedRead(thread, request, out), thread, request, reason)
+        _leave_rest(thread)
         return True
     if not stored:
         thread.proven_buffer = -1
@@ -179,8 +180,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     request.read_consumed += len(out)
     if not work.begin_installation(thread, request):
         return False
-    if thread.process.todo:
-        thread.process.wake_one()  # R14
+    _leave_rest(thread)
     return True
 
 
@@ -226,6 +226,7 @@ def _store(
             thread.process.engine.unpark(thread, request)
         paused = HandingOver(thread, request, out, last, before, spawn=spawn)
         thread.process.engine.fetch(paused, thread, request, reason)
+        _leave_rest(thread)
         return
     if saw_area and not thread.memory.sees_area:
         # The thread has turned out to run another program than when it was last seen.
@@ -314,5 +315,10 @@ def _wants_looper(thread: Thread) -> bool:
 
 def _finish(thread: Thread, request: WriteRead, result: int) -> None:
     thread.process.engine.complete(thread, request, result)
+    _leave_rest(thread)
+
+
+def _leave_rest(thread: Thread) -> None:
+    """Let another thread see to what this one does not take now (R14)."""
     if thread.process.todo:
-        thread.process.wake_one()  # R14
+        thread.process.wake_one()
