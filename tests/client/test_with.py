@@ -160,6 +160,23 @@ cd /proc && exec "$@"
 """
 
 
+def test_why_there_is_no_daemon_is_one_line() -> None:
+    """Without /dev/fuse, and without rights, of which it has more to say before."""
+    alone = "mount -t tmpfs -o mode=755 tmpfs /dev && mknod -m 666 /dev/null c 1 3 && exec"
+    drop = f"setpriv --reuid={USER} --regid={USER} --clear-groups"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{alone} {drop} "$@"', "sh", *words("--", "true")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        cwd="/",
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert "binderclient: binderd: there is no /dev/fuse" in line
+
+
 def test_nothing_stays_below_dev() -> None:
     before = set(os.listdir("/dev/shm"))
     done = subprocess.run(
