@@ -98,6 +98,15 @@ def test_the_exit_status_is_the_programs() -> None:
     assert shell("kill -KILL $$", "--no-manager") == (128 + signal.SIGKILL, "", "")
 
 
+def test_a_program_that_is_of_no_kind(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("echo a shell would take this\n")
+    program.chmod(0o755)
+    status, out, errors = run("--no-manager", "--", str(program))
+    assert (status, out) == (126, "")
+    assert errors.endswith("program: Exec format error\n")
+
+
 def test_standard_input_and_output_are_the_programs() -> None:
     done = subprocess.run(
         words("--no-manager", "--", "tr", "a-z", "A-Z"),
@@ -125,8 +134,115 @@ def test_dev_is_what_it_was_but_for_the_devices() -> None:
     assert shell("echo x > /dev/null; head -c 4 /dev/zero | wc -c", "--no-manager")[1] == "4\n"
 
 
+TERMINAL: Final = "import os; os.write(os.openpty()[0], b'x'); print('made')"
+
+
+def test_terminals_can_be_made() -> None:
+    assert run("--no-manager", "--", sys.executable, "-c", TERMINAL) == (0, "made\n", "")
+
+
+def test_it_needs_no_place_for_files(tmp_path: Path) -> None:
+    """Nothing is left where temporary files are, below /dev as well, nor needed there."""
+    outcome = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", _NOWHERE_TO_WRITE, "sh", *words("--", "echo", "fine")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "fine\n", "")
+
+
+_NOWHERE_TO_WRITE: Final = """\
+for place in "$TMPDIR" /tmp /var/tmp /dev/shm; do mount --bind -o ro "$place" "$place" || exit; done
+cd /proc && exec "$@"
+"""
+
+
+def test_why_there_is_no_daemon_is_one_line() -> None:
+    """Without /dev/fuse, and without rights, of which it has more to say before."""
+    alone = "mount -t tmpfs -o mode=755 tmpfs /dev && mknod -m 666 /dev/null c 1 3 && exec"
+    drop = f"setpriv --reuid={USER} --regid={USER} --clear-groups"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{alone} {drop} "$@"', "sh", *words("--", "true")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        cwd="/",
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert "binderclient: binderd: there is no /dev/fuse" in line
+
+
+def test_nothing_stays_below_dev() -> None:
+    before = set(os.listdir("/dev/shm"))
+    done = subprocess.run(
+        words("--no-manager", "--", "true"),
+        timeout=SECONDS_MAX,
+        check=False,
+        env={**os.environ, "TMPDIR": "/dev/shm"},
+    )
+    assert done.returncode == 0
+    assert not [name for name in set(os.listdir("/dev/shm")) - before if "binderctl" in name]
+
+
+def test_a_program_of_the_directory_that_we_are_in(tmp_path: Path) -> None:
+    program = tmp_path / "ls"  # found on PATH as well
+    program.write_text("#!/bin/sh\necho mine\n")
+    program.chmod(0o755)
+    (tmp_path / "trio.py").write_text("raise SystemExit('the servers have imported it')")
+    ctl = [sys.executable, "-P", *CTL[1:], "with", "--"]
+    done = subprocess.run(
+        [*ctl, "./ls"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "mine\n", "")
+
+
+def test_the_program_has_our_files() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"through")
+    os.close(writing)
+    done = subprocess.run(
+        words("--no-manager", "--", "cat", f"/dev/fd/{reading}"),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        pass_fds=(reading,),
+    )
+    os.close(reading)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "through", "")
+
+
+def test_what_is_configured_is_another_daemon(tmp_path: Path) -> None:
+    (tmp_path / "binderd.toml").write_text('transport = "cuse"\n')
+    place = "mount -t tmpfs tmpfs /etc && mkdir /etc/binderd"  # in the namespace only
+    script = f'{place} && mount --bind "$0" /etc/binderd && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, str(tmp_path), *words("--", "echo", "fine")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def mounts_in_dev() -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.split()[4].startswith("/dev")]
+
+
 def test_nobody_else_sees_them(mark: str) -> None:
-    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    before = mounts_in_dev()
     there = os.path.lexists("/dev/binderfs")
     with subprocess.Popen(
         words("--no-manager", "--", "sh", "-c", "echo up; read x"),
@@ -136,7 +252,7 @@ def test_nobody_else_sees_them(mark: str) -> None:
     ) as inside:
         assert inside.stdout is not None
         assert inside.stdout.readline() == b"up\n"
-        assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
+        assert mounts_in_dev() == before
         assert os.path.lexists("/dev/binderfs") == there
         inside.communicate(b"\n")
     assert inside.returncode == 0
@@ -183,6 +299,46 @@ def test_signals_are_passed_on(mark: str) -> None:
     assert started.communicate(timeout=SECONDS_MAX)[0] == "heard\n"
     assert started.returncode == 5
     await_none(mark)
+
+
+LEAVES_ONE: Final = "(trap '' TERM; exec sleep 1000) & echo up"
+
+
+def test_a_signal_at_the_end_leaves_nothing_either(mark: str) -> None:
+    started = start(mark, LEAVES_ONE)
+    deadline = time.monotonic() + SECONDS_MAX
+    while marked(mark) - {started.pid} and started.poll() is None:
+        assert time.monotonic() < deadline
+        started.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+    assert started.communicate(timeout=SECONDS_MAX)[1] == ""
+    assert started.returncode in {0, 128 + signal.SIGTERM}  # the program may have got one
+    assert marked(mark) == set()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_before_there_is_a_program(mark: str, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        words("--", "sleep", "1000"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, MARK: mark},
+    ) as started:
+        deadline = time.monotonic() + SECONDS_MAX
+        while not children(started.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        started.send_signal(number)
+        assert started.communicate(timeout=SECONDS_MAX)[1] == ""
+    assert started.returncode == 128 + number
+    assert marked(mark) == set()
 
 
 def test_ctrl_c_is_the_programs(mark: str) -> None:
@@ -289,6 +445,19 @@ def test_an_ordinary_user_has_devices_as_well(mark: str) -> None:
     assert int(lines[1].split()[1], 16) == 0, "the command has rights"
     assert lines[-1] == "hello"
     assert marked(mark) == set()
+
+
+@ordinary_user
+def test_an_ordinary_user_makes_terminals_as_well() -> None:
+    done = subprocess.run(
+        [*as_user(), *words("--no-manager", "--", sys.executable, "-c", TERMINAL)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        cwd="/",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "made\n", "")
 
 
 @ordinary_user

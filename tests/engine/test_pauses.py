@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.engine.limits import Limits
+from binderd.engine.ports import NotYet
 from binderwire.binder_abi import (
     BINDER_THREAD_EXIT,
     BINDER_WRITE_READ,
@@ -23,6 +24,7 @@ from binderwire.binder_abi import (
 )
 from support import bc
 from support.engine_world import EngineWorld
+from support.fakes import FakeErrand
 from support.scenes import Scene, get_call, manager_and_client, take
 from support.transcript import assert_br
 
@@ -344,3 +346,29 @@ def test_what_was_freed_before_a_pause_is_closed_after_it(world: EngineWorld, sc
     world.drain()
     assert freeing.result().errno == 0
     assert server.proc.descriptors() == before
+
+
+def test_what_a_reader_leaves_is_not_kept_waiting_by_its_memory(world: EngineWorld) -> None:
+    """Its read buffer is too small for the call, and somebody else has to write there (R14)."""
+    scene = manager_and_client(world)
+    errand, first = FakeErrand(), scene.manager.thread()
+    for _ in range(2):
+        scene.client.write_read(bc.oneway(0))
+    [call] = assert_br(first.read(), BR_NOOP, BR_TRANSACTION)
+    large = scene.manager.seasoned().start()
+    reader = scene.server
+    small = reader.start(read=40)  # falls asleep last, so it is woken first
+    write = reader._fake.write
+
+    def late(address: int, data: bytes) -> bool:
+        reader._fake.write = write
+        raise NotYet(errand)
+
+    reader._fake.write = late
+    first.write(bc.free(call.buffer))
+    assert small.parked
+    [call] = assert_br(large.result(), BR_NOOP, BR_TRANSACTION)
+    world.engine.fetched(errand.ticket)
+    world.drain()
+    assert_br(small.result(), BR_NOOP)
+    first.write(bc.free(call.buffer))

@@ -11,6 +11,7 @@ from binderwire.binder_abi import (
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
     BR_NOOP,
+    BR_SPAWN_LOOPER,
     BR_TRANSACTION,
     BR_TRANSACTION_COMPLETE,
     TF_CLEAR_BUF,
@@ -137,3 +138,74 @@ def test_a_reader_that_goes_with_a_call_on_its_way(world: EngineWorld, scene: Sc
     assert_br(started.result(), BR_NOOP, BR_TRANSACTION_COMPLETE, BR_FAILED_REPLY)
     world.engine.fetched(arena.errands[-1].ticket)
     assert SECRET not in arena.octets
+
+
+def test_what_cannot_be_wiped_is_the_end_of_the_area(world: EngineWorld, scene: Scene) -> None:
+    """Who is late with that may still do it by and by, so nothing may be put there again."""
+    arena = arena_of(scene.server)
+    arena.make_private()
+    started = scene.client.start(bc.call(0, SECRET, flags=TF_CLEAR_BUF))
+    call = get_call(scene.server, data=SECRET)
+    arena.outcomes.append("never")
+    freeing = scene.server.start(bc.free(call.buffer), read=0)
+    finish(world, arena)
+    assert freeing.result().errno == 0
+    scene.server.write(bc.reply())
+    get_reply(started)
+    assert_br(scene.client.write_read(bc.call(0, SECRET)), BR_NOOP, BR_DEAD_REPLY)
+
+
+def test_who_frees_a_buffer_second_does_not_wait_for_its_wiping(
+    world: EngineWorld, scene: Scene
+) -> None:
+    arena = arena_of(scene.server)
+    arena.make_private()
+    scene.client.start(bc.call(0, SECRET, flags=TF_CLEAR_BUF))
+    call = get_call(scene.server, data=SECRET)
+    arena.outcomes.append("late")
+    freeing = scene.server.start(bc.free(call.buffer), read=0)
+    arena.outcomes.clear()
+    second = scene.manager.thread()
+    assert second.start(bc.free(call.buffer), read=0).result().errno == 0
+    area = scene.manager.file.process.area
+    assert area.buffers, "it is being freed by the first"
+    finish(world, arena)
+    assert freeing.result().errno == 0
+    assert not area.buffers
+
+
+def test_a_buffer_whose_wiper_has_ended_can_be_freed(world: EngineWorld, scene: Scene) -> None:
+    arena = arena_of(scene.server)
+    arena.make_private()
+    scene.client.start(bc.oneway(0, SECRET, flags=TF_CLEAR_BUF))
+    first, second = scene.manager.thread(), scene.manager.thread()
+    [call] = assert_br(first.read(), BR_NOOP, (BR_TRANSACTION, {"data": SECRET}))
+    arena.outcomes.append("late")
+    first.start(bc.free(call.buffer), read=0)
+    arena.outcomes.clear()
+    world.engine.thread_gone(scene.manager.file.process, first.tid)
+    world.drain()
+    assert second.start(bc.free(call.buffer), read=0).result().errno == 0
+    assert not scene.manager.file.process.area.buffers
+
+
+def test_one_looper_is_asked_for_though_two_calls_are_on_their_way(
+    world: EngineWorld, scene: Scene
+) -> None:
+    """Whoever is first has asked (R11), though its call has yet to arrive."""
+    arena = arena_of(scene.server)
+    scene.manager.set_max_threads(1)
+    arena.make_private()
+    readings = []
+    for looper in (scene.manager.looper(), scene.manager.looper()):
+        scene.client.proc.seasoned().write(bc.call(0, SECRET))
+        arena.outcomes = ["late"]
+        readings.append(looper.start())
+        arena.outcomes = []
+    words = []
+    for errand, reading in zip(list(arena.errands), readings, strict=True):
+        world.engine.fetched(errand.ticket)
+        world.go_on()
+        words += [item.word for item in reading.result().items]
+    assert words == [BR_SPAWN_LOOPER, BR_TRANSACTION, BR_NOOP, BR_TRANSACTION]
+    assert scene.manager.file.process.requested_threads == 1

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from binderd.engine.ports import NotYet
+from binderd.engine.stats import NUMBER_MASK
 from binderwire.binder_abi import (
+    BC_TRANSACTION_SG,
     BR_ACQUIRE,
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
@@ -23,6 +26,7 @@ from binderwire.binder_abi import (
 )
 from binderwire.commands import WORD_SIZE
 from support import bc
+from support.fakes import FakeErrand
 from support.scenes import Scene, get_call, get_reply, manager_and_client
 from support.transcript import assert_br
 
@@ -179,6 +183,34 @@ def test_a_bad_object_of_a_reply(world: EngineWorld, scene: Scene) -> None:
     assert_br(replying.result(), BR_NOOP, BR_TRANSACTION_COMPLETE)
     assert_br(calling.result(), BR_NOOP, BR_TRANSACTION_COMPLETE, BR_FAILED_REPLY)
     assert is_empty(process_of(scene.client))
+
+
+def test_what_is_begun_anew_is_one_command(world: EngineWorld, scene: Scene) -> None:
+    """Memory that has to be fetched is met in the middle; nothing of the first attempt is left."""
+    client = scene.client
+    errand, scatter = FakeErrand(), client._fake.scatter
+    place = client.proc.put(b"a piece.")
+    attempts = []
+
+    def fetch(address: int, *rest: object) -> list[bytes] | None:
+        if address == place and not attempts:
+            attempts.append(address)
+            raise NotYet(errand)
+        return scatter(address, *rest)
+
+    client._fake.scatter = fetch
+    content = bc.payload(bc.binder(PTRS[0]), bc.ptr(place, 8))
+    process = process_of(client)
+    before = process.words.commands[BC_TRANSACTION_SG & NUMBER_MASK].count
+    calling = client.start(bc.call_sg(0, content, buffers_size=8))
+    world.go_on()
+    assert attempts
+    assert calling.parked
+    assert is_empty(process_of(scene.server))
+    world.engine.fetched(errand.ticket)
+    go_on(world)
+    get_call(scene.server)
+    assert process.words.commands[BC_TRANSACTION_SG & NUMBER_MASK].count == before + 1
 
 
 # Who ends in the pause

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from errno import EINTR, EMFILE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from binderd.engine.engine import Engine
 from binderd.engine.ports import SENT, STOPPING
@@ -66,6 +66,7 @@ class EngineWorld(World):
         self.is_held = False  # are they to wait?
         self.lets_pause = False  # is whatever has paused to stay so?
         self.pauses = 0  # that there were so far
+        self.errands: dict[int, Any] = {}  # see ``fetching.py``
         self._tids_seen: dict[Process, set[int]] = {}
         self._lost_threads: set[Process] = set()
         self._numbers = itertools.count(TICKET_FIRST)
@@ -129,6 +130,12 @@ class EngineWorld(World):
         for process in wakes:
             for poller in [p for p in self.pollers if p.process is process and not process.is_dead]:
                 poller.look()
+
+    def hired(self, thread: EngineThread) -> None:
+        """A thread has started."""
+
+    def end_errand(self, ticket: int) -> None:
+        """Somebody has done what a request waits for."""
 
     def let_time_pass(self) -> None:
         """Let the timer that is due first run out."""
@@ -219,8 +226,11 @@ class Program:
         for ticket in [t for t, r in self.world.requests.items() if r.program is self]:
             self.world.engine.interrupt(ticket)
             self.world.drain()
-            while ticket in self.world.engine.paused:
-                self.world.go_on()
+            while ticket in self.world.engine.paused or ticket in self.world.errands:
+                if ticket in self.world.errands:
+                    self.world.end_errand(ticket)
+                else:
+                    self.world.go_on()
 
     def die(self) -> None:
         if not self.alive:
@@ -400,8 +410,11 @@ class EnginePending(Pending):
 
     def wait(self) -> tuple[int, bytes]:
         world = self.program.world
-        while self._completion is None and world.engine.paused:
-            world.go_on()
+        while self._completion is None and (world.engine.paused or world.errands):
+            if world.errands:
+                world.end_errand(next(iter(world.errands)))
+            else:
+                world.go_on()
         while self._completion is None and world.timers:
             world.let_time_pass()
         assert self._completion is not None, "the ioctl sleeps"
@@ -423,6 +436,7 @@ class EngineThread(Thread):
         area = self.file.arena if program is self.file.opener else None
         self._fake = FakeThread(program.memory, program.pid, program.nice, area)
         program.fakes[self._tid] = self._fake
+        proc.world.hired(self)
 
     @property
     def tid(self) -> int:
@@ -474,7 +488,8 @@ class EngineThread(Thread):
         world = self.proc.world
         for ticket, request in list(world.requests.items()):
             if request._tid == self.tid and request.program is self.program:
-                sleeps = ticket not in world.engine.paused
+                engine = world.engine
+                sleeps = ticket not in engine.paused and ticket not in engine.errands
                 world.engine.interrupt(ticket)
                 world.drain()
                 assert not sleeps or request.wait()[0] == EINTR

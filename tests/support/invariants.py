@@ -80,7 +80,8 @@ def works_of(processes: Iterable[Process]) -> Iterator[Work]:
         engine = process.engine
         for found in (*engine.paused.values(), *engine.errands.values()):
             if isinstance(found, HandingOver) and found.thread.process is process:
-                yield from [found.last] if found.last is not None else []
+                # What else ends a read has happened by then, and may be over.
+                yield from [found.last] if isinstance(found.last, Transaction) else []
 
 
 def refs_of(processes: Iterable[Process]) -> Iterator[Ref]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from binderclient import tool
 from binderclient.preload import RunError, find_program
 from binderclient.private import namespace
-from binderclient.private.processes import Server, end_leftovers, run
+from binderclient.private.processes import Ended, Server, Signals, end_leftovers, run
 from binderwire.service_manager import DEFAULT_ANDROID
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 _DEVICES: Final = ("binder", "hwbinder", "vndbinder")
 _PLACE: Final = "/dev/binderfs"
+# What is configured is the system's daemon, which this is not.
+_DAEMON: Final = (
+    *("--config", os.devnull, "--transport", "fuse", "--mount", _PLACE, "--symlinks", "/dev"),
+    *("--log-level", "warning"),
+)
 
 _DESCRIPTION: Final = """\
 Runs a program with binder devices of its own: /dev/binder, /dev/hwbinder and /dev/vndbinder (links
@@ -117,7 +122,8 @@ def _start(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         if name not in names:
             parser.error(f"--manager: there is no device {tool.quoted(name)}")
     try:
-        path = str(find_program(words[0]))
+        # What is found here has a slash in its name, or would be looked for once more.
+        path = os.path.join(".", find_program(words[0]))
         return _run(names, [(n, v or chosen.version) for n, v in managers], path, words)
     except RunError as error:
         tool.complain(str(error))
@@ -131,21 +137,25 @@ def _run(
     namespace.own_dev([os.path.basename(_PLACE), *_DEVICES, *names])
     namespace.adopt_orphans()
     servers: list[Server] = []
-    try:
-        devices = [word for name in names for word in ("--device", name)]
-        options = ["--mount", _PLACE, "--symlinks", "/dev", "--log-level", "warning"]
-        servers.append(Server(["binderd", *options, *devices]))
-        for name, version in managers:
-            options = ["--device", f"{_PLACE}/{name}", "--android", str(version)]
-            servers.append(Server(["binderclient.servicemanager", *options]))
-        status = run(path, words, dict(os.environ), user)
-        if not end_leftovers(servers):
-            tool.say(f"{tool.program_name()}: {words[0]} has left processes that do not end")
-        for server in servers:
-            if server.process.poll() is not None:
-                tool.say(f"{tool.program_name()}: {server.name} has ended: {server.last_words()}")
-        return status
-    finally:
-        for server in reversed(servers):
-            server.end()
-        end_leftovers()
+    with Signals() as signals:
+        try:
+            devices = [word for name in names for word in ("--device", name)]
+            servers.append(Server(["binderd", *_DAEMON, *devices]))
+            for name, version in managers:
+                options = ["--device", f"{_PLACE}/{name}", "--android", str(version)]
+                servers.append(Server(["binderclient.servicemanager", *options]))
+            status = run(path, words, user, signals)
+            if not end_leftovers(servers):
+                tool.say(f"{tool.program_name()}: {words[0]} has left processes that do not end")
+            for server in servers:
+                if server.process.poll() is not None:
+                    said = server.last_words()
+                    tool.say(f"{tool.program_name()}: {server.name} has ended: {said}")
+            return status
+        except Ended as end:
+            return end.status
+        finally:
+            signals.are_over()
+            for server in reversed(servers):
+                server.end()
+            end_leftovers()

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
+import stat
 from contextlib import suppress
-from errno import EINVAL, ENOSPC, EPERM
+from errno import EACCES, EINVAL, ENOSPC, EPERM
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from binderclient.errors import BinderError
 
 DEV: Final = Path("/dev")
+# Where ours is put together: a directory that is everywhere, that may be read-only, and that is not
+# used meanwhile.
+_SCAFFOLD: Final = Path("/proc")
+_OUTSIDE: Final = ".outside"  # the /dev that there was
 
 _CLONE_NEWNS: Final = 0x0002_0000
 _CLONE_NEWUSER: Final = 0x1000_0000
@@ -59,11 +63,11 @@ def enter() -> User | None:
     flags = _CLONE_NEWNS if _may_mount() else _CLONE_NEWNS | _CLONE_NEWUSER
     try:
         _call(_libc.unshare(flags), "unshare")
-    except OSError as error:
+        if flags & _CLONE_NEWUSER:
+            _map_users(f"0 {uid} 1", f"0 {gid} 1")
+        _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is nobody else's
+    except OSError as error:  # also later than at once, as where AppArmor leaves no rights
         raise PrivateError(_why_not(error)) from None
-    if flags & _CLONE_NEWUSER:
-        _map_users(f"0 {uid} 1", f"0 {gid} 1")
-    _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is nobody else's
     return User(uid, gid) if flags & _CLONE_NEWUSER else None
 
 
@@ -91,7 +95,7 @@ def _may_mount() -> bool:
 def _why_not(error: OSError) -> str:
     if error.errno == ENOSPC:
         return "there may be no more namespaces: see /proc/sys/user/max_user_namespaces"
-    if error.errno in {EPERM, EINVAL}:
+    if error.errno in {EACCES, EPERM, EINVAL}:
         return (
             "this needs a mount namespace of its own, and this system lets ordinary users have "
             "none: be root, in a container add --cap-add SYS_ADMIN, or allow user namespaces "
@@ -110,7 +114,7 @@ def own_dev(names: list[str]) -> None:
     Raises:
         PrivateError: it cannot be.
     """
-    place = Path(tempfile.mkdtemp(prefix="binderctl-with-"))
+    place = _SCAFFOLD
     try:
         _mount("tmpfs", str(place), "tmpfs", _MS_NOSUID, "mode=0755,size=64k,nr_inodes=100k")
         for entry in sorted(DEV.iterdir()):
@@ -119,9 +123,6 @@ def own_dev(names: list[str]) -> None:
         _mount(str(place), str(DEV), None, _MS_MOVE)
     except OSError as error:
         raise PrivateError(f"a /dev of its own cannot be made: {error}") from None
-    finally:
-        with suppress(OSError):
-            place.rmdir()
 
 
 def _show(entry: Path, place: Path) -> None:
@@ -129,12 +130,34 @@ def _show(entry: Path, place: Path) -> None:
     if entry.is_symlink():
         place.symlink_to(os.readlink(entry))
         return
+    if entry.name == "ptmx":
+        _show_ptmx(entry, place)
+        return
     if entry.is_dir():
         place.mkdir()
     else:
         place.touch()
     with suppress(FileNotFoundError):
         _mount(str(entry), str(place), None, _MS_BIND | _MS_REC)
+
+
+def _show_ptmx(entry: Path, place: Path) -> None:
+    """Have what makes terminals at another place: Linux looks for ``pts`` in its directory.
+
+    So a file that is bind-mounted alone makes none. Who may not have a device of his own gets the
+    one in the /dev that there was.
+    """
+    status = entry.stat()
+    try:
+        os.mknod(place, status.st_mode, status.st_rdev)
+        os.chmod(place, stat.S_IMODE(status.st_mode))
+        os.chown(place, status.st_uid, status.st_gid)
+    except PermissionError:
+        place.unlink(missing_ok=True)
+        outside = place.with_name(_OUTSIDE)
+        outside.mkdir()
+        _mount(str(DEV), str(outside), None, _MS_BIND | _MS_REC)
+        place.symlink_to(f"{_OUTSIDE}/{entry.name}")
 
 
 def end_with_parent(number: int) -> None:

@@ -13,18 +13,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
+from binderclient.preload import NOT_EXECUTABLE, RunError
 from binderclient.private import namespace
 from binderclient.private.namespace import PrivateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
     from binderclient.private.namespace import User
@@ -35,6 +35,7 @@ _LEFTOVER_SECONDS: Final = 2.0  # between SIGTERM and SIGKILL
 _GIVE_UP_SECONDS: Final = 10.0  # something in there makes processes faster than they end
 _GLANCE_SECONDS: Final = 0.02
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_OF_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT)  # sent to the command as well
 _SAID_MAX: Final = 4096  # bytes of a server's last words
 
 
@@ -50,16 +51,20 @@ class Server:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.name = arguments[0]
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - nobody has to read it meanwhile
+        # Nobody has to read it meanwhile, and no place for files is needed.
+        self._said = os.fdopen(os.memfd_create("said"), "w+b")
         # An abstract address: seen by nobody but who is told, and gone with the socket.
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.bind("")
             address = "@" + channel.getsockname()[1:].decode("ascii")
+            # It finds what we find, and nothing in the directory that we happen to be in.
+            places = os.pathsep.join(os.path.abspath(place) for place in sys.path if place)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [sys.executable, "-P", "-m", *arguments],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=self._said,
-                env={**os.environ, "NOTIFY_SOCKET": address},
+                env={**os.environ, "PYTHONPATH": places, "NOTIFY_SOCKET": address},
                 process_group=0,  # Ctrl-C is for the command
                 preexec_fn=partial(_before, os.getpid()),
             )
@@ -103,56 +108,112 @@ class Server:
         self._said.close()
 
 
-def _before(parent: int, user: User | None = None) -> None:
+def _before(parent: int) -> None:
     """Prepare a process, between fork and exec.
 
     Args:
         parent: whose it is; it is not to outlive that.
-        user: who it is to be; None: who we are.
     """
-    if user is not None:
-        namespace.become(user)
     namespace.end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def run(path: str, command: Sequence[str], environment: dict[str, str], user: User | None) -> int:
-    """Run a program to its end; signals that are for us are passed on to it.
+def _before_command(parent: int, user: User | None, mask: set[int | signal.Signals]) -> None:
+    """Prepare the command, between fork and exec.
+
+    Args:
+        parent: as ``_before`` has it.
+        user: who it is to be; None: who we are.
+        mask: the signals that are to be blocked in it.
+    """
+    if user is not None:
+        namespace.become(user)
+    _before(parent)
+    for number in (*_PASSED_ON, *_OF_TERMINALS):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class Ended(Exception):
+    """A signal has ended us before there was a command that it could be passed on to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
+
+
+class Signals:
+    """What becomes of signals that are for us, in a ``with`` statement.
+
+    While the command runs they are passed on to it, but for those that come from a terminal, which
+    it gets as well. Before that they end us, in order; when we are ending they change nothing.
+    Those that are ignored remain so, by the command as well.
+    """
+
+    def __init__(self) -> None:
+        self._command: subprocess.Popen[bytes] | None = None
+        self._is_ending = False
+
+    def __enter__(self) -> Self:
+        for number in (*_PASSED_ON, *_OF_TERMINALS):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.are_over()
+
+    def are_over(self) -> None:
+        """From now on we are ending."""
+        self._command, self._is_ending = None, True
+
+    def are_for(self, command: subprocess.Popen[bytes]) -> None:
+        """From now on they are for the command."""
+        self._command = command
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        if self._command is not None:
+            if number in _PASSED_ON:
+                self._command.send_signal(number)
+        elif not self._is_ending:
+            self._is_ending = True
+            raise Ended(number)
+
+
+def run(path: str, command: Sequence[str], user: User | None, signals: Signals) -> int:
+    """Run a program to its end; it has all files that we were given.
 
     Args:
         path: of the program.
         command: its name as it is told, and its arguments.
-        environment: its.
         user: who it is to be; None: who we are.
+        signals: for us, which are passed on.
 
     Returns:
         Its exit status as a shell has it: 128 and the number of the signal that has killed it.
+
+    Raises:
+        RunError: it cannot be executed.
     """
-    restore: list[Callable[[], object]] = []
-    child = subprocess.Popen(
-        list(command),
-        executable=path,
-        env=environment,
-        preexec_fn=partial(_before, os.getpid(), user),
-    )
+    # One that comes now is for the command, as soon as it is there.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, *_OF_TERMINALS})
     try:
-        for number in _PASSED_ON:
-            previous = signal.signal(number, lambda n, _frame: child.send_signal(n))
-            restore.append(lambda n=number, p=previous: signal.signal(n, p))  # type: ignore[misc]
-        # The terminal's go to the command as well, whose business they are.
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            previous = signal.signal(number, _ignore)
-            restore.append(lambda n=number, p=previous: signal.signal(n, p))  # type: ignore[misc]
-        status = child.wait()
+        child = subprocess.Popen(
+            list(command),
+            executable=path,
+            close_fds=False,
+            preexec_fn=partial(_before_command, os.getpid(), user, mask),
+        )
+        signals.are_for(child)
+    except OSError as error:
+        raise RunError(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE) from None
     finally:
-        for step in restore:
-            step()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    status = child.wait()
+    signals.are_over()
     return status if status >= 0 else 128 - status
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Not SIG_IGN: the command would inherit that."""
 
 
 def end_leftovers(servers: Sequence[Server] = ()) -> bool:
@@ -179,7 +240,10 @@ def end_leftovers(servers: Sequence[Server] = ()) -> bool:
 
 
 def _has_ended(child: int) -> bool:
-    return os.waitpid(child, os.WNOHANG) != (0, 0)
+    try:
+        return os.waitpid(child, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True  # /proc is another pid namespace's, and this is somebody else's child
 
 
 def _children() -> list[int]:

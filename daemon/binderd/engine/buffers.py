@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from binderd.engine.node import Node
     from binderd.engine.ports import File, Mapping
     from binderd.engine.process import Process
+    from binderd.engine.thread import Thread
     from binderd.engine.transaction import Transaction
 
 _SIZE_MAX = (1 << 64) - 1
@@ -131,6 +132,7 @@ class Buffer:
         "spam_suspect",
         "target_node",
         "transaction",
+        "wiper",
     )
 
     def __init__(self, address: int, offset: int, size: int, sizes: Sizes) -> None:
@@ -144,6 +146,7 @@ class Buffer:
         self.clear = False  # zero the memory when it is freed? (B6)
         self.has_arrived = False  # does the client see it, if its pages are its own?
         self.allow_user_free = False  # was it delivered and not freed yet? (B5)
+        self.wiper: Thread | None = None  # who is freeing it, which takes more than one step
         self.transaction: Transaction | None = None
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
@@ -157,6 +160,10 @@ class Buffer:
     def is_empty(self) -> bool:
         """Is there nothing in it that anybody could read?"""
         return not (self.data_size or self.offsets_size or self.extra_size or self.context_size)
+
+    def is_left_to(self, thread: Thread) -> bool:
+        """May a thread free it, or is another one just doing that?"""
+        return self.wiper is None or self.wiper is thread or self.wiper.is_dead
 
     @property
     def context_address(self) -> int:

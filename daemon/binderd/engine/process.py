@@ -325,18 +325,20 @@ class Process:
         self.unmap()
         return BR_DEAD_REPLY
 
-    def wipe(self, buffer: Buffer) -> None:
-        """Wipe what the client is about to free, where its pages are its own (B6).
+    def wipe(self, buffer: Buffer, thread: Thread) -> None:
+        """Wipe what a thread is about to free, where the client's pages are its own (B6).
 
         Raises:
-            NotYet: somebody else has to do it first.
+            NotYet: somebody else has to do it first; meanwhile no other thread may free it.
         """
         arena = self.client.arena
         if not arena.is_private or not buffer.clear or not buffer.has_arrived:
             return
+        buffer.wiper = thread
         arena.write(buffer.offset, bytes(buffer.size))
         with suppress(NoAnswer):  # then the client keeps what it was sent
-            arena.bring(buffer.offset, buffer.size)
+            if not arena.bring(buffer.offset, buffer.size):
+                self.unmap()
 
     def take_back_buffer(self, buffer: Buffer) -> None:
         """Do that as if the buffer had never been: its sender asks for it once more, later."""

@@ -171,6 +171,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
         if thread.parked is not None:
             engine.unpark(thread, request)
         engine.fetch(PausedRead(thread, request, out), thread, request, reason)
+        _leave_rest(thread)
         return True
     if not stored:
         thread.proven_buffer = -1
@@ -179,8 +180,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     request.read_consumed += len(out)
     if not work.begin_installation(thread, request):
         return False
-    if thread.process.todo:
-        thread.process.wake_one()  # R14
+    _leave_rest(thread)
     return True
 
 
@@ -194,8 +194,10 @@ def _hand_over(
         before: how much of ``out`` comes before that, in bytes.
     """
     spawn = _wants_looper(thread)
-    if spawn and request.read_consumed == 0 and out:
-        out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
+    if spawn:
+        thread.process.requested_threads += 1
+        if request.read_consumed == 0 and out:
+            out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
     _store(thread, request, out, last, before, spawn=spawn)
 
 
@@ -224,6 +226,7 @@ def _store(
             thread.process.engine.unpark(thread, request)
         paused = HandingOver(thread, request, out, last, before, spawn=spawn)
         thread.process.engine.fetch(paused, thread, request, reason)
+        _leave_rest(thread)
         return
     if saw_area and not thread.memory.sees_area:
         # The thread has turned out to run another program than when it was last seen.
@@ -236,6 +239,7 @@ def _store(
         last.stored(thread, ok=stored)
     if not stored:
         thread.proven_buffer = -1
+        _ask_nobody(thread, spawn=spawn)
         _finish(thread, request, -EFAULT)
         return
     _end(thread, request, len(out), spawn=spawn)
@@ -270,27 +274,32 @@ class HandingOver(Paused):
 
     def abandon(self) -> None:
         """The thread is being released, with work in hand that it will never see."""
+        _ask_nobody(self.thread, spawn=self._spawn)
         if self.last is not None:
             self.last.stored(self.thread, ok=False)
 
 
 def _end(thread: Thread, request: WriteRead, size: int, *, spawn: bool) -> None:
     """Answer a read of which ``size`` bytes have just been stored."""
-    start = request.read_consumed
+    start, result, is_asked = request.read_consumed, 0, spawn
     request.read_consumed = start + size
     if spawn and start:
         try:
-            stored = thread.memory.write(request.read_buffer, _SPAWN_LOOPER)
+            is_asked = thread.memory.write(request.read_buffer, _SPAWN_LOOPER)
+            result = 0 if is_asked else -EFAULT
         except NotYet:
-            spawn = False  # it is asked with a later read
-        else:
-            if not stored:
-                _finish(thread, request, -EFAULT)
-                return
-    if spawn:
+            is_asked = False  # it is asked with a later read
+    if is_asked:
         thread.process.count_return(BR_SPAWN_LOOPER)
-        thread.process.requested_threads += 1
-    _finish(thread, request, 0)
+    else:
+        _ask_nobody(thread, spawn=spawn)
+    _finish(thread, request, result)
+
+
+def _ask_nobody(thread: Thread, *, spawn: bool) -> None:
+    """The process has not been asked for the looper that it was going to be."""
+    if spawn and thread.process.requested_threads:  # or somebody has registered unasked
+        thread.process.requested_threads -= 1
 
 
 def _wants_looper(thread: Thread) -> bool:
@@ -306,5 +315,10 @@ def _wants_looper(thread: Thread) -> bool:
 
 def _finish(thread: Thread, request: WriteRead, result: int) -> None:
     thread.process.engine.complete(thread, request, result)
+    _leave_rest(thread)
+
+
+def _leave_rest(thread: Thread) -> None:
+    """Let another thread see to what this one does not take now (R14)."""
     if thread.process.todo:
-        thread.process.wake_one()  # R14
+        thread.process.wake_one()

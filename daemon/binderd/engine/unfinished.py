@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class Unfinished:
     """A command that has stopped in the middle."""
 
-    __slots__ = ("size",)
+    __slots__ = ("number", "size")
 
     def __init__(self) -> None:
-        self.size = 0  # of the command in its stream, in bytes
+        self.number = 0  # of the command, among all
+        self.size = 0  # of it in its stream, in bytes
 
     def go_on(self) -> bool:
         """Do some more; returns whether it is through."""

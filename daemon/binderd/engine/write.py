@@ -119,6 +119,7 @@ def _run(thread: Thread, request: WriteRead) -> int:
             raise
         if thread.unfinished is not None:
             thread.unfinished.size = _WORD + size
+            thread.unfinished.number = number
             return PAUSED
         position += _WORD + size
         request.write_consumed = position
@@ -138,7 +139,8 @@ def _finish(thread: Thread, request: WriteRead, unfinished: Unfinished) -> bool:
         if not unfinished.go_on():
             return False
     except NotYet:
-        thread.unfinished = None  # it is done anew
+        thread.unfinished = None  # it is done anew, and counted then
+        thread.process.words.commands[unfinished.number].count -= 1
         raise
     thread.unfinished = None
     request.write_consumed += unfinished.size
@@ -155,8 +157,8 @@ def _beyond(thread: Thread, request: WriteRead, position: int) -> bytes:
 
 def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:
     buffer = thread.process.delivered_buffer(binder_uintptr_t.unpack_from(data, offset)[0])
-    if buffer is not None:  # E7
-        thread.process.wipe(buffer)
+    if buffer is not None and buffer.is_left_to(thread):  # E7
+        thread.process.wipe(buffer, thread)
         if buffer.array_numbers:
             thread.closes += buffer.array_numbers
             thread.need_return = True  # R7
