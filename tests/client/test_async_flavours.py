@@ -13,6 +13,7 @@ import pytest
 from binderclient import (
     DeadObject,
     DeviceError,
+    MisuseError,
     Parcel,
     ReceivedFile,
     RemoteException,
@@ -430,6 +431,25 @@ def test_a_device_that_cannot_be_opened(tmp_path: Path, flavour: Flavour) -> Non
 
     with pytest.raises(DeviceError, match="no such device"):
         flavour.run(main)
+
+
+@pytest.mark.parametrize("other", FLAVOURS, ids=lambda other: f"in-{other.name}")
+def test_another_loop_is_refused(binder: Binder, flavour: Flavour, other: Flavour) -> None:
+    async def use(device: AsyncDevice) -> None:
+        with pytest.raises(MisuseError, match="belongs to another event loop"):
+            await device.context_manager.ping(timeout=PATIENCE)
+        with pytest.raises(MisuseError, match="belongs to another event loop"):
+            await device.wait_gone()
+
+    async def main() -> None:
+        async with flavour.open_device(binder.path()) as device:
+            device.become_context_manager(Service())
+            device.start_serving()
+            async with flavour.open_device(binder.path()) as client:
+                await flavour.in_thread(lambda: other.run(lambda: use(client)))
+                await client.context_manager.ping(timeout=PATIENCE)
+
+    flavour.run(main)
 
 
 def test_calls_after_the_end_are_refused(binder: Binder, flavour: Flavour) -> None:
