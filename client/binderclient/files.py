@@ -72,10 +72,12 @@ class ReceivedFile:
 
         Raises:
             ValueError: it was closed or given away, or as the built-in ``open``.
+            LookupError, OSError: as the built-in ``open``; the file may be closed then.
         """
-        file = os.fdopen(self.fileno(), mode, **arguments)
-        self._descriptor = -1
-        return file
+        # With an opener, unlike with a number, the built-in says by the call of it from when on the
+        # descriptor is its own, which it closes if it then fails.
+        name = f"descriptor {self.fileno()}"
+        return open(name, mode, opener=lambda _path, _flags: self.detach(), **arguments)
 
     def close(self) -> None:
         """Close the file; idempotent."""
