@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -118,6 +119,8 @@ def duplicate(file: int | HasFileno) -> ReceivedFile:
     try:
         number = file if isinstance(file, int) else file.fileno()
         return ReceivedFile(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
+    except io.UnsupportedOperation:  # it has the method, and no descriptor
+        raise TypeError(f"a file or a descriptor is needed, not {type(file).__name__}") from None
     except (OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno != errno.EBADF:
             raise
