@@ -199,8 +199,11 @@ class AsyncDevice:
         over = self.loop.event()
         ticket = Ticket(seconds, lambda: self._tell(over.set))
         outcome: list[Parcel | BaseException] = []
+        has_begun = False
 
         def job() -> None:
+            nonlocal has_begun
+            has_begun = True  # before it looks: so where this is not set nothing is sent any more
             if ticket.is_given_up:
                 ticket.end()
                 return
@@ -214,7 +217,7 @@ class AsyncDevice:
             ticket.give_up()
             raise
         if not outcome:
-            raise late(ticket, code, data)
+            raise late(ticket, code, data, sent=has_begun)
         return result_of(outcome.pop())
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401

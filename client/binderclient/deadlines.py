@@ -186,7 +186,7 @@ class Ticket:
             HELPERS.put(self._insist)
 
     def _expire(self) -> None:
-        self.is_late = True
+        self.is_late = self.is_given_up = True  # before anybody is told: see ``transact``
         tell = self._on_late
         if tell is not None:
             tell()

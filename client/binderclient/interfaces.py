@@ -68,7 +68,7 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
     """
 
     def make(cls: type[_S]) -> type[_S]:
-        if inspect.isfunction(cls.descriptor):
+        if inspect.isfunction(vars(cls).get("descriptor")):
             raise _taken(cls, "descriptor")
         cls.descriptor = descriptor
         setattr(cls, _ATTRIBUTE, Interface(cls))

@@ -490,10 +490,10 @@ def caller_of(delivery: Delivery) -> Caller:
     return Caller(delivery.sender_pid, delivery.sender_euid, bool(delivery.flags & TF_ONE_WAY))
 
 
-def late(ticket: Ticket, code: int, data: Parcel) -> CallTimeout:
+def late(ticket: Ticket, code: int, data: Parcel, *, sent: bool = True) -> CallTimeout:
     """Return what is raised when the time for a call is up."""
     name = interface_named(Parcel(bytes(data)[:_TOKEN_MAX]))
-    return CallTimeout(ticket.seconds or 0, name, code)
+    return CallTimeout(ticket.seconds or 0, name, code, sent=sent)
 
 
 def _node_flags(service: Service) -> int:
