@@ -30,7 +30,7 @@ class ThreadPool:
         self._session = session
         self._threads: list[threading.Thread] = []
         self._is_started = self._is_stopping = False
-        self._is_owed = False  # has the driver asked for a thread that could not be started?
+        self.is_owed = False  # has the driver asked for a thread that could not be started?
         self.turns = 0  # how often a thread of the program's own has come back; see ``serve``
 
     def start(self) -> None:
@@ -48,18 +48,18 @@ class ThreadPool:
     def grow(self) -> None:
         """Start another thread, because the driver asks for one.
 
-        If the system has none it is tried again after the next call, as the driver does not ask
-        twice.
+        If the system has none it is tried again with each call that comes, as the driver does not
+        ask twice.
         """
         with self._session.lock:
             if self._is_stopping:
                 return
-            was_owed = self._is_owed
+            was_owed = self.is_owed
             try:
                 self._start_thread(register=True)
-                self._is_owed = False
+                self.is_owed = False
             except RuntimeError as error:
-                self._is_owed = True
+                self.is_owed = True
                 if not was_owed:
                     _log.warning("the pool stays with %d threads: %s", len(self._threads), error)
 
@@ -124,8 +124,6 @@ class ThreadPool:
             while go_on():
                 session.exchange(thread, read=True, go_on=go_on)
                 self.turns += is_joined
-                if self._is_owed:
-                    self.grow()
             with session.lock:
                 thread.state.exit_looper()
         finally:

@@ -440,6 +440,8 @@ class Session:
 
     def _handle(self, thread: BinderThread, event: Event) -> None:
         if isinstance(event, Incoming):
+            if self.pool.is_owed:
+                self.pool.grow()
             self._serve(thread, event.delivery)
         elif isinstance(event, SpawnLooper):
             self.pool.grow()

@@ -90,8 +90,29 @@ class Gate(Service):
         self.waiting += 1
         assert self.opened.wait(PATIENCE)
 
-    def count(self) -> int:
-        return self.waiting
+
+class Callers:
+    """Threads that go through a gate at a time, once they are let."""
+
+    def __init__(self, gate: Gate, count: int) -> None:
+        self._begin = threading.Event()
+        self._through: list[bool] = []
+        self._threads = [threading.Thread(target=self._run, args=[gate]) for _ in range(count)]
+        for each in self._threads:
+            each.start()
+
+    def _run(self, gate: Gate) -> None:
+        self._begin.wait(PATIENCE)
+        gate.go_through()
+        self._through.append(True)
+
+    def begin(self) -> None:
+        self._begin.set()
+
+    def all_are_through(self) -> bool:
+        for each in self._threads:
+            each.join(2 * PATIENCE)
+        return len(self._through) == len(self._threads)
 
 
 def test_a_pool_that_cannot_grow_goes_on(binder: Binder, caplog: pytest.LogCaptureFixture) -> None:
@@ -103,15 +124,15 @@ def test_a_pool_that_cannot_grow_goes_on(binder: Binder, caplog: pytest.LogCaptu
         server.start_thread_pool()
         Alarm(PATIENCE, lambda: None).stop()  # has the clock started, for time limits
         proxy = as_interface(Gate, client.context_manager, timeout=PATIENCE)
+        some, more = Callers(proxy, 4), Callers(proxy, 4)
         with no_threads():
-            for _ in range(3):
-                assert proxy.count() == 0
-        assert caplog.text.count("the pool stays with 1 threads") == 1
-        assert proxy.count() == 0  # then there is one again
-        callers = [threading.Thread(target=proxy.go_through) for _ in range(2)]
-        for each in callers:
-            each.start()
-        eventually(lambda: gate.waiting == 2, PATIENCE)
+            some.begin()
+            eventually(lambda: "the pool stays with " in caplog.text, "it is in the log")
+            gate.opened.set()
+            assert some.all_are_through()
+        assert caplog.text.count("the pool stays with ") == 1
+        gate.opened.clear()
+        more.begin()
+        eventually(lambda: gate.waiting == 8, "all are served")  # there are threads again
         gate.opened.set()
-        for each in callers:
-            each.join(PATIENCE)
+        assert more.all_are_through()
