@@ -84,11 +84,16 @@ class LongEnum(_Enum):
         return travel.Enumeration(cls, "int64", 64)
 
 
+def _choice(kind: type[Union]) -> str:
+    return f"{kind.__name__} is one of {', '.join(kind.Tag.__members__)}"
+
+
 class Union:
     """Base of AIDL's unions, which are one of their members.
 
     A subclass has its members as annotations, and their names in the same order as ``Tag``.
-    ``tag`` says which member a union is; the others cannot be read.
+    ``tag`` says which member a union is; the others cannot be read.  To assign to one makes the
+    union that.
 
     Args:
         member: the name of a member and its value.
@@ -98,16 +103,24 @@ class Union:
     """
 
     Tag: ClassVar[type[enum.IntEnum]]
+    tag: enum.IntEnum
+    _value: Any
 
     def __init__(self, member: dict[str, Any]) -> None:
         kind = type(self)
         if len(member) != 1:
-            raise TypeError(f"{kind.__name__} is one of {', '.join(kind.Tag.__members__)}")
+            raise TypeError(_choice(kind))
         ((name, value),) = member.items()
         if name not in kind.Tag.__members__:
-            raise TypeError(f"{kind.__name__} has no member {name}")
-        self.tag = kind.Tag[name]
-        self._value = value
+            raise TypeError(f"{kind.__name__} has no member {name}: {_choice(kind)}")
+        setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        kind = type(self)
+        if name not in kind.Tag.__members__:
+            raise AttributeError(f"{kind.__name__} has no member {name}: {_choice(kind)}")
+        object.__setattr__(self, "tag", kind.Tag[name])
+        object.__setattr__(self, "_value", value)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of the member's type
         kind = type(self)
