@@ -59,6 +59,8 @@ _EPILOG: Final = """\
 examples:
   binderd                                    /dev/binderfs/{binder,hwbinder,vndbinder}
   binderd --mount /tmp/b --device binder     only /tmp/b/binder, to try something out
+  binderd --mount ~/binder                   as an ordinary user, for programs of his alone; takes
+                                             fusermount3 instead of root
   mount --rbind /dev/binderfs /somewhere/else
                                              the same devices in another place: bind the
                                              directory, never a single file of it
@@ -76,7 +78,7 @@ Beside the devices there is what the kernel's binderfs has: binder-control, thro
 adds devices (they can be renamed and removed), features/, and binder_logs/ in the driver's
 text formats.
 
-It runs in the foreground, as root, and says on stderr when it is ready (and to the service
+It runs in the foreground and says on stderr when it is ready (and to the service
 manager through $NOTIFY_SOCKET). SIGTERM and SIGINT take all away and end it. SIGHUP reads the
 configuration again and changes what can be changed in a running daemon. SIGUSR1 writes one line
 of JSON to stderr: how many processes, threads, nodes, references and buffers live, how many files
@@ -112,6 +114,7 @@ class Settings:
     device_prefix: str = ""  # before the name of a CUSE device, below /dev
     access: tuple[int, int, int] = (CONFIGURED_MODE, 0, 0)  # of a device: mode, user, group
     logs_access: tuple[int, int, int] = (LOGS_MODE, 0, 0)  # of binder_logs: mode, user, group
+    host: tuple[int, int] = (0, 0)  # user and group of what is not configured: who mounts
     symlinks: str = ""  # directory for links to the devices; "": none
     log_to: str = "stderr"  # or syslog
     limits: tuple[tuple[str, int], ...] = ()  # fields of engine/limits.py that are not the default
@@ -265,6 +268,7 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
     for found in limits.values():
         if not 1 <= found.value <= LIMIT_MAX:
             raise ConfigError(f"{found.origin} {found.value}: must be from 1 to {LIMIT_MAX}")
+    host = rights.owner()
     return Settings(
         value["mount"],
         devices,
@@ -277,14 +281,15 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         value["device-prefix"],
         (
             _checked(values["mode"], _parse_mode, value["mode"]),
-            _checked(values["owner"], _parse_owner, value["owner"]),
-            _checked(values["group"], _parse_group, value["group"]),
+            _checked(values["owner"], _parse_owner, value["owner"]) or host[0],
+            _checked(values["group"], _parse_group, value["group"]) or host[1],
         ),
         (
             _checked(values["logs-mode"], _parse_mode, value["logs-mode"]),
-            _checked(values["logs-owner"], _parse_owner, value["logs-owner"]),
-            _checked(values["logs-group"], _parse_group, value["logs-group"]),
+            _checked(values["logs-owner"], _parse_owner, value["logs-owner"]) or host[0],
+            _checked(values["logs-group"], _parse_group, value["logs-group"]) or host[1],
         ),
+        host,
         value["symlinks"],
         value["log-to"],
         tuple((LIMIT_NAMES[name], found.value) for name, found in sorted(limits.items())),

@@ -33,6 +33,10 @@ _WITH_EXTENSION: Final = (
     "that are started with 'binderctl run'"
 )
 
+_ORDINARY: Final = (
+    "served without root: to programs of this user and group alone, who receive in private pages"
+)
+
 
 class Findings(NamedTuple):
     """What was found out before anything is served."""
@@ -69,7 +73,18 @@ class Doors:
 
 
 def transports_to_try(transport: str) -> list[str]:
-    """Return what to try in turn for a setting; all may turn out not to be there."""
+    """Return what to try in turn for a setting; all may turn out not to be there.
+
+    Raises:
+        StartError: it is not for an ordinary user.
+    """
+    if rights.is_ordinary_user():
+        if transport in {"cuse", "both"}:
+            raise StartError(
+                f"--transport {transport} takes root: an ordinary user can serve a directory alone "
+                "(--transport fuse)"
+            )
+        return ["fuse"]
     # What can be mapped with a plain mmap is the better door.
     return ["fuse", "cuse"] if transport == "auto" else [transport]
 
@@ -103,7 +118,8 @@ def open_doors(settings: Settings, transport: str, findings: Findings) -> Doors:
                 raise StartError(f"more than {CHANNELS_MAX - 1} CUSE devices cannot be served")
             for name in settings.devices:
                 nodes.append(CuseNode.of(f"{settings.device_prefix}{name}"))  # noqa: PERF401
-        mount = FuseMount.at(settings.mount) if transport != "cuse" else None
+        by_user = rights.is_ordinary_user()
+        mount = FuseMount.at(settings.mount, by_user=by_user) if transport != "cuse" else None
     except BaseException as error:
         for node in nodes:
             os.close(node.fd)
@@ -134,6 +150,10 @@ def check_rights(settings: Settings) -> Findings:
         StartError: nothing would.
     """
     missing = rights.missing()
+    if rights.is_ordinary_user():
+        transports_to_try(settings.transport)
+        found = _try_on_a_child(settings, {right.name for right in missing})
+        return Findings([_ORDINARY, *found.warnings], found.has_private_pages)
     required = [right for right in missing if not right.loss]
     if required:
         needs = ", ".join(f"{right.name} to {right.purpose}" for right in required)
