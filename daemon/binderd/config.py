@@ -114,7 +114,6 @@ class Settings:
     device_prefix: str = ""  # before the name of a CUSE device, below /dev
     access: tuple[int, int, int] = (CONFIGURED_MODE, 0, 0)  # of a device: mode, user, group
     logs_access: tuple[int, int, int] = (LOGS_MODE, 0, 0)  # of binder_logs: mode, user, group
-    host: tuple[int, int] = (0, 0)  # user and group of what is not configured: who mounts
     symlinks: str = ""  # directory for links to the devices; "": none
     log_to: str = "stderr"  # or syslog
     limits: tuple[tuple[str, int], ...] = ()  # fields of engine/limits.py that are not the default
@@ -126,6 +125,7 @@ class Settings:
     security_context: str = SECURITY_CONTEXT  # of who has none; "": none
     spin_ns: int = SPIN_US * 1000  # so long is the next request looked for without sleeping
     check: str = ""  # or table, json: only say what this machine allows
+    host: tuple[int, int] = (0, 0)  # user and group of what is not configured: who mounts
 
 
 class _Value(NamedTuple):
@@ -289,7 +289,6 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
             _checked(values["logs-owner"], _parse_owner, value["logs-owner"]) or host[0],
             _checked(values["logs-group"], _parse_group, value["logs-group"]) or host[1],
         ),
-        host,
         value["symlinks"],
         value["log-to"],
         tuple((LIMIT_NAMES[name], found.value) for name, found in sorted(limits.items())),
@@ -299,6 +298,7 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         value["freeze"],
         _checked(values["security-context"], check_context, value["security-context"]),
         value["spin"] * 1000,
+        host=host,
     )
 
 
