@@ -19,7 +19,7 @@ from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
 from binderd.config import check_node_names
 from binderd.device.cuse_device import CHANNELS_MAX
-from binderd.engine.limits import Limits
+from binderd.engine.limits import PER_USER, Limits
 from binderd.injector.architecture import own_architecture
 
 if TYPE_CHECKING:
@@ -210,7 +210,10 @@ def limits_for(chosen: Sequence[tuple[str, int]]) -> Limits:
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())
-    return limits.with_numbers(chosen)
+    limits = limits.with_numbers([one for one in chosen if not one[0].endswith(PER_USER)])
+    if rights.is_ordinary_user():
+        limits = limits.for_one_user()
+    return limits.with_numbers([one for one in chosen if one[0].endswith(PER_USER)])
 
 
 def raise_descriptor_limit() -> None:

@@ -186,6 +186,27 @@ def test_it_is_the_users_own(stage: Stage, daemon: Daemon) -> None:
     output(stage, sys.executable, "-c", script, daemon.directory)
 
 
+def test_he_can_have_everything(stage: Stage, place: Path) -> None:
+    """Nobody else can come, so there is nobody to share with; unless he wants that."""
+    opener = (
+        "import os, sys\n"
+        "held = []\n"
+        "while len(held) < 20:\n"
+        "    try:\n"
+        "        held.append(os.open(sys.argv[1], os.O_RDWR))\n"
+        "    except OSError:\n"
+        "        break\n"
+        "print(len(held))\n"
+    )
+    settings = place.with_name("toml")
+    for more, count in (("", 12), ("limits.open-files-per-user = 5\n", 5)):
+        settings.write_text(f"limits.open-files = 12\n{more}", encoding="ascii")
+        settings.chmod(0o644)
+        with running(place, "--config", str(settings), confinement=stage.words()) as daemon:
+            assert output(stage, sys.executable, "-c", opener, place / "binder") == f"{count}\n"
+            assert daemon.end() == 0
+
+
 def test_what_is_not_there_is_said(stage: Stage, place: Path) -> None:
     with running(place, confinement=stage.words()) as daemon:
         daemon.expect("without features and binder_logs")
