@@ -114,11 +114,10 @@ check_fuse() {
     local container_options="--device /dev/fuse --cap-add SYS_ADMIN --cap-add SYS_PTRACE"
     if [[ ! -c /dev/fuse ]]; then
         say "$1: needs /dev/fuse: run 'modprobe fuse'; a container needs $container_options"
-    elif [[ $(id -u) != 0 ]]; then
-        command -v fusermount3 >/dev/null && return 0
-        say "$1: without root it needs fusermount3: run 'sudo apt-get install fuse3', or this with sudo"
     elif ! (: <>/dev/fuse) 2>/dev/null; then
         say "$1: may not open /dev/fuse: a container needs $container_options"
+    elif [[ $(id -u) != 0 ]] && ! command -v fusermount3 >/dev/null; then
+        say "$1: without root it needs fusermount3: run 'sudo apt-get install fuse3', or this with sudo"
     else
         return 0
     fi

@@ -22,8 +22,14 @@ from binderd import rights, selftest
 from binderd.channel import syscalls
 from binderd.channel.cuse_node import CUSE_DEVICE
 from binderd.channel.errors import StartError, explain
-from binderd.channel.fuse_mount import FSTYPE, SOURCE, mount_options, open_channel, open_device
-from binderd.channel.fusermount import Fusermount
+from binderd.channel.fuse_mount import (
+    FSTYPE,
+    SOURCE,
+    mount_options,
+    open_channel,
+    open_device,
+    user_mounter,
+)
 from binderd.injector.architecture import own_architecture
 from binderwire import fuse_abi as abi
 
@@ -191,7 +197,7 @@ def _mounted() -> Iterator[int]:
 @contextmanager
 def _mounted_by_user() -> Iterator[int]:
     """Mount on a new directory, and undo both; what is yielded is the channel."""
-    mounter = Fusermount(SOURCE)
+    mounter = user_mounter()
     place = tempfile.mkdtemp(prefix="binderd-check-")
     try:
         channel = mounter.mount(place)

@@ -276,17 +276,22 @@ def test_of_two_that_start_at_once_one_serves(stage: Stage, place: Path) -> None
         killed.end(signal.SIGKILL)
         words = [*stage.words(), sys.executable, "-m", "binderd", "--mount", str(place)]
         both = [subprocess.Popen(words, stderr=subprocess.DEVNULL) for _ in range(2)]
-        deadline = time.monotonic() + SECONDS_MAX
-        while [process.poll() for process in both].count(None) == 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert sorted((process.poll() for process in both), key=str) == [1, None]
-        one = next(process for process in both if process.poll() is None)
-        while done(stage, "stat", place / "binder").returncode:
-            assert time.monotonic() < deadline
-        assert mounts(stage).count(f" {place} ") == 1
-        one.terminate()
-        assert one.wait(SECONDS_MAX) == 0
+        try:
+            deadline = time.monotonic() + SECONDS_MAX
+            while [process.poll() for process in both].count(None) == 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert sorted((process.poll() for process in both), key=str) == [1, None]
+            one = next(process for process in both if process.poll() is None)
+            while done(stage, "stat", place / "binder").returncode:
+                assert time.monotonic() < deadline
+            assert mounts(stage).count(f" {place} ") == 1
+            one.terminate()
+            assert one.wait(SECONDS_MAX) == 0
+        finally:
+            for process in both:
+                process.kill()
+                process.wait()
     assert f" {place} " not in mounts(stage)
 
 
@@ -304,6 +309,19 @@ def test_without_fusermount(stage: Stage, place: Path) -> None:
     text = refused_with(stage, {"PATH": "/nowhere"}, "--mount", place)
     assert "needs fusermount3 to mount" in text
     assert "fuse3" in text
+    assert not place.exists()
+
+
+def test_without_dev_fuse_for_everybody(stage: Stage, place: Path) -> None:
+    if not stage.has_root:
+        pytest.skip("needs root, to take it away")
+    subprocess.run([*stage.as_root(), "chmod", "600", "/dev/fuse"], check=True)
+    try:
+        text = refused(stage, "--mount", place)
+    finally:
+        subprocess.run([*stage.as_root(), "chmod", "666", "/dev/fuse"], check=True)
+    assert "no right to open /dev/fuse" in text
+    assert "chmod 666 /dev/fuse" in text
     assert not place.exists()
 
 

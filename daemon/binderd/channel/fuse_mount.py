@@ -172,7 +172,7 @@ class FuseMount:
             StartError: it is served by another daemon, holds files, is another mount, or the system
                 does not let us; nothing has changed.
         """
-        mounter: Mounter = Fusermount(SOURCE) if by_user else Root()
+        mounter: Mounter = user_mounter() if by_user else Root()
         claim = None
         try:
             claim = _Claim.of(directory, mounter)
@@ -249,6 +249,23 @@ class FuseMount:
                 return f"something is mounted over {entry.path}: unmount both by hand"
         # There is no place any more where they could be.
         return f"what others had mounted inside went along: {', '.join(inside)}" if inside else ""
+
+
+def user_mounter() -> Fusermount:
+    """Return what mounts for an ordinary user.
+
+    Raises:
+        Unsupported: there is no FUSE.
+        StartError: there is no fusermount3, or its user may not open /dev/fuse.
+    """
+    mounter = Fusermount(SOURCE)
+    if os.path.exists(FUSE_DEVICE) and not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
+        raise StartError(
+            f"no right to open {FUSE_DEVICE}: let everybody ('chmod 666 {FUSE_DEVICE}'), as most "
+            "systems do, or start as root"
+        )
+    os.close(open_device())
+    return mounter
 
 
 def mount_options(fd: int) -> str:
