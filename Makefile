@@ -59,10 +59,10 @@ preload: packages $(STAMP) $(PRELOAD) ## compile the library of 'binderctl run' 
 
 stress-worker: packages $(STAMP) $(STRESS_WORKER) ## compile the worker of 'binderctl stress' (others call it)
 
-demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work for ten seconds (root, /dev/fuse)
+demo: fuse packages $(STAMP) $(COMPILED_STAMP) ## show binder at work for ten seconds (/dev/fuse; root or fusermount3)
 	$(FAST) $(DEMO) $(ARGS)
 
-run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it until Ctrl-C (root, /dev/fuse)
+run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it until Ctrl-C (/dev/fuse; root or fusermount3)
 	$(FAST) $(RUN) $(ARGS)
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.

@@ -17,6 +17,7 @@ packages=(
     libfuse3-dev pkgconf            # pyfuse3 is compiled when it is installed
     dbus libsystemd-dev             # what the benchmark compares with
     mount util-linux                # mount, setpriv, unshare
+    fuse3                           # fusermount3, which mounts for ordinary users
     systemd                         # systemd-analyze verifies our units
 )
 # Android's own compiler, with which ours is compared: that of Android 10, as Debian 12 has it.
@@ -111,12 +112,12 @@ make_venv() {
 
 check_fuse() {
     local container_options="--device /dev/fuse --cap-add SYS_ADMIN --cap-add SYS_PTRACE"
-    if [[ $(id -u) != 0 ]]; then
-        say "$1: needs root, for mounting and for reaching its clients' memory: run it with sudo"
-    elif [[ ! -c /dev/fuse ]]; then
+    if [[ ! -c /dev/fuse ]]; then
         say "$1: needs /dev/fuse: run 'modprobe fuse'; a container needs $container_options"
     elif ! (: <>/dev/fuse) 2>/dev/null; then
         say "$1: may not open /dev/fuse: a container needs $container_options"
+    elif [[ $(id -u) != 0 ]] && ! command -v fusermount3 >/dev/null; then
+        say "$1: without root it needs fusermount3: run 'sudo apt-get install fuse3', or this with sudo"
     else
         return 0
     fi

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``binderd --check``: what this machine allows, found out by trying it; nothing is served.
 
-A file system is mounted for it in a mount namespace of a child's own, which goes with the child.
+A file system is mounted for it in a mount namespace of a child's own, which goes with the child; an
+ordinary user has none, there it is mounted on a new directory for a moment.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import os
 import select
 import signal
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
 from errno import EPERM
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
@@ -20,12 +22,19 @@ from binderd import rights, selftest
 from binderd.channel import syscalls
 from binderd.channel.cuse_node import CUSE_DEVICE
 from binderd.channel.errors import StartError, explain
-from binderd.channel.fuse_mount import FSTYPE, SOURCE, mount_options, open_channel, open_device
+from binderd.channel.fuse_mount import (
+    FSTYPE,
+    SOURCE,
+    mount_options,
+    open_channel,
+    open_device,
+    user_mounter,
+)
 from binderd.injector.architecture import own_architecture
 from binderwire import fuse_abi as abi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from binderd.config import Settings
 
@@ -38,6 +47,11 @@ _ANSWER_MAX: Final = 4096
 _FLAGS2_SHIFT: Final = 32
 _SAYS: Final = "="  # begins what a child says, which may be nothing
 _MARKS: Final = {True: "yes", False: "no"}
+
+_WITHOUT_ROOT: Final = (
+    "without it: devices serve programs of this user and group alone, in a directory of his, with "
+    "private pages, without features and binder_logs"
+)
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -76,10 +90,13 @@ def look(settings: Settings) -> list[Finding]:
         _door("CUSE", _in_child(_try_cuse), "devices as character devices"),
     ]
     missing = rights.missing()
-    for right in missing:
+    is_ordinary = rights.is_ordinary_user()
+    if is_ordinary:
+        found.append(Finding("root", False, False, _WITHOUT_ROOT))
+    for right in () if is_ordinary else missing:
         loss = f"without it: {right.loss}; " if right.loss else f"needed to {right.purpose}: "
         found.append(Finding(right.name, False, not right.loss, loss + rights.advice([right])))
-    if any(not right.loss for right in missing):
+    if not is_ordinary and any(not right.loss for right in missing):
         return found  # what else would be denied is denied for that
     injects = settings.injects and own_architecture() is not None
     names = {right.name for right in missing}
@@ -89,7 +106,7 @@ def look(settings: Settings) -> list[Finding]:
         return [*found, Finding("a child process", False, True, explain(error, "there is none"))]
     for trial in selftest.TRIALS:
         denial = denials.get(trial)
-        if trial.right in names:
+        if trial.right in names or (is_ordinary and trial.takes_root and not trial.loss):
             continue
         text = trial.loss and f"without it: {trial.loss}"
         if denial is not None:
@@ -162,11 +179,37 @@ def _be_child(attempt: Callable[[], str], answers: int, parent: int) -> NoReturn
 
 def _try_fuse() -> str:
     """Mount, and have the kernel take a backing file: a line each, empty where it does."""
+    with _mounted_by_user() if rights.is_ordinary_user() else _mounted() as channel:
+        return _try_passthrough(channel)
+
+
+@contextmanager
+def _mounted() -> Iterator[int]:
+    """Mount in a namespace of our own, with which that goes; what is yielded is the channel."""
     channel = open_device()
     if _libc.unshare(_CLONE_NEWNS):
         raise OSError(ctypes.get_errno() or EPERM, "no mount namespace can be had")
     syscalls.mount("", "/", "", _MS_REC | _MS_PRIVATE, "")
     syscalls.mount(SOURCE, "/", FSTYPE, syscalls.MS_NOSUID, mount_options(channel))
+    yield channel
+
+
+@contextmanager
+def _mounted_by_user() -> Iterator[int]:
+    """Mount on a new directory, and undo both; what is yielded is the channel."""
+    mounter = user_mounter()
+    place = tempfile.mkdtemp(prefix="binderd-check-")
+    try:
+        channel = mounter.mount(place)
+        try:
+            yield channel
+        finally:
+            mounter.unmount(place)
+    finally:
+        os.rmdir(place)
+
+
+def _try_passthrough(channel: int) -> str:
     frame = _first_frame(channel)
     major, minor, readahead, flags, flags2, *_ = abi.fuse_init_in.unpack_from(
         frame.ljust(_FRAME_SIZE, b"\0"), abi.fuse_in_header.size

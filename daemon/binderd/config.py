@@ -59,6 +59,8 @@ _EPILOG: Final = """\
 examples:
   binderd                                    /dev/binderfs/{binder,hwbinder,vndbinder}
   binderd --mount /tmp/b --device binder     only /tmp/b/binder, to try something out
+  binderd --mount ~/binder                   as an ordinary user, for programs of his alone; takes
+                                             fusermount3 instead of root
   mount --rbind /dev/binderfs /somewhere/else
                                              the same devices in another place: bind the
                                              directory, never a single file of it
@@ -76,7 +78,7 @@ Beside the devices there is what the kernel's binderfs has: binder-control, thro
 adds devices (they can be renamed and removed), features/, and binder_logs/ in the driver's
 text formats.
 
-It runs in the foreground, as root, and says on stderr when it is ready (and to the service
+It runs in the foreground and says on stderr when it is ready (and to the service
 manager through $NOTIFY_SOCKET). SIGTERM and SIGINT take all away and end it. SIGHUP reads the
 configuration again and changes what can be changed in a running daemon. SIGUSR1 writes one line
 of JSON to stderr: how many processes, threads, nodes, references and buffers live, how many files
@@ -123,6 +125,7 @@ class Settings:
     security_context: str = SECURITY_CONTEXT  # of who has none; "": none
     spin_ns: int = SPIN_US * 1000  # so long is the next request looked for without sleeping
     check: str = ""  # or table, json: only say what this machine allows
+    host: tuple[int, int] = (0, 0)  # user and group of what is not configured: who mounts
 
 
 class _Value(NamedTuple):
@@ -265,6 +268,7 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
     for found in limits.values():
         if not 1 <= found.value <= LIMIT_MAX:
             raise ConfigError(f"{found.origin} {found.value}: must be from 1 to {LIMIT_MAX}")
+    host = rights.owner()
     return Settings(
         value["mount"],
         devices,
@@ -277,13 +281,13 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         value["device-prefix"],
         (
             _checked(values["mode"], _parse_mode, value["mode"]),
-            _checked(values["owner"], _parse_owner, value["owner"]),
-            _checked(values["group"], _parse_group, value["group"]),
+            _checked(values["owner"], _parse_owner, value["owner"]) or host[0],
+            _checked(values["group"], _parse_group, value["group"]) or host[1],
         ),
         (
             _checked(values["logs-mode"], _parse_mode, value["logs-mode"]),
-            _checked(values["logs-owner"], _parse_owner, value["logs-owner"]),
-            _checked(values["logs-group"], _parse_group, value["logs-group"]),
+            _checked(values["logs-owner"], _parse_owner, value["logs-owner"]) or host[0],
+            _checked(values["logs-group"], _parse_group, value["logs-group"]) or host[1],
         ),
         value["symlinks"],
         value["log-to"],
@@ -294,6 +298,7 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         value["freeze"],
         _checked(values["security-context"], check_context, value["security-context"]),
         value["spin"] * 1000,
+        host=host,
     )
 
 

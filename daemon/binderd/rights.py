@@ -11,6 +11,7 @@ Nothing here may know what is done with a right.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -75,6 +76,19 @@ RIGHTS: Final = (
 # What a container needs besides capabilities. A seccomp filter of our own forbids us to suspend
 # those of others; AppArmor's usual profile for containers forbids mounting.
 SECURITY_OPTIONS: Final = ("seccomp=unconfined", "apparmor=unconfined")
+
+
+def is_ordinary_user() -> bool:
+    """Return whether this process can mount for itself alone, and only by fusermount3."""
+    mounting = next(right for right in RIGHTS if right.name == "CAP_SYS_ADMIN")
+    return os.geteuid() != 0 and not _effective() >> mounting.bit & 1
+
+
+def owner() -> tuple[int, int]:
+    """Return user and group of what we show where nobody has chosen: root's, or an ordinary user's
+    own, as no one else could reach it.
+    """
+    return (os.geteuid(), os.getegid()) if is_ordinary_user() else (0, 0)
 
 
 def missing() -> list[Right]:

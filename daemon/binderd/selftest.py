@@ -5,7 +5,9 @@ That a capability is there proves little: Yama's ptrace_scope, a seccomp filter,
 or an old kernel may deny the call all the same, and then each call of each client would fail,
 without a word from us. So we do here, once, what serving takes. The child makes itself undumpable,
 so that the same is demanded of us as for another user's process, and puts itself under a seccomp
-filter that allows everything, as many receivers of files have one.
+filter that allows everything, as many receivers of files have one. An ordinary user's clients are
+that user's: then the child stays dumpable, and as Yama lets everybody trace descendants, which
+clients are not, it is none of ours.
 
 It takes some milliseconds and leaves no process. Nothing here may know how clients are served.
 """
@@ -22,6 +24,7 @@ from contextlib import contextmanager
 from errno import EACCES, EINVAL, EIO, ENOSYS, EPERM, ETIMEDOUT
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
+from binderd import rights
 from binderd.injector import ptrace
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ _ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF: return 
 _PTRACE_SCOPE: Final = "/proc/sys/kernel/yama/ptrace_scope"
 _NO_PTRACE: Final = 3  # for nobody, until the next boot
 _NICEST: Final = -20
-_HAS_FILTER: Final = b"f"
+_ready: Final = struct.Struct("=i?")  # process id; is it under a filter?
 _MARK: Final = b"private"
 
 _NO_ONE: Final = 0  # the file mode that lets nobody open a file
@@ -87,6 +90,7 @@ class Trial(NamedTuple):
     is_tracing: bool = False  # is it needed only where clients are stopped?
     is_for_sockets: bool = False  # does nothing work without it where clients must attach sockets?
     is_for_private: bool = False  # can no client have receive pages of its own without it?
+    takes_root: bool = False  # is it in vain for an ordinary user?
 
 
 class Denial(NamedTuple):
@@ -111,6 +115,10 @@ def run(*, injects: bool, missing: Collection[str] = ()) -> list[Denial]:
         for trial in TRIALS:
             if trial.right in missing:
                 continue
+            if trial.takes_root and rights.is_ordinary_user():
+                if trial.loss:
+                    denials.append(Denial(trial, EPERM))
+                continue
             if trial.is_tracing and (not injects or any(one.trial.is_tracing for one in denials)):
                 continue
             try:
@@ -128,7 +136,16 @@ def explain(denials: list[Denial]) -> str:
 
 
 def _cause(denial: Denial) -> str:
-    if denial.errno in {EPERM, EACCES} and _read_number(_PTRACE_SCOPE) == _NO_PTRACE:
+    is_ordinary = rights.is_ordinary_user()
+    if denial.trial.takes_root and is_ordinary:
+        return "which takes root"
+    scope = _read_number(_PTRACE_SCOPE) if denial.errno in {EPERM, EACCES} else None
+    if is_ordinary and scope and scope < _NO_PTRACE:
+        return (
+            f"as kernel.yama.ptrace_scope is {scope}, which keeps an ordinary user's programs "
+            "apart: 'sysctl kernel.yama.ptrace_scope=0', start as root, or use 'binderctl with'"
+        )
+    if scope == _NO_PTRACE:
         return (
             "as kernel.yama.ptrace_scope is 3: let /etc/sysctl.d set it to 2 or less, and boot "
             "(it cannot be lowered before)"
@@ -170,53 +187,61 @@ def _read_number(path: str) -> int | None:
 
 @contextmanager
 def _child() -> Iterator[Child]:
-    """A child that waits, and is gone afterwards.
+    """A process that waits, and is gone afterwards.
 
     Raises:
         OSError: there is none.
     """
+    is_ours = not rights.is_ordinary_user()
     ready, ready_end = os.pipe()
-    page = 0
+    life_end, life = os.pipe()  # it ends when we close this one
+    page = pid = 0
     try:
         page = _map_file()
-        pid = _fork(ready_end)
-        try:
-            poll = select.poll()
-            poll.register(ready, select.POLLIN)
-            if not poll.poll(_PATIENCE_MS):
-                raise OSError(ETIMEDOUT, os.strerror(ETIMEDOUT))
-            yield Child(pid, ready_end, page, has_filter=os.read(ready, 1) == _HAS_FILTER)
-        finally:
+        pid = _fork(ready_end, (life_end, life), is_ours=is_ours)
+        if not is_ours:
+            os.waitpid(pid, 0)  # it has a child, which is nobody's from then on
+        poll = select.poll()
+        poll.register(ready, select.POLLIN)
+        if not poll.poll(_PATIENCE_MS):
+            raise OSError(ETIMEDOUT, os.strerror(ETIMEDOUT))
+        told, has_filter = _ready.unpack(os.read(ready, _ready.size))
+        yield Child(told, ready_end, page, has_filter=has_filter)
+    finally:
+        if pid and is_ours:
             os.kill(pid, signal.SIGKILL)  # ours until the wait, so the number is its own
             os.waitpid(pid, _WALL)
-    finally:
-        os.close(ready)
-        os.close(ready_end)
+        for fd in (ready, ready_end, life_end, life):
+            os.close(fd)
         if page:
             _libc.munmap(ctypes.c_size_t(page), ctypes.c_size_t(mmap.PAGESIZE))
 
 
-def _fork(ready_end: int) -> int:
+def _fork(ready_end: int, life: tuple[int, int], *, is_ours: bool) -> int:
     # A signal to our process group must not end it while it is being looked at.
     parent = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
         if not pid:
-            _be_child(parent, ready_end)
+            _be_child(parent, ready_end, life, is_ours=is_ours)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 
-def _be_child(parent: int, ready_end: int) -> NoReturn:
+def _be_child(parent: int, ready_end: int, life: tuple[int, int], *, is_ours: bool) -> NoReturn:
     try:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() == parent:
+        if is_ours:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
             _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-            os.write(ready_end, _HAS_FILTER if _put_under_filter() else b"-")
-            while True:
-                signal.pause()
+            if os.getppid() != parent:
+                os._exit(1)
+        elif os.fork():
+            os._exit(0)
+        os.close(life[1])
+        os.write(ready_end, _ready.pack(os.getpid(), _put_under_filter()))
+        os.read(life[0], 1)
     finally:
         os._exit(1)
 
@@ -351,7 +376,7 @@ TRIALS: Final = (
         "where there is no passthrough",
         is_for_private=True,
     ),
-    Trial("opening files of other users", _open_what_is_not_ours),
+    Trial("opening files of other users", _open_what_is_not_ours, takes_root=True),
     Trial("pidfd_open", _open_pidfd, "the end of clients' threads is not noticed"),
     Trial("pidfd_getfd", _take_descriptor, _NO_FILES, is_for_sockets=True),
     Trial("/proc/PID/fd", _look_at_descriptor, _NO_SOCKETS, is_for_sockets=True),
@@ -363,6 +388,7 @@ TRIALS: Final = (
         _suspend_filter,
         "clients with a seccomp filter receive files only if they attach a socket",
         is_tracing=True,
+        takes_root=True,
     ),
     Trial("pidfd_send_signal", _kill, "--stall-limit cannot kill anybody"),
 )

@@ -95,8 +95,7 @@ def main(settings: Settings, reread: Callable[[], Settings]) -> int:
     try:
         start_log(settings.log_level, settings.log_to)
         check_proc()
-        for warning in (findings := check_rights(settings)).warnings:
-            _log.warning("%s", warning)
+        findings = check_rights(settings)
         raise_descriptor_limit()
         with Guard(settings.stall_limit, FSTYPE) as guard:
             return trio.run(
@@ -127,6 +126,8 @@ async def _serve(
         for transport in transports_to_try(settings.transport):
             try:
                 doors = open_doors(settings, transport, findings)
+                while findings.warnings:
+                    _log.warning("%s", findings.warnings.pop(0))
                 for reason in missing:
                     _log.info("%s: taking %s", reason, transport.upper())
                 is_lost = await _serve_through(doors, settings, reread, guard, signals)
@@ -208,7 +209,7 @@ class Service:
             self._fetcher,
         )
         now, forget, access = int(time.time()), self._engine.forget_context, settings.access
-        directory = Directory(settings.devices, settings.max_devices, forget, access)
+        directory = Directory(settings.devices, settings.max_devices, forget, access, settings.host)
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
         links, engine, turns = self._links, self._engine, self._turns
@@ -434,14 +435,9 @@ class Service:
         await self._is_agreed.wait()
         self._device.try_passthrough()
         try:
-            places = Submounts(mount.path, PLACES)
-        except StartError as error:
-            self._door_is_open(f"without features and binder_logs: {error}")
-            return
-        try:
+            places = Submounts(mount, PLACES)
             await in_thread(places.mount)
-        except OSError as error:
-            places.close()
+        except (StartError, OSError) as error:
             self._door_is_open(f"without features and binder_logs: {error}")
             return
         async with trio.open_nursery() as nursery:

@@ -19,7 +19,7 @@ from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
 from binderd.config import check_node_names
 from binderd.device.cuse_device import CHANNELS_MAX
-from binderd.engine.limits import Limits
+from binderd.engine.limits import PER_USER, Limits
 from binderd.injector.architecture import own_architecture
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ _CGROUPS: Final = "/sys/fs/cgroup"
 _WITH_EXTENSION: Final = (
     "--transport fuse does for clients that know docs/EXTENSION.md: binderclient, and programs "
     "that are started with 'binderctl run'"
+)
+
+_ORDINARY: Final = (
+    "served without root: to programs of this user and group alone, who receive in private pages"
 )
 
 
@@ -69,7 +73,18 @@ class Doors:
 
 
 def transports_to_try(transport: str) -> list[str]:
-    """Return what to try in turn for a setting; all may turn out not to be there."""
+    """Return what to try in turn for a setting; all may turn out not to be there.
+
+    Raises:
+        StartError: it is not for an ordinary user.
+    """
+    if rights.is_ordinary_user():
+        if transport in {"cuse", "both"}:
+            raise StartError(
+                f"--transport {transport} takes root: an ordinary user can serve a directory alone "
+                "(--transport fuse)"
+            )
+        return ["fuse"]
     # What can be mapped with a plain mmap is the better door.
     return ["fuse", "cuse"] if transport == "auto" else [transport]
 
@@ -103,7 +118,8 @@ def open_doors(settings: Settings, transport: str, findings: Findings) -> Doors:
                 raise StartError(f"more than {CHANNELS_MAX - 1} CUSE devices cannot be served")
             for name in settings.devices:
                 nodes.append(CuseNode.of(f"{settings.device_prefix}{name}"))  # noqa: PERF401
-        mount = FuseMount.at(settings.mount) if transport != "cuse" else None
+        by_user = rights.is_ordinary_user()
+        mount = FuseMount.at(settings.mount, by_user=by_user) if transport != "cuse" else None
     except BaseException as error:
         for node in nodes:
             os.close(node.fd)
@@ -134,6 +150,10 @@ def check_rights(settings: Settings) -> Findings:
         StartError: nothing would.
     """
     missing = rights.missing()
+    if rights.is_ordinary_user():
+        transports_to_try(settings.transport)
+        found = _try_on_a_child(settings, {right.name for right in missing})
+        return Findings([_ORDINARY, *found.warnings], found.has_private_pages)
     required = [right for right in missing if not right.loss]
     if required:
         needs = ", ".join(f"{right.name} to {right.purpose}" for right in required)
@@ -190,7 +210,10 @@ def limits_for(chosen: Sequence[tuple[str, int]]) -> Limits:
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())
-    return limits.with_numbers(chosen)
+    limits = limits.with_numbers([one for one in chosen if not one[0].endswith(PER_USER)])
+    if rights.is_ordinary_user():
+        limits = limits.for_one_user()
+    return limits.with_numbers([one for one in chosen if one[0].endswith(PER_USER)])
 
 
 def raise_descriptor_limit() -> None:

@@ -203,7 +203,7 @@ def test_a_mount_that_is_given_up_before_it_is_served(place: Path) -> None:
     assert not place.exists()
 
 
-def test_without_privileges(place: Path) -> None:
+def test_an_ordinary_user_in_roots_directory(place: Path) -> None:
     command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "binderd"]
     done = subprocess.run(
         [*command, "--mount", str(place)],
@@ -214,7 +214,7 @@ def test_without_privileges(place: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "start as root" in done.stderr
+    assert "name another directory with --mount" in done.stderr
 
 
 def test_a_path_with_a_carriage_return_is_one_line_of_the_table(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_progress_is_rewritten_on_a_terminal_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uid", "fuse", "text"), [(1000, True, "needs root"), (0, False, "/dev/fuse is missing")]
+    ("uid", "fuse", "text"), [(1000, True, "needs fusermount3"), (0, False, "/dev/fuse is missing")]
 )
 def test_it_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
@@ -108,6 +108,7 @@ def test_it_says_what_is_missing(
     text: str,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(os.path, "exists", lambda _path: fuse)
     assert demo.main([]) == 1
     captured = capsys.readouterr().err

@@ -15,7 +15,14 @@ import pytest
 
 from binderclient.demo.daemon import why_not
 from binderd.channel import syscalls
-from binderd.channel.fuse_mount import FSTYPE, _Claim, mount_options, open_device
+from binderd.channel.fuse_mount import (
+    FSTYPE,
+    Root,
+    _Claim,
+    detach,
+    mount_options,
+    open_device,
+)
 from binderd.channel.mounts import hold, mount_at, read_mounts
 from channel.helpers import Daemon, is_stale, needs_fuse, running
 from channel.namespaces import binderd, command, line_with, ready, run, started
@@ -124,7 +131,7 @@ def test_what_lies_over_a_dead_mount_stays(place: Path) -> None:
         daemon.end(signal.SIGKILL)
         assert dead.is_dead()
         syscalls.mount("tmpfs", str(place / "m"), "tmpfs", 0, "")
-        assert not dead.unmount()
+        assert not dead.unmount(detach)
     assert f"{REFUSAL} (tmpfs)" in refused(place / "m")
     entry = mount_at(str(place / "m"))
     assert entry is not None
@@ -154,7 +161,9 @@ def test_a_dead_mount_beneath_another_dev(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_directory_that_somebody_else_has_made_anew_stays(place: Path) -> None:
-    claim = _Claim.of(str(place / "m"))
+    root = Root()
+    claim = _Claim.of(str(place / "m"), root)
+    root.close()
     os.rmdir(place / "m")
     os.mkdir(place / "m")
     claim.give_up()

@@ -14,7 +14,7 @@ import pytest
 
 from channel.helpers import needs_fuse
 from channel.namespaces import binderd, command, run
-from support.rights import confined, denying
+from support.rights import confined, denying, only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,12 +74,21 @@ def test_where_nothing_can_be_mounted() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_a_user_without_rights() -> None:
-    before = ["setpriv", "--reuid", "1000", "--clear-groups"]
-    status, findings = found(before=before)
+def test_root_without_rights() -> None:
+    status, findings = found(before=only(set()))
     assert status == 1
     assert "start as root" in findings["CAP_SYS_PTRACE"]["text"]
     assert "process_vm_readv" not in findings, "which the missing right forbids anyway"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_user_who_cannot_mount() -> None:
+    """What else an ordinary user can is in tests/integration/test_rootless.py."""
+    who = ["setpriv", "--reuid", "1000", "--clear-groups", "--inh-caps=-all"]
+    status, findings = found(before=[*who, "env", "PATH=/nowhere"])
+    assert status == 1
+    assert "fuse3" in findings["FUSE"]["text"]
+    assert findings["process_vm_readv"]["works"]
 
 
 @needs_fuse

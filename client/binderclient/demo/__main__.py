@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-DEFAULT_MOUNT: Final = "/dev/binderfs"
+DEFAULT_MOUNT: Final = "/dev/binderfs"  # where binderctl looks
+USERS_MOUNT: Final = "~/binder"
 DEVICES: Final = ("binder", "hwbinder", "vndbinder")  # with --serve, as on Android
 _END_SECONDS: Final = 10.0
 CLIENTS_MAX: Final = 256  # each is a Python process of its own
@@ -51,7 +52,7 @@ def _main(words: Sequence[str], *, as_json: bool) -> int:
         tool.complain(missing, as_json=as_json)
         return tool.FAILED
     if chosen.serve:
-        return trio.run(_serve, chosen.mount or DEFAULT_MOUNT)
+        return trio.run(_serve, chosen.mount or _default_mount())
     return trio.run(_demo, chosen)
 
 
@@ -61,7 +62,8 @@ def _parse(arguments: Sequence[str], *, as_json: bool) -> argparse.Namespace:
         prog=tool.program_name(),
         description="Shows binder at work: starts a daemon on a directory of its own, a service\n"
         "manager, two servers and many clients; checks every payload at both ends; kills two\n"
-        "clients and a server in the middle; proves that nothing is left. Needs root.",
+        "clients and a server in the middle; proves that nothing is left. Takes root or\n"
+        "fusermount3.",
     )
 
     def number(name: str, default: int, lowest: int, highest: int, text: str) -> None:
@@ -83,9 +85,14 @@ def _parse(arguments: Sequence[str], *, as_json: bool) -> argparse.Namespace:
         "--mount",
         metavar="DIR",
         type=lambda text: os.path.abspath(tool.path(text)),
-        help=f"where; with --serve {DEFAULT_MOUNT}, else a new directory",
+        help=f"where; with --serve {DEFAULT_MOUNT} or, without root, {USERS_MOUNT}; "
+        "else a new directory",
     )
     return parser.parse_args(arguments)
+
+
+def _default_mount() -> str:
+    return DEFAULT_MOUNT if os.geteuid() == 0 else os.path.expanduser(USERS_MOUNT)
 
 
 async def _demo(chosen: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ _END_SECONDS: Final = 10.0
 _COUNT_SECONDS: Final = 2.0
 _LAST_WORDS_SECONDS: Final = 1.0
 _PROBE_SECONDS: Final = 2.0
+_FUSERMOUNT: Final = "fusermount3"  # mounts for ordinary users
 _FSTYPE: Final = "fuse.binderd"
 # Asks a file system whether it is served; one that is alive but stuck never answers.
 _PROBE: Final = """\
@@ -117,7 +119,8 @@ class Daemon:
             # Only what it made itself, and nobody else can have mounted since.
             if self.is_mounted() and await _is_dead(self.mount) and self.is_mounted():
                 print(f"{self.mount} is still mounted: taking it away", file=sys.stderr)
-                await trio.run_process(["umount", "-l", self.mount], check=False)
+                command = ["umount", "-l"] if os.geteuid() == 0 else [_FUSERMOUNT, "-u", "-z"]
+                await trio.run_process([*command, self.mount], check=False)
 
     def _mounted(self) -> tuple[str, ...] | None:
         """Return number and device of the mount of binderd's type at its place, if there is one."""
@@ -165,8 +168,11 @@ async def running_daemon(mount: str, devices: Sequence[str] = ("binder",)) -> As
 
 def why_not() -> str | None:
     """Return what is missing for a demo, in one line that says what to do; None if nothing is."""
-    if os.geteuid() != 0:
-        return "this needs root, to mount: try it with sudo"
+    if os.geteuid() != 0 and shutil.which(_FUSERMOUNT) is None:
+        return (
+            f"without root this needs {_FUSERMOUNT}, to mount: install it (Debian's package "
+            "fuse3), or try it with sudo"
+        )
     if not os.path.exists("/dev/fuse"):
         return "/dev/fuse is missing: modprobe fuse; in a container --device /dev/fuse"
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

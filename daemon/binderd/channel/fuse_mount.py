@@ -17,6 +17,10 @@ unmounted here: the kernel (seen with 6.12) does not take everything away there 
 there, and puts the new mount beneath the dead one. But whatever is mounted on a directory goes with
 it, in every namespace. So an empty directory that was there before is replaced by one like it.
 
+An ordinary user cannot look below a mount. There, what a dead daemon has left goes first, and the
+directory is locked after that; who finds a mount that is not dead leaves it alone. Between two who
+find the same dead one a lock of the parent directory decides.
+
 Nothing here may know what is served.
 """
 
@@ -42,10 +46,11 @@ from errno import (
     EWOULDBLOCK,
 )
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.channel import syscalls
 from binderd.channel.errors import StartError, Unsupported, explain
+from binderd.channel.fusermount import Fusermount
 from binderd.channel.mounts import hold, mount_at, read_mounts
 from binderwire.fuse_abi import (
     FUSE_DEV_IOC_BACKING_CLOSE,
@@ -54,6 +59,8 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderd.channel.mounts import MountEntry
 
 FUSE_DEVICE: Final = "/dev/fuse"
@@ -69,49 +76,120 @@ _MAKE_IT: Final = f"make it first, or {_ELSEWHERE}"
 _FREE_SPACE: Final = f"free some space or inodes there, or {_ELSEWHERE}"
 
 
+class Mounter(Protocol):
+    """How somebody mounts who may: ``Root`` or ``Fusermount``."""
+
+    @property
+    def can_look_below(self) -> bool:
+        """Can directories be opened below what is mounted on them?"""
+
+    def open_directory(self, path: str) -> int:
+        """Return a descriptor of a directory, below all mounts if that can be."""
+
+    def mount(self, path: str) -> int:
+        """Mount a new file system; return its channel, which whoever serves it closes."""
+
+    def unmount(self, path: str) -> None:
+        """Take what is mounted there out of the tree, also while it is in use."""
+
+    def close(self) -> None:
+        """Close the channel; only for whoever has nobody to serve it."""
+
+
+class Root:
+    """How root mounts.
+
+    Raises:
+        Unsupported: there is no FUSE.
+        StartError: we may not.
+    """
+
+    __slots__ = ("_fd",)
+
+    can_look_below = True
+
+    def __init__(self) -> None:
+        self._fd = open_device()
+
+    def open_directory(self, path: str) -> int:
+        """See ``open_below_mounts``."""
+        return syscalls.open_below_mounts(path)
+
+    def mount(self, path: str) -> int:
+        """Mount; see ``Mounter``.
+
+        Raises:
+            Unsupported: there is no FUSE.
+            StartError: it cannot be done.
+        """
+        try:
+            syscalls.mount(SOURCE, path, FSTYPE, _FLAGS, mount_options(self._fd))
+        except OSError as error:
+            if error.errno == ENODEV:
+                raise Unsupported("this kernel has no FUSE ('modprobe fuse')") from None
+            raise StartError(explain(error, f"cannot mount on {path}")) from None
+        return self._fd
+
+    def unmount(self, path: str) -> None:
+        """Unmount; see ``Mounter``."""
+        detach(path)
+
+    def close(self) -> None:
+        """Close the channel."""
+        os.close(self._fd)
+
+
 class FuseMount:
     """A mounted FUSE file system and the channel that serves it.
 
     Use ``FuseMount.at``.
     """
 
-    __slots__ = ("_claim", "_entry", "_reserve", "device", "fd", "path")
+    __slots__ = ("_claim", "_entry", "_mounter", "_reserve", "device", "fd", "path")
 
-    def __init__(self, claim: _Claim, fd: int, entry: MountEntry) -> None:
+    def __init__(self, claim: _Claim, fd: int, entry: MountEntry, mounter: Mounter) -> None:
         self.path = claim.path
         self.fd = fd  # /dev/fuse; whoever serves it closes it
         self.device = entry.device  # (major, minor) as /proc/PID/maps shows it
         self._claim = claim
         self._entry = entry
+        self._mounter = mounter
         # Clients can fill our table of descriptors, and unmounting takes some.
         self._reserve = [os.dup(fd) for _ in range(_RESERVE)]
 
     @classmethod
-    def at(cls, directory: str) -> FuseMount:
+    def at(cls, directory: str, *, by_user: bool = False) -> FuseMount:
         """Mount on ``directory``, which is made if it is missing.
 
         Nobody can use the file system until the FUSE_INIT request, which waits in the channel now,
         is answered.
+
+        Args:
+            by_user: are we an ordinary user, for whom fusermount3 mounts?
 
         Raises:
             Unsupported: there is no FUSE; nothing has changed.
             StartError: it is served by another daemon, holds files, is another mount, or the system
                 does not let us; nothing has changed.
         """
-        fd = open_device()
+        mounter: Mounter = user_mounter() if by_user else Root()
+        claim = None
         try:
-            claim = _Claim.of(directory)
-        except BaseException:
-            os.close(fd)
-            raise
-        try:
+            claim = _Claim.of(directory, mounter)
             _look(claim.path)
-            entry = _mount(claim.path, mount_options(fd))
+            fd = mounter.mount(claim.path)
+            entry = _entry_at(claim.path)
         except BaseException:
-            claim.give_up()
-            os.close(fd)
+            if claim is not None:
+                claim.give_up()
+            mounter.close()
             raise
-        return cls(claim, fd, entry)
+        return cls(claim, fd, entry, mounter)
+
+    @property
+    def can_mount_inside(self) -> bool:
+        """Can other file systems be mounted and moved in this one?"""
+        return self._mounter.can_look_below
 
     def register(self, fd: int) -> int:
         """Make ``fd`` known to the kernel as a backing file; return its backing id (positive).
@@ -166,10 +244,28 @@ class FuseMount:
             if other.path.startswith(f"{entry.path}/") and other.fstype != FSTYPE
         ]
         with hold(entry.path) as mount:
-            if mount is None or not self._is_ours(mount.entry) or not mount.unmount():
+            is_ours = mount is not None and self._is_ours(mount.entry)
+            if mount is None or not is_ours or not mount.unmount(self._mounter.unmount):
                 return f"something is mounted over {entry.path}: unmount both by hand"
         # There is no place any more where they could be.
         return f"what others had mounted inside went along: {', '.join(inside)}" if inside else ""
+
+
+def user_mounter() -> Fusermount:
+    """Return what mounts for an ordinary user.
+
+    Raises:
+        Unsupported: there is no FUSE.
+        StartError: there is no fusermount3, or its user may not open /dev/fuse.
+    """
+    mounter = Fusermount(SOURCE)
+    if os.path.exists(FUSE_DEVICE) and not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
+        raise StartError(
+            f"no right to open {FUSE_DEVICE}: let everybody ('chmod 666 {FUSE_DEVICE}'), as most "
+            "systems do, or start as root"
+        )
+    os.close(open_device())
+    return mounter
 
 
 def mount_options(fd: int) -> str:
@@ -230,7 +326,7 @@ class _Claim:
         self._is_made = is_made  # did we make the directory?
 
     @classmethod
-    def of(cls, directory: str) -> _Claim:
+    def of(cls, directory: str, mounter: Mounter) -> _Claim:
         """Lock ``directory`` for us, and remove the mount of a dead daemon from it.
 
         Raises:
@@ -242,18 +338,21 @@ class _Claim:
         if not name or name == "..":
             raise StartError(f"cannot mount on {directory}: name a directory of its own")
         try:
-            parent = syscalls.open_below_mounts(parent_path)
+            parent = mounter.open_directory(parent_path)
         except OSError as error:
             advice = _MAKE_IT if error.errno == ENOENT else ""
             raise StartError(_explain(error, f"cannot reach {parent_path}", advice)) from None
         try:
+            if not mounter.can_look_below:
+                _clear(parent, path, mounter)
             fd, is_made = _lock_directory(parent, name, path)
         except BaseException:
             os.close(parent)
             raise
         claim = cls(path, parent, fd, is_made=is_made or _bears_mark(fd))
         try:
-            remove_dead(path)
+            if mounter.can_look_below:
+                remove_dead(path)
             if not is_made:
                 claim.renew()
         except OSError as error:
@@ -371,34 +470,66 @@ def _open(parent: int, name: str, path: str) -> int:
         raise StartError(_explain(error, f"cannot open {path}")) from None
 
 
-def remove_dead(path: str) -> None:
+def _clear(parent: int, path: str, mounter: Mounter) -> None:
+    """See that nothing is mounted at ``path``, for whoever cannot look below.
+
+    Args:
+        parent: the directory that holds it; locked while something is removed.
+
+    Raises:
+        StartError: something is, and it is not dead, or it cannot be removed.
+    """
+    try:
+        if mount_at(path) is None:
+            return
+        fcntl.flock(parent, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            remove_dead(path, mounter.unmount)
+        finally:
+            fcntl.flock(parent, fcntl.LOCK_UN)
+        _refuse_mounted(path)
+    except BlockingIOError:
+        raise StartError(f"another binderd is starting at {path}: start again") from None
+    except OSError as error:
+        what = f"cannot clear {path}"
+        raise StartError(explain(error, what, f"'fusermount3 -u {path}'")) from None
+
+
+def detach(path: str) -> None:
+    """Take what is mounted there out of the tree, also while it is in use, as root.
+
+    Raises:
+        OSError: it was not done.
+    """
+    syscalls.unmount(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+
+
+def remove_dead(path: str, unmount: Callable[[str], None] = detach) -> None:
     """Unmount what dead daemons have left, and nothing that anybody may still serve."""
     is_removed = True
     while is_removed:
         with hold(path) as mount:
             is_ours = mount is not None and mount.entry.fstype == FSTYPE and mount.is_dead()
-            is_removed = mount is not None and is_ours and mount.unmount()
+            is_removed = mount is not None and is_ours and mount.unmount(unmount)
 
 
 def _look(path: str) -> None:
     """Refuse a place where mounting would hide something."""
+    _refuse_mounted(path)
+    if os.listdir(path):
+        raise StartError(f"{path} is not empty, and a mount would hide what is in it: {_ELSEWHERE}")
+
+
+def _refuse_mounted(path: str) -> None:
     entry = mount_at(path)
     if entry is not None:
         raise StartError(
             f"{path} is a mount point already ({entry.fstype}): unmount it, or {_ELSEWHERE}"
         )
-    if os.listdir(path):
-        raise StartError(f"{path} is not empty, and a mount would hide what is in it: {_ELSEWHERE}")
 
 
-def _mount(path: str, options: str) -> MountEntry:
-    """Mount our file system; return its line in mountinfo."""
-    try:
-        syscalls.mount(SOURCE, path, FSTYPE, _FLAGS, options)
-    except OSError as error:
-        if error.errno == ENODEV:
-            raise Unsupported("this kernel has no FUSE ('modprobe fuse')") from None
-        raise StartError(explain(error, f"cannot mount on {path}")) from None
+def _entry_at(path: str) -> MountEntry:
+    """Return the line in mountinfo of what we have just mounted."""
     # A stat would tell the device number, too, but it would be a request to ourselves.
     entry = mount_at(path)
     if entry is None or entry.fstype != FSTYPE:

@@ -21,10 +21,8 @@ from contextlib import contextmanager, suppress
 from errno import ECONNABORTED, ENOTCONN, ESTALE
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from binderd.channel import syscalls
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PATIENCE: Final = 2.0  # seconds that a file system which is alive may take before it is left alone
 _ERRORS_OF_THE_DEAD: Final = (ENOTCONN, ECONNABORTED)
@@ -96,12 +94,19 @@ class HeldMount:
             os.close(exited)
         return os.waitstatus_to_exitcode(status) in _ERRORS_OF_THE_DEAD
 
-    def unmount(self) -> bool:
-        """Take it out of the tree, also while it is in use; False if another is on top by now."""
+    def unmount(self, detach: Callable[[str], None]) -> bool:
+        """Take it out of the tree; False if another is on top by now.
+
+        Args:
+            detach: unmounts what is on top at a path.
+
+        Raises:
+            OSError: it was not done.
+        """
         with hold(self._path) as top:
             if top is None or top.entry != self.entry:
                 return False
-            syscalls.unmount(self._path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+            detach(self._path)
             return True
 
 

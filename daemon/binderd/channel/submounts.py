@@ -18,11 +18,14 @@ from errno import ESTALE
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel import syscalls
-from binderd.channel.fuse_mount import FSTYPE, SOURCE, mount_options, open_device
+from binderd.channel.errors import StartError
+from binderd.channel.fuse_mount import FSTYPE, SOURCE, detach, mount_options, open_device
 from binderd.channel.mounts import hold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from binderd.channel.fuse_mount import FuseMount
 
 # Nobody changes anything in there: the kernel refuses it without asking us.
 _FLAGS: Final = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
@@ -32,17 +35,19 @@ class Submounts:
     """A second file system's channel, and its places in the first.
 
     Args:
-        root: where the first file system is mounted.
+        mount: the first file system.
         names: directories, of the same names in both.
 
     Raises:
-        StartError: /dev/fuse cannot be opened.
+        StartError: it cannot be done, or /dev/fuse cannot be opened.
     """
 
     __slots__ = ("_names", "_root", "fd")
 
-    def __init__(self, root: str, names: Sequence[str]) -> None:
-        self._root = root
+    def __init__(self, mount: FuseMount, names: Sequence[str]) -> None:
+        if not mount.can_mount_inside:
+            raise StartError("showing them takes root")
+        self._root = mount.path
         self._names = names
         self.fd = open_device()  # whoever serves it closes it
         # A request may be taken back between the moment when it can be read and the read, which
@@ -55,10 +60,14 @@ class Submounts:
         Blocks until the first one is served.
 
         Raises:
-            OSError: it cannot be mounted.
+            OSError: it cannot be mounted; the channel is closed.
         """
         place = self._place(self._names[0])
-        syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
+        try:
+            syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def spread(self) -> None:
         """Show its directories, each in its place, and nothing else of it.
@@ -78,13 +87,9 @@ class Submounts:
                     copies.append(syscalls.open_below_mounts(f"{whole.root}/{name}"))
                     stack.callback(os.close, copies[-1])
             finally:
-                whole.unmount()
+                whole.unmount(detach)
             for name, copy in zip(self._names, copies, strict=True):
                 syscalls.move_mount(copy, self._place(name))
-
-    def close(self) -> None:
-        """Close the channel; only for whoever has found nobody to serve it."""
-        os.close(self.fd)
 
     def _place(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -80,6 +80,10 @@ class Limits(NamedTuple):
         free = max(descriptors - DESCRIPTORS_KEPT, 8)
         return cls(bounds=tuple([_share_out(kind, free, memory) for kind in KINDS]))
 
+    def for_one_user(self) -> Limits:
+        """Return these limits for where nobody else can come: that user may have everything."""
+        return self._replace(bounds=tuple([Bound(b.total, b.total, b.total) for b in self.bounds]))
+
     def replaced(self, numbers: Mapping[str, Bound | int]) -> Limits:
         """Return these limits with others instead.
 

@@ -73,6 +73,8 @@ class Directory:
         count_max: how many there may be at once (the mount option ``max``).
         gone: called with the context of a device that has neither a name nor an open file any more.
         access: permission bits, user and group of those to start with.
+        owner: user and group of everything else: directories, binder-control, and what is added
+            through that.
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class Directory:
         "_next_minor",
         "_next_position",
         "_policies",
+        "owner",
     )
 
     def __init__(
@@ -92,7 +95,9 @@ class Directory:
         count_max: int = DEVICES_MAX,
         gone: Callable[[str], None] = lambda context: None,
         access: tuple[int, int, int] = (CONFIGURED_MODE, 0, 0),
+        owner: tuple[int, int] = (0, 0),
     ) -> None:
+        self.owner = owner
         self._by_name: dict[bytes, Device] = {}
         self._by_context: dict[str, Device] = {}  # those without a name, too
         self._count_max = count_max
@@ -132,7 +137,7 @@ class Directory:
         if errno:
             heappush(self._free_minors, minor)
         else:
-            self._create(name, minor, (ADDED_MODE, 0, 0))
+            self._create(name, minor, (ADDED_MODE, *self.owner))
         return errno, minor
 
     def configure(

@@ -132,6 +132,7 @@ class Tree:
         self._directory = directory
         self._charge = charge
         self._control = Attributes(CONTROL_MODE)
+        self._control.uid, self._control.gid = directory.owner
         self._seconds = seconds
         self._nodes: dict[int, Node] = {}
         self._next_number = _FIRST_NUMBER
@@ -383,7 +384,8 @@ class Tree:
         if _is_directory(nodeid):
             times = (self._seconds, self._seconds, self._seconds, 0, 0, 0)
             links = 2 + len(_PLACES) if nodeid == FUSE_ROOT_ID else 2
-            return (nodeid, 0, 0, *times, _DIRECTORY_MODE, links, 0, 0, 0, _BLOCK_SIZE, 0)
+            who = self._directory.owner
+            return (nodeid, 0, 0, *times, _DIRECTORY_MODE, links, *who, 0, _BLOCK_SIZE, 0)
         node = self._nodes.get(nodeid)
         if node is None:
             shown, file_size, links = self._control, 0, 1
