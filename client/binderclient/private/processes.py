@@ -85,7 +85,9 @@ class Server:
                     if b"READY=1" in channel.recv(4096).split(b"\n"):
                         return
                 elif ended in ready:
-                    raise PrivateError(self.last_words() or f"{self.name} ended at its start")
+                    status = self.process.wait()
+                    said = self.last_words() or f"{self.name} ended at its start: status {status}"
+                    raise PrivateError(said.splitlines()[-1])  # why; before that are warnings
                 elif not ready:
                     raise PrivateError(f"{self.name} is not ready after {_READY_SECONDS:g} s")
         finally:
