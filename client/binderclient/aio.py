@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from binderclient.asynchronous import DEFAULT_MAX_CALLS, AsyncDevice, AsyncProxy
 from binderclient.blocking import DEFAULT_MAP_SIZE, DEFAULT_MAX_THREADS, DEFAULT_PATH
-from binderclient.loops import LoopEnded
+from binderclient.loops import LoopEnded, elsewhere
 from binderclient.servicemanager.async_client import AsyncNamedService, AsyncServiceManager
 
 if TYPE_CHECKING:
@@ -66,7 +66,16 @@ class _AsyncioLoop:
         self._handlers: set[asyncio.Task[None]] = set()  # that handle incoming calls
         self._is_over = False
 
+    def _check(self) -> None:
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # there is none, or it is trio's
+            is_here = False
+        if not is_here:
+            raise elsewhere()
+
     def event(self) -> asyncio.Event:
+        self._check()
         return asyncio.Event()
 
     def run_soon(self, function: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401
@@ -99,6 +108,7 @@ class _AsyncioLoop:
             await self.finish(asyncio.wait(set(self._handlers)))
 
     async def checkpoint(self) -> None:
+        self._check()
         await asyncio.sleep(0)
 
     async def sleep(self, seconds: float) -> None:

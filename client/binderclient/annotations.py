@@ -75,6 +75,9 @@ class InterfaceTypes(Protocol):
     def __call__(self, binder: IBinder) -> Any:  # noqa: ANN401
         """Return the object as that interface."""
 
+    def may_be(self, value: object) -> bool:
+        """Could it be one, as far as this process can tell?"""
+
 
 def codec_of(annotation: object, interface_of: Callable[[type], InterfaceTypes | None]) -> Codec:
     """Return how a type travels.
@@ -236,15 +239,25 @@ class _Enumeration:
             raise ParcelError(f"{error}, at {start}") from None
 
 
+def write_file(parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
+    """Write an open file, without what goes before a ParcelFileDescriptor."""
+    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "fileno")):
+        _refuse(place, "a file or descriptor", value)
+    try:
+        parcel.write_file(value)
+    except TypeError as error:
+        raise TypeError(f"{shown(place)}: {error}") from None
+    except ParcelError as error:
+        raise ValueError(f"{shown(place)}: {error}") from None
+
+
 class _File:
     """An open file, as Android's ParcelFileDescriptor: not null, without a second one."""
 
     def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
-        if not isinstance(value, int) and not hasattr(value, "fileno"):
-            _refuse(place, "a file or descriptor", value)
         parcel.write_int32(_NOT_NULL)
         parcel.write_int32(0)
-        parcel.write_file(value)
+        write_file(parcel, value, place)
 
     def read(self, parcel: Parcel) -> ReceivedFile:
         start = parcel.position
@@ -263,8 +276,12 @@ class _Binder:
         self._interface = interface
 
     def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
-        binder = getattr(value, "binder", value)  # of a proxy that belongs to an interface
+        binder = value
+        if not isinstance(value, IBinder):
+            binder = getattr(value, "binder", None)  # of a proxy that belongs to an interface
         if not isinstance(binder, Service | RemoteObject):
+            _refuse(place, self._name, value)
+        if self._interface is not None and not self._interface.may_be(value):
             _refuse(place, self._name, value)
         parcel.write_strong_binder(binder)
 

@@ -49,6 +49,7 @@ from binderclient.objects import (
     set_caller,
 )
 from binderclient.session import caller_of, late
+from binderclient.turns import Turns
 from binderclient.workers import HELPERS, Workers, outcome_of, result_of
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class AsyncDevice:
 
     Raises:
         DeviceError: the device cannot be used.
+        ValueError: ``max_calls`` is less than 1.
     """
 
     def __init__(
@@ -140,8 +142,13 @@ class AsyncDevice:
         reconnect: bool,
         loop: EventLoop,
     ) -> None:
+        if max_calls < 1:
+            raise ValueError(f"max_calls must be 1 or more, not {max_calls}")
         self.loop = loop
         self._callers = Workers(max_calls)
+        # A thread is free again before the loop has taken the reply: without these, replies would
+        # pile up while it is busy, until the receive area had no room for more.
+        self._turns = Turns(max_calls)
         self._changed = loop.event()  # the device has gone or is back, since somebody waits
         self._device = Device(
             path,
@@ -199,22 +206,36 @@ class AsyncDevice:
         over = self.loop.event()
         ticket = Ticket(seconds, lambda: self._tell(over.set))
         outcome: list[Parcel | BaseException] = []
+        has_begun = False
 
         def job() -> None:
+            nonlocal has_begun
+            has_begun = True  # before it looks: so where this is not set nothing is sent any more
             if ticket.is_given_up:
                 ticket.end()
                 return
             outcome.append(outcome_of(partial(transact, ticket)))
             self._tell(over.set)
 
+        def begin() -> None:
+            try:
+                self._callers.put(job)
+            except RuntimeError as error:  # the system has no thread for it
+                outcome.append(error)
+                over.set()
+
+        turn = self._turns.take(begin)
         try:
-            self._callers.put(job)
             await over.wait()
         except BaseException:
             ticket.give_up()
             raise
+        finally:
+            self._turns.give_back(turn)
+            if not has_begun:
+                ticket.end()
         if not outcome:
-            raise late(ticket, code, data)
+            raise late(ticket, code, data, sent=has_begun)
         return result_of(outcome.pop())
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401

@@ -103,17 +103,28 @@ class _Clock:
         self._is_started = False
 
     def add(self, alarm: Alarm, when: float) -> None:
-        """Have an alarm ring."""
+        """Have an alarm ring.
+
+        Raises:
+            RuntimeError: the system has no thread for the clock.
+        """
         self.alarms[alarm] = when
         if when < self._next:
             self._news.put(None)
         if not self._is_started:
-            with self._starting:
-                if not self._is_started:
-                    self._is_started = True
-                    threading.Thread(
-                        target=self._run, name="binderclient-clock", daemon=True
-                    ).start()
+            self._start(alarm)
+
+    def _start(self, alarm: Alarm) -> None:
+        with self._starting:
+            if self._is_started:
+                return
+            self._is_started = True
+            try:
+                threading.Thread(target=self._run, name="binderclient-clock", daemon=True).start()
+            except BaseException:
+                self._is_started = False
+                self.alarms.pop(alarm, None)
+                raise
 
     def _run(self) -> None:
         while True:
@@ -183,19 +194,28 @@ class Ticket:
         """Have nobody wait any more; returns at once."""
         self.is_given_up = True
         if self._wake is not None:
-            HELPERS.put(self._insist)
+            self._insist_soon()
 
     def _expire(self) -> None:
-        self.is_late = True
+        self.is_late = self.is_given_up = True  # before anybody is told: see ``transact``
         tell = self._on_late
         if tell is not None:
             tell()
         self.give_up()
+
+    def _insist_soon(self) -> None:
+        try:
+            HELPERS.put(self._insist)
+        except RuntimeError:  # no thread for it: perhaps there is one later
+            self._insist_later()
+
+    def _insist_later(self) -> None:
+        Alarm(self._pause, self._insist_soon)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _insist(self) -> None:
         wake = self._wake
         if wake is None:
             return
         wake()  # may take its time, if the driver does
-        Alarm(self._pause, lambda: HELPERS.put(self._insist))
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._insist_later()

@@ -140,7 +140,7 @@ class CallAbandoned(BinderError):
 
 
 class CallTimeout(CallAbandoned, TimeoutError):
-    """There was no reply within the time that the caller gave; it may still be handled.
+    """There was no reply within the time that the caller gave; the call may still be handled.
 
     Args:
         seconds: that time.
@@ -148,23 +148,39 @@ class CallTimeout(CallAbandoned, TimeoutError):
         code: what was called, as a number.
         method: its name, if that is known.
         service: the name under which the service was looked up, if it was.
+        sent: False if it was not even sent, as too many others were waiting for their replies
+            (``max_calls`` of asynchronous devices); then it is not handled.
     """
 
     def __init__(
-        self, seconds: float, interface: str, code: int, method: str = "", service: str = ""
+        self,
+        seconds: float,
+        interface: str,
+        code: int,
+        method: str = "",
+        service: str = "",
+        *,
+        sent: bool = True,
     ) -> None:
         self.seconds = seconds
         self.interface = interface
         self.code = code
         self.method = method
         self.service = service
+        self.sent = sent
         # Those that every object answers are four letters.
         shown = code if code <= LAST_CALL_TRANSACTION else repr(code.to_bytes(4).decode("latin-1"))
         place = f".{method}()" if method else f", code {shown},"
         of = f" of {service!r}" if service else ""
         target = f"{interface or 'the object'}{place}{of}"
-        within = f"within {round(seconds, 3):g} s"
-        super().__init__(f"{target} did not answer {within}; it may still do what was asked")
+        within = f"within {round(seconds, 3) or seconds:g} s"
+        text = f"{target} did not answer {within}; it may still do what was asked"
+        if not sent:
+            text = (
+                f"{target} was not called {within}: so many calls were under way as max_calls of"
+                " open_device() allows"
+            )
+        super().__init__(text)
 
     def named(self, *, method: str = "", service: str = "") -> CallTimeout:
         """Return the same with what a caller knows better."""
@@ -174,4 +190,5 @@ class CallTimeout(CallAbandoned, TimeoutError):
             self.code,
             method or self.method,
             service or self.service,
+            sent=self.sent,
         )

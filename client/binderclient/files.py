@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -72,10 +73,12 @@ class ReceivedFile:
 
         Raises:
             ValueError: it was closed or given away, or as the built-in ``open``.
+            LookupError, OSError: as the built-in ``open``; the file may be closed then.
         """
-        file = os.fdopen(self.fileno(), mode, **arguments)
-        self._descriptor = -1
-        return file
+        # With an opener, unlike with a number, the built-in says by the call of it from when on the
+        # descriptor is its own, which it closes if it then fails.
+        name = f"descriptor {self.fileno()}"
+        return open(name, mode, opener=lambda _path, _flags: self.detach(), **arguments)
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -116,6 +119,8 @@ def duplicate(file: int | HasFileno) -> ReceivedFile:
     try:
         number = file if isinstance(file, int) else file.fileno()
         return ReceivedFile(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
+    except io.UnsupportedOperation:  # it has the method, and no descriptor
+        raise TypeError(f"a file or a descriptor is needed, not {type(file).__name__}") from None
     except (OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno != errno.EBADF:
             raise

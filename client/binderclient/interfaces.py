@@ -47,6 +47,7 @@ _F = TypeVar("_F", bound="Callable[..., object]")
 
 _ATTRIBUTE: Final = "binder_interface"  # of a class: its Interface
 _TIMEOUT: Final = "timeout"
+_OF_CALLERS: Final = frozenset({"binder", _TIMEOUT})  # attributes of an InterfaceProxy
 
 
 def oneway(method: _F) -> _F:
@@ -62,10 +63,13 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
         descriptor: its name, for example org.example.IEcho.
 
     Raises:
-        TypeError: a method's arguments or result have no type, or one that no parcel carries.
+        TypeError: a method's arguments or result have no type, or one that no parcel carries; or
+            its name is one that services or their callers have for themselves.
     """
 
     def make(cls: type[_S]) -> type[_S]:
+        if inspect.isfunction(vars(cls).get("descriptor")):
+            raise _taken(cls, "descriptor")
         cls.descriptor = descriptor
         setattr(cls, _ATTRIBUTE, Interface(cls))
         return cls
@@ -121,6 +125,28 @@ class InterfaceProxy:
         return hash(self.binder)
 
 
+def _is_hook(cls: type[Service], name: str) -> bool:
+    """Does a method override one of ``Service``, so that it is none of the interface's?
+
+    Raises:
+        TypeError: it only has a name that services or their callers have for themselves.
+    """
+    own = getattr(Service, name, None)
+    if own is None and name not in _OF_CALLERS:
+        return False
+    count = len(inspect.signature(vars(cls)[name]).parameters)
+    if not inspect.isfunction(own) or len(inspect.signature(own).parameters) != count:
+        raise _taken(cls, name)
+    return True
+
+
+def _taken(cls: type[Service], name: str) -> TypeError:
+    return TypeError(
+        f"{cls.__name__}.{name}: services or their callers have a {name} themselves;"
+        " write another name (on the wire there are only numbers)"
+    )
+
+
 class Interface:
     """The methods of a class.
 
@@ -134,7 +160,7 @@ class Interface:
         self.methods: dict[str, Method] = {}
         number = android.FIRST_CALL_TRANSACTION
         for name, function in list(vars(cls).items()):
-            if name.startswith("_") or not inspect.isfunction(function) or hasattr(Service, name):
+            if name.startswith("_") or not inspect.isfunction(function) or _is_hook(cls, name):
                 continue
             codes = function.__dict__.get("binder_codes") or [number]
             if len(codes) != 1:
@@ -156,6 +182,7 @@ class Interface:
             if name.isupper() or (isinstance(value, type) and not name.startswith("_"))
         }
         members |= {name: make(method) for name, method in self.methods.items()}
+        members[_ATTRIBUTE] = self
         return type(f"{self._class.__name__}{suffix}", (InterfaceProxy,), members)
 
     def __call__(self, binder: IBinder, timeout: float | None = None) -> Any:  # noqa: ANN401 - like the class, to its users
@@ -166,6 +193,16 @@ class Interface:
         if isinstance(binder, self._class):
             return binder
         raise TypeError(f"{binder!r} is no {self.descriptor}, nor a proxy")
+
+    def may_be(self, value: object) -> bool:
+        """Could it be such an object, as far as this process can tell?"""
+        known = ""
+        if isinstance(value, Service):
+            known = value.descriptor
+        elif isinstance(value, InterfaceProxy):
+            owner = interface_of(type(value))
+            known = "" if owner is None else owner.descriptor
+        return known in ("", self.descriptor) or isinstance(value, self._class)
 
 
 def _read_all(codecs: Iterable[Codec], parcel: Parcel) -> list[object]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from binderclient.errors import MisuseError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
@@ -13,6 +15,14 @@ _T = TypeVar("_T")
 
 class LoopEnded(Exception):
     """There is no loop any more that could do something."""
+
+
+def elsewhere() -> MisuseError:
+    """Return what is raised where a device is used in a loop that is not its own."""
+    return MisuseError(
+        "this device belongs to another event loop: open one in this loop, or have the other one"
+        " make the call (asyncio.run_coroutine_threadsafe, trio.from_thread.run)"
+    )
 
 
 class Event(Protocol):
@@ -29,7 +39,11 @@ class EventLoop(Protocol):
     """The loop that a device lives in; all but ``run_soon`` is called in its thread."""
 
     def event(self) -> Event:
-        """Return something that has not happened yet."""
+        """Return something that has not happened yet.
+
+        Raises:
+            MisuseError: this is another loop, which nobody would wake.
+        """
 
     def run_soon(self, function: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401
         """Have a function called in the loop's thread; may be called in any.
@@ -58,7 +72,7 @@ class EventLoop(Protocol):
         """Return when they have ended, unless the loop sees to that."""
 
     async def checkpoint(self) -> None:
-        """Let others have their turn; raises if this task is cancelled."""
+        """Let others have their turn; raises if this task is cancelled, or as ``event``."""
 
     async def sleep(self, seconds: float) -> None:
         """Return later."""

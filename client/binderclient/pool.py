@@ -30,6 +30,7 @@ class ThreadPool:
         self._session = session
         self._threads: list[threading.Thread] = []
         self._is_started = self._is_stopping = False
+        self.is_owed = False  # has the driver asked for a thread that could not be started?
         self.turns = 0  # how often a thread of the program's own has come back; see ``serve``
 
     def start(self) -> None:
@@ -41,14 +42,26 @@ class ThreadPool:
         self._session.thread()
         with self._session.lock:
             if not self._is_started:
-                self._is_started = True
                 self._start_thread(register=False)
+                self._is_started = True
 
     def grow(self) -> None:
-        """Start another thread, because the driver asks for one."""
+        """Start another thread, because the driver asks for one.
+
+        If the system has none it is tried again with each call that comes, as the driver does not
+        ask twice.
+        """
         with self._session.lock:
-            if not self._is_stopping:
+            if self._is_stopping:
+                return
+            was_owed = self.is_owed
+            try:
                 self._start_thread(register=True)
+                self.is_owed = False
+            except RuntimeError as error:
+                self.is_owed = True
+                if not was_owed:
+                    _log.warning("the pool stays with %d threads: %s", len(self._threads), error)
 
     def serve(self) -> None:
         """Serve in the calling thread until ``stop``.
@@ -83,8 +96,8 @@ class ThreadPool:
             name=f"binder-{len(self._threads) + 1}",
             daemon=True,
         )
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _run(self, *, register: bool) -> None:
         try:

@@ -440,6 +440,8 @@ class Session:
 
     def _handle(self, thread: BinderThread, event: Event) -> None:
         if isinstance(event, Incoming):
+            if self.pool.is_owed:
+                self.pool.grow()
             self._serve(thread, event.delivery)
         elif isinstance(event, SpawnLooper):
             self.pool.grow()
@@ -490,10 +492,10 @@ def caller_of(delivery: Delivery) -> Caller:
     return Caller(delivery.sender_pid, delivery.sender_euid, bool(delivery.flags & TF_ONE_WAY))
 
 
-def late(ticket: Ticket, code: int, data: Parcel) -> CallTimeout:
+def late(ticket: Ticket, code: int, data: Parcel, *, sent: bool = True) -> CallTimeout:
     """Return what is raised when the time for a call is up."""
     name = interface_named(Parcel(bytes(data)[:_TOKEN_MAX]))
-    return CallTimeout(ticket.seconds or 0, name, code)
+    return CallTimeout(ticket.seconds or 0, name, code, sent=sent)
 
 
 def _node_flags(service: Service) -> int:

@@ -14,7 +14,7 @@ import trio
 
 from binderclient.asynchronous import DEFAULT_MAX_CALLS, AsyncDevice, AsyncProxy
 from binderclient.blocking import DEFAULT_MAP_SIZE, DEFAULT_MAX_THREADS, DEFAULT_PATH
-from binderclient.loops import LoopEnded
+from binderclient.loops import LoopEnded, elsewhere
 from binderclient.servicemanager.async_client import AsyncNamedService, AsyncServiceManager
 
 if TYPE_CHECKING:
@@ -73,7 +73,16 @@ class _TrioLoop:
         self.handlers: trio.Nursery | None = None  # where tasks handle incoming calls
         self._token = trio.lowlevel.current_trio_token()
 
+    def _check(self) -> None:
+        try:
+            is_here = trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:  # there is none, or it is asyncio's
+            is_here = False
+        if not is_here:
+            raise elsewhere()
+
     def event(self) -> trio.Event:
+        self._check()
         return trio.Event()
 
     def run_soon(self, function: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401
@@ -98,6 +107,7 @@ class _TrioLoop:
         """The nursery does not end before them."""
 
     async def checkpoint(self) -> None:
+        self._check()
         await trio.lowlevel.checkpoint()
 
     async def sleep(self, seconds: float) -> None:

@@ -6,7 +6,9 @@ They stand without a compiler to compare with, and for what came after the one t
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -331,3 +333,17 @@ def test_unions_in_python(generated: Generated) -> None:
         value(text="x", number=1)
     with pytest.raises(TypeError, match="Value has no member nothing"):
         value(nothing=1)
+
+
+def test_to_assign_to_a_member_makes_a_union_that(generated: Generated) -> None:
+    value = generated("org.example.later.Value")
+    one = value(text="x")
+    one.number = 5
+    assert one == value(number=5)
+    assert one.tag is value.Tag.number
+    with pytest.raises(AttributeError, match="this Value is number, not text"):
+        _ = one.text
+    for name in ("txt", "tag"):
+        with pytest.raises(AttributeError, match=f"Value has no member {name}: Value is one"):
+            setattr(one, name, value.Tag.text)
+    assert copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == one

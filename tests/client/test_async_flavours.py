@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +14,7 @@ import pytest
 from binderclient import (
     DeadObject,
     DeviceError,
+    MisuseError,
     Parcel,
     ReceivedFile,
     RemoteException,
@@ -78,6 +80,40 @@ def test_calls_of_many_tasks_are_in_the_air_at_a_time(bench: Bench, flavour: Fla
             assert time.monotonic() - start_time < 2
 
     flavour.run(main)
+
+
+def test_replies_do_not_pile_up_while_the_loop_is_busy(binder: Binder, flavour: Flavour) -> None:
+    sent = [0]
+    all_sent = threading.Event()
+
+    class Large(Service):
+        @transaction(1)
+        def large(self, _data: Parcel, reply: Parcel) -> None:
+            reply.write_bytes(bytes(60_000))
+            sent[0] += 1
+            if sent[0] == 40:
+                all_sent.set()
+
+    async def main() -> None:
+        read: list[int] = []
+
+        async def call() -> None:
+            with await device.context_manager.call(1, timeout=PATIENCE) as reply:
+                read.append(len(reply.read_blob() or b""))
+
+        async with flavour.open_device(binder.path(), max_calls=4) as device:
+            async with flavour.tasks() as start:
+                for _ in range(40):  # more than the receive area has room for
+                    start(call)
+                while not sent[0]:
+                    await flavour.sleep(0.001)
+                assert not all_sent.wait(0.2), "as long as the loop takes no replies"
+            assert read == [60_000] * 40
+
+    with binder.process().device() as server:
+        server.become_context_manager(Large())
+        server.start_thread_pool()
+        flavour.run(main)
 
 
 def test_a_cancelled_call_frees_its_thread(bench: Bench, flavour: Flavour) -> None:
@@ -430,6 +466,34 @@ def test_a_device_that_cannot_be_opened(tmp_path: Path, flavour: Flavour) -> Non
 
     with pytest.raises(DeviceError, match="no such device"):
         flavour.run(main)
+
+
+def test_a_device_that_could_never_call(binder: Binder, flavour: Flavour) -> None:
+    async def main() -> None:
+        async with flavour.open_device(binder.path(), max_calls=0):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match="max_calls must be 1 or more, not 0"):
+        flavour.run(main)
+
+
+@pytest.mark.parametrize("other", FLAVOURS, ids=lambda other: f"in-{other.name}")
+def test_another_loop_is_refused(binder: Binder, flavour: Flavour, other: Flavour) -> None:
+    async def use(device: AsyncDevice) -> None:
+        with pytest.raises(MisuseError, match="belongs to another event loop"):
+            await device.context_manager.ping(timeout=PATIENCE)
+        with pytest.raises(MisuseError, match="belongs to another event loop"):
+            await device.wait_gone()
+
+    async def main() -> None:
+        async with flavour.open_device(binder.path()) as device:
+            device.become_context_manager(Service())
+            device.start_serving()
+            async with flavour.open_device(binder.path()) as client:
+                await flavour.in_thread(lambda: other.run(lambda: use(client)))
+                await client.context_manager.ping(timeout=PATIENCE)
+
+    flavour.run(main)
 
 
 def test_calls_after_the_end_are_refused(binder: Binder, flavour: Flavour) -> None:

@@ -6,17 +6,17 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from binderclient import deliveries
 from binderclient.errors import FailedTransaction, ParcelError
+from binderclient.files import ReceivedFile
 from client import peer as p
 from client.test_device import connected, request
 
 if TYPE_CHECKING:
-    from binderclient.files import ReceivedFile
     from binderclient.objects import Proxy
     from client.conftest import Bench
 
@@ -113,6 +113,31 @@ def test_a_received_file_is_owned(bench: Bench) -> None:
         assert str(file.fileno()) in repr(file)
         del file
         assert own_count() == ours
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "r", "encoding": "nonsense"},  # found out behind the built-in open's own check
+        {"mode": "r", "buffering": 0},
+        {"mode": "nonsense"},
+        {"mode": "rb", "newline": ""},
+    ],
+    ids=str,
+)
+def test_a_file_that_cannot_be_opened_so_is_closed_once(wrong: dict[str, Any]) -> None:
+    received = ReceivedFile(os.open("/dev/null", os.O_RDONLY))
+    number = received.fileno()
+    with pytest.raises((ValueError, LookupError)):
+        received.open(**wrong)
+    if received.closed:  # then its number is somebody else's
+        assert os.open("/dev/null", os.O_RDONLY) == number
+        received.close()
+        os.close(number)
+    else:
+        received.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
 
 
 def test_a_file_is_read_once_and_from_where_it_is(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import io
 import logging
 import os
 import struct
@@ -28,6 +29,7 @@ from binderclient.interfaces import as_interface, interface, oneway
 from binderclient.objects import Proxy, Service, caller, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
+from binderclient.testing import Binder
 from binderclient.trio import AsyncServiceManager, open_device
 from client.drivers import PATIENCE
 from client.test_servicemanager import ManagerProcess
@@ -228,9 +230,18 @@ def test_who_raises_is_heard(things: Things, caplog: pytest.LogCaptureFixture) -
         (lambda t: t.turn(Shape("", [Point(1, "2")])), TypeError, r"shape.points\[0\].y: must be"),
         (lambda t: t.turn(5), TypeError, "shape: must be Shape, not int"),
         (lambda t: t.tell(5), TypeError, "listener: must be Listener, not int"),
+        (
+            lambda t: t.tell(as_interface(Things, t.binder)),
+            TypeError,
+            "must be Listener, not Thing",
+        ),
+        (lambda t: t.tell(Things()), TypeError, "listener: must be Listener, not Things"),
         (lambda t: t.tell(), TypeError, "missing a required argument: 'listener'"),
         (lambda t: t.far(1), TypeError, "too many positional arguments"),
         (lambda t: t.read("x"), TypeError, "file: must be a file or descriptor, not str"),
+        (lambda t: t.read(True), TypeError, "file: must be a file or descriptor, not bool"),
+        (lambda t: t.read(io.BytesIO()), TypeError, "file: a file or a descriptor .* not BytesIO"),
+        (lambda t: t.read(1 << 40), ValueError, "file: 1099511627776 is no open file"),
     ],
 )
 def test_what_is_no_such_value_is_not_sent(
@@ -242,6 +253,21 @@ def test_what_is_no_such_value_is_not_sent(
 
     with pytest.raises(error, match=text):
         call(as_interface(Things, Proxy(1, Nobody())))
+
+
+def test_a_service_travels_as_itself() -> None:
+    class Wrapping(Listener):
+        def __init__(self, binder: Proxy) -> None:
+            super().__init__()
+            self.binder = binder  # what it stands for: not what is sent
+
+    with Binder() as world, world.device() as server, world.device() as client:
+        server.become_context_manager(Things())
+        server.start_thread_pool()
+        client.start_thread_pool()
+        listener = Wrapping(client.context_manager)
+        as_interface(Things, client.context_manager).tell(listener)
+        assert listener.event.wait(PATIENCE)
 
 
 def test_the_bytes_are_those_of_aidl() -> None:
@@ -389,6 +415,29 @@ def test_what_is_no_interface_says_why(
 ) -> None:
     with pytest.raises(TypeError, match=text):
         make(annotations, **marks)
+
+
+@pytest.mark.parametrize("name", ["binder", "timeout", "dump", "descriptor", "method_name"])
+def test_a_name_that_is_taken_is_refused(name: str) -> None:
+    def method(self: object) -> int:
+        raise NotImplementedError
+
+    method.__annotations__ = {"return": int}
+    with pytest.raises(TypeError, match=rf"Bad\.{name}: services or their callers have a {name}"):
+        interface("test.IBad")(type("Bad", (Service,), {name: method}))
+
+
+def test_what_every_service_has_is_none_of_an_interfaces_methods() -> None:
+    @interface("test.IDumped")
+    class Dumped(Service):
+        def dump(self, descriptor: int, arguments: list[str]) -> None:
+            raise NotImplementedError
+
+        def first(self) -> None:
+            raise NotImplementedError
+
+    assert Dumped.method_name(1) == "first"
+    assert Dumped.method_name(2) is None
 
 
 def test_what_is_no_interface_cannot_be_asked_for() -> None:

@@ -142,6 +142,10 @@ def test_a_call_that_is_answered_in_time(world: World, timeout: float | None) ->
     assert slow.echo("hello") == "hello"
 
 
+def test_a_very_short_time_is_told() -> None:
+    assert "within 1e-09 s" in str(CallTimeout(1e-9, "", 1))
+
+
 def test_what_is_raised_says_what_was_called(world: World) -> None:
     manager = world.device().context_manager
     with pytest.raises(CallTimeout) as raised:
@@ -507,10 +511,11 @@ class TestLoops:
                     start(lambda: slow.wait(0))
                     while not world.service.calls:
                         await flavour.sleep(0.001)
-                    with pytest.raises(CallTimeout):
+                    with pytest.raises(CallTimeout, match=r"not called within .*max_calls") as e:
                         await slow.wait(1, timeout=SHORT)
+                    assert not e.value.sent
                     world.service.go_on.set()
-                assert world.service.calls == 1  # it was never sent
+                assert world.service.calls == 1
 
         flavour.run(main)
 

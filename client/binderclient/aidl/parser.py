@@ -231,7 +231,7 @@ class _Builder:
 
     def _method(self, member: _Tree, tree: _Tree, owner: syntax.Interface) -> syntax.Method:
         name, position = self._name(tree)
-        annotations = self._annotations(member)
+        annotations = self._annotations(member) + self._annotations(tree)
         numbers = _tokens(tree, "INTEGER")
         return syntax.Method(
             name=name,
@@ -301,7 +301,7 @@ class _Builder:
 
     def _constant(self, member: _Tree, tree: _Tree) -> syntax.Constant:
         name, position = self._name(tree)
-        annotations = self._annotations(member)
+        annotations = self._annotations(member) + self._annotations(tree)
         type_ = self._type(_trees(tree, "type")[0], annotations)
         value = self._expression(tree.children[-1])
         return syntax.Constant(name, type_, value, annotations, self._doc(member), position)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from binderclient.annotations import codec_of, shown
+from binderclient.annotations import codec_of, shown, write_file
 from binderclient.errors import ParcelError
 
 if TYPE_CHECKING:
@@ -171,9 +171,7 @@ class BareFile:
         return self
 
     def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
-        if type(value) is not int and not hasattr(value, "fileno"):
-            refuse(place, "a file or descriptor", value)
-        parcel.write_file(value)
+        write_file(parcel, value, place)
 
     def read(self, parcel: Parcel) -> Any:  # noqa: ANN401
         return parcel.read_file()

@@ -14,6 +14,7 @@ interface IPlain {
     const int SMALL = -7;
     /** What it is called. */
     const String NAME = "plain";
+    const @utf8InCpp String MOTTO = "plainly";
 
     boolean flip(boolean value);
     byte addByte(byte a, byte b);
@@ -30,6 +31,6 @@ interface IPlain {
     ICallback watch(ICallback callback);
     FileDescriptor bare(in FileDescriptor file);
     ParcelFileDescriptor file(in ParcelFileDescriptor file);
-    oneway void tell(String text, in int[] numbers);
+    oneway @UnsupportedAppUsage void tell(String text, in int[] numbers);
     void nothing();
 }
