@@ -149,8 +149,8 @@ def _run(
                 tool.say(f"{tool.program_name()}: {words[0]} has left processes that do not end")
             for server in servers:
                 if server.process.poll() is not None:
-                    said = server.last_words()
-                    tool.say(f"{tool.program_name()}: {server.name} has ended: {said}")
+                    why = server.why_it_ended()
+                    tool.say(f"{tool.program_name()}: {server.name} has ended: {why}")
             return status
         except Ended as end:
             return end.status

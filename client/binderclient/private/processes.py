@@ -85,19 +85,22 @@ class Server:
                     if b"READY=1" in channel.recv(4096).split(b"\n"):
                         return
                 elif ended in ready:
-                    status = self.process.wait()
-                    said = self.last_words() or f"{self.name} ended at its start: status {status}"
-                    raise PrivateError(said.splitlines()[-1])  # why; before that are warnings
+                    raise PrivateError(self.why_it_ended())
                 elif not ready:
                     raise PrivateError(f"{self.name} is not ready after {_READY_SECONDS:g} s")
         finally:
             os.close(ended)
 
-    def last_words(self) -> str:
-        """Return what it has written to its standard error last."""
+    def why_it_ended(self) -> str:
+        """Return why a server has ended that was not told to."""
+        status = self.process.wait()
+        if status < 0:
+            return f"{self.name} was killed by signal {-status}"
         size = self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, size - _SAID_MAX))
-        return self._said.read(_SAID_MAX).decode(errors="replace").strip()
+        said = self._said.read(_SAID_MAX).decode(errors="replace").strip()
+        # Its last line says why; before that are warnings.
+        return said.splitlines()[-1] if said else f"{self.name} ended with status {status}"
 
     def end(self) -> None:
         """End it; it is killed if it does not."""
