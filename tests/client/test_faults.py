@@ -45,6 +45,11 @@ class Faulty(Service):
     def echo(self, text: str) -> str: ...
 
 
+class Textless(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("why")
+
+
 def fail(how: str) -> None:
     raise {
         "KeyError": KeyError("why"),
@@ -55,7 +60,18 @@ def fail(how: str) -> None:
         "long": LookupError("y" * (2 << 20)),
         "timeout": CallTimeout(1, "org.example.IOther", 1),
         "RecursionError": RecursionError("why"),
+        "without a text": Textless(),
+        "nothing": RemoteException(),
+        "code of a wrong type": RemoteException("why"),  # type: ignore[arg-type]
+        "large code": RemoteException(1 << 40, "why"),
+        "code of a header": RemoteException(android.EX_HAS_REPLY_HEADER, "why"),
+        "message of a wrong type": RemoteException(android.EX_SECURITY, 5),  # type: ignore[arg-type]
+        "large number": RemoteException(android.EX_SERVICE_SPECIFIC, service_specific=1 << 40),
+        "status of a wrong type": RemoteException(status="why"),  # type: ignore[arg-type]
     }[how]
+
+
+UNSENDABLE = "a RemoteException that cannot be sent: "
 
 
 WRONG: dict[str, Any] = {"text": "5", "none": None, "large": 1 << 40, "two": (1, 2)}
@@ -170,6 +186,14 @@ def caller(binder: Binder) -> Callable[[], Any]:
         ("long", android.EX_ILLEGAL_STATE, "LookupError: yyy"),
         ("timeout", android.EX_ILLEGAL_STATE, "CallTimeout: org.example.IOther, code 1, did not"),
         ("RecursionError", android.EX_ILLEGAL_STATE, "RecursionError: why"),
+        ("without a text", android.EX_ILLEGAL_ARGUMENT, ""),
+        ("nothing", android.EX_ILLEGAL_STATE, UNSENDABLE + "ValueError: it has neither"),
+        ("code of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
+        ("large code", android.EX_ILLEGAL_STATE, UNSENDABLE),
+        ("code of a header", android.EX_ILLEGAL_STATE, UNSENDABLE + "ValueError: -128 is what"),
+        ("message of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
+        ("large number", android.EX_ILLEGAL_STATE, UNSENDABLE),
+        ("status of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
     ],
 )
 def test_what_is_raised_reaches_the_caller(
