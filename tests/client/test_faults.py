@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -291,3 +293,46 @@ def test_handlers_by_hand(
                 assert reply.read_int32() == 9
     assert "Odd.returns(), called by process 5000 of user 50, failed" in caplog.text
     assert "a handler writes into its reply and returns None, not int" in caplog.text
+
+
+class Unsendable(Service):
+    accepts_descriptors = "yes"  # type: ignore[assignment] # the driver wants a number
+
+
+def test_what_could_not_be_sent_is_not_kept(binder: Binder, caller: Callable[[], Any]) -> None:
+    with binder.process().device() as device, caller() as client:
+        device.become_context_manager(Service())
+        device.start_thread_pool()
+        odd = Unsendable()
+        kept = weakref.ref(odd)
+        request = Parcel()
+        request.write_strong_binder(odd)
+        with pytest.raises(TypeError):
+            client.context_manager.call(1, request, timeout=PATIENCE)
+        del odd, request
+        gc.collect()
+        assert kept() is None
+
+
+def test_a_reply_that_cannot_be_sent(
+    binder: Binder, caller: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    class ByHand(Service):
+        @transaction(1)
+        def odd(self, _data: Parcel, reply: Parcel) -> None:
+            reply.write_strong_binder(Unsendable())
+
+        @transaction(2)
+        def closed(self, _data: Parcel, reply: Parcel) -> None:
+            reply.write_file(0)
+            reply.close()
+
+    with binder.process().device(max_threads=0) as device, caller() as client:
+        device.become_context_manager(ByHand())
+        device.start_thread_pool()
+        for code in (1, 2, 1, 2):
+            caplog.clear()
+            with pytest.raises(RemoteException) as caught:
+                client.context_manager.call(code, timeout=PATIENCE)
+            assert caught.value.status == android.STATUS_BAD_VALUE
+            assert f"the reply to code {code:#x} cannot be sent: " in caplog.text
