@@ -295,6 +295,10 @@ def test_handlers_by_hand(
     assert "a handler writes into its reply and returns None, not int" in caplog.text
 
 
+def test_a_very_short_time_is_told() -> None:
+    assert "within 1e-09 s" in str(CallTimeout(1e-9, "", 1))
+
+
 class Unsendable(Service):
     accepts_descriptors = "yes"  # type: ignore[assignment] # the driver wants a number
 
