@@ -30,6 +30,8 @@ _EXCEPTION_CODE_OF: Final[dict[type[Exception], int]] = {
     ValueError: android.EX_ILLEGAL_ARGUMENT,
     NotImplementedError: android.EX_UNSUPPORTED_OPERATION,
 }
+# Codes that are none of an exception.
+_HEADERS: Final = (android.EX_HAS_REPLY_HEADER, android.EX_HAS_NOTED_APPOPS_REPLY_HEADER)
 _TEXT_MAX: Final = 4000  # characters of an exception's text that travel
 _log: Final = logging.getLogger("binderclient")
 
@@ -57,25 +59,38 @@ def answer_to(
     caller; of a one-way call everything is, as nobody else hears of it.
     """
     remote = known(error)
-    if remote is None:
-        _log.error(
-            "%s, called %s, failed", place_of(service, code), caller_text(caller), exc_info=error
-        )
-        remote = RemoteException(status=android.STATUS_UNKNOWN_ERROR)
-        if service.descriptor:
-            remote = RemoteException(android.EX_ILLEGAL_STATE, _text_of(error))
-    elif caller.one_way:
-        place, who = place_of(service, code), caller_text(caller)
-        _log.warning("%s, called %s, refused it: %s", place, who, _text_of(error))
+    text = _text_of(error)
+    place, who = place_of(service, code), caller_text(caller)
+    if remote is not None:
+        try:
+            answer = error_reply(remote)
+        except Exception as failure:  # what is in it is the program's own, and anything
+            text = f"a RemoteException that cannot be sent: {_text_of(failure)}"[:_TEXT_MAX]
+        else:
+            if caller.one_way:
+                _log.warning("%s, called %s, refused it: %s", place, who, text)
+            return answer
+    _log.error("%s, called %s, failed", place, who, exc_info=error)
+    remote = RemoteException(status=android.STATUS_UNKNOWN_ERROR)
+    if service.descriptor:
+        remote = RemoteException(android.EX_ILLEGAL_STATE, text)
     return error_reply(remote)
 
 
 def error_reply(error: RemoteException) -> tuple[Parcel, int]:
-    """Return a reply that is an error, and its TF_ flags."""
+    """Return a reply that is an error, and its TF_ flags.
+
+    Raises:
+        TypeError, ValueError: no reader would take it for one, or it has what no parcel carries.
+    """
     reply = Parcel()
+    if error.exception_code in _HEADERS:
+        raise ValueError(f"{error.exception_code} is what other replies begin with")
     if error.exception_code != android.EX_NONE:
         reply.write_exception(error)
         return reply, 0
+    if error.status == android.STATUS_OK:
+        raise ValueError("it has neither an exception_code nor a status")
     reply.write_int32(error.status)
     return reply, TF_STATUS_CODE
 
@@ -89,14 +104,17 @@ def known(error: BaseException) -> RemoteException | None:
             return RemoteException(status=status)
     for kind, code in _EXCEPTION_CODE_OF.items():
         if isinstance(error, kind):
-            return RemoteException(code, str(error)[:_TEXT_MAX])
+            return RemoteException(code, _own_text(error)[:_TEXT_MAX])
     return None
 
 
-def _text_of(error: BaseException) -> str:
-    name = type(error).__name__
+def _own_text(error: BaseException) -> str:
     try:
-        text = str(error)
+        return str(error)
     except Exception:  # the program's own, and as faulty as it may be
-        return name
+        return ""
+
+
+def _text_of(error: BaseException) -> str:
+    name, text = type(error).__name__, _own_text(error)
     return f"{name}: {text}"[:_TEXT_MAX] if text else name

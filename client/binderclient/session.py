@@ -329,7 +329,9 @@ class Session:
         flags |= delivery.flags & TF_CLEAR_BUF
         try:
             thread.send(reply, self, lambda payload: thread.state.reply(flags, payload))
-        except ParcelError as error:
+        except DeviceError:
+            raise
+        except Exception as error:  # what the program has put into it, and as faulty as it may be
             _log.error("the reply to code %#x cannot be sent: %s", delivery.code, error)
             reply, status_flags = error_reply(RemoteException(status=android.STATUS_BAD_VALUE))
             thread.send(reply, self, lambda payload: thread.state.reply(status_flags, payload))

@@ -90,7 +90,7 @@ class BinderThread:
                     sum(len(buffer.data) + 7 & ~7 for buffer in parcel.buffers()),
                 )
                 return begin(payload)
-            except BinderError:
+            except Exception:  # not only ours: parcels have what the program has put into them
                 for number in exported:
                     nodes.settle(number)
                 raise

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,11 @@ class Faulty(Service):
     def echo(self, text: str) -> str: ...
 
 
+class Textless(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("why")
+
+
 def fail(how: str) -> None:
     raise {
         "KeyError": KeyError("why"),
@@ -55,7 +62,18 @@ def fail(how: str) -> None:
         "long": LookupError("y" * (2 << 20)),
         "timeout": CallTimeout(1, "org.example.IOther", 1),
         "RecursionError": RecursionError("why"),
+        "without a text": Textless(),
+        "nothing": RemoteException(),
+        "code of a wrong type": RemoteException("why"),  # type: ignore[arg-type]
+        "large code": RemoteException(1 << 40, "why"),
+        "code of a header": RemoteException(android.EX_HAS_REPLY_HEADER, "why"),
+        "message of a wrong type": RemoteException(android.EX_SECURITY, 5),  # type: ignore[arg-type]
+        "large number": RemoteException(android.EX_SERVICE_SPECIFIC, service_specific=1 << 40),
+        "status of a wrong type": RemoteException(status="why"),  # type: ignore[arg-type]
     }[how]
+
+
+UNSENDABLE = "a RemoteException that cannot be sent: "
 
 
 WRONG: dict[str, Any] = {"text": "5", "none": None, "large": 1 << 40, "two": (1, 2)}
@@ -170,6 +188,14 @@ def caller(binder: Binder) -> Callable[[], Any]:
         ("long", android.EX_ILLEGAL_STATE, "LookupError: yyy"),
         ("timeout", android.EX_ILLEGAL_STATE, "CallTimeout: org.example.IOther, code 1, did not"),
         ("RecursionError", android.EX_ILLEGAL_STATE, "RecursionError: why"),
+        ("without a text", android.EX_ILLEGAL_ARGUMENT, ""),
+        ("nothing", android.EX_ILLEGAL_STATE, UNSENDABLE + "ValueError: it has neither"),
+        ("code of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
+        ("large code", android.EX_ILLEGAL_STATE, UNSENDABLE),
+        ("code of a header", android.EX_ILLEGAL_STATE, UNSENDABLE + "ValueError: -128 is what"),
+        ("message of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
+        ("large number", android.EX_ILLEGAL_STATE, UNSENDABLE),
+        ("status of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
     ],
 )
 def test_what_is_raised_reaches_the_caller(
@@ -267,3 +293,50 @@ def test_handlers_by_hand(
                 assert reply.read_int32() == 9
     assert "Odd.returns(), called by process 5000 of user 50, failed" in caplog.text
     assert "a handler writes into its reply and returns None, not int" in caplog.text
+
+
+def test_a_very_short_time_is_told() -> None:
+    assert "within 1e-09 s" in str(CallTimeout(1e-9, "", 1))
+
+
+class Unsendable(Service):
+    accepts_descriptors = "yes"  # type: ignore[assignment] # the driver wants a number
+
+
+def test_what_could_not_be_sent_is_not_kept(binder: Binder, caller: Callable[[], Any]) -> None:
+    with binder.process().device() as device, caller() as client:
+        device.become_context_manager(Service())
+        device.start_thread_pool()
+        odd = Unsendable()
+        kept = weakref.ref(odd)
+        request = Parcel()
+        request.write_strong_binder(odd)
+        with pytest.raises(TypeError):
+            client.context_manager.call(1, request, timeout=PATIENCE)
+        del odd, request
+        gc.collect()
+        assert kept() is None
+
+
+def test_a_reply_that_cannot_be_sent(
+    binder: Binder, caller: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    class ByHand(Service):
+        @transaction(1)
+        def odd(self, _data: Parcel, reply: Parcel) -> None:
+            reply.write_strong_binder(Unsendable())
+
+        @transaction(2)
+        def closed(self, _data: Parcel, reply: Parcel) -> None:
+            reply.write_file(0)
+            reply.close()
+
+    with binder.process().device(max_threads=0) as device, caller() as client:
+        device.become_context_manager(ByHand())
+        device.start_thread_pool()
+        for code in (1, 2, 1, 2):
+            caplog.clear()
+            with pytest.raises(RemoteException) as caught:
+                client.context_manager.call(code, timeout=PATIENCE)
+            assert caught.value.status == android.STATUS_BAD_VALUE
+            assert f"the reply to code {code:#x} cannot be sent: " in caplog.text
