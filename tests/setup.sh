@@ -17,7 +17,7 @@ packages=(
     libfuse3-dev pkgconf            # pyfuse3 is compiled when it is installed
     dbus libsystemd-dev             # what the benchmark compares with
     mount util-linux                # mount, setpriv, unshare
-    bubblewrap runc                 # containers for the tests
+    bubblewrap runc                 # containers that the tests make
     systemd                         # systemd-analyze verifies our units
 )
 # Android's own compiler, with which ours is compared: that of Android 10, as Debian 12 has it.
