@@ -176,7 +176,7 @@ def bundles(tmp_path: Path) -> Iterator[list[Bundle]]:
 
 
 @pytest.mark.parametrize("users", [0, 200_000], ids=["root", "users of its own"])
-@pytest.mark.parametrize("options", ["rbind,rslave", "rbind,rslave,ro,nosuid,nodev"])
+@pytest.mark.parametrize("options", ["rbind,rslave", "rbind,rslave,ro,nosuid,nodev,noexec"])
 @pytest.mark.parametrize("what", ["", "binder"], ids=["directory", "file"])
 def test_a_client_in_runc(
     place: Path, tmp_path: Path, bundles: list[Bundle], what: str, options: str, users: int
