@@ -65,12 +65,17 @@ def open_up(path: Path) -> None:
             parent.chmod(0o755)
 
 
+def piped(words: Sequence[object]) -> subprocess.Popen[str]:
+    """Start a program that is talked to."""
+    return subprocess.Popen(
+        [*map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
 @contextmanager
 def served(words: Sequence[object]) -> Iterator[subprocess.Popen[str]]:
     """A program that says that it is ready, and ends with its standard input."""
-    with subprocess.Popen(
-        [*map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with piped(words) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -135,12 +140,11 @@ def test_many_containers_open_a_file_at_once(place: Path) -> None:
     file, as another container's is, makes that fail with ENOENT.
     """
     words = bubblewrap("--unshare-pid", "--bind", place / "binder", "/dev/binder")
-    command = [*words, *map(str, program(WAIT_FIRST, "/dev/binder"))]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [*words, *program(WAIT_FIRST, "/dev/binder")]
     with ExitStack() as stack:
         clients = []
         for _ in range(AT_ONCE):
-            clients.append(stack.enter_context(subprocess.Popen(command, **pipes)))
+            clients.append(stack.enter_context(piped(command)))
             assert clients[-1].stdout.readline() == "up\n"
         for client in clients:
             client.stdin.close()
@@ -274,11 +278,7 @@ def test_files_and_deaths_pass_between_containers(tmp_path: Path) -> None:
     with (
         running(mount, "--device", "binder") as daemon,
         served([*words, sys.executable, PEER, "/dev/binder"]) as server,
-        subprocess.Popen(
-            [*words, *map(str, program(FILES_AND_DEATH, "/dev/binder"))],
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as client,
+        piped([*words, *program(FILES_AND_DEATH, "/dev/binder")]) as client,
     ):
         assert client.stdout is not None
         lines = [client.stdout.readline() for _ in range(4)]
@@ -317,12 +317,7 @@ def test_after_a_restart(
     daemon = MountedDaemon(shared, 1)
     words = bubblewrap("--unshare-pid", "--bind", shared / what, where)
     try:
-        with subprocess.Popen(
-            [*words, *map(str, program(code, device))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as client:
+        with piped([*words, *program(code, device)]) as client:
             assert client.stdout is not None
             assert client.stdout.readline() == "open\n"
             daemon.kill()
