@@ -16,7 +16,8 @@ import pytest
 
 from binderclient.blocking import Device
 from binderclient.errors import DeviceError
-from channel.helpers import needs_fuse
+from channel.helpers import SECONDS_MAX, needs_fuse
+from channel.namespaces import started
 from integration.test_container_tools import shared  # noqa: F401 - a fixture
 from support.containers import (
     PATIENCE,
@@ -97,15 +98,15 @@ def test_who_is_outside_of_it_is_refused_and_that_is_said_once(shared: Path) -> 
     script = 'mount -t proc proc /proc && exec "$@"'
     words += ["unshare", "--mount", "--propagation", "unchanged", "sh", "-ec", script, "sh"]
     words += [sys.executable, "-m", "binderd", "--mount", str(mount), "--device", "binder"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, bufsize=1) as daemon:
+    with started(words) as daemon:
         assert daemon.stderr is not None
         assert "ready" in daemon.stderr.readline()
         daemon.stderr.readline()
         for _ in range(2):
             with pytest.raises(DeviceError, match="runs in a container and you outside"):
                 Device(str(mount / "binder"))
-        ready, _, _ = select.select([daemon.stderr], [], [], PATIENCE)
-        assert ready
+        ready, _, _ = select.select([daemon.stderr], [], [], SECONDS_MAX)
+        assert ready, "the log says nothing"
         line = daemon.stderr.readline()
         assert "outside of the pid namespace of this daemon" in line
         assert "--pid=host" in line
