@@ -18,6 +18,7 @@ packages=(
     dbus libsystemd-dev             # what the benchmark compares with
     mount util-linux                # mount, setpriv, unshare
     fuse3                           # fusermount3, which mounts for ordinary users
+    bubblewrap runc                 # containers that the tests make
     systemd                         # systemd-analyze verifies our units
 )
 # Android's own compiler, with which ours is compared: that of Android 10, as Debian 12 has it.

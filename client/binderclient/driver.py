@@ -56,7 +56,10 @@ _GONE: Final = frozenset(
 _OPEN_HINTS: Final = {
     errno.ENOENT: "no such device; is binderd running, or binderfs mounted?",
     errno.EISDIR: "this is a directory; name a device in it",
-    errno.EACCES: "its owner and mode (ls -l) do not let you open it; ask whoever runs binderd",
+    errno.EACCES: (
+        "its owner and mode (ls -l) do not let you open it, or binderd runs in a container and you "
+        "outside of that; ask whoever runs binderd"
+    ),
     errno.ENOTCONN: "the driver behind it is gone; start binderd again",
 }
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from errno import ESTALE
+from errno import EACCES, ESTALE
 
 from binderd.device.binder_device import BinderDevice
 from binderd.device.pace import Pace
@@ -57,6 +57,9 @@ class FakeOpener:
         backing_id = 70 + len(self.clients) if self.has_backing else 0
         self.clients.append(FakeClient(tid, backing_id, is_private=is_private))
         return self.clients[-1]
+
+    def refuse_stranger(self) -> int:
+        return EACCES
 
     def can_back(self) -> bool:
         return self.has_backing

@@ -8,6 +8,7 @@ are not.
 from __future__ import annotations
 
 import itertools
+from errno import EACCES
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,9 @@ class Opener:
         assert nodeid
         self.clients.append(FuzzedClient(len(self.clients), self.memory))
         return self.clients[-1]
+
+    def refuse_stranger(self) -> int:
+        return EACCES
 
     def is_own(self, tid: int) -> bool:
         return False

@@ -230,7 +230,7 @@ class BinderDevice:
         if not tid:
             # Differs: a client outside our pid namespace has no number here, so there is no way
             # to its memory.
-            return EACCES
+            return self.refuse_stranger()
         pages = self.choice.of(node, nodeid, tid)
         if pages == AGAIN:
             return EINVAL if flags == _LSATTR else ESTALE
@@ -292,6 +292,10 @@ class BinderDevice:
         self._files[handle] = self._by_process[process] = file
         self._turns.opened(handle, uid, client.payer, client.pid)
         return handle
+
+    def refuse_stranger(self) -> int:
+        """Return the errno for who opens a device and has no thread id; see ``open``."""
+        return self._opener.refuse_stranger()
 
     def file(self, handle: int) -> OpenFile | None:
         """Return the open file of that handle."""

@@ -199,7 +199,7 @@ class CuseDevice:
     ) -> bytes | int | None:
         """FUSE_OPEN (binder_open)."""
         if not tid:
-            return EACCES  # Differs: as with FUSE, see ``BinderDevice.open``
+            return self.files.refuse_stranger()  # Differs: as with FUSE
         flags, _ = fuse_open_in.unpack_from(frame, BODY)
         handle = self.files.open_file(self._context, 0, uid, tid, flags, self)
         if handle < 0:

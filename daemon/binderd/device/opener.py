@@ -41,6 +41,9 @@ class Opener(Protocol):
             OSError: the file cannot be opened; its errno goes to the client.
         """
 
+    def refuse_stranger(self) -> int:
+        """Return the errno for an OPEN by who has no thread id in the daemon's pid namespace."""
+
     def lack_passthrough(self) -> None:
         """See ``BinderDevice.lack_passthrough``."""
 

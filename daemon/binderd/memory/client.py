@@ -39,6 +39,7 @@ from binderd.memory.presence import Standings
 from binderd.memory.private_arena import PrivateArena
 from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
+from binderd.memory.strangers import Strangers
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
@@ -440,6 +441,7 @@ class FileOpener:
         "_mount",
         "_processes",
         "_stalls",
+        "_strangers",
         "_upkeep",
         "attachments_max",
         "errands",
@@ -465,6 +467,7 @@ class FileOpener:
         self.errands = errands
         self._stalls = Stalls()
         self.standings = Standings()
+        self._strangers = Strangers()
         self._mount = mount
         self._upkeep = upkeep
         self.watch = watch
@@ -522,6 +525,10 @@ class FileOpener:
         backing_id = backings.share(nodeid, arena.fd)
         undo.callback(backings.drop, nodeid)
         return arena, backing_id
+
+    def refuse_stranger(self) -> int:
+        """Return the errno for who has no thread id in our pid namespace."""
+        return self._strangers.refuse()
 
     def lack_passthrough(self) -> None:
         """The kernel maps nothing that we give it; to be called before anything is opened."""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who opens a device and is outside of our pid namespace: refused, and said once.
+
+Such a program has no number here, so there is no way to its memory. Who runs it sees EACCES alone,
+as for a device whose mode does not admit him; that the two were put into the wrong containers can
+be seen from in here only. A client can provoke it at will, so it is one line and no more.
+"""
+
+from __future__ import annotations
+
+import logging
+from errno import EACCES
+from typing import Final
+
+_log: Final = logging.getLogger("binderd")
+
+
+class Strangers:
+    """Those who were refused."""
+
+    __slots__ = ("_was_said",)
+
+    def __init__(self) -> None:
+        self._was_said = False
+
+    def refuse(self) -> int:
+        """Return the errno for one of them; the first one is logged."""
+        if not self._was_said:
+            self._was_said = True
+            _log.warning(
+                "a program outside of the pid namespace of this daemon opened a device and was "
+                "refused (EACCES), as there is no way to its memory: run the daemon outside of "
+                "containers or in the host's pid namespace (--pid=host, hostPID), or the program "
+                "in the daemon's (--pid=container:NAME, shareProcessNamespace)"
+            )
+        return EACCES
