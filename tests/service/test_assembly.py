@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from binderd.config import Settings
 from binderd.service import Service
-from binderd.start import open_doors
+from binderd.start import Findings, open_doors
 from channel.helpers import needs_fuse
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ async def test_a_channel_that_lingers_hears_the_helper(
 ) -> None:
     """Otherwise whoever is given a file by ptrace waits until the channel has lingered."""
     settings = Settings(str(tmp_path / "binderfs"))
-    doors = open_doors(settings, "fuse")
+    doors = open_doors(settings, "fuse", Findings(warnings=[], has_private_pages=True))
     service = Service(settings, lambda: settings, doors)
     try:
         heard: list[str] = []
