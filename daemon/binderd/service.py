@@ -196,7 +196,7 @@ class Service:
         self._injector = Injector(
             self, self._heed_helper_at, self._feed_soon, injects=settings.injects
         )
-        self._fetching = fetching = Fetching(self._flush, self._complain)
+        self._fetching = fetching = Fetching(self._flush, self._complain, self._channels)
         worker = partial(self._engine.users.charge, kind=WORKERS)
         self._fetcher = Fetcher(fetching.move, fetching.wake, worker, settings.stall_limit)
         self._opener = FileOpener(
@@ -289,6 +289,7 @@ class Service:
             channel.meet(other)
             other.meet(channel)
         channel.accompany(self._injector.fileno(), self._hear_helper)
+        channel.accompany(self._fetcher.fileno(), self._fetching.hear)
         self._channels.append(channel)
         pump = Pump(channel, server, self._turns, self._reply_failed, tracer())
         server.written_by(pump.flush)

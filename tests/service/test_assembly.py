@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @needs_fuse
-async def test_a_channel_that_lingers_hears_the_helper(
+async def test_a_channel_that_lingers_hears_who_works_for_us(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise whoever is given a file by ptrace waits until the channel has lingered."""
+    """Else whoever waits for a file, or for memory, waits until the channel has lingered."""
     settings = Settings(str(tmp_path / "binderfs"))
     doors = open_doors(settings, "fuse", Findings(warnings=[], has_private_pages=True))
     service = Service(settings, lambda: settings, doors)
@@ -33,6 +33,13 @@ async def test_a_channel_that_lingers_hears_the_helper(
         helper._process.wait()
         channel.linger()
         assert heard == ["end"]
+        fetcher = service._fetching._fetches = service._fetcher
+        monkeypatch.setattr(fetcher, "receive", lambda: heard.append("fetched"))
+        assert fetcher._process is not None
+        fetcher._process.kill()
+        fetcher._process.wait()
+        channel.linger()
+        assert "fetched" in heard
     finally:
         doors.close()
         service.close()

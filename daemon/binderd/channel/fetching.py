@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from binderd.channel.kernel_fd import KernelFd
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.25  # for errands that are late
 
@@ -36,13 +38,19 @@ class Fetching:
     Args:
         flush: writes what their errands have ended.
         complain: called with what was done and the exception when it failed.
+        channels: those that linger, and hear workers meanwhile.
     """
 
     def __init__(
-        self, flush: Callable[[], None], complain: Callable[[str, Exception], None]
+        self,
+        flush: Callable[[], None],
+        complain: Callable[[str, Exception], None],
+        channels: Sequence[KernelFd],
     ) -> None:
         self._flush = flush
         self._complain = complain
+        self._channels = channels
+        self._fetches: Fetches | None = None  # while it runs
         self._fd = -1
         self._has_moved = trio.Event()
         self._is_busy = trio.Event()
@@ -51,6 +59,8 @@ class Fetching:
         """The workers are heard at this descriptor now; -1: no longer at the last one."""
         if fd < 0:
             trio.lowlevel.notify_closing(self._fd)
+        for channel in self._channels:
+            channel.accompany(fd, self.hear)
         self._fd = fd
         self._has_moved.set()
 
@@ -58,13 +68,19 @@ class Fetching:
         """Somebody is on an errand."""
         self._is_busy.set()
 
+    def hear(self) -> None:
+        """Take what workers have to say."""
+        if self._fetches is not None:
+            self._do(self._fetches.receive)
+
     async def run(self, fetches: Fetches) -> None:
         """Wait for ever."""
+        self._fetches = fetches
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._hear, fetches)
+            nursery.start_soon(self._hear)
             nursery.start_soon(self._watch_time, fetches)
 
-    async def _hear(self, fetches: Fetches) -> NoReturn:
+    async def _hear(self) -> NoReturn:
         while True:
             if self._fd < 0:
                 await self._has_moved.wait()
@@ -74,7 +90,7 @@ class Fetching:
                 await trio.lowlevel.wait_readable(self._fd)
             except trio.ClosedResourceError:
                 continue
-            self._do(fetches.receive)
+            self.hear()
 
     async def _watch_time(self, fetches: Fetches) -> NoReturn:
         while True:

@@ -34,10 +34,10 @@ class KernelFd:
     """
 
     __slots__ = (
-        "_companion",
+        "_companions",
         "_fd",
         "_has_neighbours",
-        "_heed",
+        "_heeds",
         "_poll",
         "_spin",
         "buffer",
@@ -52,9 +52,9 @@ class KernelFd:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._spin = Spin(spin_ns)
-        self._companion = -1
         self._has_neighbours = False
-        self._heed: Callable[[], None] | None = None
+        self._companions: dict[Callable[[], None], int] = {}  # who heeds what
+        self._heeds: dict[int, Callable[[], None]] = {}  # the other way round
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -77,16 +77,19 @@ class KernelFd:
         write_frame(self._fd, frame)
 
     def accompany(self, fd: int, heed: Callable[[], None]) -> None:
-        """Have ``linger`` look at another descriptor as well, instead of any before.
+        """Have ``linger`` look at another descriptor as well.
 
         Args:
-            fd: -1 for none.
+            fd: in the place of the one that had the same ``heed``; -1 for none.
             heed: called when it is readable.
         """
-        if self._companion >= 0:
-            self._poll.unregister(self._companion)
-        self._companion, self._heed = fd, heed
+        last = self._companions.pop(heed, -1)
+        if last >= 0:
+            del self._heeds[last]
+            self._poll.unregister(last)
         if fd >= 0:
+            self._companions[heed] = fd
+            self._heeds[fd] = heed
             self._poll.register(fd, select.POLLIN)
 
     def meet(self, neighbour: KernelFd) -> None:
@@ -110,14 +113,14 @@ class KernelFd:
         if self._fd < 0:
             return False
         ready = self._spin.look(self._poll) or self._poll.poll(_LINGER_MS)
-        if self._has_neighbours:
-            numbers = {fd for fd, _ in ready}
-            if self._companion in numbers and self._heed is not None:
-                self._heed()
-            return self._fd in numbers
-        if ready and (len(ready) > 1 or ready[0][0] != self._fd) and self._heed is not None:
-            self._heed()
-        return bool(ready)
+        if len(ready) == 1 and ready[0][0] == self._fd:
+            return True
+        numbers = {fd for fd, _ in ready}
+        for fd in numbers:
+            heed = self._heeds.get(fd)
+            if heed is not None:
+                heed()
+        return self._fd in numbers if self._has_neighbours else bool(ready)
 
     def patience(self, alone: int) -> int:
         """Return how long neither trio nor another channel needs a turn, ``alone`` if none is."""
