@@ -18,6 +18,7 @@ from binderd.channel.errors import StartError
 from binderd.channel.fuse_mount import FSTYPE, FuseMount
 from binderd.channel.mounts import mount_at, read_mounts
 from channel.helpers import SECONDS_MAX, Daemon, client, is_stale, needs_fuse, run_client, running
+from support import ordinary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,14 +205,14 @@ def test_a_mount_that_is_given_up_before_it_is_served(place: Path) -> None:
 
 
 def test_an_ordinary_user_in_roots_directory(place: Path) -> None:
-    command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "binderd"]
-    done = subprocess.run(
-        [*command, "--mount", str(place)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-    )
+    with ordinary.stage() as stage:
+        done = subprocess.run(
+            [*stage.words(), sys.executable, "-m", "binderd", "--mount", str(place)],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "name another directory with --mount" in done.stderr
