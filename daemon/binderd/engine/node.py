@@ -69,7 +69,7 @@ class Node(Work):
         self.process: Process | None = process
         self.ptr: int = ptr
         self.cookie: int = cookie
-        self.min_priority = flags & FLAT_BINDER_FLAG_PRIORITY_MASK
+        self.min_priority: int = flags & FLAT_BINDER_FLAG_PRIORITY_MASK
         self.accepts_fds = bool(flags & FLAT_BINDER_FLAG_ACCEPTS_FDS)
         self.wants_security_context = bool(flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX)
         self.refs: dict[Process, Ref] = {}
