@@ -18,6 +18,7 @@ import pytest
 from channel.helpers import SECONDS_MAX, Daemon, running
 from descriptors.programs import Running, build
 from support import ordinary
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +132,8 @@ def test_files_by_the_socket(stage: Stage, place: Path, options: tuple[str, ...]
         example = EXAMPLES / "file_service.py"
         manager = python(stage, "-m", "binderclient.servicemanager", "--device", device)
         try:
-            output(stage, sys.executable, *CTL, "--device", device, "wait", "manager")
+            words = (sys.executable, *CTL, "--device", device, "check", "manager")
+            eventually(lambda: done(stage, *words).returncode == 0)
             with python(stage, example, "serve", device) as service:
                 try:
                     said = output(stage, sys.executable, example, __file__, device)
