@@ -411,6 +411,21 @@ def as_user() -> list[str]:
     return [*fuse, "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
 
 
+def run_as_user(*arguments: str, mark: str = "") -> str:
+    """Run it as that user to its end, which must be a good one; return the output."""
+    done = subprocess.run(
+        [*as_user(), *words(*arguments)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+        env={**os.environ, MARK: mark},
+        cwd="/",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def has_user_namespaces() -> bool:
     command = [*as_user(), "unshare", "--user", "--map-root-user", "true"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -430,17 +445,8 @@ def test_an_ordinary_user_has_devices_as_well(mark: str) -> None:
     {sys.executable} {root}/client/examples/echo_service.py &
     {sys.executable} -m binderclient wait org.example.echo > /dev/null
     exec {sys.executable} {root}/client/examples/echo_client.py hello"""
-    done = subprocess.run(
-        [*as_user(), *words("--", "sh", "-c", script)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-        env={**os.environ, MARK: mark},
-        cwd="/",
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    out = run_as_user("--", "sh", "-c", script, mark=mark)
+    lines = out.splitlines()
     assert lines[0] == str(USER)
     assert int(lines[1].split()[1], 16) == 0, "the command has rights"
     assert lines[-1] == "hello"
@@ -449,15 +455,8 @@ def test_an_ordinary_user_has_devices_as_well(mark: str) -> None:
 
 @ordinary_user
 def test_an_ordinary_user_makes_terminals_as_well() -> None:
-    done = subprocess.run(
-        [*as_user(), *words("--no-manager", "--", sys.executable, "-c", TERMINAL)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-        cwd="/",
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "made\n", "")
+    out = run_as_user("--no-manager", "--", sys.executable, "-c", TERMINAL)
+    assert out == "made\n"
 
 
 @ordinary_user
@@ -467,14 +466,5 @@ def test_files_travel_between_them(mark: str) -> None:
     {sys.executable} {root}/client/examples/file_service.py serve &
     {sys.executable} -m binderclient wait org.example.sorter > /dev/null
     exec {sys.executable} {root}/client/examples/file_service.py /etc/passwd"""
-    done = subprocess.run(
-        [*as_user(), *words("--", "sh", "-c", script)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-        env={**os.environ, MARK: mark},
-        cwd="/",
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert min(Path("/etc/passwd").read_text().splitlines()) in done.stdout
+    out = run_as_user("--", "sh", "-c", script, mark=mark)
+    assert min(Path("/etc/passwd").read_text().splitlines()) in out

@@ -25,6 +25,7 @@ from binderwire.binder_abi import (
 from support import bc
 from support.engine_world import EngineWorld
 from support.fakes import FakeErrand
+from support.pausing import go_on, pausing_scene
 from support.scenes import Scene, get_call, manager_and_client, take
 from support.transcript import assert_br
 
@@ -39,19 +40,7 @@ BAD_WORD = b"\xff\xff\xff\xff"
 
 @pytest.fixture
 def scene(world: EngineWorld) -> Scene:
-    """A manager and a client; from now on each ioctl pauses after each command, and stays so."""
-    scene = manager_and_client(world)
-    world.engine.pace = lambda: True
-    world.lets_pause = True
-    return scene
-
-
-def go_on(world: EngineWorld) -> int:
-    """Go on with all that is paused, to the end; return how many slices that took."""
-    before = world.pauses
-    while world.engine.paused:
-        world.go_on()
-    return world.pauses - before
+    return pausing_scene(world)
 
 
 def ticket_of(world: EngineWorld) -> int:

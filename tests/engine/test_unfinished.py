@@ -27,7 +27,8 @@ from binderwire.binder_abi import (
 from binderwire.commands import WORD_SIZE
 from support import bc
 from support.fakes import FakeErrand
-from support.scenes import Scene, get_call, get_reply, manager_and_client
+from support.pausing import go_on, pausing_scene
+from support.scenes import Scene, get_call, get_reply
 from support.transcript import assert_br
 
 if TYPE_CHECKING:
@@ -45,19 +46,7 @@ NEWS = [BR_INCREFS, BR_ACQUIRE] * OBJECTS  # what the owner of new nodes is told
 
 @pytest.fixture
 def scene(world: EngineWorld) -> Scene:
-    """A manager and a client; from now on what can pause does, and stays so."""
-    scene = manager_and_client(world)
-    world.engine.pace = lambda: True
-    world.lets_pause = True
-    return scene
-
-
-def go_on(world: EngineWorld) -> int:
-    """Go on with all that is paused, to the end; return how many slices that took."""
-    before = world.pauses
-    while world.engine.paused:
-        world.go_on()
-    return world.pauses - before
+    return pausing_scene(world)
 
 
 def process_of(thread: EngineThread) -> Process:

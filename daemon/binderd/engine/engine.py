@@ -360,7 +360,7 @@ class Engine:
     def complete(self, thread: Thread, request: WriteRead, result: int) -> None:
         """End a BINDER_WRITE_READ; the argument goes back even with an errno (R8, R9)."""
         if thread.parked is not None:
-            self.unpark(thread, request)
+            self._unpark(thread, request)
         thread.need_return = False
         if thread.fetches:
             self._forget_fetched(thread)
@@ -372,7 +372,7 @@ class Engine:
         else:
             thread.closing.completion, thread.closing = completion, None
 
-    def unpark(self, thread: Thread, request: WriteRead) -> None:
+    def _unpark(self, thread: Thread, request: WriteRead) -> None:
         """A blocked read is blocked no longer."""
         del self.parked[request.ticket]
         thread.wake_up()
@@ -398,16 +398,20 @@ class Engine:
 
     def pause_read(self, thread: Thread, paused: PausedIoctl) -> None:
         """Let others have their turn before a read goes on that has collected something."""
-        if thread.parked is not None:
-            self.unpark(thread, paused.request)
-        thread.paused = paused.request
+        self._hold(thread, paused.request)
         self.pause(paused)
 
     def fetch(self, paused: Paused, thread: Thread, request: WriteRead, reason: NotYet) -> None:
         """Let a request of a thread wait for what has to be fetched first."""
-        thread.paused = request
+        self._hold(thread, request)
         thread.fetches = True
         self.await_errand(paused, reason)
+
+    def _hold(self, thread: Thread, request: WriteRead) -> None:
+        """A request of a thread goes on later; a read that was blocked is that no longer."""
+        if thread.parked is not None:
+            self._unpark(thread, request)
+        thread.paused = request
 
     def await_errand(self, paused: Paused, reason: NotYet) -> None:
         """Let something wait until an errand is over; then it goes on with its next turn."""

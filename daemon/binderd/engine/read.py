@@ -167,10 +167,8 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     try:
         stored = not out or thread.memory.write(position, out)
     except NotYet as reason:
-        engine = thread.process.engine
-        if thread.parked is not None:
-            engine.unpark(thread, request)
-        engine.fetch(PausedRead(thread, request, out), thread, request, reason)
+        paused = PausedRead(thread, request, out)
+        thread.process.engine.fetch(paused, thread, request, reason)
         _leave_rest(thread)
         return True
     if not stored:
@@ -222,8 +220,6 @@ def _store(
             last = None
         stored = not out or thread.memory.write(request.read_buffer + request.read_consumed, out)
     except NotYet as reason:
-        if thread.parked is not None:
-            thread.process.engine.unpark(thread, request)
         paused = HandingOver(thread, request, out, last, before, spawn=spawn)
         thread.process.engine.fetch(paused, thread, request, reason)
         _leave_rest(thread)

@@ -98,7 +98,9 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
                 rest, (debug_id, code, flags, handle), sizes, euid, node
             )
             return
-        _refuse_if_frozen(receiver, buffer, one_way=one_way)
+        if _is_frozen_for(receiver, one_way=one_way):
+            receiver.discard_buffer(buffer)
+            raise BinderFailure(BR_FROZEN_REPLY, 0)
     except BinderFailure as failure:
         _fail_call(thread, debug_id, found, (handle, sizes), failure, one_way=one_way)
         return
@@ -140,11 +142,12 @@ def _queue_call(
     _queue(call, receiver, target_thread)
 
 
-def _refuse_if_frozen(receiver: Process, buffer: Buffer, *, one_way: bool) -> None:
-    if receiver.is_frozen and not one_way:
-        receiver.received_sync = True
-        receiver.discard_buffer(buffer)
-        raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+def _is_frozen_for(receiver: Process, *, one_way: bool) -> bool:
+    """Return whether a call is refused as its receiver is frozen, which is noted there (E3)."""
+    if not receiver.is_frozen or one_way:
+        return False
+    receiver.received_sync = True
+    return True
 
 
 def _allocate_call(
@@ -415,10 +418,8 @@ class SendingCall(Sending):
         self._node = node
 
     def check(self, buffer: Buffer) -> None:
-        receiver = self._rest.receiver
-        if receiver.is_frozen and not self.header[2] & TF_ONE_WAY:
-            receiver.received_sync = True
-            raise BinderFailure(BR_FROZEN_REPLY, 0)  # E3
+        if _is_frozen_for(self._rest.receiver, one_way=bool(self.header[2] & TF_ONE_WAY)):
+            raise BinderFailure(BR_FROZEN_REPLY, 0)
 
     def fail(self, failure: BinderFailure) -> None:
         number, _, flags, handle = self.header
