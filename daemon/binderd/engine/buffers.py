@@ -14,16 +14,15 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure
+from binderd.engine.work import Work
 from binderwire.binder_abi import BR_FAILED_REPLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from binderd.engine.node import Node
+    from binderd.engine.owner import Owner, Reader
     from binderd.engine.ports import File, Mapping
-    from binderd.engine.process import Process
-    from binderd.engine.thread import Thread
-    from binderd.engine.transaction import Transaction
 
 _SIZE_MAX = (1 << 64) - 1
 _SPAM_BUFFERS = 50  # debug_low_async_space: more buffers than this of one sender, or ...
@@ -108,6 +107,17 @@ class RangeAllocator:
         del self._by_size[bisect_left(self._by_size, (end - start, start))]
 
 
+class Delivery(Work):
+    """What brings its reader a buffer: a transaction."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.queue = None
+        self.buffer: Buffer | None = buffer  # None once the receiver freed it
+        buffer.transaction = self
+
+
 class Buffer:
     """One allocated piece; holds references until it is freed."""
 
@@ -146,14 +156,14 @@ class Buffer:
         self.clear = False  # zero the memory when it is freed? (B6)
         self.has_arrived = False  # does the client see it, if its pages are its own?
         self.allow_user_free = False  # was it delivered and not freed yet? (B5)
-        self.wiper: Thread | None = None  # who is freeing it, which takes more than one step
-        self.transaction: Transaction | None = None
+        self.wiper: Reader | None = None  # who is freeing it, which takes more than one step
+        self.transaction: Delivery | None = None
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
         self.held: Held | None = None
         self.objects = 0  # how many the receiver's user is charged for
         self.files: list[Passed] = _NO_FILES  # not installed yet
-        self.files_from: Process | None = None
+        self.files_from: Owner | None = None
         self.array_numbers: list[int] = _NO_NUMBERS  # what the arrays brought the receiver (O9)
 
     @property
@@ -161,7 +171,7 @@ class Buffer:
         """Is there nothing in it that anybody could read?"""
         return not (self.data_size or self.offsets_size or self.extra_size or self.context_size)
 
-    def is_left_to(self, thread: Thread) -> bool:
+    def is_left_to(self, thread: Reader) -> bool:
         """May a thread free it, or is another one just doing that?"""
         return self.wiper is None or self.wiper is thread or self.wiper.is_dead
 
@@ -177,13 +187,13 @@ class Buffer:
         assert self.held is not None
         self.held.append((strong, target))
 
-    def hold_file(self, passed: Passed, sender: Process) -> None:
+    def hold_file(self, passed: Passed, sender: Owner) -> None:
         """Take a file along."""
         if not self.files:
             self.files, self.files_from = [], sender
         self.files.append(passed)
 
-    def fill_in(self, numbers: Sequence[int], receiver: Process) -> None:
+    def fill_in(self, numbers: Sequence[int], receiver: Owner) -> None:
         """Write the receiver's numbers of the files where they belong; they are installed."""
         arena = receiver.client.arena
         in_arrays = []
@@ -195,16 +205,16 @@ class Buffer:
             self.array_numbers = in_arrays
         self.drop_files(receiver)
 
-    def drop_files(self, receiver: Process) -> None:
+    def drop_files(self, receiver: Owner) -> None:
         """Let go of the files: they were installed, or never will be."""
         if not self.files:
             return
         count, sender = len(self.files), self.files_from
         assert sender is not None
         sender.user.files_arrived(receiver.user, count)
-        receiver.engine.users.settle(sender.user)
+        receiver.hub.users.settle(sender.user)
         receiver.files_queued -= count
-        receiver.engine.stats.files -= count
+        receiver.hub.stats.files -= count
         for passed in self.files:
             passed.file.close()
         self.files, self.files_from = _NO_FILES, None

@@ -129,7 +129,7 @@ class Translation:
             NotYet: something has to be fetched, and then all begun anew.
         """
         buffer, arena = self.buffer, self.receiver.client.arena
-        pace, objects = self.receiver.engine.pace, self._objects
+        pace, objects = self.receiver.hub.pace, self._objects
         while self._index < len(objects):
             self._translate(self._index, objects[self._index])
             self._index += 1
@@ -170,7 +170,7 @@ class Translation:
             raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
         if size % _OFFSET_SIZE or self.buffer.extra_size % _OFFSET_SIZE:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-        if size // _OFFSET_SIZE > self.receiver.engine.limits.objects_per_transaction:
+        if size // _OFFSET_SIZE > self.receiver.hub.limits.objects_per_transaction:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         if size:
             self.receiver.take_objects(self.buffer, size // _OFFSET_SIZE)
@@ -250,7 +250,7 @@ class Translation:
         if found_in is not None:
             source, target = found_in
             size = _FD_SIZE * fields.num_fds
-            if fields.num_fds > self.receiver.engine.limits.files_per_transaction:
+            if fields.num_fds > self.receiver.hub.limits.files_per_transaction:
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             numbers = self.thread.memory.read(source, size)
             if len(numbers) != size:
@@ -266,7 +266,7 @@ class Translation:
         if not self.accepts_fds:
             raise BinderFailure(BR_FAILED_REPLY, -EPERM)
         sender, receiver = self.thread.process, self.receiver
-        limits = receiver.engine.limits
+        limits = receiver.hub.limits
         if (
             len(self.buffer.files) >= limits.files_per_transaction
             or receiver.files_queued >= limits.files_per_process
@@ -282,7 +282,7 @@ class Translation:
         self.buffer.hold_file(Passed(offset, file, in_array), sender)
         sender.user.send_file(receiver.user)
         receiver.files_queued += 1
-        receiver.engine.stats.files += 1
+        receiver.hub.stats.files += 1
 
 
 _TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {
