@@ -227,7 +227,7 @@ def _check_area(process: Process) -> None:
             assert buffer.transaction.buffer is buffer
         assert not (buffer.files and buffer.allow_user_free), "files that were never handed over"
     assert area.free_one_way == area.size // 2 - one_way
-    assert area._one_way_shares == _shares(area)
+    assert area._flood._shares == _shares(area)
     position = 0
     for offset, size in sorted(pieces):
         assert offset == position, "buffers and free ranges overlap or leave a gap"

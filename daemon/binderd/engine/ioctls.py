@@ -95,9 +95,7 @@ def _become_manager(thread: Thread, ptr: int, cookie: int, flags: int) -> None:
             node = process.node_for(ptr, cookie, flags)
         except BinderFailure:
             raise KernelErrno(ENOMEM) from None
-    node.local_weak += 1
-    node.local_strong += 1
-    node.has_strong = node.has_weak = True
+    node.hold_as_manager()
     context.manager = node
 
 

@@ -175,6 +175,24 @@ class Node(Work):
         else:
             self.local_weak += 1
 
+    def hold_as_manager(self) -> None:
+        """The driver itself refers to the context manager's node, which its owner knows (I5)."""
+        self.local_weak += 1
+        self.local_strong += 1
+        self.has_strong = self.has_weak = True
+
+    def acknowledged(self, *, strong: bool) -> None:
+        """The owner has taken note of BR_ACQUIRE or BR_INCREFS, if one was sent (E7)."""
+        if strong:
+            if not self.pending_strong:
+                return
+            self.pending_strong = False
+        else:
+            if not self.pending_weak:
+                return
+            self.pending_weak = False
+        self.release_local(strong=strong)
+
     def release_local(self, *, strong: bool) -> None:
         """Drop what ``acquire_local`` counted."""
         if strong:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from errno import EINVAL, ENOMEM, EOPNOTSUPP, ESRCH
 from typing import TYPE_CHECKING
 
-from binderd.engine.buffers import Buffer, BufferArea, Sizes
+from binderd.engine.buffers import Buffer, BufferArea
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.kinds import AREAS, BUFFERS, NODES, OBJECTS, OPEN_FILES, THREADS
 from binderd.engine.node import Node
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from binderd.engine.hub import Hub
     from binderd.engine.installation import Installation
     from binderd.engine.pause import Waiting
+    from binderd.engine.payload import Sizes
     from binderd.engine.ports import Client, Mapping
     from binderd.engine.roster import Roster
     from binderd.engine.user import User

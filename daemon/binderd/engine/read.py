@@ -89,7 +89,7 @@ def _take_up(thread: Thread) -> None:
     """Settle what this turn may take; a thread that serves the process does so at its nice (I3)."""
     thread.for_process = thread.stack is None and not thread.todo
     if thread.for_process:
-        thread.set_nice(thread.process.client.nice)
+        thread.nice.set(thread.process.client.nice)
 
 
 def _sleep(thread: Thread, request: WriteRead) -> None:

@@ -166,7 +166,7 @@ def _allocate_call(
     buffer = receiver.allocate(
         (sizes[0], sizes[1], sizes[2], len(context)), thread.pid if one_way else None
     )
-    node.local_strong += 1
+    node.acquire_local(strong=True)
     buffer.target_node = node
     if context:
         arena_offset = buffer.offset + buffer.context_address - buffer.address
@@ -192,7 +192,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         note(thread, debug_id, REPLY, found, handle, sizes, failed)
         thread.fail(BR_FAILED_REPLY)
         return
-    thread.set_nice(call.saved_nice)
+    thread.nice.set(call.saved_nice)
     caller = call.sender
     try:
         if caller is None or caller.process.is_dead:

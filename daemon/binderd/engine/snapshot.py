@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine import views
 from binderd.engine.kinds import NOTICES
+from binderd.engine.payload import extra_size_of
 from binderd.engine.stats import Words
 from binderd.engine.views import (
     BufferRow,
@@ -205,7 +206,7 @@ def _take_dead_nodes(processes: Iterable[Process], now: int, rows: list[NodeRow]
 
 
 def _view_buffer(buffer: Buffer) -> BufferRow:
-    extra_size = buffer.extra_size + (buffer.context_size + 7 & ~7)
+    extra_size = extra_size_of(buffer.extra_size, buffer.context_size)
     is_active = buffer.transaction is not None
     return (
         buffer.debug_id,

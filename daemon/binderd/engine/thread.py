@@ -14,6 +14,7 @@ from binderd.engine.completion import Completion
 from binderd.engine.errors import BinderFailure
 from binderd.engine.installation import begin_closing, cancel
 from binderd.engine.kinds import CALLS, NOTICES, THREADS
+from binderd.engine.nice import Nice
 from binderd.engine.owner import Reader
 from binderd.engine.ports import NoAnswer
 from binderd.engine.work import ErrorSlot
@@ -38,7 +39,6 @@ class Thread(Reader):
     """A client thread, from its first ioctl or poll to BINDER_THREAD_EXIT or the close."""
 
     __slots__ = (
-        "_nice",
         "closes",
         "closing",
         "extended_error",
@@ -48,6 +48,7 @@ class Thread(Reader):
         "keeps_area",
         "memory",
         "need_return",
+        "nice",
         "parked",
         "paused",
         "pid",
@@ -66,6 +67,7 @@ class Thread(Reader):
         self.process: Process = process
         self.tid: int = tid  # in the daemon's pid namespace
         self.memory: ClientMemory = memory
+        self.nice: Nice = Nice(memory)
         self.pid: int = memory.pid  # the thread's process, which need not be the opener (O10)
         self.uid = 0  # effective user of the latest request
         self.stack: Transaction | None = None  # innermost call, outgoing or incoming
@@ -85,7 +87,6 @@ class Thread(Reader):
         self.proven_buffer = -1  # read buffer address that could be written to before
         # (id, BR_ code, negative errno) of the latest transaction (E8)
         self.extended_error: tuple[int, int, int] = (0, BR_OK, 0)
-        self._nice: int | None = None  # known for the current ioctl, during which it cannot change
         process.hub.stats.threads += 1
         process.hub.stats.threads_made += 1
         process.user.of(THREADS).add(1)
@@ -240,32 +241,6 @@ class Thread(Reader):
         if not is_there and opener.user() != euid:
             return 0
         return reader.pid_of(opener) if reader.is_foreign else self.process.pid
-
-    # Priority (I3)
-
-    def forget_nice(self) -> None:
-        """The thread has been in user space: what was known of its nice value is old.
-
-        Differs: the driver also notices what somebody else makes of it while the thread is blocked.
-        Asking again for each call would cost every call a system call.
-        """
-        self._nice = None
-
-    def nice(self) -> int:
-        """Return the thread's nice value."""
-        if self._nice is None:
-            self._nice = self.memory.nice()
-        return self._nice
-
-    def set_nice(self, nice: int) -> None:
-        """Change the thread's nice value (binder_set_nice).
-
-        Differs: who has that value already keeps it, also if its limit does not allow it any more;
-        asking for the limit would cost every call a system call.
-        """
-        if self.nice() != nice:
-            self.memory.set_nice(nice)
-            self._nice = None
 
     def release(self) -> None:
         """BINDER_THREAD_EXIT, or the thread has died (I7, binder_thread_release)."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine import installation, views
 from binderd.engine.buffers import Delivery
 from binderd.engine.kinds import CALLS
+from binderd.engine.payload import offsets_at
 from binderd.engine.ports import NoAnswer
 from binderd.engine.thread import Thread
 from binderd.engine.views import TransactionView, WorkView
@@ -43,7 +44,6 @@ from binderwire.binder_abi import (
 
 if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer
-    from binderd.engine.node import Node
     from binderd.engine.owner import Owner, Reader
     from binderd.engine.process import Process
     from binderd.engine.request import WriteRead
@@ -132,7 +132,8 @@ class Transaction(Delivery):
         except NoAnswer:
             return self._refuse(thread, out)
         if node is not None:
-            self._lend_nice(thread, node)
+            one_way = bool(self.flags & TF_ONE_WAY)
+            self.saved_nice = thread.nice.borrow(self.nice, node.min_priority, one_way=one_way)
         if node is None:
             out += _REPLY
             thread.process.count_return(BR_REPLY)
@@ -149,7 +150,7 @@ class Transaction(Delivery):
             buffer.data_size,
             buffer.offsets_size,
             buffer.address,
-            buffer.address + (buffer.data_size + 7 & ~7),  # B7
+            buffer.address + offsets_at(buffer.data_size),
         )
         if buffer.context_size:
             out += binder_uintptr_t.pack(buffer.context_address)  # I2
@@ -200,15 +201,6 @@ class Transaction(Delivery):
             thread.process.count_return(word)
             out += pack_word(word)
         return LAST if is_reply else MORE
-
-    def _lend_nice(self, thread: Thread, node: Node) -> None:
-        """The receiver works at the caller's nice value, bounded by the node's (I3)."""
-        self.saved_nice = thread.nice()
-        one_way = self.flags & TF_ONE_WAY
-        if self.nice < node.min_priority and not one_way:
-            thread.set_nice(self.nice)
-        elif not one_way or self.saved_nice > node.min_priority:
-            thread.set_nice(node.min_priority)
 
     def _delivered(self, thread: Thread) -> None:
         """``thread`` has it: the buffer is its to free, a call is its to answer."""
@@ -294,7 +286,7 @@ class Transaction(Delivery):
 
     def wait_for_reply(self, thread: Thread) -> None:
         """It is a call, and the innermost of its sender."""
-        self.nice = thread.nice()
+        self.nice = thread.nice.get()
         self.sender = thread
         self.sender_parent = thread.stack
         thread.stack = self

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.buffers import Passed
 from binderd.engine.errors import BinderFailure
+from binderd.engine.payload import offsets_at
 from binderd.engine.ports import NoAnswer
 from binderd.engine.scatter import Pointers
 from binderwire.binder_abi import (
@@ -140,7 +141,7 @@ class Translation:
             errno = EFAULT if fault.start < self._end else fault.errno
             raise BinderFailure(BR_FAILED_REPLY, -errno)
         if self._table:
-            arena.write(buffer.offset + (buffer.data_size + 7 & ~7), self._table)
+            arena.write(buffer.offset + offsets_at(buffer.data_size), self._table)
             self._table = b""
         while self.pointers.copy_next(self.thread.memory, arena):
             if pace():

@@ -210,24 +210,20 @@ def _decrefs(thread: Thread, data: bytes, offset: int) -> None:
 
 
 def _acquire_done(thread: Thread, data: bytes, offset: int) -> None:
-    ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
-    node = thread.process.nodes.get(ptr)
-    if node is None:
-        return
-    if node.cookie == cookie and node.pending_strong:  # E7
-        node.pending_strong = False
-        node.release_local(strong=True)
-    node.put()
+    _acknowledge(thread, data, offset, strong=True)
 
 
 def _increfs_done(thread: Thread, data: bytes, offset: int) -> None:
+    _acknowledge(thread, data, offset, strong=False)
+
+
+def _acknowledge(thread: Thread, data: bytes, offset: int, *, strong: bool) -> None:
     ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
     node = thread.process.nodes.get(ptr)
     if node is None:
         return
-    if node.cookie == cookie and node.pending_weak:  # E7
-        node.pending_weak = False
-        node.release_local(strong=False)
+    if node.cookie == cookie:  # E7
+        node.acknowledged(strong=strong)
     node.put()
 
 

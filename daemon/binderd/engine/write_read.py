@@ -35,7 +35,7 @@ def begin(thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
         raise KernelErrno(EBUSY)  # one thread, two requests: no kernel does this
     if len(argument) < binder_write_read.size:
         raise KernelErrno(EFAULT)
-    thread.forget_nice()
+    thread.nice.forget()
     thread.memory.is_settled = False
     request = WriteRead(ticket, _unpack_write_read(argument))
     most = thread.process.hub.limits.write_bytes_per_ioctl
