@@ -64,8 +64,7 @@ def put_into_force(settings: Settings, directory: Directory, engine: Engine) -> 
         return Policy(managers.of(device), users.of(device), groups.of(device))
 
     directory.set_policies(policy)
-    engine.managers = directory.managers_of
-    engine.freezes_others = settings.freeze == "any"
+    engine.set_access(directory.managers_of, freezes_others=settings.freeze == "any")
     return managers.complaints + users.complaints + groups.complaints
 
 

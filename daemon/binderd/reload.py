@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.access import put_into_force
 from binderd.config import changed
 from binderd.config_file import ConfigError
-from binderd.engine.kinds import WAITING_BYTES
+from binderd.engine.limits import WAITING_BYTES
 from binderd.notify import notify
 from binderd.start import limits_for
 

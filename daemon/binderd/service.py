@@ -32,7 +32,7 @@ from binderd.device.cuse_device import CuseDevice
 from binderd.device.pace import Pace
 from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
-from binderd.engine.kinds import INODES, LOCK_WAITS, WORKERS
+from binderd.engine.limits import INODES, LOCK_WAITS, WORKERS
 from binderd.fetcher.fetcher import Fetcher
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from binderd.channel.cuse_node import CuseNode
     from binderd.channel.fuse_mount import FuseMount
     from binderd.config import Settings
-    from binderd.engine.process import Process
+    from binderd.engine.ports import OpenFile
     from binderd.fuse.server import Server
     from binderd.start import Doors, Findings
 
@@ -197,7 +197,7 @@ class Service:
             self, self._heed_helper_at, self._feed_soon, injects=settings.injects
         )
         self._fetching = fetching = Fetching(self._flush, self._complain, self._channels)
-        worker = partial(self._engine.users.charge, kind=WORKERS)
+        worker = partial(self._engine.charge, kind=WORKERS)
         self._fetcher = Fetcher(fetching.move, fetching.wake, worker, settings.stall_limit)
         self._opener = FileOpener(
             mount,
@@ -216,7 +216,7 @@ class Service:
         self._reload = Reload(
             settings, reread, directory, links, engine, turns, self._set_log_level
         )
-        charge = partial(self._opener.charge, self._engine.users)
+        charge = partial(self._opener.charge, self._engine)
         self._tree = Tree(directory, now, partial(charge, INODES))
         self._pauses = Pauses(self._engine.paused, self._turns, self._go_on)
         self._device = self._make_device(directory, outgoing)
@@ -533,8 +533,8 @@ class Service:
     def _wake_upkeep(self) -> None:
         self._upkeep_due.set()
 
-    def _unmapped(self, process: Process) -> None:
-        self._device.unmapped(process)
+    def _unmapped(self, file: OpenFile) -> None:
+        self._device.unmapped(file)
 
     def _negotiated(self, refusal: str | None) -> None:
         if refusal is not None:

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from binderd.engine.kinds import DESCRIPTOR_PARTS, KINDS, MEMORY_PARTS, Kind
-from binderd.engine.limits import DESCRIPTORS_KEPT, OBJECT_LIMITS, PER_USER, Limits
+from binderd.engine.limits import (
+    DESCRIPTOR_PARTS,
+    DESCRIPTORS_KEPT,
+    KINDS,
+    MEMORY_PARTS,
+    OBJECT_LIMITS,
+    PER_USER,
+    Kind,
+    Limits,
+)
 
 # The machine of the example.
 _DESCRIPTORS: Final = 524288

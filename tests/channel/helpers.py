@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from binderd.channel.fuse_mount import remove_dead
+from binderd.engine.errors import KernelErrno
 from binderd.engine.limits import Limits
 from binderd.engine.user import Users
 from binderwire.fuse_abi import fuse_in_header
@@ -25,9 +27,9 @@ from support.rights import confined
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.pause import Paused
-    from binderd.engine.ports import NotYet
-    from binderd.engine.user import Charged
+    from binderd.engine.completion import Paused
+    from binderd.engine.kinds import Kind
+    from binderd.engine.ports import Charged, Mapping, NotYet, Share
 
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
 
@@ -72,17 +74,15 @@ class FakeProcess:
 
     def __init__(self, client: object) -> None:
         self.client = client
-        self.mapping = None
-        self.user = Users(Limits()).find(1000)
-
-    def free_ranges(self) -> Iterator[tuple[int, int]]:
-        return iter([(0, 4 << 20)])
+        self.mapping: Mapping | None = None
+        self.memory: Callable[[], object] | None = None  # of every thread
 
 
 class FakeEngine:
     """The facade of the engine with nothing behind it: it notes its calls and echoes ioctls."""
 
     def __init__(self) -> None:
+        self._users = Users(Limits())
         self.outbox: list[Done] = []
         self.poll_wakes: list[object] = []
         self.timers: list[tuple[int, int]] = []
@@ -115,6 +115,23 @@ class FakeEngine:
     def poll(self, process: object, tid: int, *, wake: bool) -> int:
         self._note("poll", tid, wake)
         return 0
+
+    def set_pace(self, pace: Callable[[], bool]) -> None:
+        self.pace = pace
+
+    def memory_of(self, file: FakeProcess, tid: int) -> object:
+        if file.memory is None:
+            raise KernelErrno(errno.ENOMEM)  # too many threads
+        return file.memory()
+
+    def mapping_of(self, file: FakeProcess) -> Mapping | None:
+        return file.mapping
+
+    def free_ranges(self, file: FakeProcess) -> Iterator[tuple[int, int]]:
+        return iter([(0, 4 << 20)])
+
+    def share_of(self, payer: int, kind: Kind) -> Share:
+        return self._users.find(payer).of(kind)
 
     def await_errand(self, paused: Paused, reason: NotYet) -> None:
         self.errands[paused.ticket] = paused

@@ -36,8 +36,8 @@ class FakeClient:
     def memory(self, tid: int) -> None:
         raise NotImplementedError
 
-    def adopt(self, process: FakeProcess) -> None:
-        self.process = process
+    def adopt(self, engine: FakeEngine, file: FakeProcess) -> None:
+        self.process = file
 
     def close(self) -> None:
         self.is_closed = True

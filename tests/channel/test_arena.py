@@ -18,7 +18,7 @@ from binderd.memory.client_process import AddressSpace
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.proc import Area, FileId, find_first, is_mapped, parse_areas
 from binderd.memory.upkeep import Upkeep
-from channel.helpers import FakeProcess
+from channel.helpers import FakeEngine, FakeProcess
 from channel.rawclient import map_file, peek, protect, unmap
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class Watcher:
 
     def _wake(self) -> None:
         self.wakes += 1
+
+
+def adopt(arena: MemfdArena) -> FakeProcess:
+    """Have the engine know of an arena."""
+    process = FakeProcess(None)
+    arena.engine, arena.open_file = FakeEngine(), process
+    return process
 
 
 @pytest.fixture
@@ -195,7 +202,7 @@ def test_a_process_that_is_gone(front: Front, watcher: Watcher, sleeper: int) ->
     os.waitpid(sleeper, 0)
     assert not arena.is_alive()
     assert arena.locate() is None
-    process = arena.process = FakeProcess(None)
+    process = adopt(arena)
     process.mapping = Mapping(1 << 30, PAGE)
     assert not arena.is_still_mapped()
     arena.close()
@@ -208,7 +215,7 @@ def test_who_cannot_ask_knows_nothing(
     front: Front, arena: MemfdArena, watcher: Watcher, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     front.map(4 * PAGE)
-    process = arena.process = FakeProcess(None)
+    process = adopt(arena)
     process.mapping = arena.locate()
 
     def refuse(*_: object, **__: object) -> int:
@@ -275,7 +282,7 @@ def test_a_closed_arena_takes_nothing(arena: MemfdArena) -> None:
 
 
 def test_a_quiet_arena_gives_its_pages_back(arena: MemfdArena, watcher: Watcher) -> None:
-    arena.process = FakeProcess(None)
+    adopt(arena)
     upkeep = watcher.upkeep
     assert upkeep.is_idle
     arena.write(0, b"x")
@@ -294,7 +301,7 @@ def test_a_quiet_arena_gives_its_pages_back(arena: MemfdArena, watcher: Watcher)
 def test_a_mapping_that_is_gone_is_reported(
     front: Front, arena: MemfdArena, watcher: Watcher
 ) -> None:
-    process = arena.process = FakeProcess(None)
+    process = adopt(arena)
     address = front.map(4 * PAGE)
     process.mapping = arena.locate()
     arena.write(0, b"x")
@@ -309,7 +316,7 @@ def test_a_mapping_that_is_gone_is_reported(
 
 
 def test_a_closed_arena_is_forgotten(arena: MemfdArena, watcher: Watcher) -> None:
-    arena.process = FakeProcess(None)
+    adopt(arena)
     arena.write(0, b"x")
     arena.close()
     assert watcher.upkeep.is_idle

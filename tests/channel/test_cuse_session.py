@@ -8,7 +8,6 @@ import errno
 import pytest
 
 from binderd.device.cuse_device import TICKET_SHIFT, CuseDevice
-from binderd.engine.errors import KernelErrno
 from binderd.engine.ports import NotYet
 from binderd.fuse.cuse import CuseSession
 from binderwire import fuse_abi as abi
@@ -69,18 +68,12 @@ class LateMemory(FakeMemory):
         return True
 
 
-class FakeThread:
-    def __init__(self, memory: FakeMemory) -> None:
-        self.memory = memory
-
-
 class CuseWorld(World):
     """A world with two CUSE channels beside the file system."""
 
     def __init__(self) -> None:
         super().__init__()
         self.memory = FakeMemory(bytes(range(64)))
-        self.too_many_threads = False
         self.written: list[tuple[int, bytes]] = []  # (channel, frame), as the kernel gets them
         self.agreed: list[str | None] = []
         self.sessions = [self._channel(number) for number in (1, 2)]
@@ -119,14 +112,7 @@ class CuseWorld(World):
         [(_, _, error, body)] = self.receive(channel, frame)
         assert error == 0
         handle = abi.fuse_open_out.read(body).fh
-        process = self.device.file(handle).process
-
-        def thread(tid: int) -> FakeThread:
-            if self.too_many_threads:
-                raise KernelErrno(errno.ENOMEM)
-            return FakeThread(self.memory)
-
-        process.thread = thread
+        self.device.file(handle).process.memory = lambda: self.memory
         return handle
 
     def ioctl(self, handle: int, command: int, unique: int = 2, channel: int = 1) -> int:
@@ -342,7 +328,7 @@ def test_what_an_extension_ioctl_ends_is_answered_at_once(world: CuseWorld) -> N
 
 def test_too_many_threads(world: CuseWorld) -> None:
     handle = world.open_node()
-    world.too_many_threads = True
+    world.device.file(handle).process.memory = None  # nothing can be had of a thread
     frame = ioctl_request(handle, BINDER_VERSION, b"", 0)
     assert world.receive(1, frame) == [(1, 2, -errno.ENOMEM, b"")]
 

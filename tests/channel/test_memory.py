@@ -235,6 +235,33 @@ def test_copy_arrives(sleeper: int, place: int, arena: MemfdArena) -> None:
     assert memory.copy(place, 2 * PAGE, arena, ARENA_SIZE - 2 * PAGE)
 
 
+class Recording:
+    """An area of another kind: it notes where bytes go, and passes them on."""
+
+    def __init__(self, arena: MemfdArena) -> None:
+        self._arena = arena
+        self.noted: list[tuple[int, int]] = []  # (offset, bytes)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._arena, name)
+
+    def receive_at(self, offset: int, size: int) -> int:
+        self.noted.append((offset, size))
+        return self._arena.receive_at(offset, size)
+
+
+def test_any_kind_of_area_takes_what_is_copied(
+    memory: ProcessMemory, place: int, arena: MemfdArena
+) -> None:
+    recording = Recording(arena)
+    poke(place, b"0123456789")
+    assert memory.copy(place, 10, recording, 16)
+    assert memory.scatter(place, 10, recording, 32, [(2, 3)]) == [b"234"]
+    assert recording.noted == [(16, 10), (32, 10)]
+    assert shown(arena, 16, 10) == b"0123456789"
+    assert shown(arena, 32, 10) == b"01\0\0\x0056789"
+
+
 def test_copy_fails_where_memory_ends(memory: ProcessMemory, place: int, arena: MemfdArena) -> None:
     assert memory.copy(place, 2 * PAGE, arena, 0)
     assert not memory.copy(place, 2 * PAGE + 1, arena, 0)

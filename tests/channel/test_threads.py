@@ -14,7 +14,7 @@ from binderd.engine.ports import NoAnswer
 from binderd.memory.client import FileClient, FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import Upkeep
-from channel.helpers import FakeProcess, NoInstaller
+from channel.helpers import FakeEngine, FakeProcess, NoInstaller
 from channel.rawclient import PAGE, anonymous, poke, unmap
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def opener(watch: ThreadWatch, backing: Backing) -> Iterator[FileOpener]:
 
 def open_client(opener: FileOpener) -> FileClient:
     client = opener.open(threading.get_native_id(), 5)
-    client.adopt(FakeProcess(client))
+    client.adopt(FakeEngine(), FakeProcess(client))
     return client
 
 
@@ -102,7 +102,7 @@ def test_a_thread_that_ends_is_seen(opener: FileOpener, watch: ThreadWatch) -> N
     assert (len(watch), is_readable(watch), opener.reap()) == (2, False, [])
     workers[0].end()
     assert is_readable(watch, 1)
-    assert opener.reap() == [(client.pages.process, workers[0].tid)]
+    assert opener.reap() == [(client.pages.open_file, workers[0].tid)]
     assert (len(watch), is_readable(watch), opener.reap()) == (1, False, [])
     client.close()
     assert len(watch) == 0
@@ -235,7 +235,7 @@ def test_files_of_a_process_share_what_it_costs(opener: FileOpener, watch: Threa
     assert len(watch) == 2
     worker.end()
     assert is_readable(watch, 1)
-    gone = [client.pages.process for client in (first, *others)]
+    gone = [client.pages.open_file for client in (first, *others)]
     assert opener.reap() == [(process, worker.tid) for process in gone]
     first.close()
     assert len({memory.pid for memory in memories}) == 1

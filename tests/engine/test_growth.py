@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from binderd.engine.death import Death
-from binderd.engine.freeze import FreezeNotice
+from binderd.engine.freeze_notice import FreezeNotice
 from binderwire.binder_abi import (
     BINDER_GET_NODE_DEBUG_INFO,
     BINDER_WRITE_READ,
@@ -84,7 +84,7 @@ def test_acknowledging_freezes_of_one_cookie() -> None:
 
         def acknowledge() -> None:
             for notice in notices[count // 2 :] + notices[: count // 2]:
-                notice.done()
+                notice.done(reader)
             assert not process.delivered_freezes
 
         return acknowledge

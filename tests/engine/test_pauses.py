@@ -138,7 +138,7 @@ def test_the_bound_of_an_ioctl_holds_over_all_pauses() -> None:
     length = len(bc.increfs(0))
     world = EngineWorld(Limits(write_bytes_per_ioctl=3 * length))
     thread = manager_and_client(world).client
-    world.engine.pace = lambda: True
+    world.engine.set_pace(lambda: True)
     assert thread.write_read(*[bc.increfs(0)] * 8, read=0).write_consumed == 3 * length
     world.close()
     world.assert_empty()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.engine.release import Release
-from binderd.engine.snapshot import take_state
 from binderwire.binder_abi import (
     BR_DEAD_BINDER,
     BR_DEAD_REPLY,
@@ -40,7 +39,7 @@ def scene(world: EngineWorld) -> Scene:
 
 
 def pause_always(world: EngineWorld) -> None:
-    world.engine.pace = lambda: True
+    world.engine.set_pace(lambda: True)
     world.lets_pause = True
 
 
@@ -69,7 +68,7 @@ def test_who_is_being_released_is_dead_to_everybody(world: EngineWorld, scene: S
             scene.client.write_read(bc.call(number, flags=TF_ONE_WAY)), BR_NOOP, BR_DEAD_REPLY
         )
     assert_br(scene.client.write_read(bc.call(0)), BR_NOOP, BR_DEAD_REPLY)
-    state = take_state(world.engine)
+    state = world.engine.take_state()
     assert scene.manager.pid not in [process.pid for process in state.processes]
     assert len(state.dead_nodes) == len(PTRS)
     asking = world.open().seasoned()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.engine.ports import NotYet
-from binderd.engine.stats import NUMBER_MASK
+from binderd.engine.views import NUMBER_MASK
 from binderwire.binder_abi import (
     BC_TRANSACTION_SG,
     BR_ACQUIRE,
@@ -234,7 +234,7 @@ def test_the_sender_of_a_bad_object(world: EngineWorld, scene: Scene) -> None:
     scene.client.start(bc.call(0, BAD))
     for _ in range(OBJECTS):
         world.go_on()
-    assert process_of(scene.client).engine.paused
+    assert process_of(scene.client).hub.paused
     release(world, scene.client)
     assert is_empty(process_of(scene.server))
 

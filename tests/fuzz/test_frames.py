@@ -19,6 +19,7 @@ from binderd.device.pace import Pace
 from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
 from binderd.engine.ports import REFUSED
+from binderd.engine.process import Process
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
@@ -31,8 +32,7 @@ from support.fakes import FakeArena, FakeMemory, FakeThread
 from support.invariants import check
 
 if TYPE_CHECKING:
-    from binderd.engine.ports import Client, ReceiverArena
-    from binderd.engine.process import Process
+    from binderd.engine.ports import Client, Facade, OpenFile, ReceiverArena
 
 CASES = 120
 DEVICES_MAX = 5
@@ -91,8 +91,9 @@ class FuzzedClient:
     def security_context(self) -> bytes | None:
         return None
 
-    def adopt(self, process: Process) -> None:
-        self.process = process
+    def adopt(self, engine: Facade, file: OpenFile) -> None:
+        assert isinstance(file, Process)
+        self.process = file
 
     def close(self) -> None:
         assert not self.closed, "closed twice"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 
-from binderd.engine.snapshot import take_state
 from binderd.introspect import text
 from binderd.introspect.tree import LOGS, PROCESSES, LogTree
 from support.engine_world import EngineProc, EngineWorld
@@ -48,7 +47,7 @@ def test_others_have_their_turn_before_there_is_text(name: str) -> None:
 
 def test_it_says_the_same_if_nothing_happens_meanwhile() -> None:
     proc, tree = crowded(MANY)
-    expected = "".join(text.state(take_state(proc.world.engine), 0))
+    expected = "".join(text.state(proc.world.engine.take_state(), 0))
     assert "".join(tree.read(inode_of(proc, tree, "state")) or ()) == expected
     assert expected.count("node ") >= MANY
 
@@ -66,7 +65,7 @@ def test_what_goes_meanwhile_is_left_out() -> None:
 
 def test_a_usual_log_is_of_one_moment() -> None:
     proc, tree = crowded(100)
-    expected = "".join(text.state(take_state(proc.world.engine), 0))
+    expected = "".join(text.state(proc.world.engine.take_state(), 0))
     pieces = tree.read(inode_of(proc, tree, "state"))
     proc.kill()
     assert "".join(pieces or ()) == expected

@@ -8,8 +8,7 @@ import re
 import pytest
 
 from binderd.engine import views
-from binderd.engine.log import ENTRIES_COUNT, TransactionLog
-from binderd.engine.snapshot import pids_of, take_state, take_statistics
+from binderd.engine.rings import ENTRIES_COUNT, TransactionLog
 from binderd.engine.views import ProcessView, State, ThreadView, TransactionView, WorkView
 from binderd.introspect import text
 from binderd.introspect.tree import FEATURES, LOGS, PROCESSES, ROOT, LogTree
@@ -139,9 +138,9 @@ def test_a_view_does_not_change_any_more() -> None:
     world = EngineWorld()
     scene = manager_and_client(world)
     started = scene.client.start(bc.call(0, b"x" * 100))
-    state = take_state(world.engine)
-    figures = take_statistics(world.engine, PAGE)
-    log = world.engine.log.entries()
+    state = world.engine.take_state()
+    figures = world.engine.take_statistics(PAGE)
+    log = world.engine.logged_transactions(failed=False)
     before = ["".join(text.state(state, 0)), "".join(text.stats(figures)), list(log)]
     answer(scene.server, get_call(scene.server))
     started.result()
@@ -158,11 +157,11 @@ def test_a_nested_call_names_its_thread_before_it_is_read() -> None:
     started = scene.client.start(bc.call(0))
     call = get_call(scene.server)
     nested = scene.server.start(bc.call(number))
-    logged = world.engine.log.entries()[-1]
+    logged = world.engine.logged_transactions(failed=False)[-1]
     assert (logged.target_pid, logged.target_tid) == (scene.client.proc.pid, scene.client.tid)
     inner = started.result().items[-1]
     assert f"to {scene.client.proc.pid}:{scene.client.tid}" in "".join(
-        text.state(take_state(world.engine), 0)
+        text.state(world.engine.take_state(), 0)
     )
     scene.client.write(bc.free(inner.buffer), bc.reply())
     scene.server.write(bc.free(nested.result().items[-1].buffer))
@@ -174,15 +173,15 @@ def test_a_nested_call_names_its_thread_before_it_is_read() -> None:
 def test_elapsed_is_counted_from_the_call() -> None:
     world = EngineWorld()
     now = [5_000_000]
-    world.engine.clock = lambda: now[0]
+    world.engine._hub.clock = lambda: now[0]
     scene = manager_and_client(world)
     started = scene.client.start(bc.call(0))
     now[0] += 1_234_999_999
-    assert "elapsed 1234ms" in "".join(text.transactions(take_state(world.engine), 0))
+    assert "elapsed 1234ms" in "".join(text.transactions(world.engine.take_state(), 0))
     scene.client.signal()
     scene.server.write(bc.free(get_call(scene.server).buffer), bc.reply())
     now[0] += 1_000_000
-    assert "elapsed 1235ms" in "".join(text.transactions(take_state(world.engine), 0))
+    assert "elapsed 1235ms" in "".join(text.transactions(world.engine.take_state(), 0))
     assert started.result().errno
     world.close()
 
@@ -191,9 +190,9 @@ def test_words_are_kept_when_their_process_goes() -> None:
     world = EngineWorld()
     scene = manager_and_client(world)
     round_trip(scene)
-    before = take_statistics(world.engine, PAGE)
+    before = world.engine.take_statistics(PAGE)
     world.close()
-    after = take_statistics(world.engine, PAGE)
+    after = world.engine.take_statistics(PAGE)
     assert after.processes == []
     assert after.words == before.words
     active = {kind: active for kind, active, _ in after.objects}
@@ -206,7 +205,7 @@ def test_pages_are_counted_once() -> None:
     scene = manager_and_client(world)
     area_pages = (128 << 10) // PAGE
     started = [scene.client.start(bc.oneway(0, bytes(size))) for size in (100, PAGE, 3 * PAGE)]
-    [manager] = [p for p in take_statistics(world.engine, PAGE).processes if p.buffers]
+    [manager] = [p for p in world.engine.take_statistics(PAGE).processes if p.buffers]
     assert (manager.buffers, manager.pages) == (3, (5, 0, area_pages - 5))
     assert manager.pages_max == 5
     assert manager.free_one_way == (64 << 10) - 104 - 4 * PAGE
@@ -244,7 +243,7 @@ def test_a_process_has_one_file_for_all_that_it_has_open() -> None:
     proc = world.open()
     again = proc.open_again()
     other = world.open()
-    assert pids_of(world.engine) == sorted([proc.pid, other.pid])
+    assert world.engine.pids() == sorted([proc.pid, other.pid])
     entry = tree.find(PROCESSES, str(proc.pid))
     assert entry is not None
     assert not tree.is_directory(entry.inode)

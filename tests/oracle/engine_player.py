@@ -366,7 +366,7 @@ class Player:
     def install(self, tid: int, number: int, files: list[FakeFile], closes: list[int]) -> int:
         """Begin to install files; goes on when the engine's call is through."""
         call = self.calls[self.busy[tid % TID_FIRST]]
-        if files and self.engine.runnable:
+        if files and self.engine._roster.runnable:
             self.give_up("who was woken looks for work while descriptors are being installed")
         self._installs.append(Install(call, number, files, closes))
         return STOPPING

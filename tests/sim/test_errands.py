@@ -17,7 +17,7 @@ def play(seed: int) -> FetchingCrowd:
     random = Random(seed)
     crowd = FetchingCrowd(random)
     world = crowd.world
-    world.engine.pace = lambda: random.random() < 0.6
+    world.engine.set_pace(lambda: random.random() < 0.6)
     world.lets_pause = True
     crowd.join()
     for _ in range(STEPS):

@@ -39,7 +39,7 @@ def play_into_pauses(seed: int) -> int:
     random = Random(seed)
     crowd = Crowd(random.randrange)
     world = crowd.world
-    world.engine.pace = lambda: random.random() < 0.7
+    world.engine.set_pace(lambda: random.random() < 0.7)
     world.lets_pause = True
     crowd.join()
     most = 0

@@ -34,7 +34,7 @@ WAYS = 3  # in which the world installs by turns
 @pytest.fixture(params=range(WAYS), ids=["reported late", "reported early", "by the client"])
 def world(request: pytest.FixtureRequest) -> Iterator[EngineWorld]:
     world = EngineWorld()
-    world.engine._last_installation = request.param  # the next is the one after
+    world.engine._roster.last_installation = request.param  # the next is the one after
     yield world
     let_go(world)
     world.close()
@@ -53,7 +53,7 @@ def begun(world: EngineWorld) -> tuple[Scene, PendingRead, PendingRead]:
     sleeping = scene.server.start()
     world.is_held = True
     started = scene.client.start(bc.call(0, bc.payload(bc.fd(fd))))
-    assert len(world.installs) == len(world.engine.installations) == 1
+    assert len(world.installs) == len(world.engine._roster.installations) == 1
     assert started.parked
     return scene, started, sleeping
 

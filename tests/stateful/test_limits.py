@@ -144,7 +144,7 @@ def test_one_user_reaches_the_limit_and_nobody_else(kind: Kind) -> None:
             taker.thread()
     if kind.name in NEEDS_A_CALL:
         assert play.scene.client.start(bc.call(0)).parked
-    users = [play.world.engine.users.find(taker.uid).of(kind) for taker in takers]
+    users = [play.world.engine._hub.users.find(taker.uid).of(kind) for taker in takers]
     first = [share.count for share in users]
     bound = Bound(total=1000 * unit, user=first[0] + MOST * unit, ordinary=900 * unit)
     play.world.engine.set_limits(Limits().replaced({**few, kind.name: bound}))

@@ -54,7 +54,7 @@ class Play:
     def end(self) -> None:
         self.world.close()
         self.world.assert_empty()
-        assert not any(self.world.engine.users.total(kind).count for kind in KINDS)
+        assert not any(self.world.engine._hub.users.total(kind).count for kind in KINDS)
 
 
 @pytest.fixture

@@ -72,8 +72,8 @@ class EngineWorld(World):
 
     def pause_unnoticed(self) -> None:
         """Have the engine pause wherever nobody was woken, so that no client can tell."""
-        engine = self.engine
-        engine.pace = lambda: not (engine.runnable or engine.drained or engine.poll_wakes)
+        hub, roster = self.engine._hub, self.engine._roster
+        hub.pace = lambda: not (roster.runnable or hub.drained or roster.poll_wakes)
 
     def next_number(self) -> int:
         return next(self._numbers)

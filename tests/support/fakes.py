@@ -7,6 +7,7 @@ here has also shown that the engine keeps to the contract of ``binderd.engine.po
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING
 
 from binderclient.testing.ports import spread
@@ -280,6 +281,11 @@ class FakeArena:
         assert 0 <= offset <= len(self.octets) - len(data), "written outside of the receive area"
         target = self.staged if self.is_private else self.octets
         target[offset : offset + len(data)] = data
+
+    def receive_at(self, offset: int, size: int) -> int:
+        assert 0 <= offset <= len(self.octets) - size, "received outside of the receive area"
+        target = self.staged if self.is_private else self.octets
+        return ctypes.addressof(ctypes.c_char.from_buffer(target, offset))
 
     def bring(self, offset: int, size: int) -> bool:
         assert self.is_private, "it is there already"

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from binderd.engine.death import Death
-from binderd.engine.freeze import FreezeNotice, Freezing
+from binderd.engine.freeze import Freezing
+from binderd.engine.freeze_notice import FreezeNotice
 from binderd.engine.kinds import CALLS, KINDS, NOTICES
 from binderd.engine.node import Node
-from binderd.engine.pause import PausedIoctl
+from binderd.engine.paused_ioctl import PausedIoctl
 from binderd.engine.read import HandingOver
 from binderd.engine.release import Release
 from binderd.engine.send import Sending
@@ -77,8 +78,8 @@ def works_of(processes: Iterable[Process]) -> Iterator[Work]:
         for queue in queues_of(process):
             yield from queue
     for process in processes:
-        engine = process.engine
-        for found in (*engine.paused.values(), *engine.errands.values()):
+        hub = process.hub
+        for found in (*hub.paused.values(), *hub.errands.values()):
             if isinstance(found, HandingOver) and found.thread.process is process:
                 # What else ends a read has happened by then, and may be over.
                 yield from [found.last] if isinstance(found.last, Transaction) else []
@@ -226,7 +227,7 @@ def _check_area(process: Process) -> None:
             assert buffer.transaction.buffer is buffer
         assert not (buffer.files and buffer.allow_user_free), "files that were never handed over"
     assert area.free_one_way == area.size // 2 - one_way
-    assert area._one_way_shares == _shares(area)
+    assert area._flood._shares == _shares(area)
     position = 0
     for offset, size in sorted(pieces):
         assert offset == position, "buffers and free ranges overlap or leave a gap"
@@ -251,11 +252,11 @@ def _shares(area: BufferArea) -> dict[int, tuple[int, int]]:
 
 def _check_freezes(engine: Engine, alive: list[Process]) -> None:
     """A freeze is waited for as long as it must be; a report is in one place at a time."""
-    assert not engine.drained
-    assert list(engine._timed.values()) == list(engine._freezings.values())
-    for ticket, freezing in engine._freezings.items():
+    assert not engine._hub.drained
+    assert list(engine._hub.timed.values()) == list(engine._hub.waiting.values())
+    for ticket, freezing in engine._hub.waiting.items():
         process = freezing.processes[0]
-        assert (freezing.ticket, engine._timed[freezing.timer]) == (ticket, freezing)
+        assert (freezing.ticket, engine._hub.timed[freezing.timer]) == (ticket, freezing)
         assert process.freezings[ticket] is freezing
         assert process.outstanding or not process.is_frozen, "a freeze sleeps on"
     notices = [ref.freeze for ref in refs_of(alive) if ref.freeze is not None]
@@ -279,7 +280,7 @@ def _check_files(engine: Engine, alive: list[Process]) -> None:
     for process in alive:
         assert process.files_queued == sum(len(b.files) for p, b in queued if p is process)
     assert engine.counts()["files"] == sum(len(buffer.files) for _, buffer in queued)
-    for number, installation in engine.installations.items():
+    for number, installation in engine._roster.installations.items():
         assert (installation.number, installation.is_over) == (number, False)
         if installation.count and not installation.thread.is_dead:
             assert installation.thread.installation is installation
@@ -294,7 +295,7 @@ def _check_files(engine: Engine, alive: list[Process]) -> None:
 
 def _check_waiting(engine: Engine, alive: list[Process]) -> None:
     """A read sleeps exactly as long as there is nothing for it to do."""
-    assert not engine.runnable
+    assert not engine._roster.runnable
     parked = {t.parked.ticket: t for t in threads_of(alive) if t.parked is not None}
     assert engine.parked == parked
     for thread in parked.values():
@@ -352,7 +353,7 @@ def _check_counts(engine: Engine, alive: list[Process]) -> None:
 
 def _check_users(engine: Engine, alive: list[Process]) -> None:
     """What each user is charged for is what its open files have."""
-    users = engine.users._by_number
+    users = engine._hub.users._by_number
     assert {process.user.number for process in alive} <= set(users)
     queued = [(process.user, buffer) for process in alive for buffer in buffers_of(process)]
     calls = [call for thread in threads_of(alive) for call in stack_of(thread)]
@@ -373,8 +374,8 @@ def _check_users(engine: Engine, alive: list[Process]) -> None:
             "calls": sum(call._calls is user.of(CALLS) for call in paid.values()),
             "files": sum(len(b.files) for receiver, b in queued if receiver is user),
             "freezes": sum(
-                found.user is user
-                for found in [*engine._freezings.values(), *engine.paused.values()]
+                found.payer == user.number
+                for found in [*engine._hub.waiting.values(), *engine.paused.values()]
                 if isinstance(found, Freezing)
             ),
             "nodes": sum(len(process.nodes) for process in own),
@@ -396,8 +397,8 @@ def _check_users(engine: Engine, alive: list[Process]) -> None:
 
 def _check_totals(engine: Engine) -> None:
     for kind in KINDS:
-        everybody = sum(user.of(kind).count for user in engine.users._by_number.values())
-        assert engine.users.total(kind).count == everybody, kind.name
+        everybody = sum(user.of(kind).count for user in engine._hub.users._by_number.values())
+        assert engine._hub.users.total(kind).count == everybody, kind.name
 
 
 def _registrations(processes: list[Process]) -> set[int]:

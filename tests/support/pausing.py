@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def pausing_scene(world: EngineWorld) -> Scene:
     """A manager and a client; from now on what can pause does, and stays so."""
     scene = manager_and_client(world)
-    world.engine.pace = lambda: True
+    world.engine.set_pace(lambda: True)
     world.lets_pause = True
     return scene
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from binderclient.driver import Driver
 from binderclient.errors import DeviceError
 from binderd.engine.errors import KernelErrno
-from binderd.engine.kinds import MAPPING_SIZE_MAX
+from binderd.engine.limits import MAPPING_SIZE_MAX
 
 if TYPE_CHECKING:
     from binderclient.testing.ioctls import Ioctls

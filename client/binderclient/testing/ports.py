@@ -88,6 +88,12 @@ class Arena:
         """Put bytes there."""
         self.pages[offset : offset + len(data)] = bytes(data)
 
+    def receive_at(self, offset: int, size: int) -> int:
+        """Return the address where bytes may be put."""
+        if size < 0 or not 0 <= offset <= self._mapping.size - size:
+            raise IndexError(f"{size} bytes at {offset} in {self._mapping.size}")
+        return self._mapping.address + offset
+
     def bring(self, offset: int, size: int) -> bool:
         """Return True: what was put there is there."""
         return True

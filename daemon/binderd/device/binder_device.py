@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.device.control import POLL_EVENTS, control_ioctl
 from binderd.device.extension import EXTENSION, extension_ioctl
-from binderd.engine.completion import Completion
+from binderd.engine.completion import Completion, Paused
 from binderd.engine.errors import KernelErrno
-from binderd.engine.pause import Paused
 from binderd.fuse.frames import (
     BODY,
     USUAL_ARGUMENT_SIZE,
@@ -57,8 +56,8 @@ if TYPE_CHECKING:
     from binderd.device.opener import OpenedClient, Opener
     from binderd.device.pace import Pace
     from binderd.engine.engine import Engine
-    from binderd.engine.ports import NotYet
-    from binderd.engine.process import Process
+    from binderd.engine.ports import ClientMemory, NotYet
+    from binderd.engine.ports import OpenFile as EngineFile
     from binderd.fuse.directory import Directory
     from binderd.fuse.tree import Tree
     from binderd.fuse.turns import Turns
@@ -112,7 +111,7 @@ class OpenFile:
     __slots__ = ("client", "kernel_handle", "nodeid", "outlet", "process")
 
     def __init__(
-        self, nodeid: int, client: OpenedClient, process: Process, outlet: Outlet | None
+        self, nodeid: int, client: OpenedClient, process: EngineFile, outlet: Outlet | None
     ) -> None:
         self.nodeid = nodeid
         self.client = client
@@ -175,7 +174,7 @@ class BinderDevice:
         self.outgoing = outgoing
         self._engine = engine
         self._pace = pace
-        engine.pace = pace.is_over
+        engine.set_pace(pace.is_over)
         self._paused = engine.paused
         self._released = engine.released
         self._have_paused = have_paused
@@ -190,8 +189,8 @@ class BinderDevice:
         self.choice = Choice()
         self._next_handle = _CONTROL_HANDLE + 1
         self._files: dict[int, OpenFile] = {}
-        self._by_process: dict[Process, OpenFile] = {}
-        self._closing: dict[Process, OpenedClient] = {}  # of files that are being released
+        self._by_process: dict[EngineFile, OpenFile] = {}
+        self._closing: dict[EngineFile, OpenedClient] = {}  # of files that are being released
         # ticket -> how to reply, for requests whose argument has an unusual size (then it is the
         # room in the reply, in bytes) or is not brought by the kernel
         self._unusual: dict[int, int | Reply] = {}
@@ -285,7 +284,7 @@ class BinderDevice:
         except BaseException:
             client.close()
             raise
-        client.adopt(process)
+        client.adopt(self._engine, process)
         handle = self._next_handle
         self._next_handle += 1
         file = OpenFile(nodeid, client, process, outlet)
@@ -352,6 +351,10 @@ class BinderDevice:
             self._unusual.pop(ticket, None)
             raise
         self.drain()
+
+    def memory_of(self, file: OpenFile, tid: int) -> ClientMemory:
+        """Return the memory of a thread that does such an ioctl; see ``Engine.memory_of``."""
+        return self._engine.memory_of(file.process, tid)
 
     def await_errand(self, reply: Reply, reason: NotYet) -> None:
         """Such an ioctl goes on once somebody has fetched or stored its argument."""
@@ -462,13 +465,13 @@ class BinderDevice:
 
     # What the outside noticed by itself
 
-    def thread_gone(self, process: Process, tid: int) -> None:
+    def thread_gone(self, process: EngineFile, tid: int) -> None:
         """A thread that had used the file has ended."""
         if process in self._by_process:
             self._engine.thread_gone(process, tid)
             self.drain()
 
-    def unmapped(self, process: Process) -> None:
+    def unmapped(self, process: EngineFile) -> None:
         """The opener no longer has the file mapped."""
         if process in self._by_process:
             self._engine.unmapped(process)

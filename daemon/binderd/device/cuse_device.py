@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.device.binder_device import Reply
 from binderd.device.extension import EXTENSION
+from binderd.engine.engine import argument_of
 from binderd.engine.errors import KernelErrno
-from binderd.engine.ioctls import argument_of
 from binderd.engine.ports import NotYet
 from binderd.fuse.frames import BODY, ioctl_result
 from binderwire.binder_abi import BINDER_WRITE_READ
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from binderd.device.binder_device import BinderDevice
     from binderd.engine.ports import ClientMemory
-    from binderd.engine.user import User
 
 # Mypyc's fast integers end at 62 bits: room for 2^14 channels, and for a request every microsecond
 # for nine years.
@@ -61,6 +60,7 @@ class CuseIoctl(Reply):
     Args:
         device: where it came in.
         memory: of the thread that waits for it.
+        payer: whose time it takes.
         ticket: the engine's for it.
         unique: the kernel's number of it.
         asked: the handle of the open file, the thread, its user, the ioctl number.
@@ -83,13 +83,13 @@ class CuseIoctl(Reply):
         self,
         device: CuseDevice,
         memory: ClientMemory,
-        user: User,
+        payer: int,
         ticket: int,
         unique: int,
         asked: tuple[int, int, int, int],
         address: int,
     ) -> None:
-        super().__init__(ticket, user)
+        super().__init__(ticket, payer)
         self._device = device
         self._memory = memory
         self._unique = unique
@@ -216,15 +216,13 @@ class CuseDevice:
             return EBADF
         if not tid:
             return EACCES
-        process = file.process
         try:
-            memory = process.thread(tid).memory
+            memory = self.files.memory_of(file, tid)
         except KernelErrno as error:
             return error.errno
-        memory.is_settled = False
         asked = (handle, tid, uid, request)
         ticket = unique | self._number
-        CuseIoctl(self, memory, process.user, ticket, unique, asked, address).begin()
+        CuseIoctl(self, memory, file.client.payer, ticket, unique, asked, address).begin()
         self._flush_files()
         return None
 

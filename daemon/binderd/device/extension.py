@@ -10,7 +10,7 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import MAPPING_SIZE_MAX
+from binderd.engine.limits import MAPPING_SIZE_MAX
 from binderwire.extension_abi import (
     BINDERD_ATTACH,
     BINDERD_ATTACH_AREA,

@@ -12,7 +12,8 @@ from binderd.device.extension import ExtensionClient
 from binderd.engine.ports import Client
 
 if TYPE_CHECKING:
-    from binderd.engine.process import Process
+    from binderd.engine.ports import Facade
+    from binderd.engine.ports import OpenFile as EngineFile
 
 
 class OpenedClient(Client, ExtensionClient, Protocol):
@@ -21,8 +22,8 @@ class OpenedClient(Client, ExtensionClient, Protocol):
     pid: int  # the opener's process id, in the daemon's pid namespace
     backing_id: int  # what the kernel is to map for it, 0: it maps nothing of ours
 
-    def adopt(self, process: Process) -> None:
-        """Say which engine process the file has become."""
+    def adopt(self, engine: Facade, file: EngineFile) -> None:
+        """Say what the open file is to the engine."""
 
     def close(self) -> None:
         """Give everything back; nothing of the client may be used afterwards."""

@@ -10,7 +10,7 @@ from binderd.fuse.turns import Job, Turns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderd.engine.pause import Paused
+    from binderd.engine.completion import Paused
 
 
 class _Slice(Job):
@@ -52,7 +52,7 @@ class Pauses:
             if ticket in self._waiting:
                 break
             self._waiting[ticket] = None
-            account = self._turns.of_payer(self._paused[ticket].user.number)
+            account = self._turns.of_payer(self._paused[ticket].payer)
             self._turns.put_next(account, _Slice(self, ticket))
 
     def go_on(self, ticket: int) -> None:

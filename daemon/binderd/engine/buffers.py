@@ -14,25 +14,22 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure
+from binderd.engine.payload import Sizes, capacity_of, context_at, size_of
+from binderd.engine.spam import Flood
+from binderd.engine.work import Work
 from binderwire.binder_abi import BR_FAILED_REPLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from binderd.engine.node import Node
+    from binderd.engine.owner import Owner, Reader
     from binderd.engine.ports import File, Mapping
-    from binderd.engine.process import Process
-    from binderd.engine.thread import Thread
-    from binderd.engine.transaction import Transaction
 
 _SIZE_MAX = (1 << 64) - 1
-_SPAM_BUFFERS = 50  # debug_low_async_space: more buffers than this of one sender, or ...
-_SPAM_SHARE = 4  # ... more than this part of the whole area
 
 # What translated objects hold: (strong?, handle or node).
 Held = list[tuple[bool, "int | Node"]]
-# data, offsets, extra (scatter-gather) and security context, each in bytes
-Sizes = tuple[int, int, int, int]
 
 
 class Passed(NamedTuple):
@@ -108,6 +105,17 @@ class RangeAllocator:
         del self._by_size[bisect_left(self._by_size, (end - start, start))]
 
 
+class Delivery(Work):
+    """What brings its reader a buffer: a transaction."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.queue = None
+        self.buffer: Buffer | None = buffer  # None once the receiver freed it
+        buffer.transaction = self
+
+
 class Buffer:
     """One allocated piece; holds references until it is freed."""
 
@@ -146,14 +154,14 @@ class Buffer:
         self.clear = False  # zero the memory when it is freed? (B6)
         self.has_arrived = False  # does the client see it, if its pages are its own?
         self.allow_user_free = False  # was it delivered and not freed yet? (B5)
-        self.wiper: Thread | None = None  # who is freeing it, which takes more than one step
-        self.transaction: Transaction | None = None
+        self.wiper: Reader | None = None  # who is freeing it, which takes more than one step
+        self.transaction: Delivery | None = None
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
         self.held: Held | None = None
         self.objects = 0  # how many the receiver's user is charged for
         self.files: list[Passed] = _NO_FILES  # not installed yet
-        self.files_from: Process | None = None
+        self.files_from: Owner | None = None
         self.array_numbers: list[int] = _NO_NUMBERS  # what the arrays brought the receiver (O9)
 
     @property
@@ -161,7 +169,7 @@ class Buffer:
         """Is there nothing in it that anybody could read?"""
         return not (self.data_size or self.offsets_size or self.extra_size or self.context_size)
 
-    def is_left_to(self, thread: Thread) -> bool:
+    def is_left_to(self, thread: Reader) -> bool:
         """May a thread free it, or is another one just doing that?"""
         return self.wiper is None or self.wiper is thread or self.wiper.is_dead
 
@@ -170,20 +178,20 @@ class Buffer:
         """Where the sender's security context is, at the end of the extra area (B7); 0: none."""
         if not self.context_size:
             return 0
-        return self.address + self.size - (self.context_size + 7 & ~7)
+        return self.address + context_at(self.size, self.context_size)
 
     def hold(self, strong: bool, target: int | Node) -> None:
         """Note a reference that an object in the buffer holds."""
         assert self.held is not None
         self.held.append((strong, target))
 
-    def hold_file(self, passed: Passed, sender: Process) -> None:
+    def hold_file(self, passed: Passed, sender: Owner) -> None:
         """Take a file along."""
         if not self.files:
             self.files, self.files_from = [], sender
         self.files.append(passed)
 
-    def fill_in(self, numbers: Sequence[int], receiver: Process) -> None:
+    def fill_in(self, numbers: Sequence[int], receiver: Owner) -> None:
         """Write the receiver's numbers of the files where they belong; they are installed."""
         arena = receiver.client.arena
         in_arrays = []
@@ -195,16 +203,16 @@ class Buffer:
             self.array_numbers = in_arrays
         self.drop_files(receiver)
 
-    def drop_files(self, receiver: Process) -> None:
+    def drop_files(self, receiver: Owner) -> None:
         """Let go of the files: they were installed, or never will be."""
         if not self.files:
             return
         count, sender = len(self.files), self.files_from
         assert sender is not None
         sender.user.files_arrived(receiver.user, count)
-        receiver.engine.users.settle(sender.user)
+        receiver.hub.users.settle(sender.user)
         receiver.files_queued -= count
-        receiver.engine.stats.files -= count
+        receiver.hub.stats.files -= count
         for passed in self.files:
             passed.file.close()
         self.files, self.files_from = _NO_FILES, None
@@ -221,9 +229,8 @@ class BufferArea:
     __slots__ = (
         "_address",
         "_count_max",
-        "_one_way_shares",
+        "_flood",
         "_ranges",
-        "_spam_reported",
         "buffers",
         "end_max",
         "free_one_way",
@@ -233,9 +240,8 @@ class BufferArea:
     def __init__(self, mapping: Mapping, count_max: int) -> None:
         self._address = mapping.address
         self._count_max = count_max
-        self._ranges = RangeAllocator(mapping.size & ~7)
-        self._one_way_shares: dict[int, tuple[int, int]] = {}  # sender pid -> (buffers, bytes)
-        self._spam_reported = False  # once, until there is space again (B4)
+        self._ranges = RangeAllocator(capacity_of(mapping.size))
+        self._flood: Flood = Flood(mapping.size)
         self.size = mapping.size
         self.free_one_way = mapping.size // 2  # bytes that one-way calls may still take
         self.end_max = 0  # how far buffers have reached so far, in bytes from the start
@@ -251,11 +257,7 @@ class BufferArea:
             BinderFailure: -EINVAL for sizes that overflow, -ENOSPC where nothing fits
                 (binder_alloc_new_buf).
         """
-        data_size, offsets_size, extra_size, context_size = sizes
-        size = (data_size + 7 & ~7) + (offsets_size + 7 & ~7)
-        if extra_size or context_size:
-            size += extra_size + (context_size + 7 & ~7) + 7 & ~7
-        size = size or 8
+        size = size_of(sizes)
         if size > _SIZE_MAX:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
         if len(self.buffers) >= self._count_max:
@@ -271,7 +273,8 @@ class BufferArea:
         self.buffers[buffer.address] = buffer
         if one_way_from is not None:
             buffer.one_way_from = one_way_from
-            self._take_one_way(buffer, one_way_from)
+            self.free_one_way -= size
+            buffer.spam_suspect = self._flood.took(one_way_from, size, self.free_one_way)
         return buffer
 
     def free(self, buffer: Buffer) -> None:
@@ -279,9 +282,7 @@ class BufferArea:
         del self.buffers[buffer.address]
         if buffer.one_way_from is not None:
             self.free_one_way += buffer.size
-            count, size = self._one_way_shares.pop(buffer.one_way_from)
-            if count > 1:
-                self._one_way_shares[buffer.one_way_from] = (count - 1, size - buffer.size)
+            self._flood.freed(buffer.one_way_from, buffer.size)
         self._ranges.free(buffer.offset, buffer.size)
 
     def free_ranges(self) -> Iterator[tuple[int, int]]:
@@ -290,17 +291,4 @@ class BufferArea:
 
     def report_spam_again(self) -> None:
         """Who was to hear of the latest report never has."""
-        self._spam_reported = False
-
-    def _take_one_way(self, buffer: Buffer, sender: int) -> None:
-        """Account a one-way buffer, and look for a sender that floods the area (B4)."""
-        self.free_one_way -= buffer.size
-        # Differs: what the sender had before. The driver notes the sender of a buffer after this
-        # look, so that its present one counts if it had the same memory the last time.
-        count, size = self._one_way_shares.get(sender, (0, 0))
-        self._one_way_shares[sender] = (count + 1, size + buffer.size)
-        if self.free_one_way >= self.size // 10:
-            self._spam_reported = False
-        elif not self._spam_reported and (count > _SPAM_BUFFERS or size > self.size // _SPAM_SHARE):
-            self._spam_reported = True
-            buffer.spam_suspect = True
+        self._flood.report_again()

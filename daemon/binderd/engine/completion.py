@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the outside must do next: answer a request."""
+"""What the outside must do next: answer a request, or have something go on that has paused."""
 
 from __future__ import annotations
 
@@ -12,3 +12,28 @@ class Completion(NamedTuple):
     ticket: int  # the number that the caller gave to ``Engine.ioctl``
     result: int  # 0 or a negative errno
     payload: bytes  # the argument as it goes back to the client, also beside an errno
+
+
+class Paused:
+    """Work that stopped in the middle.
+
+    Args:
+        ticket: under which it is listed; nothing else has it. If it answers a request, that one's.
+        payer: the number of the user whose time it takes.
+    """
+
+    __slots__ = ("payer", "ticket")
+
+    def __init__(self, ticket: int, payer: int) -> None:
+        self.ticket = ticket
+        self.payer = payer
+
+    def go_on(self) -> None:
+        """Do some more; what is not through then is listed anew."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """A signal has reached the thread whose request this is."""
+
+    def abandon(self) -> None:
+        """It will not go on: leave nothing behind but the request, which somebody else ends."""

@@ -10,46 +10,50 @@ A call that would take long stops in between and is listed in ``paused``; the tr
 ``go_on`` for it when others have had their turn. What waits for something to be fetched is listed
 in ``errands``, and there ``fetched`` ends the wait.
 
+This is the top: it knows all nouns, and none of them may know it. What they share is in
+``hub.py`` and ``roster.py``.
+
 The engine does no I/O, decides nothing by a clock and starts nothing.  Debug ids come from a
 counter of the instance, so that two engines with the same inputs produce the same bytes.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from errno import EBUSY, EFAULT, EINTR, EINVAL, ENOMEM
+from errno import EINTR, ENOMEM
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine import installation, read, write
-from binderd.engine.completion import Completion
+from binderd.engine import installation, ioctls, snapshot, write_read
+from binderd.engine.completion import Completion, Paused
 from binderd.engine.context import Context
 from binderd.engine.errors import KernelErrno
-from binderd.engine.freeze import Freezing
-from binderd.engine.installation import Installation
-from binderd.engine.ioctls import IOCTLS
+from binderd.engine.hub import Hub
+from binderd.engine.ioctls import argument_of
 from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
-from binderd.engine.log import TransactionLog
-from binderd.engine.pause import PausedIoctl, PausedOther
-from binderd.engine.ports import NotYet
 from binderd.engine.process import Process
-from binderd.engine.stats import Stats
-from binderd.engine.thread import POLL, WAITING, Thread, WriteRead
-from binderd.engine.user import Users
-from binderwire.binder_abi import BINDER_WRITE_READ, binder_write_read
-from binderwire.extension_abi import BINDERD_ERRNO
+from binderd.engine.release import Flush, Release
+from binderd.engine.roster import Roster
+from binderd.engine.thread import POLL
+from binderd.engine.user import Payment
+from binderd.engine.views import State
+from binderd.engine.woken import run_woken
+from binderwire.binder_abi import BINDER_WRITE_READ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections import OrderedDict, deque
+    from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.pause import Paused
-    from binderd.engine.ports import Client
+    from binderd.engine.kinds import Kind
+    from binderd.engine.pause import Waiting
+    from binderd.engine.ports import Client, ClientMemory, Mapping, NotYet, OpenFile
+    from binderd.engine.thread import Thread
+    from binderd.engine.user import Share
+    from binderd.engine.views import LoggedTransaction, Statistics
+
+__all__ = ["Engine", "argument_of"]
 
 POLLIN: Final = 1
 POLLERR: Final = 8
-STOP: Final = -1  # milliseconds: the timer is not waited for any longer
-
-_unpack_write_read = binder_write_read.unpack_from
 
 
 class Engine:
@@ -59,74 +63,73 @@ class Engine:
         limits: how much a client can make the engine keep.
         clock: returns nanoseconds since any fixed moment. Only introspection shows what it says;
             nothing is decided by it.
-
-    ``pace`` is called between two steps of a call and returns whether others should have their
-    turn now; the transport sets it.
     """
 
     __slots__ = (
         "_contexts",
-        "_freezings",
-        "_last_errand",
-        "_last_id",
-        "_last_installation",
-        "_last_timer",
-        "_timed",
-        "clock",
-        "drained",
+        "_drained",
+        "_hub",
+        "_roster",
+        "_runnable",
         "errands",
-        "failed_log",
-        "freezes_others",
-        "installations",
-        "limits",
-        "log",
-        "managers",
         "outbox",
-        "pace",
         "parked",
         "paused",
         "poll_wakes",
-        "processes",
         "released",
-        "runnable",
-        "stats",
         "timers",
-        "users",
     )
 
     def __init__(self, limits: Limits | None = None, clock: Callable[[], int] = lambda: 0) -> None:
-        self.limits = limits or Limits()
-        self.clock = clock
-        self.pace: Callable[[], bool] = _never
-        # Whom the administrator lets become manager of a context; None: the first one's user (I5).
-        self.managers: Callable[[str], frozenset[int] | None] = _whoever_is_first
-        self.freezes_others = True  # may a client freeze other users' processes, as in the driver?
-        self.stats = Stats()
-        self.users = Users(self.limits)
-        self.log = TransactionLog()  # the latest transactions
-        self.failed_log = TransactionLog()  # the latest that failed
-        self.outbox: list[Completion] = []
-        self.poll_wakes: list[Process] = []
-        self.parked: dict[int, Thread] = {}  # blocked reads by ticket
-        # What others have come in between of, by ticket; < 0: not a client's request.
-        self.paused: OrderedDict[int, Paused] = OrderedDict()
-        self.errands: dict[int, Paused] = {}  # what waits for something to be fetched, by ticket
-        self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
-        self.processes: dict[Process, None] = {}  # all open files, the latest last
-        self.drained: list[Process] = []  # frozen processes whose last call has ended
-        # (number for ``expire``, milliseconds from now, or STOP)
-        self.timers: list[tuple[int, int]] = []
-        self._freezings: dict[int, Freezing] = {}  # that wait, by ticket
-        self._timed: dict[int, Freezing] = {}  # the same, by timer
-        self.released: list[Process] = []  # nothing of their clients will be used any more
-        self.installations: dict[int, Installation] = {}  # under way, by number
-        self._last_timer = self._last_installation = self._last_errand = 0
+        hub, roster = Hub(limits or Limits(), clock), Roster()
+        self._hub: Hub = hub
+        self._roster: Roster = roster
         self._contexts: dict[str, Context] = {}
-        self._last_id = 0
+        self._drained: list[dict[int, Waiting]] = hub.drained
+        self._runnable: deque[Thread] = roster.runnable
+        # What the transport sees to after each call; ``hub.py`` and ``roster.py`` say what it is.
+        self.outbox: list[Completion] = hub.outbox
+        self.poll_wakes: list[OpenFile] = roster.poll_wakes
+        self.timers: list[tuple[int, int]] = hub.timers
+        self.released: list[OpenFile] = roster.released
+        self.paused: OrderedDict[int, Paused] = hub.paused
+        self.errands: dict[int, Paused] = hub.errands
+        self.parked: dict[int, Thread] = roster.parked
+
+    # What the administrator and the transport decide
+
+    @property
+    def limits(self) -> Limits:
+        """How much a client can make the engine keep."""
+        return self._hub.limits
+
+    def set_limits(self, limits: Limits) -> None:
+        """Go by other limits from now on; what clients have beyond them stays theirs."""
+        self._hub.limits = limits
+        self._hub.users.renew(limits)
+
+    def set_pace(self, pace: Callable[[], bool]) -> None:
+        """Have ``pace`` called between two steps of a call: should others have their turn now?"""
+        self._hub.pace = pace
+
+    def set_access(
+        self, managers: Callable[[str], frozenset[int] | None], *, freezes_others: bool
+    ) -> None:
+        """Say who may do what from now on.
+
+        Args:
+            managers: returns the users who may become manager of a context; None: whoever is
+                first, and then that user (I5).
+            freezes_others: may a client freeze other users' processes, as in the driver?
+        """
+        self._hub.managers = managers
+        self._hub.freezes_others = freezes_others
 
     # Calls of the transport
 
-    def open(self, context: str, pid: int, client: Client, *, nonblocking: bool = False) -> Process:
+    def open(
+        self, context: str, pid: int, client: Client, *, nonblocking: bool = False
+    ) -> OpenFile:
         """A device was opened (binder_open).
 
         Args:
@@ -138,18 +141,18 @@ class Engine:
         Raises:
             KernelErrno: ENOMEM, too many open files, of this user or of all.
         """
-        user = self.users.find(client.payer)
+        user = self._hub.users.find(client.payer)
         if not user.of(OPEN_FILES).has_room(1):
-            self.users.settle(user)
+            self._hub.users.settle(user)
             raise KernelErrno(ENOMEM)
         shared = self._contexts.get(context)
         if shared is None:
             shared = self._contexts[context] = Context(context)
-        return Process(self, shared, pid, client, user, nonblocking=nonblocking)
+        return Process(self._hub, self._roster, shared, pid, client, user, nonblocking=nonblocking)
 
     def ioctl(
         self,
-        process: Process,
+        file: OpenFile,
         tid: int,
         uid: int,
         request: int,
@@ -166,17 +169,18 @@ class Engine:
                 pointer that cannot be read.
             ticket: any number that no open request has.
         """
+        assert isinstance(file, Process)
         try:
-            thread = process.threads.get(tid) or process.thread(tid)
+            thread = file.threads.get(tid) or file.thread(tid)
             thread.uid = uid
             if request == BINDER_WRITE_READ:
-                self._write_read(thread, argument, ticket)
+                write_read.begin(thread, argument, ticket)
             else:
-                self.other_ioctl(thread, request, bytes(argument), ticket)
+                ioctls.run(thread, request, bytes(argument), ticket)
         except KernelErrno as failure:
             self.outbox.append(Completion(ticket, -failure.errno, bytes(argument)))
-        if self.runnable or self.drained:
-            self.run_woken()
+        if self._runnable or self._drained:
+            run_woken(self._hub, self._roster)
 
     def go_on(self, ticket: int) -> None:
         """Go on with something of ``paused``, up to its end or to another pause.
@@ -187,7 +191,7 @@ class Engine:
         paused = self.paused.pop(ticket, None)
         if paused is not None:
             paused.go_on()
-            self.run_woken()
+            run_woken(self._hub, self._roster)
 
     def fetched(self, ticket: int) -> None:
         """What a request waited for is there, or will never be: it goes on with the next turn.
@@ -195,51 +199,48 @@ class Engine:
         Args:
             ticket: of ``errands``; one that is not there any more is ignored.
         """
-        paused = self.errands.pop(ticket, None)
-        if paused is not None:
-            self.pause(paused)
+        self._hub.fetched(ticket)
 
-    def poll(self, process: Process, tid: int, *, wake: bool) -> int:
+    def await_errand(self, paused: Paused, reason: NotYet) -> None:
+        """Let something of the transport's own wait until an errand is over, in ``errands``."""
+        self._hub.await_errand(paused, reason)
+
+    def poll(self, file: OpenFile, tid: int, *, wake: bool) -> int:
         """Return POLLIN if the thread's next read would not block, else 0 (R15, binder_poll).
 
         Args:
-            wake: put ``process`` into ``poll_wakes`` once there is more to find. Also after
+            wake: put ``file`` into ``poll_wakes`` once there is more to find. Also after
                 POLLIN: an edge-triggered epoll asks again for no other reason.
 
         Returns:
             POLLERR where there are too many threads.
         """
+        assert isinstance(file, Process)
         try:
-            thread = process.thread(tid)
+            thread = file.thread(tid)
         except KernelErrno:
             return POLLERR
         thread.looper |= POLL
-        process.poll_armed = process.poll_armed or wake
+        file.poll_armed = file.poll_armed or wake
         has_work = thread.process_todo or thread.need_return
-        if has_work or (thread.stack is None and not thread.todo and process.todo):
+        if has_work or (thread.stack is None and not thread.todo and file.todo):
             return POLLIN
         return 0
 
     def interrupt(self, ticket: int) -> None:
-        """A signal reached the thread whose read is blocked under ``ticket`` (R9)."""
+        """A signal reached the thread whose request has that ticket (R9)."""
         paused = self.paused.get(ticket) or self.errands.get(ticket)
         if paused is not None:
             paused.interrupt()
             return
         thread = self.parked.get(ticket)
-        if thread is not None and thread.is_being_served():
+        if thread is not None:
+            thread.interrupt()
+            run_woken(self._hub, self._roster)
             return
-        if thread is not None and thread.parked is not None:
-            thread.process.waiting.pop(thread, None)
-            self.complete(thread, thread.parked, -EINTR)
-            if thread.process.todo:
-                thread.process.wake_one()
-            self.run_woken()
-        freezing = self._freezings.get(ticket)
+        freezing = self._hub.waiting.get(ticket)
         if freezing is not None:
             freezing.give_up()
-            self._end_wait(freezing, is_early=True)
-            self.end_freeze(freezing, -EINTR)
 
     def stopped(self, number: int) -> None:
         """The thread that an installation concerns will run no code of its own before that is done.
@@ -247,7 +248,7 @@ class Engine:
         So its request can be answered: with EINTR and what it has read so far if it is to be issued
         again, which whoever stopped the thread does in its name.
         """
-        found = self.installations.get(number)
+        found = self._roster.installations.get(number)
         if found is None:
             return
         thread, completion = found.thread, found.completion
@@ -257,7 +258,7 @@ class Engine:
             found.completion = None
             self.outbox.append(completion)
         elif thread.parked is not None:
-            self.complete(thread, thread.parked, -EINTR)
+            thread.complete(thread.parked, -EINTR)
 
     def installed(self, number: int, numbers: Sequence[int] | None) -> None:
         """An installation is over.
@@ -265,283 +266,155 @@ class Engine:
         Args:
             numbers: of the descriptors, in order; None: it failed and has left none behind.
         """
-        found = self.installations.get(number)
+        found = self._roster.installations.get(number)
         if found is not None:
             installation.end(found, numbers)
-            self.run_woken()
+            run_woken(self._hub, self._roster)
 
-    def attached(self, process: Process, pid: int) -> None:
+    def attached(self, file: OpenFile, pid: int) -> None:
         """The process ``pid`` takes its descriptors elsewhere from now on.
 
         It may have lost the place where they were sent to before, and could never report them.
         """
-        installation.give_up(process, pid)
-        self.run_woken()
-
-    def set_limits(self, limits: Limits) -> None:
-        """Go by other limits from now on; what clients have beyond them stays theirs."""
-        self.limits = limits
-        self.users.renew(limits)
+        assert isinstance(file, Process)
+        installation.give_up(file, pid)
+        run_woken(self._hub, self._roster)
 
     def expire(self, timer: int) -> None:
         """A timer of ``timers`` has run out; one that is no longer waited for is ignored."""
-        freezing = self._timed.get(timer)
+        freezing = self._hub.timed.get(timer)
         if freezing is not None:
-            self._end_wait(freezing, is_early=False)
-            freezing.wait_is_over()
-            freezing.go_on()
-            self.run_woken()
+            freezing.wait_is_over(is_early=False)
+            run_woken(self._hub, self._roster)
 
-    def flush(self, process: Process) -> None:
+    def flush(self, file: OpenFile) -> None:
         """Some descriptor of the file was closed (I4, binder_flush)."""
-        process.flush()
-        self.run_woken()
+        assert isinstance(file, Process)
+        Flush(file).go_on()
+        run_woken(self._hub, self._roster)
 
-    def thread_gone(self, process: Process, tid: int) -> None:
+    def thread_gone(self, file: OpenFile, tid: int) -> None:
         """A thread died without BINDER_THREAD_EXIT.
 
         Differs: the driver keeps the thread object until the file is closed (I8).  Behind FUSE a
         BINDER_THREAD_EXIT with a NULL argument, which is the usual form, never reaches us; so its
         thread's death stands for it.
         """
-        thread = process.threads.get(tid)
+        assert isinstance(file, Process)
+        thread = file.threads.get(tid)
         if thread is not None:
             thread.release()
-            self.run_woken()
+            run_woken(self._hub, self._roster)
 
-    def unmapped(self, process: Process) -> None:
+    def unmapped(self, file: OpenFile) -> None:
         """The opener's pages are no longer mapped; senders get BR_DEAD_REPLY from now on (B8)."""
-        process.unmap()
+        assert isinstance(file, Process)
+        file.unmap()
 
     def forget_context(self, context: str) -> None:
         """A device is gone; whoever opens one of that name from now on gets a new context."""
         self._contexts.pop(context, None)
 
-    def release(self, process: Process) -> None:
+    def release(self, file: OpenFile) -> None:
         """The file's last reference is gone (binder_release).
 
-        That may pause; ``released`` lists the process when it is through.
+        That may pause; ``released`` lists it when that is through.
         """
-        process.release()
-        self.run_woken()
+        assert isinstance(file, Process)
+        Release(file).go_on()
+        run_woken(self._hub, self._roster)
 
     def counts(self) -> dict[str, int]:
         """Return the number of live objects by kind; all zero when no file is open."""
         return {
-            **self.stats.as_dict(),
+            **self._hub.stats.as_dict(),
             "errands": len(self.errands),
-            "freezing": len(self._freezings),
-            "installations": len(self.installations),
+            "freezing": len(self._hub.waiting),
+            "installations": len(self._roster.installations),
             "parked": len(self.parked),
             "paused": len(self.paused),
-            "users": len(self.users),
+            "users": len(self._hub.users),
         }
 
-    # Services for the nouns
+    # What the outside half of a file asks for (``ports.Facade``)
 
-    def next_id(self) -> int:
-        """Return the next debug id."""
-        self._last_id += 1
-        return self._last_id
+    def memory_of(self, file: OpenFile, tid: int) -> ClientMemory:
+        """Return the memory of a thread that has a request open and is going to use it.
 
-    def next_errand(self) -> int:
-        """Return what something is listed under in ``paused`` that is no request of a client."""
-        self._last_errand -= 1
-        return self._last_errand
-
-    def new_installation(self, thread: Thread, count: int) -> Installation:
-        """Return a new installation of ``count`` files for a thread."""
-        self._last_installation += 1
-        number = self._last_installation
-        found = self.installations[number] = Installation(thread, number, count)
-        thread.process.installations[number] = found
-        return found
-
-    def complete(self, thread: Thread, request: WriteRead, result: int) -> None:
-        """End a BINDER_WRITE_READ; the argument goes back even with an errno (R8, R9)."""
-        if thread.parked is not None:
-            self._unpark(thread, request)
-        thread.need_return = False
-        if thread.fetches:
-            self._forget_fetched(thread)
-        completion = Completion(request.ticket, result, request.pack())
-        if thread.closes:
-            installation.begin_closing(thread)
-        if thread.closing is None:
-            self.outbox.append(completion)
-        else:
-            thread.closing.completion, thread.closing = completion, None
-
-    def _unpark(self, thread: Thread, request: WriteRead) -> None:
-        """A blocked read is blocked no longer."""
-        del self.parked[request.ticket]
-        thread.wake_up()
-        thread.looper &= ~WAITING
-
-    def abandon(self, thread: Thread) -> None:
-        """End the request of a thread that is being released; only a broken transport sees this."""
-        if thread.paused is not None:
-            request, thread.paused = thread.paused, None
-            paused = self.paused.pop(request.ticket, None) or self.errands.pop(request.ticket)
-            paused.abandon()
-            if thread.unfinished is not None:
-                thread.unfinished.abandon()
-                thread.unfinished = None
-            thread.closes = []
-            self.complete(thread, request, -EINTR)
-        elif thread.parked is not None:
-            self.complete(thread, thread.parked, -EINTR)
-
-    def pause(self, paused: Paused) -> None:
-        """Let others have their turn before this goes on."""
-        self.paused[paused.ticket] = paused
-
-    def pause_read(self, thread: Thread, paused: PausedIoctl) -> None:
-        """Let others have their turn before a read goes on that has collected something."""
-        self._hold(thread, paused.request)
-        self.pause(paused)
-
-    def fetch(self, paused: Paused, thread: Thread, request: WriteRead, reason: NotYet) -> None:
-        """Let a request of a thread wait for what has to be fetched first."""
-        self._hold(thread, request)
-        thread.fetches = True
-        self.await_errand(paused, reason)
-
-    def _hold(self, thread: Thread, request: WriteRead) -> None:
-        """A request of a thread goes on later; a read that was blocked is that no longer."""
-        if thread.parked is not None:
-            self._unpark(thread, request)
-        thread.paused = request
-
-    def await_errand(self, paused: Paused, reason: NotYet) -> None:
-        """Let something wait until an errand is over; then it goes on with its next turn."""
-        self.errands[paused.ticket] = paused
-        if not reason.errand.begin(paused.ticket):
-            self.fetched(paused.ticket)
-
-    def carry_on(self, thread: Thread, request: WriteRead) -> None:
-        """Do the commands of a BINDER_WRITE_READ from ``write_consumed`` on, then its read."""
-        try:
-            result = write.run(thread, request)
-        except NotYet as reason:
-            self.fetch(PausedIoctl(thread, request), thread, request, reason)
-            return
-        if result == write.PAUSED:
-            thread.paused = request
-            self.pause(PausedIoctl(thread, request))
-        elif thread.closes and installation.begin_closing(thread):
-            self._ask_again(thread, request)
-        elif result:
-            request.read_consumed = 0  # Q11
-            self.complete(thread, request, result)
-        else:
-            self._read(thread, request)
-
-    def await_calls(self, freezing: Freezing) -> None:
-        """Let a freeze wait until the first of its processes has no calls any more."""
-        self._last_timer += 1
-        freezing.timer = self._last_timer
-        self._freezings[freezing.ticket] = self._timed[freezing.timer] = freezing
-        freezing.processes[0].freezings[freezing.ticket] = freezing
-        self.timers.append((freezing.timer, freezing.timeout_ms))
-
-    def end_freeze(self, freezing: Freezing, result: int) -> None:
-        """End a BINDER_FREEZE."""
-        freezing.end()
-        self.users.settle(freezing.user)
-        freezing.thread.need_return = False
-        self.outbox.append(Completion(freezing.ticket, result, b""))
-
-    def run_woken(self) -> None:
-        """Take up the reads of all threads that were woken, and the freezes that may go on."""
-        runnable, drained = self.runnable, self.drained
-        while runnable or drained:
-            while runnable:
-                thread = runnable.popleft()
-                if thread.parked is not None:
-                    read.resume(thread, thread.parked)
-            while drained:
-                process = drained.pop()
-                for freezing in list(process.freezings.values()):
-                    if freezing.ticket in process.freezings and process.outstanding == 0:
-                        self._end_wait(freezing, is_early=True)
-                        freezing.wait_is_over()
-                        freezing.go_on()
-
-    # Inside
-
-    def _end_wait(self, freezing: Freezing, *, is_early: bool) -> None:
-        """End what ``await_calls`` has begun, before its time or because that is over."""
-        del self._freezings[freezing.ticket], self._timed[freezing.timer]
-        del freezing.processes[0].freezings[freezing.ticket]
-        if is_early:
-            self.timers.append((freezing.timer, STOP))
-        freezing.timer = 0
-
-    def _write_read(self, thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
-        if thread.parked is not None or thread.paused is not None:
-            raise KernelErrno(EBUSY)  # one thread, two requests: no kernel does this
-        if len(argument) < binder_write_read.size:
-            raise KernelErrno(EFAULT)
-        thread.forget_nice()
-        thread.memory.is_settled = False
-        request = WriteRead(ticket, _unpack_write_read(argument))
-        request.write_end = min(
-            request.write_size, request.write_consumed + self.limits.write_bytes_per_ioctl
-        )
-        # A read that goes on is past its commands, also past those that an error has held up (Q10).
-        goes_on = thread.installation is not None and request.read_consumed > 0
-        if goes_on:
-            request.write_end = request.write_consumed
-        if request.write_size and not goes_on:
-            self.carry_on(thread, request)
-        else:
-            self._read(thread, request)
-
-    def _forget_fetched(self, thread: Thread) -> None:
-        thread.fetches = False
-        thread.memory.forget()
-
-    def _read(self, thread: Thread, request: WriteRead) -> None:
-        if request.read_size:
-            read.begin(thread, request)
-        else:
-            self.complete(thread, request, 0)
-
-    def _ask_again(self, thread: Thread, request: WriteRead) -> None:
-        """Have the client issue the request once more, after it has seen to its descriptors.
-
-        The next request is still the one that must come back (R7).
+        Raises:
+            KernelErrno: ENOMEM, see ``Process.thread``.
         """
-        if thread.fetches:
-            self._forget_fetched(thread)
-        self.outbox.append(Completion(request.ticket, -BINDERD_ERRNO, request.pack()))
+        assert isinstance(file, Process)
+        memory = file.thread(tid).memory
+        memory.is_settled = False
+        return memory
 
-    def other_ioctl(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
-        """Do an ioctl that is no BINDER_WRITE_READ; arguments and errors as of ``ioctl``."""
-        row = IOCTLS.get(request)
-        thread.memory.is_settled = False
-        try:
-            if row is None:
-                raise KernelErrno(EINVAL)
-            if len(argument) < row.size:
-                raise KernelErrno(row.bad_pointer)
-            outcome = row.handler(thread, argument)
-        except NotYet as reason:
-            self.await_errand(PausedOther(thread, request, argument, ticket), reason)
-            return
-        finally:
-            thread.need_return = False
-        if isinstance(outcome, Freezing):
-            outcome.ticket = ticket
-            outcome.go_on()
-        else:
-            self.outbox.append(Completion(ticket, 0, outcome))
+    def mapping_of(self, file: OpenFile) -> Mapping | None:
+        """Return where the opener has its pages; None before the first delivery."""
+        assert isinstance(file, Process)
+        return file.mapping
 
+    def free_ranges(self, file: OpenFile) -> Iterator[tuple[int, int]]:
+        """Return the free parts of the receive area as (offset, size) in bytes."""
+        assert isinstance(file, Process)
+        return file.free_ranges()
 
-def _whoever_is_first(context: str) -> frozenset[int] | None:
-    return None
+    # Who has how much (``ports.Accounts``)
 
+    def share_of(self, payer: int, kind: Kind) -> Share:
+        """Return how many of a kind a user has, who has an open file or is to be settled."""
+        return self._hub.users.find(payer).of(kind)
 
-def _never() -> bool:
-    return False
+    def charge(self, payer: int, kind: Kind, number: int = 1) -> Payment | None:
+        """Charge a user for so many more of a kind; None if there is no room for them."""
+        return self._hub.users.charge(payer, kind, number)
+
+    def charge_anyway(self, payer: int, kind: Kind, number: int = 1) -> Payment:
+        """Do that for what is there already."""
+        return Payment(self._hub.users, self._hub.users.find(payer), kind, number)
+
+    def settle(self, payer: int) -> None:
+        """Something of a share is gone: forget a user who has nothing any more."""
+        self._hub.users.settle(self._hub.users.find(payer))
+
+    # What introspection sees
+
+    def pids(self) -> list[int]:
+        """Return the ids of all processes that have a device open."""
+        return sorted(dict.fromkeys(process.pid for process in self._roster.processes))
+
+    def take_state(self, *, pid: int | None = None, only_busy: bool = False) -> State:
+        """Return the state as it is now.
+
+        Args:
+            pid: only of this process' open files, and no dead nodes.
+            only_busy: no refs, no dead nodes, and no nodes without a one-way call.
+        """
+        state = State([], [])
+        for _ in self.take_rows(state, pid=pid, only_busy=only_busy):
+            pass
+        return state
+
+    def take_rows(
+        self, state: State, *, pid: int | None = None, only_busy: bool = False
+    ) -> Iterator[None]:
+        """Fill in ``state``, a row between two steps; arguments as ``take_state`` has them."""
+        processes = reversed(self._roster.processes)
+        return snapshot.take_rows(state, processes, self._hub.clock(), pid, only_busy=only_busy)
+
+    def is_small(self) -> bool:
+        """Return whether the state of everything may be taken in one go."""
+        return snapshot.is_small(self._hub)
+
+    def take_statistics(self, page_size: int) -> Statistics:
+        """Return the figures as they are now.
+
+        Args:
+            page_size: bytes.
+        """
+        processes = list(reversed(self._roster.processes))
+        return snapshot.take_statistics(self._hub.stats, processes, page_size)
+
+    def logged_transactions(self, *, failed: bool) -> list[LoggedTransaction]:
+        """Return the latest transactions, or of them those that failed, the oldest first."""
+        return (self._hub.failed_log if failed else self._hub.log).entries()

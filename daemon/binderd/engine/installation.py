@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer
     from binderd.engine.completion import Completion
     from binderd.engine.process import Process
-    from binderd.engine.thread import Thread, WriteRead
+    from binderd.engine.request import WriteRead
+    from binderd.engine.thread import Thread
 
 _NO_ROOM: Final = Room(0, 0)
 _NUMBER_SIZE: Final = 4
@@ -52,6 +53,16 @@ class Installation:
         self.completion: Completion | None = None  # the answer that waits for the thread's stop
 
 
+def _list(thread: Thread, count: int) -> Installation:
+    """Return a new installation of ``count`` files for a thread."""
+    process, roster = thread.process, thread.process.roster
+    roster.last_installation += 1
+    number = roster.last_installation
+    found = Installation(thread, number, count)
+    roster.installations[number] = process.installations[number] = found
+    return found
+
+
 def begin(thread: Thread, request: WriteRead, buffer: Buffer) -> bool:
     """Begin to install the files of the transaction in ``buffer`` for a thread that reads.
 
@@ -59,12 +70,11 @@ def begin(thread: Thread, request: WriteRead, buffer: Buffer) -> bool:
         Whether the request goes on elsewhere: it is answered, or will be when the thread is
         stopped. False: the installation has failed already.
     """
-    engine = thread.process.engine
     room = Room(
         request.read_buffer + request.read_consumed, request.read_size - request.read_consumed
     )
     files = [passed.file for passed in buffer.files]
-    installation = engine.new_installation(thread, len(files))
+    installation = _list(thread, len(files))
     thread.installation = installation
     started = thread.process.client.install(thread.tid, installation.number, files, (), room)
     if started == REFUSED:
@@ -72,7 +82,7 @@ def begin(thread: Thread, request: WriteRead, buffer: Buffer) -> bool:
         return False
     if started == SENT:
         installation.is_sent = True
-        engine.complete(thread, request, -BINDERD_ERRNO)
+        thread.complete(request, -BINDERD_ERRNO)
     else:
         thread.sleep(request)
     return True
@@ -85,7 +95,7 @@ def end(installation: Installation, numbers: Sequence[int] | None) -> None:
         numbers: of the descriptors, in order; None: there are none, it failed.
     """
     thread = installation.thread
-    del thread.process.engine.installations[installation.number]
+    del thread.process.roster.installations[installation.number]
     del thread.process.installations[installation.number]
     installation.is_over = True
     if numbers is not None and len(numbers) == installation.count:
@@ -93,10 +103,10 @@ def end(installation: Installation, numbers: Sequence[int] | None) -> None:
     if thread.closing is installation:
         thread.closing = None
     if installation.completion is not None:  # it failed before the thread was stopped
-        thread.process.engine.outbox.append(installation.completion)
+        thread.process.hub.outbox.append(installation.completion)
         installation.completion = None
     elif installation.count and thread.parked is not None:
-        thread.process.engine.runnable.append(thread)
+        thread.process.roster.runnable.append(thread)
 
 
 def cancel(installation: Installation) -> None:
@@ -126,7 +136,7 @@ def report(thread: Thread, argument: bytes) -> bytes:
         NotYet: they have to be fetched first.
     """
     number, error, count, address = binderd_installed.unpack_from(argument)
-    found = thread.process.engine.installations.get(number)
+    found = thread.process.roster.installations.get(number)
     if found is None or not found.is_sent or not found.count:
         raise KernelErrno(EINVAL)
     if found.thread.process is not thread.process or found.thread.pid != thread.pid:
@@ -152,7 +162,7 @@ def begin_closing(thread: Thread) -> bool:
         Whether the client was told to close them, and asked to issue its request again.
     """
     closes, thread.closes = thread.closes, []
-    installation = thread.process.engine.new_installation(thread, 0)
+    installation = _list(thread, 0)
     started = thread.process.client.install(thread.tid, installation.number, (), closes, _NO_ROOM)
     if started != STOPPING:
         # Differs: where nothing can be done in a process they stay open.

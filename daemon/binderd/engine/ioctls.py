@@ -13,10 +13,11 @@ from __future__ import annotations
 from errno import EBUSY, EFAULT, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from binderd.engine.completion import Completion, Paused
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.freeze import Freezing, has_calls
 from binderd.engine.installation import report
-from binderd.engine.ports import GONE, NoAnswer
+from binderd.engine.ports import GONE, NoAnswer, NotYet
 from binderd.engine.user import ROOT
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
@@ -82,7 +83,7 @@ def _become_manager(thread: Thread, ptr: int, cookie: int, flags: int) -> None:
     process, context = thread.process, thread.process.context
     if context.manager is not None:
         raise KernelErrno(EBUSY)
-    allowed = process.engine.managers(context.name)
+    allowed = process.hub.managers(context.name)
     if allowed is None and context.manager_uid is not None:
         allowed = frozenset((context.manager_uid,))
     if allowed is not None and thread.uid not in allowed:
@@ -94,9 +95,7 @@ def _become_manager(thread: Thread, ptr: int, cookie: int, flags: int) -> None:
             node = process.node_for(ptr, cookie, flags)
         except BinderFailure:
             raise KernelErrno(ENOMEM) from None
-    node.local_weak += 1
-    node.local_strong += 1
-    node.has_strong = node.has_weak = True
+    node.hold_as_manager()
     context.manager = node
 
 
@@ -151,7 +150,7 @@ def _freeze(thread: Thread, argument: bytes) -> Freezing:
     """
     pid, enable, timeout_ms = binder_freeze_info.unpack_from(argument)
     processes = _processes_of(thread, pid)
-    if not thread.process.engine.freezes_others and not _may_freeze(thread, processes):
+    if not thread.process.hub.freezes_others and not _may_freeze(thread, processes):
         raise KernelErrno(EPERM)
     return Freezing(thread, processes, frozen=bool(enable), timeout_ms=timeout_ms)
 
@@ -186,7 +185,7 @@ def _processes_of(thread: Thread, pid: int) -> list[Process]:
     Raises:
         KernelErrno: EINVAL, there are none; ENOMEM, it could not be asked whose they are.
     """
-    client, processes = thread.process.client, reversed(thread.process.engine.processes)
+    client, processes = thread.process.client, reversed(thread.process.roster.processes)
     try:
         if client.is_foreign:
             found = [one for one in processes if client.pid_of(one.client) == pid != 0]
@@ -234,6 +233,58 @@ IOCTLS: Final[dict[int, Row]] = {
     BINDER_GET_EXTENDED_ERROR: Row(_extended_error, 0),
     BINDERD_INSTALLED: Row(report, binderd_installed.size),
 }
+
+
+def run(thread: Thread, request: int, argument: bytes, ticket: int) -> None:
+    """Do an ioctl that is no BINDER_WRITE_READ; arguments as of ``Engine.ioctl``.
+
+    Raises:
+        KernelErrno: it fails.
+    """
+    row = IOCTLS.get(request)
+    thread.memory.is_settled = False
+    try:
+        if row is None:
+            raise KernelErrno(EINVAL)
+        if len(argument) < row.size:
+            raise KernelErrno(row.bad_pointer)
+        outcome = row.handler(thread, argument)
+    except NotYet as reason:
+        paused = PausedOther(thread, request, argument, ticket)
+        thread.process.hub.await_errand(paused, reason)
+        return
+    finally:
+        thread.need_return = False
+    if isinstance(outcome, Freezing):
+        outcome.ticket = ticket
+        outcome.go_on()
+    else:
+        thread.process.hub.outbox.append(Completion(ticket, 0, outcome))
+
+
+class PausedOther(Paused):
+    """An ioctl whose argument leads to what has to be fetched; it is done anew.
+
+    Args:
+        request, argument, ticket: as of ``Engine.ioctl``.
+    """
+
+    __slots__ = ("_argument", "_request", "thread")
+
+    def __init__(self, thread: Thread, request: int, argument: bytes, ticket: int) -> None:
+        super().__init__(ticket, thread.process.user.number)
+        self.thread: Thread = thread
+        self._request = request
+        self._argument = argument
+
+    def go_on(self) -> None:
+        thread, hub, ticket = self.thread, self.thread.process.hub, self.ticket
+        try:
+            run(thread, self._request, self._argument, ticket)
+        except KernelErrno as failure:
+            hub.outbox.append(Completion(ticket, -failure.errno, self._argument))
+        if ticket not in hub.errands:
+            thread.memory.forget()
 
 
 def argument_of(request: int) -> tuple[int, int]:

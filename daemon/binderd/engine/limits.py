@@ -10,10 +10,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from binderd.engine.kinds import DESCRIPTOR_PARTS, KINDS, MEMORY_PARTS, OPEN_FILES, Cost, Kind
+from binderd.engine.kinds import (
+    ATTACHMENTS,
+    CLOSES,
+    DESCRIPTOR_PARTS,
+    FETCH_MAX,
+    FETCHED,
+    FILES_AT_ONCE,
+    FLIGHTS,
+    INODES,
+    KINDS,
+    LOCK_WAITS,
+    LOG_BYTES,
+    LOGS,
+    MAPPING_SIZE_MAX,
+    MEMORY_PARTS,
+    OPEN_FILES,
+    OUTBOX,
+    WAITING_BYTES,
+    WORKERS,
+    Cost,
+    Kind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+# With what the outside counts itself; the rows are nobody else's to import.
+__all__ = [
+    "ATTACHMENTS",
+    "CLOSES",
+    "DESCRIPTORS_KEPT",
+    "DESCRIPTOR_PARTS",
+    "FETCHED",
+    "FETCH_MAX",
+    "FILES_AT_ONCE",
+    "FLIGHTS",
+    "INODES",
+    "KINDS",
+    "LOCK_WAITS",
+    "LOGS",
+    "LOG_BYTES",
+    "MAPPING_SIZE_MAX",
+    "MEMORY_PARTS",
+    "OBJECT_LIMITS",
+    "OUTBOX",
+    "PER_USER",
+    "WAITING_BYTES",
+    "WORKERS",
+    "Bound",
+    "Kind",
+    "Limits",
+]
 
 # Descriptors that are never a client's: for our questions to /proc, for opening a file that is then
 # refused, for the helper, for readers of logs.

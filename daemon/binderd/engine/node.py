@@ -29,9 +29,9 @@ from binderwire.binder_abi import (
 )
 
 if TYPE_CHECKING:
-    from binderd.engine.process import Process
+    from binderd.engine.owner import Owner, Reader
     from binderd.engine.ref import Ref
-    from binderd.engine.thread import Thread
+    from binderd.engine.stats import Stats
 
 
 class Node(Work):
@@ -63,16 +63,16 @@ class Node(Work):
         "wants_security_context",
     )
 
-    def __init__(self, process: Process, ptr: int, cookie: int, flags: int) -> None:
+    def __init__(self, process: Owner, ptr: int, cookie: int, flags: int) -> None:
         self.queue = None
-        self.debug_id: int = process.engine.next_id()
-        self.process: Process | None = process
+        self.debug_id: int = process.hub.next_id()
+        self.process: Owner | None = process
         self.ptr: int = ptr
         self.cookie: int = cookie
         self.min_priority: int = flags & FLAT_BINDER_FLAG_PRIORITY_MASK
         self.accepts_fds = bool(flags & FLAT_BINDER_FLAG_ACCEPTS_FDS)
         self.wants_security_context = bool(flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX)
-        self.refs: dict[Process, Ref] = {}
+        self.refs: dict[Owner, Ref] = {}
         self.internal_strong: int = 0
         self.local_strong: int = 0
         self.local_weak: int = 0
@@ -84,7 +84,7 @@ class Node(Work):
         self.one_way_todo: WorkQueue = WorkQueue()
         # Those of them that a later one may replace, by what that must have as well (F4).
         self._updates: dict[UpdateKey, WorkQueue] = {}
-        self._stats = process.engine.stats
+        self._stats: Stats = process.hub.stats
         self._stats.nodes += 1
         self._stats.nodes_made += 1
         process.user.of(NODES).add(1)
@@ -95,7 +95,7 @@ class Node(Work):
 
     def is_manager(self) -> bool:
         """Whether this is the context manager's node right now."""
-        return self.process is not None and self is self.process.context.manager
+        return self.process is not None and self.process.manages(self)
 
     # One-way calls that have no turn yet (Q7)
 
@@ -139,7 +139,7 @@ class Node(Work):
 
     # Counting
 
-    def acquire_internal(self, thread: Thread | None) -> None:
+    def acquire_internal(self, thread: Reader | None) -> None:
         """Count a first strong reference of some handle (binder_inc_node, strong, internal).
 
         Args:
@@ -158,7 +158,7 @@ class Node(Work):
             dequeue(self)
             enqueue(thread.todo, self)  # deferred: does not by itself end the thread's sleep (Q3)
 
-    def notice_weak(self, thread: Thread | None) -> None:
+    def notice_weak(self, thread: Reader | None) -> None:
         """Bring the owner the news of a first weak reference (binder_inc_node, weak, internal)."""
         if thread is not None and not self.has_weak and self.queue is None:
             enqueue(thread.todo, self)
@@ -174,6 +174,24 @@ class Node(Work):
             self.local_strong += 1
         else:
             self.local_weak += 1
+
+    def hold_as_manager(self) -> None:
+        """The driver itself refers to the context manager's node, which its owner knows (I5)."""
+        self.local_weak += 1
+        self.local_strong += 1
+        self.has_strong = self.has_weak = True
+
+    def acknowledged(self, *, strong: bool) -> None:
+        """The owner has taken note of BR_ACQUIRE or BR_INCREFS, if one was sent (E7)."""
+        if strong:
+            if not self.pending_strong:
+                return
+            self.pending_strong = False
+        else:
+            if not self.pending_weak:
+                return
+            self.pending_weak = False
+        self.release_local(strong=strong)
 
     def release_local(self, *, strong: bool) -> None:
         """Drop what ``acquire_local`` counted."""
@@ -209,8 +227,7 @@ class Node(Work):
         process = self.process
         if process is not None and (self.has_strong or self.has_weak):
             if self.queue is None:
-                enqueue(process.todo, self)
-                process.wake_one()
+                process.announce(self)
         elif not (self.refs or self.local_strong or self.local_weak):
             self.free()
 
@@ -246,7 +263,7 @@ class Node(Work):
 
     # News for the owner
 
-    def deliver(self, thread: Thread, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: bytearray) -> int:
         """Tell the owner what changed: BR_INCREFS, BR_ACQUIRE, BR_RELEASE, BR_DECREFS (N5)."""
         strong = bool(self.internal_strong or self.local_strong)
         weak = strong or bool(self.refs or self.local_weak)
@@ -266,7 +283,7 @@ class Node(Work):
             words.append(BR_DECREFS)
         self.has_strong, self.has_weak = strong, weak
         for word in words:
-            thread.process.count_return(word)
+            thread.count_return(word)
             out += pack_word(word)
             out += binder_ptr_cookie.pack(self.ptr, self.cookie)
         if not weak:
@@ -276,5 +293,5 @@ class Node(Work):
     def kind(self) -> int:
         return views.NODE
 
-    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+    def view(self, process: Owner, thread: Reader | None, now: int) -> WorkView:
         return WorkView(views.NODE, self.debug_id, self.ptr, self.cookie)

@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from binderd.engine.kinds import Kind
+    from binderd.engine.limits import Limits
 
 
 # What ``Client.install`` returns.
@@ -20,6 +23,12 @@ SENT: Final = 2  # the client was told how, and will do it itself
 
 # What ``Client.user`` returns of a process that is no more.
 GONE: Final = -1
+
+
+class OpenFile:
+    """One open file, as the outside knows it: what ``Engine.open`` returns, to be handed back."""
+
+    __slots__ = ()
 
 
 class NoAnswer(Exception):
@@ -75,6 +84,70 @@ class File(Protocol):
         """Let go of it."""
 
 
+class Charged(Protocol):
+    """What somebody is charged for something, as those see it who know when it is over."""
+
+    number: int  # for how many
+
+    def end(self) -> None:
+        """It is over."""
+
+
+class Share(Protocol):
+    """How many of one kind a user has."""
+
+    count: int
+
+    @property
+    def most(self) -> int:
+        """How many the user may have if nobody else has any."""
+
+    def has_room(self, number: int) -> bool:
+        """Whether the user may have so many more."""
+
+    def room(self) -> int:
+        """Return how many more the user may have; 0 also where it has too many."""
+
+    def add(self, number: int) -> None:
+        """Count so many more."""
+
+    def remove(self, number: int) -> None:
+        """Count so many less."""
+
+
+class Accounts(Protocol):
+    """Who has how much; users are named by ``Client.payer``. The engine is it."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much a client can make the engine keep."""
+
+    def share_of(self, payer: int, kind: Kind) -> Share:
+        """Return how many of a kind a user has, who has an open file or is to be settled."""
+
+    def charge(self, payer: int, kind: Kind, number: int = 1) -> Charged | None:
+        """Charge a user for so many more of a kind; None if there is no room for them."""
+
+    def charge_anyway(self, payer: int, kind: Kind, number: int = 1) -> Charged:
+        """Do that for what is there already."""
+
+    def settle(self, payer: int) -> None:
+        """Something of a share is gone: forget a user who has nothing any more."""
+
+
+class Facade(Accounts, Protocol):
+    """What the outside half of an open file may ask of the engine, and tell it."""
+
+    def attached(self, file: OpenFile, pid: int) -> None:
+        """The process ``pid`` takes its descriptors elsewhere from now on."""
+
+    def mapping_of(self, file: OpenFile) -> Mapping | None:
+        """Return where the opener has its pages; None before the first delivery."""
+
+    def free_ranges(self, file: OpenFile) -> Iterator[tuple[int, int]]:
+        """Return the free parts of the receive area as (offset, size) in bytes."""
+
+
 class ReceiverArena(Protocol):
     """The pages of one open file that transactions are delivered into."""
 
@@ -101,6 +174,13 @@ class ReceiverArena(Protocol):
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Put the daemon's own bytes at ``offset`` (bytes from the start of the mapping)."""
+
+    def receive_at(self, offset: int, size: int) -> int:
+        """Return the address in our own memory where ``size`` foreign bytes may be put.
+
+        Raises:
+            IndexError: they do not fit; the engine's mistake.
+        """
 
     def bring(self, offset: int, size: int) -> bool:
         """Have the client see what is at ``offset`` here; only where its pages are its own.

@@ -7,36 +7,37 @@ The same program may open a device several times and is then several processes h
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from contextlib import suppress
 from errno import EINVAL, ENOMEM, EOPNOTSUPP, ESRCH
 from typing import TYPE_CHECKING
 
-from binderd.engine.buffers import Buffer, BufferArea, Sizes
+from binderd.engine.buffers import Buffer, BufferArea
 from binderd.engine.errors import BinderFailure, KernelErrno
 from binderd.engine.kinds import AREAS, BUFFERS, NODES, OBJECTS, OPEN_FILES, THREADS
 from binderd.engine.node import Node
+from binderd.engine.notice import pop_delivered
+from binderd.engine.owner import Owner
 from binderd.engine.ports import NoAnswer
 from binderd.engine.ref import HandleTable
-from binderd.engine.release import Flush, Release, Withdrawal
-from binderd.engine.stats import NUMBER_MASK, Words
 from binderd.engine.thread import Thread
-from binderd.engine.work import Delivered, WorkQueue, enqueue, pop_delivered
+from binderd.engine.withdrawal import Withdrawal
 from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from binderd.engine.context import Context
-    from binderd.engine.death import Death
-    from binderd.engine.engine import Engine
-    from binderd.engine.freeze import FreezeNotice, Freezing
+    from binderd.engine.hub import Hub
     from binderd.engine.installation import Installation
+    from binderd.engine.pause import Waiting
+    from binderd.engine.payload import Sizes
     from binderd.engine.ports import Client, Mapping
+    from binderd.engine.roster import Roster
     from binderd.engine.user import User
+    from binderd.engine.work import Work, WorkQueue
 
 
-class Process:
+class Process(Owner):
     """An open file: its threads, nodes, handles, buffers and the work that any thread may do.
 
     Args:
@@ -49,19 +50,10 @@ class Process:
     __slots__ = (
         "_area",
         "_sorted_ptrs",
-        "abandoned",
-        "client",
         "context",
-        "delivered_deaths",
-        "delivered_freezes",
-        "detects_spam",
-        "engine",
-        "files_queued",
         "freezings",
         "handles",
         "installations",
-        "is_dead",
-        "is_frozen",
         "is_unmapped",
         "keepers",
         "mapping",
@@ -70,23 +62,20 @@ class Process:
         "nonblocking",
         "objects",
         "outstanding",
-        "pid",
         "poll_armed",
         "received_one_way",
         "received_sync",
         "requested_threads",
+        "roster",
         "started_threads",
         "threads",
-        "todo",
-        "user",
         "waiting",
-        "withdrawal",
-        "words",
     )
 
     def __init__(
         self,
-        engine: Engine,
+        hub: Hub,
+        roster: Roster,
         context: Context,
         pid: int,
         client: Client,
@@ -94,13 +83,10 @@ class Process:
         *,
         nonblocking: bool,
     ) -> None:
-        self.engine = engine
-        self.context = context
-        self.pid = pid
-        self.client = client
-        self.user = user
+        super().__init__(hub, pid, client, user)
+        self.roster: Roster = roster
+        self.context: Context = context
         self.nonblocking = nonblocking
-        self.is_dead = False
         self.mapping: Mapping | None = None  # where does the opener see its pages?
         self.is_unmapped = False  # for good
         self.keepers = 0  # threads whose blocked read keeps the mapping's address space alive
@@ -110,30 +96,21 @@ class Process:
         # Of all nodes, for who looks at one after the other; kept up to date it would cost the more
         # with each node the more there are. None: there was a change since.
         self._sorted_ptrs: list[int] | None = None
-        self.handles = HandleTable(self)
-        self.todo: WorkQueue = WorkQueue()
+        self.handles: HandleTable = HandleTable(self)
         self.waiting: dict[Thread, None] = {}  # threads asleep for work of the process, latest last
-        self.delivered_deaths: Delivered[Death] = {}
-        self.delivered_freezes: Delivered[FreezeNotice] = {}
-        self.abandoned: deque[WorkQueue] = deque()  # of threads that have ended
-        self.withdrawal: Withdrawal | None = None  # who sees to that, if it has paused
-        self.freezings: dict[int, Freezing] = {}  # that wait for our calls to end, by ticket
-        self.is_frozen = False
+        self.freezings: dict[int, Waiting] = {}  # that wait for our calls to end, by ticket
         self.received_sync = False  # was a call refused while frozen?
         self.received_one_way = False  # was a one-way call queued while frozen?
         self.installations: dict[int, Installation] = {}  # under way for our threads, by number
         self.outstanding = 0  # transactions queued here or being answered here
-        self.files_queued = 0  # on their way to us
         self.objects = 0  # in our buffers
-        self.detects_spam = False  # does it want BR_ONEWAY_SPAM_SUSPECT?
         self.max_threads = 0
         self.requested_threads = 0  # BR_SPAWN_LOOPER sent, BC_REGISTER_LOOPER not seen yet
         self.started_threads = 0  # loopers started on our request; never goes down (R11)
         self.poll_armed = False  # must a poller of the file be told of the next work?
-        self.words = Words()
-        engine.stats.processes += 1
-        engine.stats.processes_made += 1
-        engine.processes[self] = None
+        hub.stats.processes += 1
+        hub.stats.processes_made += 1
+        roster.processes[self] = None
         user.of(OPEN_FILES).add(1)
 
     # Threads
@@ -147,7 +124,7 @@ class Process:
         """
         thread = self.threads.get(tid)
         if thread is None:
-            most = self.engine.limits.threads_per_process
+            most = self.hub.limits.threads_per_process
             if len(self.threads) >= most or not self.user.of(THREADS).has_room(1):
                 raise KernelErrno(ENOMEM)
             try:
@@ -158,10 +135,9 @@ class Process:
         return thread
 
     def wake_one(self) -> None:
-        """There is new work in ``todo``: wake the thread that fell asleep last (Q1)."""
         if self.waiting:
             thread, _ = self.waiting.popitem()
-            self.engine.runnable.append(thread)
+            self.roster.runnable.append(thread)
         else:
             self.wake_pollers()
 
@@ -169,11 +145,7 @@ class Process:
         """Have whoever polls the file look again; spurious wakes are allowed."""
         if self.poll_armed:
             self.poll_armed = False
-            self.engine.poll_wakes.append(self)
-
-    def flush(self) -> None:
-        """Some descriptor of the file was closed (I4)."""
-        Flush(self).go_on()
+            self.roster.poll_wakes.append(self)
 
     def withdraw(self, queue: WorkQueue) -> None:
         """Nobody will read what is in ``queue``: its thread has ended."""
@@ -182,10 +154,6 @@ class Process:
             if self.withdrawal is None and not self.is_dead:
                 self.withdrawal = Withdrawal(self)
                 self.withdrawal.go_on()
-
-    def count_return(self, word: int) -> None:
-        """Count a BR_ word that some thread is being told (binder_stat_br)."""
-        self.words.returns[word & NUMBER_MASK].count += 1
 
     # Nodes
 
@@ -196,8 +164,10 @@ class Process:
         index = bisect_right(self._sorted_ptrs, ptr)
         return self._sorted_ptrs[index] if index < len(self._sorted_ptrs) else None
 
+    def manages(self, node: Work) -> bool:
+        return self.context.manager is node
+
     def forget_node(self, ptr: int) -> None:
-        """The node of ``ptr`` is gone."""
         del self.nodes[ptr]
         self._sorted_ptrs = None
 
@@ -209,7 +179,7 @@ class Process:
         """
         node = self.nodes.get(ptr)
         if node is None:
-            limits, count = self.engine.limits, len(self.nodes)
+            limits, count = self.hub.limits, len(self.nodes)
             if count >= limits.nodes_per_process or (
                 count >= limits.nodes_granted and not self.user.of(NODES).has_room(1)
             ):
@@ -239,11 +209,11 @@ class Process:
         if self.is_unmapped:
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
         user = self.user
-        granted = self.engine.limits.buffers_granted
+        granted = self.hub.limits.buffers_granted
         if len(area.buffers) >= granted and not user.of(BUFFERS).has_room(1):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         buffer = area.allocate(sizes, one_way_from)
-        self.engine.stats.buffers += 1
+        self.hub.stats.buffers += 1
         user.of(BUFFERS).add(1)
         return buffer
 
@@ -254,7 +224,7 @@ class Process:
             BinderFailure: -ENOMEM, the user has too many.
         """
         share = self.user.of(OBJECTS)
-        if self.objects + count > self.engine.limits.objects_granted and not share.has_room(count):
+        if self.objects + count > self.hub.limits.objects_granted and not share.has_room(count):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         buffer.objects += count
         self.objects += count
@@ -285,8 +255,7 @@ class Process:
             if work is None:
                 node.has_one_way = False
             else:
-                enqueue(self.todo, work)
-                self.wake_one()
+                self.announce(work)
 
     def discard_buffer(self, buffer: Buffer) -> None:
         """Release what ``buffer`` holds and give back its space."""
@@ -297,7 +266,7 @@ class Process:
         if buffer.clear:
             self.client.arena.write(buffer.offset, bytes(buffer.size))
         self._area.free(buffer)
-        self.engine.stats.buffers -= 1
+        self.hub.stats.buffers -= 1
         self.user.of(BUFFERS).remove(1)
         arena = self.client.arena
         if arena.is_private:
@@ -399,7 +368,7 @@ class Process:
         """A transaction that was queued here is through; a freeze may be waiting for that."""
         self.outstanding -= 1
         if self.outstanding == 0 and self.is_frozen:
-            self.engine.drained.append(self)
+            self.hub.drained.append(self.freezings)
 
     def unmap(self) -> None:
         """The opener has no pages any more; nothing can be sent to it again (B8)."""
@@ -433,22 +402,14 @@ class Process:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         self.user.of(AREAS).add(mapping.size)
         self.mapping = mapping
-        self._area = BufferArea(mapping, self.engine.limits.buffers_per_process)
+        self._area = BufferArea(mapping, self.hub.limits.buffers_per_process)
         return self._area
 
     # The end
 
-    def release(self) -> None:
-        """The file is closed for good; ``Engine.released`` has it once everything is undone."""
-        Release(self).go_on()
-
     def drop_delivered(self) -> bool:
         """Forget a notice that was read and never will be acknowledged; False if there is none."""
-        death = pop_delivered(self.delivered_deaths)
-        if death is not None:
-            death.cancel()
-            return True
-        notice = pop_delivered(self.delivered_freezes)
+        notice = pop_delivered(self.delivered_deaths) or pop_delivered(self.delivered_freezes)
         if notice is not None:
             notice.cancel()
         return notice is not None
@@ -462,7 +423,7 @@ class Process:
             buffer.transaction.buffer = None
         self._drop_objects(buffer)
         buffer.drop_files(self)
-        self.engine.stats.buffers -= 1
+        self.hub.stats.buffers -= 1
         self.user.of(BUFFERS).remove(1)
         return True
 
@@ -472,12 +433,12 @@ class Process:
         if self._area is not None:
             self.user.of(AREAS).remove(self._area.size)
             self._area = None
-        self.engine.stats.words.add(self.words)
-        self.engine.stats.processes -= 1
+        self.hub.stats.words.add(self.words)
+        self.hub.stats.processes -= 1
         self.user.of(OPEN_FILES).remove(1)
         self.settle_user()
-        self.engine.released.append(self)
+        self.roster.released.append(self)
 
     def settle_user(self) -> None:
         """Something of the process is gone that its user was charged for; maybe the last."""
-        self.engine.users.settle(self.user)
+        self.hub.users.settle(self.user)

@@ -2,7 +2,7 @@
 """The read half of BINDER_WRITE_READ: what a thread is told, and how it sleeps until there is news.
 
 A blocked read is data (``Thread.parked``), not a task.  Whoever queues work puts the thread into
-``Engine.runnable``; when the current request is through, ``resume`` takes up the read where it
+``Roster.runnable``; when the current request is through, ``resume`` takes up the read where it
 slept.
 
 Mirrors binder_thread_read and binder_wait_for_work.
@@ -12,14 +12,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 from errno import EAGAIN, EFAULT
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from binderd.engine.completion import Paused
 from binderd.engine.errors import BinderFailure
-from binderd.engine.pause import Paused, PausedIoctl
+from binderd.engine.owner import ENTERED, REGISTERED
+from binderd.engine.paused_ioctl import PausedIoctl
 from binderd.engine.ports import NotYet
-from binderd.engine.thread import ENTERED, REGISTERED, Thread, WriteRead
 from binderd.engine.work import UNREADY, Work, pack_word, put_back
 from binderwire.binder_abi import BR_NOOP, BR_SPAWN_LOOPER, binder_transaction_data_secctx
+
+if TYPE_CHECKING:
+    from binderd.engine.request import WriteRead
+    from binderd.engine.thread import Thread
 
 _NOOP: Final = pack_word(BR_NOOP)
 _SPAWN_LOOPER: Final = pack_word(BR_SPAWN_LOOPER)
@@ -39,13 +44,22 @@ def begin(thread: Thread, request: WriteRead) -> None:
         try:
             proven = request.read_size < _WORD or thread.memory.write(address, _NOOP)
         except NotYet as reason:
-            thread.process.engine.fetch(PausedIoctl(thread, request), thread, request, reason)
+            thread.fetch(request, PausedBeginning(thread, request), reason)
             return
         if not proven:
             _finish(thread, request, -EFAULT)
             return
         thread.proven_buffer = address
     resume(thread, request)
+
+
+class PausedBeginning(PausedIoctl):
+    """A read whose buffer somebody else has to try."""
+
+    __slots__ = ()
+
+    def take_up(self) -> None:
+        begin(self.thread, self.request)
 
 
 def resume(thread: Thread, request: WriteRead) -> None:
@@ -75,7 +89,7 @@ def _take_up(thread: Thread) -> None:
     """Settle what this turn may take; a thread that serves the process does so at its nice (I3)."""
     thread.for_process = thread.stack is None and not thread.todo
     if thread.for_process:
-        thread.set_nice(thread.process.client.nice)
+        thread.nice.set(thread.process.client.nice)
 
 
 def _sleep(thread: Thread, request: WriteRead) -> None:
@@ -97,7 +111,7 @@ def _collect(thread: Thread, request: WriteRead, out: bytearray) -> bool:
         out: what was collected before.
     """
     todo, process = thread.todo, thread.process
-    pace = process.engine.pace
+    pace = process.hub.pace
     start = request.read_consumed
     room_ends = request.read_size - start - _ROOM
     while True:
@@ -123,7 +137,7 @@ def _collect(thread: Thread, request: WriteRead, out: bytearray) -> bool:
             _hand_over(thread, request, out, work, before)
             return True
         if (todo or (thread.for_process and process.todo)) and pace():
-            process.engine.pause_read(thread, PausedRead(thread, request, out))
+            thread.pause_read(request, PausedRead(thread, request, out))
             return True
     _hand_over(thread, request, out, None, len(out))
     return True
@@ -142,13 +156,9 @@ class PausedRead(PausedIoctl):
         super().__init__(thread, request)
         self._out = out
 
-    def go_on(self) -> None:
-        thread = self.thread
-        thread.paused = None
-        if not _collect(thread, self.request, self._out):
-            resume(thread, self.request)
-            if self.is_interrupted:
-                thread.process.engine.interrupt(self.ticket)  # if it sleeps
+    def take_up(self) -> None:
+        if not _collect(self.thread, self.request, self._out):
+            resume(self.thread, self.request)
 
 
 def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work) -> bool:
@@ -168,7 +178,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
         stored = not out or thread.memory.write(position, out)
     except NotYet as reason:
         paused = PausedRead(thread, request, out)
-        thread.process.engine.fetch(paused, thread, request, reason)
+        thread.fetch(request, paused, reason)
         _leave_rest(thread)
         return True
     if not stored:
@@ -221,7 +231,7 @@ def _store(
         stored = not out or thread.memory.write(request.read_buffer + request.read_consumed, out)
     except NotYet as reason:
         paused = HandingOver(thread, request, out, last, before, spawn=spawn)
-        thread.process.engine.fetch(paused, thread, request, reason)
+        thread.fetch(request, paused, reason)
         _leave_rest(thread)
         return
     if saw_area and not thread.memory.sees_area:
@@ -256,7 +266,7 @@ class HandingOver(Paused):
         *,
         spawn: bool,
     ) -> None:
-        super().__init__(request.ticket, thread.process.user)
+        super().__init__(request.ticket, thread.process.user.number)
         self.thread = thread
         self.request = request
         self._out = out
@@ -310,7 +320,7 @@ def _wants_looper(thread: Thread) -> bool:
 
 
 def _finish(thread: Thread, request: WriteRead, result: int) -> None:
-    thread.process.engine.complete(thread, request, result)
+    thread.complete(request, result)
     _leave_rest(thread)
 
 

@@ -17,20 +17,35 @@ from binderwire.binder_abi import BR_FAILED_REPLY
 
 if TYPE_CHECKING:
     from binderd.engine.death import Death
-    from binderd.engine.freeze import FreezeNotice
+    from binderd.engine.freeze_notice import FreezeNotice
     from binderd.engine.node import Node
-    from binderd.engine.process import Process
-    from binderd.engine.thread import Thread
+    from binderd.engine.owner import Owner, Reader
 
 
 class Ref:
-    """One process' reference to one node."""
+    """One process' reference to one node.
 
-    __slots__ = ("death", "debug_id", "freeze", "handle", "node", "process", "strong", "weak")
+    Args:
+        table: the handles of the process.
+    """
 
-    def __init__(self, process: Process, node: Node, handle: int) -> None:
-        self.debug_id: int = process.engine.next_id()
-        self.process = process
+    __slots__ = (
+        "_table",
+        "death",
+        "debug_id",
+        "freeze",
+        "handle",
+        "node",
+        "process",
+        "strong",
+        "weak",
+    )
+
+    def __init__(self, table: HandleTable, node: Node, handle: int) -> None:
+        process = table.process
+        self.debug_id: int = process.hub.next_id()
+        self.process: Owner = process
+        self._table: HandleTable = table
         self.node: Node = node
         self.handle: int = handle  # Debian 12's mypy cannot find that out
         self.strong: int = 0  # how often the process has acquired it
@@ -39,10 +54,10 @@ class Ref:
         self.freeze: FreezeNotice | None = None  # who is told when it is frozen?
         node.refs[process] = self
         process.user.of(REFS).add(1)
-        process.engine.stats.refs += 1
-        process.engine.stats.refs_made += 1
+        process.hub.stats.refs += 1
+        process.hub.stats.refs_made += 1
 
-    def increment(self, *, strong: bool, thread: Thread | None) -> None:
+    def increment(self, *, strong: bool, thread: Reader | None) -> None:
         """Count one more (binder_inc_ref).
 
         Args:
@@ -80,7 +95,7 @@ class Ref:
 
     def drop(self) -> None:
         """Forget the ref, whatever its counts (binder_cleanup_ref)."""
-        self.process.handles.remove(self.handle)
+        self._table.remove(self.handle)
         node = self.node
         if self.strong:
             node.release_internal()
@@ -93,16 +108,16 @@ class Ref:
             self.freeze.forget()
             self.freeze = None
         self.process.user.of(REFS).remove(1)
-        self.process.engine.stats.refs -= 1
+        self.process.hub.stats.refs -= 1
 
 
 class HandleTable:
     """The refs of one process, and which handle comes next."""
 
-    __slots__ = ("_free", "_next", "_process", "refs")
+    __slots__ = ("_free", "_next", "process", "refs")
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, process: Owner) -> None:
+        self.process: Owner = process
         self.refs: dict[int, Ref] = {}
         self._free: list[int] = []  # heap of handles below _next that are not in use
         self._next = 1
@@ -114,7 +129,7 @@ class HandleTable:
             return None
         return ref
 
-    def increment_for_node(self, node: Node, *, strong: bool, thread: Thread | None) -> Ref:
+    def increment_for_node(self, node: Node, *, strong: bool, thread: Reader | None) -> Ref:
         """Count a reference to ``node``, with a new handle if it has none yet.
 
         Mirrors binder_inc_ref_for_node.
@@ -122,16 +137,16 @@ class HandleTable:
         Raises:
             BinderFailure: -EINVAL, nothing strong to acquire; -ENOMEM, the table is full.
         """
-        ref = node.refs.get(self._process)
+        ref = node.refs.get(self.process)
         if ref is not None:
             ref.increment(strong=strong, thread=thread)
             return ref
-        limits, count = self._process.engine.limits, len(self.refs)
+        limits, count = self.process.hub.limits, len(self.refs)
         if count >= limits.refs_per_process or (
-            count >= limits.refs_granted and not self._process.user.of(REFS).has_room(1)
+            count >= limits.refs_granted and not self.process.user.of(REFS).has_room(1)
         ):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
-        ref = Ref(self._process, node, self._take(manager=node.is_manager()))
+        ref = Ref(self, node, self._take(manager=node.is_manager()))
         self.refs[ref.handle] = ref
         try:
             ref.increment(strong=strong, thread=thread)

@@ -13,104 +13,64 @@ from __future__ import annotations
 from heapq import heapify, heappop
 from typing import TYPE_CHECKING
 
-from binderd.engine.pause import Paused
+from binderd.engine.pause import Steps
+from binderd.engine.woken import run_woken
 from binderd.engine.work import cancel_first
 
 if TYPE_CHECKING:
     from binderd.engine.process import Process
 
 
-class _Steps(Paused):
-    """Something that consists of any number of small steps, for an open file."""
-
-    __slots__ = ("process",)
-
-    def __init__(self, process: Process) -> None:
-        super().__init__(process.engine.next_errand(), process.user)
-        self.process = process
-
-    def go_on(self) -> None:
-        engine = self.process.engine
-        while self.step():
-            if engine.pace():
-                engine.pause(self)
-                return
-        self.end()
-
-    def step(self) -> bool:
-        """Do a little; False if there was nothing left to do."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """All steps are done."""
-
-
-class Withdrawal(_Steps):
-    """Withdrawing what the threads of a process that have ended have not read."""
-
-    __slots__ = ()
-
-    def step(self) -> bool:
-        abandoned = self.process.abandoned
-        while abandoned and not abandoned[0]:
-            abandoned.popleft()
-        if not abandoned:
-            return False
-        cancel_first(abandoned[0])
-        return True
-
-    def end(self) -> None:
-        self.process.withdrawal = None
-
-
-class Flush(_Steps):
+class Flush(Steps):
     """Some descriptor of the file was closed: every thread returns to user space (I4).
 
     Who is woken first, and so asks for another looper or does not (R11), is the driver's order.
     Who polls sleeps on, and sees it when it polls the next time.
     """
 
-    __slots__ = ("_tids",)
+    __slots__ = ("_process", "_tids")
 
     def __init__(self, process: Process) -> None:
-        super().__init__(process)
+        super().__init__(process.hub, process.user.number)
+        self._process: Process = process
         self._tids = sorted(process.threads, reverse=True)
 
     def step(self) -> bool:
         if not self._tids:
             return False
-        thread = self.process.threads.get(self._tids.pop())
+        thread = self._process.threads.get(self._tids.pop())
         if thread is not None:
             thread.need_return = True
             if thread.parked is not None:
                 thread.wake()
-                self.process.engine.run_woken()
+                run_woken(self.hub, self._process.roster)
         return True
 
 
-class Release(_Steps):
+class Release(Steps):
     """The file is closed for good: everything is undone, in the driver's order (N12).
 
     That is: manager, threads, nodes, refs, queued work, buffers.
     """
 
-    __slots__ = ("_handles", "_ptrs", "_tids")
+    __slots__ = ("_handles", "_ptrs", "_tids", "process")
 
     def __init__(self, process: Process) -> None:
-        super().__init__(process)
-        engine, manager = process.engine, process.context.manager
+        super().__init__(process.hub, process.user.number)
+        self.process: Process = process
+        manager = process.context.manager
         process.is_dead = True
-        del engine.processes[process]
+        del process.roster.processes[process]
         process.is_frozen = process.received_sync = process.received_one_way = False
         process.poll_armed = False
         if manager is not None and manager.process is process:
             process.context.manager = None
         if process.withdrawal is not None:
-            engine.paused.pop(process.withdrawal.ticket, None)
+            process.hub.paused.pop(process.withdrawal.ticket, None)
             process.withdrawal = None
         self._tids = sorted(process.threads, reverse=True)
         for tid in reversed(self._tids):
-            engine.abandon(process.threads[tid])
+            process.threads[tid].abandon()
         process.waiting.clear()
         self._ptrs = list(process.nodes)
         heapify(self._ptrs)

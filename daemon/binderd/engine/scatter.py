@@ -27,6 +27,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from binderd.engine.errors import BinderFailure
+from binderd.engine.payload import aligned, extra_at
 from binderwire.binder_abi import BINDER_BUFFER_FLAG_HAS_PARENT, BR_FAILED_REPLY
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Pointers:
     def __init__(self, buffer: Buffer) -> None:
         self._offset = buffer.offset
         self._address = buffer.address
-        self._next = (buffer.data_size + 7 & ~7) + (buffer.offsets_size + 7 & ~7)
+        self._next = extra_at(buffer.data_size, buffer.offsets_size)
         self._end = self._next + buffer.extra_size
         self._pieces: dict[int, Piece] = {}  # by the index of the object
         self._order: list[int] = []  # those
@@ -105,7 +106,7 @@ class Pointers:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
         piece = Piece(start, self._next, fields)
         address = self._address + piece.target
-        self._next += piece.length + 7 & ~7
+        self._next += aligned(piece.length)
         if piece.parent is not None:
             parent = self._fixable(index, piece.parent, piece.parent_offset)
             if piece.parent_offset + _POINTER_SIZE > parent.length:

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.errors import BinderFailure
 from binderd.engine.kinds import NOTICES
-from binderd.engine.log import CALL, ONE_WAY, REPLY, note
+from binderd.engine.log import note
 from binderd.engine.ports import NotYet
+from binderd.engine.process import Process
+from binderd.engine.request import Unfinished
+from binderd.engine.spam import SpamNotice
 from binderd.engine.transaction import Transaction
 from binderd.engine.translate import Translation
-from binderd.engine.unfinished import Emptying, Unfinished
-from binderd.engine.work import Notice, SpamNotice, enqueue
+from binderd.engine.unfinished import Emptying
+from binderd.engine.views import CALL, ONE_WAY, REPLY
+from binderd.engine.work import Notice, enqueue
 from binderwire.binder_abi import (
     BR_DEAD_REPLY,
     BR_FAILED_REPLY,
@@ -39,7 +43,6 @@ from binderwire.binder_abi import (
 if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer
     from binderd.engine.node import Node
-    from binderd.engine.process import Process
     from binderd.engine.thread import Thread
 
 _unpack: Final = binder_transaction_data.unpack_from
@@ -81,7 +84,7 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
     one_way = bool(flags & TF_ONE_WAY)
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
-    debug_id = thread.process.engine.next_id()
+    debug_id = thread.process.hub.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
     found = (0, 0, 0)
     try:
@@ -133,7 +136,7 @@ def _queue_call(
     thread: Thread, call: Transaction, node: Node, receiver: Process, target_thread: Thread | None
 ) -> None:
     """A call is at its target; the sender waits for the reply if there will be one."""
-    call.started_ns = receiver.engine.clock()
+    call.started_ns = receiver.hub.clock()
     if call.flags & TF_ONE_WAY:
         _queue_one_way(thread, call, node, receiver)
         return
@@ -163,7 +166,7 @@ def _allocate_call(
     buffer = receiver.allocate(
         (sizes[0], sizes[1], sizes[2], len(context)), thread.pid if one_way else None
     )
-    node.local_strong += 1
+    node.acquire_local(strong=True)
     buffer.target_node = node
     if context:
         arena_offset = buffer.offset + buffer.context_address - buffer.address
@@ -180,7 +183,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
     """
     target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
-    call, debug_id = thread.stack, thread.process.engine.next_id()
+    call, debug_id = thread.stack, thread.process.hub.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
     found = (0, 0, 0)
     if call is None or call.target_thread is not thread:
@@ -189,7 +192,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         note(thread, debug_id, REPLY, found, handle, sizes, failed)
         thread.fail(BR_FAILED_REPLY)
         return
-    thread.set_nice(call.saved_nice)
+    thread.nice.set(call.saved_nice)
     caller = call.sender
     try:
         if caller is None or caller.process.is_dead:
@@ -261,6 +264,7 @@ def _find_target(process: Process, handle: int) -> tuple[Node, Process]:
         raise BinderFailure(BR_DEAD_REPLY, -EINVAL)
     if owner is process or (handle == 0 and owner.client.shares_opener(process.client)):
         raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
+    assert isinstance(owner, Process)
     return node, owner
 
 
@@ -496,8 +500,9 @@ def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Proc
         node.has_one_way = True
         _queue(call, receiver, None)
     is_spam = suspect and word == BR_TRANSACTION_COMPLETE
-    share = thread.process.user.of(NOTICES)
-    thread.enqueue(SpamNotice(word, share) if is_spam else Notice(word, share))
+    process = thread.process
+    share = process.user.of(NOTICES)
+    thread.enqueue(SpamNotice(word, process) if is_spam else Notice(word, share))
 
 
 def _queue(call: Transaction, receiver: Process, thread: Thread | None) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine import views
 from binderd.engine.kinds import NOTICES
+from binderd.engine.payload import extra_size_of
 from binderd.engine.stats import Words
 from binderd.engine.views import (
     BufferRow,
@@ -33,13 +34,15 @@ from binderd.engine.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from binderd.engine.buffers import Buffer
-    from binderd.engine.engine import Engine
+    from binderd.engine.hub import Hub
     from binderd.engine.node import Node
+    from binderd.engine.owner import Owner
     from binderd.engine.process import Process
     from binderd.engine.ref import Ref
+    from binderd.engine.stats import Stats
     from binderd.engine.thread import Thread
     from binderd.engine.work import WorkQueue
 
@@ -52,36 +55,22 @@ _COMPLETIONS: Final = (
 )
 
 
-def pids_of(engine: Engine) -> list[int]:
-    """Return the ids of all processes that have a device open."""
-    return sorted(dict.fromkeys(process.pid for process in engine.processes))
-
-
-def take_state(engine: Engine, *, pid: int | None = None, only_busy: bool = False) -> State:
-    """Return the state as it is now.
-
-    Args:
-        pid: only of this process' open files, and no dead nodes.
-        only_busy: no refs, no dead nodes, and no nodes without a one-way call.
-    """
-    state = State([], [])
-    for _ in take_rows(engine, state, pid=pid, only_busy=only_busy):
-        pass
-    return state
-
-
-def is_small(engine: Engine) -> bool:
+def is_small(hub: Hub) -> bool:
     """Return whether the state of everything may be taken in one go."""
-    notices = engine.users.total(NOTICES).count
-    return sum(engine.stats.as_dict().values()) + notices <= _AT_ONCE
+    notices = hub.users.total(NOTICES).count
+    return sum(hub.stats.as_dict().values()) + notices <= _AT_ONCE
 
 
 def take_rows(
-    engine: Engine, state: State, *, pid: int | None = None, only_busy: bool = False
+    state: State, processes: Iterable[Process], now: int, pid: int | None, *, only_busy: bool
 ) -> Iterator[None]:
-    """Fill in ``state``, a row between two steps; arguments as ``take_state`` has them."""
-    now = engine.clock()
-    found = list(reversed(engine.processes))
+    """Fill in ``state``, a row between two steps; arguments as ``Engine.take_state`` has them.
+
+    Args:
+        processes: all open files, the latest first.
+        now: by the engine's clock.
+    """
+    found = list(processes)
     if pid is not None:
         found = [process for process in found if process.pid == pid]
     if not only_busy and pid is None:
@@ -93,18 +82,19 @@ def take_rows(
             yield from _take_process(process, view, now, only_busy=only_busy)
 
 
-def take_statistics(engine: Engine, page_size: int) -> Statistics:
+def take_statistics(stats: Stats, processes: Sequence[Process], page_size: int) -> Statistics:
     """Return the figures as they are now.
 
     Args:
+        processes: all open files, the latest first.
         page_size: bytes.
     """
     words = Words()
-    words.add(engine.stats.words)
-    for process in engine.processes:
+    words.add(stats.words)
+    for process in processes:
         words.add(process.words)
-    processes = [_measure(process, page_size) for process in reversed(engine.processes)]
-    return Statistics(_word_counts(words), _count_objects(engine), processes)
+    rows = [_measure(process, page_size) for process in processes]
+    return Statistics(_word_counts(words), _count_objects(stats, processes), rows)
 
 
 # States
@@ -178,7 +168,7 @@ def _view_thread(thread: Thread, now: int) -> ThreadView:
 
 
 def _view_queue(
-    queue: WorkQueue, process: Process, thread: Thread | None, now: int
+    queue: WorkQueue, process: Owner, thread: Thread | None, now: int
 ) -> list[WorkView]:
     return [work.view(process, thread, now) for work in queue]
 
@@ -216,7 +206,7 @@ def _take_dead_nodes(processes: Iterable[Process], now: int, rows: list[NodeRow]
 
 
 def _view_buffer(buffer: Buffer) -> BufferRow:
-    extra_size = buffer.extra_size + (buffer.context_size + 7 & ~7)
+    extra_size = extra_size_of(buffer.extra_size, buffer.context_size)
     is_active = buffer.transaction is not None
     return (
         buffer.debug_id,
@@ -277,12 +267,11 @@ def _count_pages(process: Process, buffers: list[Buffer], page_size: int) -> tup
     return active, present - active, max(area.size // page_size - present, 0)
 
 
-def _count_objects(engine: Engine) -> list[ObjectCount]:
+def _count_objects(stats: Stats, processes: Sequence[Process]) -> list[ObjectCount]:
     """Return the kinds in the driver's order (binder_objstat_strings)."""
-    stats = engine.stats
     completes = sum(
         work.kind() in _COMPLETIONS
-        for process in engine.processes
+        for process in processes
         for thread in process.threads.values()
         for work in thread.todo
     )

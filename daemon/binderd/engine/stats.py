@@ -11,14 +11,7 @@ nothing, while adding to an element of a list of integers does.
 
 from __future__ import annotations
 
-from typing import Final
-
-from binderwire.binder_abi import COMMANDS, RETURNS
-
-NUMBER_MASK: Final = 0xFF  # of a word: its number, by which it is counted (_IOC_NR)
-
-COMMANDS_COUNT: Final = 1 + max(word & NUMBER_MASK for word in COMMANDS)
-RETURNS_COUNT: Final = 1 + max(word & NUMBER_MASK for word in RETURNS)
+from binderd.engine.views import COMMANDS_COUNT, RETURNS_COUNT
 
 
 class Counter:

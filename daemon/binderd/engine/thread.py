@@ -7,113 +7,70 @@ is told.  Here is the state that both share.
 
 from __future__ import annotations
 
-from errno import ENOMEM
+from errno import EINTR, ENOMEM
 from typing import TYPE_CHECKING, Final
 
+from binderd.engine.completion import Completion
 from binderd.engine.errors import BinderFailure
-from binderd.engine.installation import cancel
+from binderd.engine.installation import begin_closing, cancel
 from binderd.engine.kinds import CALLS, NOTICES, THREADS
+from binderd.engine.nice import Nice
+from binderd.engine.owner import Reader
 from binderd.engine.ports import NoAnswer
-from binderd.engine.work import ErrorSlot, Work, WorkQueue, enqueue
-from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK, binder_write_read
+from binderd.engine.work import ErrorSlot
+from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK
 
 if TYPE_CHECKING:
+    from binderd.engine.completion import Paused
     from binderd.engine.installation import Installation
-    from binderd.engine.ports import Client, ClientMemory
+    from binderd.engine.ports import Client, ClientMemory, NotYet
     from binderd.engine.process import Process
+    from binderd.engine.request import Unfinished, WriteRead
     from binderd.engine.transaction import Transaction
-    from binderd.engine.unfinished import Unfinished
 
-# Looper states, with the driver's values (they show in its debug output).
-REGISTERED: Final = 0x01
-ENTERED: Final = 0x02
+# Looper states beside those of ``owner.py``, with the driver's values.
 EXITED: Final = 0x04
 INVALID: Final = 0x08
 WAITING: Final = 0x10
 POLL: Final = 0x20
 
-_pack_write_read = binder_write_read.pack
 
-
-class WriteRead:
-    """One BINDER_WRITE_READ argument, under way."""
-
-    __slots__ = (
-        "read_buffer",
-        "read_consumed",
-        "read_size",
-        "ticket",
-        "write_buffer",
-        "write_consumed",
-        "write_end",
-        "write_size",
-    )
-
-    def __init__(self, ticket: int, fields: tuple[int, ...]) -> None:
-        self.ticket = ticket
-        self.write_end = 0  # up to where this ioctl takes commands
-        (
-            self.write_size,
-            self.write_consumed,
-            self.write_buffer,
-            self.read_size,
-            self.read_consumed,
-            self.read_buffer,
-        ) = fields
-
-    def pack(self) -> bytes:
-        """Return the argument as it goes back to the client."""
-        return _pack_write_read(
-            self.write_size,
-            self.write_consumed,
-            self.write_buffer,
-            self.read_size,
-            self.read_consumed,
-            self.read_buffer,
-        )
-
-
-class Thread:
+class Thread(Reader):
     """A client thread, from its first ioctl or poll to BINDER_THREAD_EXIT or the close."""
 
     __slots__ = (
-        "_nice",
         "closes",
         "closing",
         "extended_error",
         "fetches",
         "for_process",
         "installation",
-        "is_dead",
         "keeps_area",
-        "looper",
         "memory",
         "need_return",
+        "nice",
         "parked",
         "paused",
         "pid",
         "process",
-        "process_todo",
         "proven_buffer",
         "reply_error",
         "return_error",
         "stack",
         "tid",
-        "todo",
         "uid",
         "unfinished",
     )
 
     def __init__(self, process: Process, tid: int, memory: ClientMemory) -> None:
-        self.process = process
-        self.tid = tid  # in the daemon's pid namespace
-        self.memory = memory
-        self.pid = memory.pid  # the thread's process, which need not be the opener (O10)
+        super().__init__(process.words)
+        self.process: Process = process
+        self.tid: int = tid  # in the daemon's pid namespace
+        self.memory: ClientMemory = memory
+        self.nice: Nice = Nice(memory)
+        self.pid: int = memory.pid  # the thread's process, which need not be the opener (O10)
         self.uid = 0  # effective user of the latest request
-        self.looper = 0
         self.stack: Transaction | None = None  # innermost call, outgoing or incoming
-        self.todo: WorkQueue = WorkQueue()
-        self.process_todo = False  # is anything in todo worth waking up for? (Q2)
         self.need_return = True  # must the next read come back even without work? (R6)
         self.return_error = ErrorSlot()  # our own failure to send
         self.reply_error = ErrorSlot()  # the failure of whom we called
@@ -128,28 +85,15 @@ class Thread:
         self.closes: list[int] = []  # descriptors to be closed before this ioctl ends (O9)
         self.closing: Installation | None = None  # the current ioctl's answer waits for it
         self.proven_buffer = -1  # read buffer address that could be written to before
-        self.is_dead = False
         # (id, BR_ code, negative errno) of the latest transaction (E8)
         self.extended_error: tuple[int, int, int] = (0, BR_OK, 0)
-        self._nice: int | None = None  # known for the current ioctl, during which it cannot change
-        process.engine.stats.threads += 1
-        process.engine.stats.threads_made += 1
+        process.hub.stats.threads += 1
+        process.hub.stats.threads_made += 1
         process.user.of(THREADS).add(1)
 
-    def is_looper(self) -> bool:
-        """Whether the thread said that it serves calls."""
-        return bool(self.looper & (REGISTERED | ENTERED))
-
-    def enqueue(self, work: Work) -> None:
-        """Queue work that the thread must see at once."""
-        enqueue(self.todo, work)
-        self.process_todo = True
-        self.wake()
-
     def wake(self) -> None:
-        """Let a blocked read look again; it runs when the current request is through."""
         if self.parked is not None:
-            self.process.engine.runnable.append(self)
+            self.process.roster.runnable.append(self)
         elif self.looper & POLL:
             self.process.wake_pollers()
 
@@ -161,14 +105,80 @@ class Thread:
             if self.memory.sees_area:
                 self.keeps_area = True
                 self.process.keepers += 1
-            self.process.engine.parked[request.ticket] = self
+            self.process.roster.parked[request.ticket] = self
 
-    def wake_up(self) -> None:
+    def _wake_up(self, request: WriteRead) -> None:
         """The blocked read ends."""
+        del self.process.roster.parked[request.ticket]
+        self.looper &= ~WAITING
         self.parked = None
         if self.keeps_area:
             self.keeps_area = False
             self.process.keepers -= 1
+
+    # The end of a request, or its pause
+
+    def complete(self, request: WriteRead, result: int) -> None:
+        """End a BINDER_WRITE_READ; the argument goes back even with an errno (R8, R9)."""
+        if self.parked is not None:
+            self._wake_up(request)
+        self.need_return = False
+        if self.fetches:
+            self.forget_fetched()
+        completion = Completion(request.ticket, result, request.pack())
+        if self.closes:
+            begin_closing(self)
+        if self.closing is None:
+            self.process.hub.outbox.append(completion)
+        else:
+            self.closing.completion, self.closing = completion, None
+
+    def forget_fetched(self) -> None:
+        """The request is through for which something was fetched."""
+        self.fetches = False
+        self.memory.forget()
+
+    def interrupt(self) -> None:
+        """A signal has reached it while it is blocked in a read (R9)."""
+        process, request = self.process, self.parked
+        if request is None or self.is_being_served():
+            return
+        process.waiting.pop(self, None)
+        self.complete(request, -EINTR)
+        if process.todo:
+            process.wake_one()
+
+    def pause_read(self, request: WriteRead, paused: Paused) -> None:
+        """Let others have their turn before a read goes on that has collected something."""
+        self._hold(request)
+        self.process.hub.pause(paused)
+
+    def fetch(self, request: WriteRead, paused: Paused, reason: NotYet) -> None:
+        """Let a request wait for what has to be fetched first."""
+        self._hold(request)
+        self.fetches = True
+        self.process.hub.await_errand(paused, reason)
+
+    def _hold(self, request: WriteRead) -> None:
+        """A request goes on later; a read that was blocked is that no longer."""
+        if self.parked is not None:
+            self._wake_up(request)
+        self.paused = request
+
+    def abandon(self) -> None:
+        """End the request of a thread that is being released; only a broken transport sees this."""
+        if self.paused is not None:
+            hub = self.process.hub
+            request, self.paused = self.paused, None
+            paused = hub.paused.pop(request.ticket, None) or hub.errands.pop(request.ticket)
+            paused.abandon()
+            if self.unfinished is not None:
+                self.unfinished.abandon()
+                self.unfinished = None
+            self.closes = []
+            self.complete(request, -EINTR)
+        elif self.parked is not None:
+            self.complete(self.parked, -EINTR)
 
     def must_wait(self) -> bool:
         """Whether files have to be installed before anything can be read."""
@@ -232,35 +242,9 @@ class Thread:
             return 0
         return reader.pid_of(opener) if reader.is_foreign else self.process.pid
 
-    # Priority (I3)
-
-    def forget_nice(self) -> None:
-        """The thread has been in user space: what was known of its nice value is old.
-
-        Differs: the driver also notices what somebody else makes of it while the thread is blocked.
-        Asking again for each call would cost every call a system call.
-        """
-        self._nice = None
-
-    def nice(self) -> int:
-        """Return the thread's nice value."""
-        if self._nice is None:
-            self._nice = self.memory.nice()
-        return self._nice
-
-    def set_nice(self, nice: int) -> None:
-        """Change the thread's nice value (binder_set_nice).
-
-        Differs: who has that value already keeps it, also if its limit does not allow it any more;
-        asking for the limit would cost every call a system call.
-        """
-        if self.nice() != nice:
-            self.memory.set_nice(nice)
-            self._nice = None
-
     def release(self) -> None:
         """BINDER_THREAD_EXIT, or the thread has died (I7, binder_thread_release)."""
-        self.process.engine.abandon(self)
+        self.abandon()
         self.leave()
 
     def leave(self) -> None:
@@ -292,5 +276,5 @@ class Thread:
         if self.looper & POLL:
             process.wake_pollers()  # an epoll set that this thread has filled looks again (R15)
         process.client.forget_thread(self.tid)
-        process.engine.stats.threads -= 1
+        process.hub.stats.threads -= 1
         process.user.of(THREADS).remove(1)

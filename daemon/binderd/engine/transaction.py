@@ -16,15 +16,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine import installation, views
+from binderd.engine.buffers import Delivery
 from binderd.engine.kinds import CALLS
+from binderd.engine.payload import offsets_at
 from binderd.engine.ports import NoAnswer
+from binderd.engine.thread import Thread
 from binderd.engine.views import TransactionView, WorkView
 from binderd.engine.work import (
     LAST,
     MORE,
     UNREADY,
     UpdateKey,
-    Work,
     pack_word,
 )
 from binderwire.binder_abi import (
@@ -42,9 +44,10 @@ from binderwire.binder_abi import (
 
 if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer
-    from binderd.engine.node import Node
+    from binderd.engine.owner import Owner, Reader
     from binderd.engine.process import Process
-    from binderd.engine.thread import Thread, WriteRead
+    from binderd.engine.request import WriteRead
+    from binderd.engine.stats import Stats
     from binderd.engine.user import Share
 
 _pack: Final = binder_transaction_data.pack
@@ -53,13 +56,12 @@ _REPLY: Final = pack_word(BR_REPLY)
 _UPDATE: Final = TF_ONE_WAY | TF_UPDATE_TXN
 
 
-class Transaction(Work):
+class Transaction(Delivery):
     """A call, one-way call or reply that is under way."""
 
     __slots__ = (
         "_calls",
         "_stats",
-        "buffer",
         "code",
         "debug_id",
         "flags",
@@ -86,7 +88,7 @@ class Transaction(Work):
         buffer: Buffer,
         target: Process,
     ) -> None:
-        self.queue = None
+        super().__init__(buffer)
         self._calls: Share | None = None  # who is charged for a call that waits for its reply
         self.debug_id = debug_id
         self.code = code
@@ -103,17 +105,16 @@ class Transaction(Work):
         target.outstanding += 1
         self.target_thread: Thread | None = None  # set once somebody has read it
         self.target_parent: Transaction | None = None
-        self.buffer: Buffer | None = buffer  # None once the receiver freed it
-        buffer.transaction = self
         buffer.debug_id = debug_id
-        self._stats = target.engine.stats
+        self._stats: Stats = target.hub.stats
         self._stats.transactions += 1
         self._stats.transactions_made += 1
 
     # What the receiver sees
 
-    def deliver(self, thread: Thread, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: bytearray) -> int:
         """BR_TRANSACTION or BR_REPLY; ends the read (R4)."""
+        assert isinstance(thread, Thread)
         buffer, client = self.buffer, thread.process.client
         assert buffer is not None
         if buffer.files:
@@ -131,7 +132,8 @@ class Transaction(Work):
         except NoAnswer:
             return self._refuse(thread, out)
         if node is not None:
-            self._lend_nice(thread, node)
+            one_way = bool(self.flags & TF_ONE_WAY)
+            self.saved_nice = thread.nice.borrow(self.nice, node.min_priority, one_way=one_way)
         if node is None:
             out += _REPLY
             thread.process.count_return(BR_REPLY)
@@ -148,19 +150,20 @@ class Transaction(Work):
             buffer.data_size,
             buffer.offsets_size,
             buffer.address,
-            buffer.address + (buffer.data_size + 7 & ~7),  # B7
+            buffer.address + offsets_at(buffer.data_size),
         )
         if buffer.context_size:
             out += binder_uintptr_t.pack(buffer.context_address)  # I2
         return LAST
 
-    def begin_installation(self, thread: Thread, request: WriteRead) -> bool:
+    def begin_installation(self, thread: Reader, request: WriteRead) -> bool:
         """Begin to give the reader the files of the payload (O7)."""
-        assert self.buffer is not None
+        assert isinstance(thread, Thread) and self.buffer is not None
         return installation.begin(thread, request, self.buffer)
 
-    def stored(self, thread: Thread, *, ok: bool) -> None:
+    def stored(self, thread: Reader, *, ok: bool) -> None:
         """The reader has it; or its read buffer could not be written to (E1)."""
+        assert isinstance(thread, Thread)
         if self.buffer is None:
             return  # was refused
         if ok:
@@ -168,15 +171,17 @@ class Transaction(Work):
         else:
             self._fail(BR_FAILED_REPLY)  # binder_cleanup_transaction
 
-    def withdraw(self, thread: Thread) -> bool:
+    def withdraw(self, thread: Reader) -> bool:
         """Its addresses mean something else to the new program, or nothing."""
+        assert isinstance(thread, Thread)
         if self.buffer is None:
             return False  # was refused
         self._fail(BR_DEAD_REPLY if thread.process.is_unmapped else BR_FAILED_REPLY)
         return True
 
-    def arrive(self, thread: Thread, out: bytearray, before: int) -> bool:
+    def arrive(self, thread: Reader, out: bytearray, before: int) -> bool:
         """Bring the payload where its reader has pages of its own."""
+        assert isinstance(thread, Thread)
         word = BR_OK if self.buffer is None else thread.process.bring(self.buffer)
         if word != BR_OK:
             del out[before:]
@@ -196,15 +201,6 @@ class Transaction(Work):
             thread.process.count_return(word)
             out += pack_word(word)
         return LAST if is_reply else MORE
-
-    def _lend_nice(self, thread: Thread, node: Node) -> None:
-        """The receiver works at the caller's nice value, bounded by the node's (I3)."""
-        self.saved_nice = thread.nice()
-        one_way = self.flags & TF_ONE_WAY
-        if self.nice < node.min_priority and not one_way:
-            thread.set_nice(self.nice)
-        elif not one_way or self.saved_nice > node.min_priority:
-            thread.set_nice(node.min_priority)
 
     def _delivered(self, thread: Thread) -> None:
         """``thread`` has it: the buffer is its to free, a call is its to answer."""
@@ -256,10 +252,11 @@ class Transaction(Work):
     def kind(self) -> int:
         return views.TRANSACTION
 
-    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+    def view(self, process: Owner, thread: Reader | None, now: int) -> WorkView:
+        assert thread is None or isinstance(thread, Thread)
         return WorkView(views.TRANSACTION, call=self.as_seen_by(process, thread, now))
 
-    def as_seen_by(self, process: Process, thread: Thread | None, now: int) -> TransactionView:
+    def as_seen_by(self, process: Owner, thread: Thread | None, now: int) -> TransactionView:
         """Return what ``process`` has of it, in a queue or stack of ``thread`` or in its own."""
         buffer, target = self.buffer, self.target_process
         is_reply = buffer is not None and buffer.target_node is None
@@ -289,7 +286,7 @@ class Transaction(Work):
 
     def wait_for_reply(self, thread: Thread) -> None:
         """It is a call, and the innermost of its sender."""
-        self.nice = thread.nice()
+        self.nice = thread.nice.get()
         self.sender = thread
         self.sender_parent = thread.stack
         thread.stack = self

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.buffers import Passed
 from binderd.engine.errors import BinderFailure
 from binderd.engine.objects import Objects
+from binderd.engine.payload import offsets_at
 from binderd.engine.ports import NoAnswer
 from binderd.engine.scatter import Pointers
 from binderwire.binder_abi import (
@@ -115,7 +116,7 @@ class Translation:
             NotYet: something has to be fetched, and then all begun anew.
         """
         buffer, arena, memory = self.buffer, self.receiver.client.arena, self.thread.memory
-        pace, objects = self.receiver.engine.pace, self._objects
+        pace, objects = self.receiver.hub.pace, self._objects
         if not self._is_read:
             while objects.read_next(memory, arena):
                 if pace():
@@ -133,7 +134,7 @@ class Translation:
             errno = EFAULT if fault.start < self._end else fault.errno
             raise BinderFailure(BR_FAILED_REPLY, -errno)
         if self._table:
-            arena.write(buffer.offset + (buffer.data_size + 7 & ~7), self._table)
+            arena.write(buffer.offset + offsets_at(buffer.data_size), self._table)
             self._table = b""
         while self.pointers.copy_next(memory, arena):
             if pace():
@@ -142,7 +143,7 @@ class Translation:
 
     def let_go(self) -> bool:
         """It has failed: let go of what was kept; returns as ``go_on``."""
-        pace = self.receiver.engine.pace
+        pace = self.receiver.hub.pace
         while self._objects.let_go() or self.pointers.let_go():
             if pace():
                 return False
@@ -173,7 +174,7 @@ class Translation:
             raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
         if size % _OFFSET_SIZE or self.buffer.extra_size % _OFFSET_SIZE:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-        if size // _OFFSET_SIZE > self.receiver.engine.limits.objects_per_transaction:
+        if size // _OFFSET_SIZE > self.receiver.hub.limits.objects_per_transaction:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         if size:
             self.receiver.take_objects(self.buffer, size // _OFFSET_SIZE)
@@ -232,7 +233,7 @@ class Translation:
         if found_in is not None:
             source, target = found_in
             size = _FD_SIZE * fields.num_fds
-            if fields.num_fds > self.receiver.engine.limits.files_per_transaction:
+            if fields.num_fds > self.receiver.hub.limits.files_per_transaction:
                 raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
             numbers = self.thread.memory.read(source, size)
             if len(numbers) != size:
@@ -248,7 +249,7 @@ class Translation:
         if not self.accepts_fds:
             raise BinderFailure(BR_FAILED_REPLY, -EPERM)
         sender, receiver = self.thread.process, self.receiver
-        limits = receiver.engine.limits
+        limits = receiver.hub.limits
         if (
             len(self.buffer.files) >= limits.files_per_transaction
             or receiver.files_queued >= limits.files_per_process
@@ -264,7 +265,7 @@ class Translation:
         self.buffer.hold_file(Passed(offset, file, in_array), sender)
         sender.user.send_file(receiver.user)
         receiver.files_queued += 1
-        receiver.engine.stats.files += 1
+        receiver.hub.stats.files += 1
 
 
 _TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {

@@ -11,27 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from binderd.engine.request import Unfinished
+
 if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread
-
-
-class Unfinished:
-    """A command that has stopped in the middle."""
-
-    __slots__ = ("number", "size")
-
-    def __init__(self) -> None:
-        self.number = 0  # of the command, among all
-        self.size = 0  # of it in its stream, in bytes
-
-    def go_on(self) -> bool:
-        """Do some more; returns whether it is through."""
-        raise NotImplementedError
-
-    def abandon(self) -> None:
-        """Its thread is being released: leave nothing behind."""
 
 
 def begin(thread: Thread, command: Unfinished) -> None:
@@ -61,7 +46,7 @@ class Emptying(Unfinished):
         process, held = self._process, self._buffer.held
         if process.is_dead:
             return True  # it goes with everything else
-        pace = process.engine.pace
+        pace = process.hub.pace
         while held:
             strong, target = held.pop()
             process.release_object(strong, target)

@@ -19,7 +19,7 @@ Root is bounded by what there is, and a part of that is root's alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from binderd.engine.kinds import FILES, INODES, KINDS, OPEN_FILES
 
@@ -157,15 +157,6 @@ class User:
     def counts(self) -> dict[str, int]:
         """Return how much the user has of each kind."""
         return {kind.name: self.of(kind).count for kind in KINDS}
-
-
-class Charged(Protocol):
-    """What somebody is charged for something, as those see it who know when it is over."""
-
-    number: int  # for how many
-
-    def end(self) -> None:
-        """It is over."""
 
 
 class Payment:

@@ -9,6 +9,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from binderwire.binder_abi import COMMANDS, RETURNS
+
+NUMBER_MASK: Final = 0xFF  # of a word: its number, by which it is counted (_IOC_NR)
+
+COMMANDS_COUNT: Final = 1 + max(word & NUMBER_MASK for word in COMMANDS)
+RETURNS_COUNT: Final = 1 + max(word & NUMBER_MASK for word in RETURNS)
+
 # The kinds of work, with the driver's numbers (enum binder_work_type).
 TRANSACTION: Final = 1
 TRANSACTION_COMPLETE: Final = 2
@@ -140,3 +147,27 @@ class Statistics(NamedTuple):
     words: WordCounts
     objects: list[ObjectCount]
     processes: list[ProcessStatistics]  # the latest first
+
+
+# The kinds of logged transactions.
+CALL: Final = 0
+ONE_WAY: Final = 1
+REPLY: Final = 2
+
+
+class LoggedTransaction(NamedTuple):
+    """One entry, as it was when somebody asked."""
+
+    debug_id: int
+    kind: int  # CALL, ONE_WAY or REPLY
+    sender_pid: int
+    sender_tid: int
+    target_pid: int  # 0: there was none
+    target_tid: int  # 0: none was chosen when it was sent
+    context: str
+    node_id: int  # the target's debug id; 0: none, or it was a reply
+    handle: int  # what the sender called it
+    data_size: int  # bytes
+    offsets_size: int  # bytes
+    reply: int  # BR_ code of the failure, 0: none
+    param: int  # negative errno of the failure

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from struct import Struct
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from binderd.engine import views
 from binderd.engine.views import WorkView
-from binderwire.binder_abi import BR_OK, BR_ONEWAY_SPAM_SUSPECT, BR_TRANSACTION_PENDING_FROZEN
+from binderwire.binder_abi import BR_OK, BR_TRANSACTION_PENDING_FROZEN
 
 if TYPE_CHECKING:
-    from binderd.engine.process import Process
-    from binderd.engine.thread import Thread, WriteRead
+    from binderd.engine.owner import Owner, Reader
+    from binderd.engine.request import WriteRead
     from binderd.engine.user import Share
 
 # An ordered set: work is taken from the front, and out of the middle when it is withdrawn.
 WorkQueue = OrderedDict["Work", None]
-
-_Notice = TypeVar("_Notice", bound="Work")
-# What was read and not acknowledged, by the client's cookie, which need not be unique.
-Delivered = dict[int, OrderedDict[_Notice, None]]
 
 UpdateKey = tuple[int, int, int, int]  # code, flags, sender's process id and user
 
@@ -45,18 +41,18 @@ class Work:
     def __init__(self) -> None:
         self.queue: WorkQueue | None = None  # where is it waiting?
 
-    def deliver(self, thread: Thread, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: bytearray) -> int:
         """Append what ``thread`` must be told to ``out``; return MORE, LAST or UNREADY."""
         raise NotImplementedError
 
-    def begin_installation(self, thread: Thread, request: WriteRead) -> bool:
+    def begin_installation(self, thread: Reader, request: WriteRead) -> bool:
         """Begin what ``deliver`` found missing; see ``installation.begin``."""
         raise NotImplementedError
 
-    def stored(self, thread: Thread, *, ok: bool) -> None:
+    def stored(self, thread: Reader, *, ok: bool) -> None:
         """What ``deliver`` ended the read with has reached the client's memory, or could not."""
 
-    def withdraw(self, thread: Thread) -> bool:
+    def withdraw(self, thread: Reader) -> bool:
         """The reader has turned out to be another program than it was sent to.
 
         Returns:
@@ -64,7 +60,7 @@ class Work:
         """
         return False
 
-    def arrive(self, thread: Thread, out: bytearray, before: int) -> bool:
+    def arrive(self, thread: Reader, out: bytearray, before: int) -> bool:
         """Have all that the reader is pointed to be in its memory.
 
         Args:
@@ -94,7 +90,7 @@ class Work:
         """Return which of the kinds in ``views.py`` it is."""
         raise NotImplementedError
 
-    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+    def view(self, process: Owner, thread: Reader | None, now: int) -> WorkView:
         """Return what introspection shows of it.
 
         Args:
@@ -124,33 +120,6 @@ def dequeue(work: Work) -> None:
         work.queue = None
 
 
-def note_delivered(groups: Delivered[_Notice], cookie: int, notice: _Notice) -> None:
-    """Keep a notice that was read until the client acknowledges it."""
-    group = groups.get(cookie)
-    if group is None:
-        group = groups[cookie] = OrderedDict()
-    group[notice] = None
-
-
-def drop_delivered(groups: Delivered[_Notice], cookie: int, notice: _Notice) -> None:
-    """Forget a notice that was read."""
-    group = groups[cookie]
-    del group[notice]
-    if not group:
-        del groups[cookie]
-
-
-def pop_delivered(groups: Delivered[_Notice]) -> _Notice | None:
-    """Take any notice that was read; None if there is none."""
-    if not groups:
-        return None
-    cookie, group = groups.popitem()
-    notice, _ = group.popitem()
-    if group:
-        groups[cookie] = group
-    return notice
-
-
 def cancel_first(queue: WorkQueue) -> None:
     """Withdraw what is at the front of ``queue`` (binder_release_work)."""
     work, _ = queue.popitem(last=False)
@@ -173,9 +142,9 @@ class Notice(Work):
         self._share = share
         share.add(1)
 
-    def deliver(self, thread: Thread, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: bytearray) -> int:
         self._share.remove(1)
-        thread.process.count_return(self.word)
+        thread.count_return(self.word)
         out += pack_word(self.word)
         return MORE
 
@@ -197,8 +166,8 @@ class ErrorSlot(Work):
         self.queue = None
         self.word: int = BR_OK
 
-    def deliver(self, thread: Thread, out: bytearray) -> int:
-        thread.process.count_return(self.word)
+    def deliver(self, thread: Reader, out: bytearray) -> int:
+        thread.count_return(self.word)
         out += pack_word(self.word)
         self.word = BR_OK
         return MORE
@@ -206,21 +175,5 @@ class ErrorSlot(Work):
     def kind(self) -> int:
         return views.RETURN_ERROR
 
-    def view(self, process: Process, thread: Thread | None, now: int) -> WorkView:
+    def view(self, process: Owner, thread: Reader | None, now: int) -> WorkView:
         return WorkView(views.RETURN_ERROR, self.word)
-
-
-class SpamNotice(Notice):
-    """BR_TRANSACTION_COMPLETE, or BR_ONEWAY_SPAM_SUSPECT if the sender wants to know (B4)."""
-
-    __slots__ = ()
-
-    def deliver(self, thread: Thread, out: bytearray) -> int:
-        self._share.remove(1)
-        word = BR_ONEWAY_SPAM_SUSPECT if thread.process.detects_spam else self.word
-        thread.process.count_return(word)
-        out += pack_word(word)
-        return MORE
-
-    def kind(self) -> int:
-        return views.TRANSACTION_SPAM_SUSPECT

@@ -9,18 +9,20 @@ Mirrors binder_thread_write.
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL
+from errno import EFAULT, EINVAL, ENOMEM
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.death import clear_death, death_done, request_death
+from binderd.engine.death import Death
 from binderd.engine.errors import BinderFailure, KernelErrno
-from binderd.engine.freeze import clear_notice, notice_done, request_notice
+from binderd.engine.freeze_notice import FreezeNotice
+from binderd.engine.kinds import NOTICES
+from binderd.engine.owner import ENTERED, REGISTERED
 from binderd.engine.ports import NotYet
 from binderd.engine.send import send_call, send_call_sg, send_reply, send_reply_sg
-from binderd.engine.stats import COMMANDS_COUNT, NUMBER_MASK
-from binderd.engine.thread import ENTERED, EXITED, INVALID, REGISTERED, Thread, WriteRead
+from binderd.engine.thread import EXITED, INVALID, Thread
 from binderd.engine.unfinished import Emptying, begin
+from binderd.engine.views import COMMANDS_COUNT, NUMBER_MASK
 from binderwire.binder_abi import (
     BC_ACQUIRE,
     BC_ACQUIRE_DONE,
@@ -42,6 +44,7 @@ from binderwire.binder_abi import (
     BC_REQUEST_FREEZE_NOTIFICATION,
     BC_TRANSACTION,
     BC_TRANSACTION_SG,
+    BR_ERROR,
     BR_OK,
     COMMANDS,
     binder_handle_cookie,
@@ -53,8 +56,8 @@ from binderwire.binder_abi import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from binderd.engine.request import Unfinished, WriteRead
     from binderd.engine.stats import Counter
-    from binderd.engine.unfinished import Unfinished
 
 _unpack_word = Struct("=I").unpack_from
 _WORD: Final = 4
@@ -88,7 +91,7 @@ def _run(thread: Thread, request: WriteRead) -> int:
     start = data_end = position
     data = b""
     error, counters = thread.return_error, thread.process.words.commands
-    pace = thread.process.engine.pace
+    pace = thread.process.hub.pace
     while position < stop and error.word == BR_OK:  # Q10
         if position >= data_end:
             size = min(stop - position, _WINDOW + _LONGEST)
@@ -207,24 +210,20 @@ def _decrefs(thread: Thread, data: bytes, offset: int) -> None:
 
 
 def _acquire_done(thread: Thread, data: bytes, offset: int) -> None:
-    ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
-    node = thread.process.nodes.get(ptr)
-    if node is None:
-        return
-    if node.cookie == cookie and node.pending_strong:  # E7
-        node.pending_strong = False
-        node.release_local(strong=True)
-    node.put()
+    _acknowledge(thread, data, offset, strong=True)
 
 
 def _increfs_done(thread: Thread, data: bytes, offset: int) -> None:
+    _acknowledge(thread, data, offset, strong=False)
+
+
+def _acknowledge(thread: Thread, data: bytes, offset: int, *, strong: bool) -> None:
     ptr, cookie = binder_ptr_cookie.unpack_from(data, offset)
     node = thread.process.nodes.get(ptr)
     if node is None:
         return
-    if node.cookie == cookie and node.pending_weak:  # E7
-        node.pending_weak = False
-        node.release_local(strong=False)
+    if node.cookie == cookie:  # E7
+        node.acknowledged(strong=strong)
     node.put()
 
 
@@ -249,27 +248,77 @@ def _exit_looper(thread: Thread, data: bytes, offset: int) -> None:
 
 
 def _request_death(thread: Thread, data: bytes, offset: int) -> None:
-    request_death(thread, *binder_handle_cookie.unpack_from(data, offset))
+    """A bad handle or a second request is ignored (E7).
+
+    Where the user has too many the thread reads BR_ERROR, as when the driver has no memory.
+    """
+    handle, cookie = binder_handle_cookie.unpack_from(data, offset)
+    process = thread.process
+    ref = process.handles.find(handle, strong=False)
+    if ref is None or ref.death is not None:
+        return
+    if not process.user.of(NOTICES).has_room(1):
+        thread.fail(BR_ERROR)
+        return
+    ref.death = Death(process, cookie)
+    if ref.node.process is None:
+        ref.death.announce()
 
 
 def _clear_death(thread: Thread, data: bytes, offset: int) -> None:
-    clear_death(thread, *binder_handle_cookie.unpack_from(data, offset))
+    """Ignored unless it fits a registration (E7)."""
+    handle, cookie = binder_handle_cookie.unpack_from(data, offset)
+    ref = thread.process.handles.find(handle, strong=False)
+    if ref is None or ref.death is None or ref.death.cookie != cookie:
+        return
+    death, ref.death = ref.death, None
+    death.clear(thread)
 
 
 def _dead_binder_done(thread: Thread, data: bytes, offset: int) -> None:
-    death_done(thread, *binder_uintptr_t.unpack_from(data, offset))
+    """An unknown cookie is ignored (E7)."""
+    waiting = thread.process.delivered_deaths.get(binder_uintptr_t.unpack_from(data, offset)[0])
+    if waiting:
+        next(iter(waiting)).done(thread)
 
 
 def _request_freeze_notice(thread: Thread, data: bytes, offset: int) -> None:
-    request_notice(thread, *binder_handle_cookie.unpack_from(data, offset))
+    """A weak ref suffices (F5).
+
+    Raises:
+        KernelErrno: EINVAL: no such handle, or requested before (E6); ENOMEM: the user has too
+            many.
+    """
+    handle, cookie = binder_handle_cookie.unpack_from(data, offset)
+    process = thread.process
+    ref = process.handles.find(handle, strong=False)
+    if ref is None or ref.freeze is not None:
+        raise KernelErrno(EINVAL)
+    if not process.user.of(NOTICES).has_room(1):
+        raise KernelErrno(ENOMEM)
+    ref.freeze = FreezeNotice(process, cookie)
+    owner = ref.node.process
+    if owner is not None and not owner.is_dead:
+        ref.freeze.is_frozen = owner.is_frozen
+        ref.freeze.announce()
 
 
 def _clear_freeze_notice(thread: Thread, data: bytes, offset: int) -> None:
-    clear_notice(thread, *binder_handle_cookie.unpack_from(data, offset))
+    """EINVAL if it fits no registration (E6)."""
+    handle, cookie = binder_handle_cookie.unpack_from(data, offset)
+    ref = thread.process.handles.find(handle, strong=False)
+    if ref is None or ref.freeze is None or ref.freeze.cookie != cookie:
+        raise KernelErrno(EINVAL)
+    notice, ref.freeze = ref.freeze, None
+    notice.clear(thread)
 
 
 def _freeze_notice_done(thread: Thread, data: bytes, offset: int) -> None:
-    notice_done(thread, *binder_uintptr_t.unpack_from(data, offset))
+    """EINVAL if nothing with this cookie was read (E6)."""
+    waiting = thread.process.delivered_freezes.get(binder_uintptr_t.unpack_from(data, offset)[0])
+    if not waiting:
+        raise KernelErrno(EINVAL)
+    next(iter(waiting)).done(thread)
 
 
 def _table(

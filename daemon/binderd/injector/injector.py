@@ -29,7 +29,7 @@ from binderd.injector.outbox import Outbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderd.engine.user import Charged
+    from binderd.engine.ports import Charged
     from binderd.injector.outbox import Charge
 
 _log: Final = logging.getLogger("binderd")

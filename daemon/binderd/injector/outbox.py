@@ -19,13 +19,13 @@ from contextlib import suppress
 from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from binderd.engine.kinds import OUTBOX
+from binderd.engine.limits import OUTBOX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from binderd.closer import Closer
-    from binderd.engine.user import Charged
+    from binderd.engine.ports import Charged
 
     Charge = Callable[[int], "Charged | None"]
 

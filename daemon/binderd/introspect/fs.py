@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pyfuse3
 import trio
 
-from binderd.engine.kinds import LOG_BYTES, LOGS
+from binderd.engine.limits import LOG_BYTES, LOGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.user import User
+    from binderd.engine.ports import Charged
     from binderd.introspect.tree import Entry, LogTree
 
 _TASKS_MAX: Final = 8  # requests that are handled at once; the others wait in the kernel
@@ -96,10 +96,10 @@ class LogFiles(pyfuse3.Operations):
         self.report_bug = report_bug
         self._tree = tree
         self._nanoseconds = seconds * 1_000_000_000
-        self._users = tree.users
+        self._accounts = tree.engine
         self._payer = payer
         self._access = access
-        self._contents: dict[int, tuple[bytes, User]] = {}  # of open files, by handle
+        self._contents: dict[int, tuple[bytes, list[Charged]]] = {}  # of open files, by handle
         self._opening = trio.Lock()
         self._last_handle = 0
 
@@ -148,20 +148,17 @@ class LogFiles(pyfuse3.Operations):
         Raises:
             FUSEError: ENOENT, the process has gone; ENFILE, ENOMEM, too much is open.
         """
-        user = self._users.find(self._payer(ctx.pid, ctx.uid))
+        payer = self._payer(ctx.pid, ctx.uid)
+        payment = self._accounts.charge(payer, LOGS)  # also while it waits for its turn
+        if payment is None:
+            raise pyfuse3.FUSEError(ENFILE)
         try:
-            if not user.of(LOGS).has_room(1):
-                raise pyfuse3.FUSEError(ENFILE)
-            user.of(LOGS).add(1)  # also while it waits for its turn
-            try:
-                content = await self._settle(inode, ctx.uid, user)
-            except BaseException:
-                user.of(LOGS).remove(1)
-                raise
-        finally:
-            self._users.settle(user)
+            content, charged = await self._settle(inode, ctx.uid, payer)
+        except BaseException:
+            payment.end()
+            raise
         self._last_handle += 1
-        self._contents[self._last_handle] = content, user
+        self._contents[self._last_handle] = content, [payment, charged]
         # As with the driver's, stat does not know the size; the kernel must ask us, not its cache.
         return pyfuse3.FileInfo(fh=self._last_handle, direct_io=True, keep_cache=False)
 
@@ -173,10 +170,8 @@ class LogFiles(pyfuse3.Operations):
     @_handler
     async def release(self, fh: int) -> None:
         """Forget what the file said."""
-        content, user = self._contents.pop(fh)
-        user.of(LOGS).remove(1)
-        user.of(LOG_BYTES).remove(len(content))
-        self._users.settle(user)
+        for payment in self._contents.pop(fh)[1]:
+            payment.end()
 
     @_handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -186,9 +181,9 @@ class LogFiles(pyfuse3.Operations):
         data.f_namemax = _NAME_SIZE_MAX
         return data
 
-    async def _settle(self, inode: int, reader: int, user: User) -> bytes:
-        """Return what a file says to a reader, charged to a user."""
-        share = user.of(LOG_BYTES)
+    async def _settle(self, inode: int, reader: int, payer: int) -> tuple[bytes, Charged]:
+        """Return what a file says to a reader, and what a user is charged for it."""
+        share = self._accounts.share_of(payer, LOG_BYTES)
         async with self._opening:
             pieces = self._take_view(inode, reader)
             if pieces is None:
@@ -196,8 +191,7 @@ class LogFiles(pyfuse3.Operations):
             content = await _join(pieces, share.has_room)
             if content is None:
                 raise pyfuse3.FUSEError(ENOMEM)
-            share.add(len(content))
-        return content
+            return content, self._accounts.charge_anyway(payer, LOG_BYTES, len(content))
 
     def _take_view(self, inode: int, reader: int) -> Iterator[str] | None:
         # Nothing of a view is garbage, and the collector would look at all of it several times

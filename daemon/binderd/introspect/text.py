@@ -16,16 +16,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine import views
-from binderd.engine.log import CALL, ONE_WAY, REPLY
-from binderd.engine.stats import COMMANDS_COUNT, NUMBER_MASK, RETURNS_COUNT
+from binderd.engine.views import (
+    CALL,
+    COMMANDS_COUNT,
+    NUMBER_MASK,
+    ONE_WAY,
+    REPLY,
+    RETURNS_COUNT,
+)
 from binderwire.binder_abi import BR_TRANSACTION_SEC_CTX, COMMANDS, RETURNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from binderd.engine.log import LoggedTransaction
     from binderd.engine.views import (
         BufferRow,
+        LoggedTransaction,
         NodeRow,
         ProcessStatistics,
         ProcessView,

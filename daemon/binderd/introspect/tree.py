@@ -15,13 +15,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from binderd.engine.snapshot import is_small, pids_of, take_rows, take_statistics
 from binderd.engine.views import State
 from binderd.introspect import text
 
 if TYPE_CHECKING:
     from binderd.engine.engine import Engine
-    from binderd.engine.user import Users
 
 # Each gets the user who reads. It takes its view of the engine when it is called, and makes the
 # text when that is asked for.
@@ -55,19 +53,22 @@ class LogTree:
         page_size: bytes.
     """
 
-    __slots__ = ("_directories", "_engine", "_first_log", "_sources", "users")
+    __slots__ = ("_directories", "_first_log", "_sources", "engine")
 
     def __init__(self, engine: Engine, page_size: int) -> None:
-        self._engine = engine
-        self.users: Users = engine.users
+        self.engine: Engine = engine
         logs: dict[str, Source] = {
             "state": lambda reader: self._show(lambda state: text.state(state, reader)),
-            "stats": lambda _: text.stats(take_statistics(engine, page_size)),
+            "stats": lambda _: text.stats(engine.take_statistics(page_size)),
             "transactions": lambda reader: self._show(
                 lambda state: text.transactions(state, reader), only_busy=True
             ),
-            "transaction_log": lambda _: text.transaction_log(engine.log.entries()),
-            "failed_transaction_log": lambda _: text.transaction_log(engine.failed_log.entries()),
+            "transaction_log": lambda _: text.transaction_log(
+                engine.logged_transactions(failed=False)
+            ),
+            "failed_transaction_log": lambda _: text.transaction_log(
+                engine.logged_transactions(failed=True)
+            ),
         }
         features: dict[str, Source] = {name: lambda _: text.feature(True) for name in _FEATURES}
         files = [*features.items(), *logs.items()]
@@ -83,7 +84,7 @@ class LogTree:
     def entries(self, directory: int) -> list[Entry] | None:
         """Return what is in a directory, None if the number is none's."""
         if directory == PROCESSES:
-            pids = pids_of(self._engine)
+            pids = self.engine.pids()
             return [Entry(str(pid), _FIRST_PROCESS + pid, False) for pid in pids]
         return self._directories.get(directory)
 
@@ -119,7 +120,7 @@ class LogTree:
         if source is not None:
             return source(reader)
         pid = inode - _FIRST_PROCESS
-        if pid not in pids_of(self._engine):
+        if pid not in self.engine.pids():
             return None
         return self._show(lambda state: text.process_state(state, reader), pid=pid)
 
@@ -134,9 +135,9 @@ class LogTree:
 
         Where there is very much it is taken while the text is consumed, which is empty until then.
         """
-        engine, state = self._engine, State([], [])
-        rows = take_rows(engine, state, pid=pid, only_busy=only_busy)
-        if is_small(engine):
+        engine, state = self.engine, State([], [])
+        rows = engine.take_rows(state, pid=pid, only_busy=only_busy)
+        if engine.is_small():
             for _ in rows:
                 pass
         return itertools.chain(("" for _ in rows), _later(show, state))

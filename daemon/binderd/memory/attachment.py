@@ -33,7 +33,7 @@ from binderwire.extension_abi import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderd.engine.user import Payment, User
+    from binderd.engine.ports import Charged
     from binderd.memory.files import Disposal
     from binderd.memory.thread_watch import Watched
 
@@ -71,16 +71,17 @@ class Attachment:
         disposal: closes it in the end: there may be anything in what the client has sent us.
     """
 
-    __slots__ = ("_disposal", "_end", "flags", "payer", "payments", "watched")
+    __slots__ = ("_disposal", "_end", "charged", "flags", "payer", "payments", "watched")
 
     def __init__(self, end: socket.socket, flags: int, disposal: Disposal) -> None:
         self._end = end
         self._disposal = disposal
         self.flags = flags
         self.watched: Watched | None = None  # the process, what ``ThreadWatch.forget`` takes
+        self.charged: Charged | None = None  # for the socket itself
         # For the files of each message that may still be in the socket; see ``Flights``.
-        self.payments: deque[Payment] = deque()
-        self.payer: User | None = None  # who pays for these
+        self.payments: deque[Charged] = deque()
+        self.payer: int | None = None  # who pays for these
 
     @property
     def fd(self) -> int:

@@ -14,7 +14,7 @@ from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import ATTACHMENTS, FETCHED, OUTBOX
+from binderd.engine.limits import ATTACHMENTS, FETCHED, OUTBOX
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import Stalls, enter
 from binderd.memory.attachment import Attachment, attachment_of
@@ -45,11 +45,8 @@ from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.kinds import Kind
-    from binderd.engine.ports import Client, File, ReceiverArena, Room
-    from binderd.engine.process import Process
-    from binderd.engine.user import Charged, Payment, Share
-    from binderd.engine.user import Users as Payers
+    from binderd.engine.limits import Kind
+    from binderd.engine.ports import Charged, Client, Facade, File, OpenFile, ReceiverArena, Room
     from binderd.memory.backing import Mount
     from binderd.memory.errand import Errands
     from binderd.memory.thread_watch import ThreadWatch, Watched
@@ -74,7 +71,7 @@ class Installer(Disposer, Protocol):
         closes: Sequence[int],
         room: tuple[int, int],
         payment: Charged,
-        charge: Callable[[int], Payment | None],
+        charge: Callable[[int], Charged | None],
         owner: int,
     ) -> bool:
         """Begin to stop a thread and give its process files; False if that cannot be.
@@ -130,6 +127,7 @@ class FileClient:
 
     __slots__ = (
         "_attachments",
+        "_engine",
         "_files",
         "_opener",
         "_pid_namespace",
@@ -178,6 +176,7 @@ class FileClient:
         # Does an mmap show the very pages? Otherwise it is better to be handed them over.
         self.has_mmap = backing_id != 0 and not arena.is_beside
         self._opener = opener
+        self._engine: Facade | None = None
         self._files = UsersFiles(opener.installer, self.payer)
         self._attachments: dict[int, Attachment] = {}  # by process id
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
@@ -265,7 +264,7 @@ class FileClient:
             self._opener.errands,
             self.payer,
             self._opener.standings.of(self.payer),
-            self.pages.process.user.of(FETCHED) if self.pages.process is not None else None,
+            None if self._engine is None else self._engine.share_of(self.payer, FETCHED),
         )
 
     def install(
@@ -275,22 +274,22 @@ class FileClient:
         fds = [file.fd for file in files if isinstance(file, TakenFile)]
         pid = self._threads[tid].pid
         attachment = self._attachments.get(pid)
-        flights, process = self._opener.flights, self._engine_process()
-        if attachment is not None and flights.can_ever_send(process, len(fds)):
-            if not flights.has_room(process, attachment, len(fds)):
+        flights, accounts, payer = self._opener.flights, self._accounts(), self.payer
+        if attachment is not None and flights.can_ever_send(accounts, payer, len(fds)):
+            if not flights.has_room(accounts, payer, attachment, len(fds)):
                 return REFUSED
-            count = partial(flights.sent, process, attachment)
+            count = partial(flights.sent, accounts, payer, attachment)
             sent = attachment.send_closes(closes) and attachment.send_files(number, fds, count)
             if not sent:
                 attachment.end()
                 self.detach(pid)
             return SENT if sent else REFUSED
-        payment = flights.pay_for_injection(process, len(fds))
+        payment = flights.pay_for_injection(accounts, payer, len(fds))
         if payment is None:
             return REFUSED
-        charge = partial(process.engine.users.charge, process.user.number, OUTBOX)
+        charge = partial(accounts.charge, payer, OUTBOX)
         installer = self._opener.installer
-        begun = installer.begin(number, tid, fds, closes, room, payment, charge, self.payer)
+        begun = installer.begin(number, tid, fds, closes, room, payment, charge, payer)
         return STOPPING if begun else REFUSED
 
     def cancel_install(self, number: int) -> None:
@@ -348,8 +347,8 @@ class FileClient:
             self._opener.flights.let_go(attachment)
         if errno:
             return errno
-        if self.pages.process is not None:
-            self.pages.process.engine.attached(self.pages.process, pid)
+        if self._engine is not None and self.pages.open_file is not None:
+            self._engine.attached(self.pages.open_file, pid)
         return 0
 
     def detach(self, pid: int) -> None:
@@ -358,13 +357,13 @@ class FileClient:
         if attachment is not None:
             self._opener.watch.forget(self, attachment.watched)
             self._opener.flights.let_go(attachment)
-            self._share_of_attachments().remove(1)
-            if self.pages.process is not None:
-                self.pages.process.settle_user()
+            if attachment.charged is not None:
+                attachment.charged.end()
 
     def _keep(self, attachment: Attachment, pid: int) -> int:
         """Keep a socket instead of the one that the process had before; return 0 or the errno."""
-        share = self._share_of_attachments()
+        accounts = self._accounts()
+        share = accounts.share_of(self.payer, ATTACHMENTS)
         if pid not in self._attachments and (
             len(self._attachments) >= self._opener.attachments_max or not share.has_room(1)
         ):
@@ -375,21 +374,17 @@ class FileClient:
             return _errno_for_client(error)
         self.detach(pid)
         attachment.watched = watched
+        attachment.charged = accounts.charge_anyway(self.payer, ATTACHMENTS)
         self._attachments[pid] = attachment
-        share.add(1)
         return 0
 
-    def _engine_process(self) -> Process:
-        process = self.pages.process
-        assert process is not None
-        return process
-
-    def _share_of_attachments(self) -> Share:
-        return self._engine_process().user.of(ATTACHMENTS)
+    def _accounts(self) -> Facade:
+        assert self._engine is not None
+        return self._engine
 
     def _send_area(self, attachment: Attachment) -> int:
-        process = self._engine_process()
-        if not self._opener.flights.has_room(process, attachment, 1):
+        flights, accounts = self._opener.flights, self._accounts()
+        if not flights.has_room(accounts, self.payer, attachment, 1):
             return EAGAIN
         try:
             fd = self.pages.open_shared()
@@ -400,13 +395,13 @@ class FileClient:
         finally:
             os.close(fd)
         if not errno:
-            self._opener.flights.sent(process, attachment, 1)
+            flights.sent(accounts, self.payer, attachment, 1)
         return errno
 
-    def adopt(self, process: Process) -> None:
-        """Say which engine process the file has become."""
-        self.pages.process = process
-        self._files.process = process
+    def adopt(self, engine: Facade, file: OpenFile) -> None:
+        """Say what the open file is to the engine."""
+        self._engine = self.pages.engine = self._files.accounts = engine
+        self.pages.open_file = file
 
     def close(self) -> None:
         """Give everything back: descriptors, pages, the backing id."""
@@ -554,9 +549,9 @@ class FileOpener:
         """Return who is charged for what a request makes us keep that concerns no open file."""
         return payer_of_request(tid, uid)
 
-    def charge(self, users: Payers, kind: Kind, uid: int, tid: int) -> Payment | None:
+    def charge(self, accounts: Facade, kind: Kind, uid: int, tid: int) -> Charged | None:
         """Charge who is for one more of a kind; None if there is no room for it."""
-        return users.charge(self.payer(tid, uid), kind)
+        return accounts.charge(self.payer(tid, uid), kind)
 
     def heed_stalls(self) -> None:
         """If a client has kept us waiting until the watchdog ended it, reach into it no more.
@@ -581,8 +576,8 @@ class FileOpener:
             client.pages.close()
             self._processes.leave(client.process)
 
-    def reap(self) -> list[tuple[Process, int]]:
-        """Return threads that have ended, as (process, thread id), and keep nothing for them."""
+    def reap(self) -> list[tuple[OpenFile, int]]:
+        """Return threads that have ended, as (file, thread id), and keep nothing for them."""
         gone = []
         self.flights.look()
         self.installer.settle()
@@ -591,8 +586,8 @@ class FileOpener:
                 client.detach(tid)
                 continue
             client.forget_thread(tid)
-            if client.pages.process is not None:
-                gone.append((client.pages.process, tid))
+            if client.pages.open_file is not None:
+                gone.append((client.pages.open_file, tid))
         return gone
 
     def arenas(self) -> Iterator[MemfdArena]:

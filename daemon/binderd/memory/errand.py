@@ -13,12 +13,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import FETCH_MAX
+from binderd.engine.limits import FETCH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderd.engine.user import Share
+    from binderd.engine.ports import Share
     from binderd.memory.proc import Area, FileId
 
 _PIECE_COST: Final = 256  # bytes that a piece costs us beside its own

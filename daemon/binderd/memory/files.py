@@ -15,14 +15,12 @@ from errno import EBADF, EINVAL
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import CLOSES
+from binderd.engine.limits import CLOSES
 from binderd.engine.ports import NoAnswer
-from binderd.engine.user import Payment
 from binderd.memory.proc import process_of
 
 if TYPE_CHECKING:
-    from binderd.engine.process import Process
-    from binderd.engine.user import Charged
+    from binderd.engine.ports import Accounts, Charged
 
 _PIDFD_THREAD: Final = os.O_EXCL
 
@@ -78,24 +76,23 @@ class UsersFiles:
         payer: who the user is.
     """
 
-    __slots__ = ("_disposer", "_payer", "process")
+    __slots__ = ("_disposer", "_payer", "accounts")
 
     def __init__(self, disposer: Disposer, payer: int) -> None:
         self._disposer = disposer
         self._payer = payer
-        self.process: Process | None = None  # what the open file has become
+        self.accounts: Accounts | None = None  # once the engine has the open file
 
     def has_room(self) -> bool:
         """Whether the user may send one more: what it has sent and what is closed is bounded so."""
-        return self.process is None or self.process.user.of(CLOSES).has_room(1)
+        accounts = self.accounts
+        return accounts is None or accounts.share_of(self._payer, CLOSES).has_room(1)
 
     def dispose(self, fd: int, *, flushes: bool) -> None:
         """Close ``fd``, and have the user pay until that is done."""
-        payment = None
-        if self.process is not None:
-            users = self.process.engine.users
-            # The open file may be gone, and what was known of its user with it.
-            payment = Payment(users, users.find(self.process.user.number), CLOSES)
+        # The open file may be gone, and what was known of its user with it.
+        accounts = self.accounts
+        payment = None if accounts is None else accounts.charge_anyway(self._payer, CLOSES)
         self._disposer.dispose(fd, flushes=flushes, owner=self._payer, payment=payment)
 
 

@@ -2,7 +2,7 @@
 """Files that were sent through sockets and not taken yet.
 
 The kernel counts them as those of the user who sends, and that is root; who has many of them on
-their way can send no more (``kinds.FLIGHTS``). So they are counted here, for who is to take them.
+their way can send no more (``limits.FLIGHTS``). So they are counted here, for who is to take them.
 What was taken is known from the socket alone: what a client reports proves nothing, as it can look
 at a message and leave it where it is. So a socket stays open until it is empty, also when its owner
 has let go of it.
@@ -16,14 +16,12 @@ import select
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.kinds import FILES_AT_ONCE, FLIGHTS
-from binderd.engine.user import Payment
+from binderd.engine.limits import FILES_AT_ONCE, FLIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from binderd.engine.process import Process
-    from binderd.engine.user import User
+    from binderd.engine.ports import Accounts, Charged
     from binderd.memory.attachment import Attachment
 
 # There is an event for each message that is taken, and when the other end is gone.
@@ -36,7 +34,7 @@ class Flights:
     __slots__ = ("_by_user", "_epoll", "_left")
 
     def __init__(self) -> None:
-        self._by_user: dict[User, dict[Attachment, None]] = {}
+        self._by_user: dict[int, dict[Attachment, None]] = {}  # by who is to take them
         self._left: dict[int, Attachment] = {}  # of no owner any more, by descriptor
         self._epoll = select.epoll()
 
@@ -52,26 +50,25 @@ class Flights:
         """Tell of nothing any more."""
         self._epoll.close()
 
-    def can_ever_send(self, process: Process, number: int) -> bool:
-        """Whether so many files fit into a socket if nothing else is on its way."""
-        most = process.engine.limits.flights_per_attachment
-        return number <= min(most, process.user.of(FLIGHTS).most)
+    def can_ever_send(self, accounts: Accounts, payer: int, number: int) -> bool:
+        """Whether so many files fit into a socket of a user if nothing else is on its way."""
+        most = accounts.limits.flights_per_attachment
+        return number <= min(most, accounts.share_of(payer, FLIGHTS).most)
 
-    def has_room(self, process: Process, attachment: Attachment, number: int) -> bool:
-        """Whether so many files may be sent through the socket of a process now."""
-        if attachment.flying() + number > process.engine.limits.flights_per_attachment:
+    def has_room(self, accounts: Accounts, payer: int, attachment: Attachment, number: int) -> bool:
+        """Whether so many files may be sent through a socket of a user now."""
+        if attachment.flying() + number > accounts.limits.flights_per_attachment:
             return False
-        return self._room(process.user, number) >= number
+        return self._room(accounts, payer, number) >= number
 
-    def sent(self, process: Process, attachment: Attachment, number: int) -> None:
-        """So many files went through a socket with one message, to an open file's process."""
-        user = process.user
-        attachment.payments.append(Payment(process.engine.users, user, FLIGHTS, number))
-        self._by_user.setdefault(user, {})[attachment] = None
-        attachment.payer = user
+    def sent(self, accounts: Accounts, payer: int, attachment: Attachment, number: int) -> None:
+        """So many files went through a socket of a user with one message."""
+        attachment.payments.append(accounts.charge_anyway(payer, FLIGHTS, number))
+        self._by_user.setdefault(payer, {})[attachment] = None
+        attachment.payer = payer
 
-    def pay_for_injection(self, process: Process, number: int) -> Payment | None:
-        """Charge a process that is stopped for files for those that are sent to it at once.
+    def pay_for_injection(self, accounts: Accounts, payer: int, number: int) -> Charged | None:
+        """Charge a user one of whose threads is stopped for files for those sent to it at once.
 
         Args:
             number: of all the files.
@@ -80,10 +77,10 @@ class Flights:
             None if there is no room for any.
         """
         at_once = min(number, FILES_AT_ONCE)
-        room = self._room(process.user, at_once)
+        room = self._room(accounts, payer, at_once)
         if number and not room:
             return None
-        return Payment(process.engine.users, process.user, FLIGHTS, min(at_once, room))
+        return accounts.charge_anyway(payer, FLIGHTS, min(at_once, room))
 
     def let_go(self, attachment: Attachment) -> None:
         """Nothing more will be sent through a socket: close it as soon as it is empty."""
@@ -101,11 +98,11 @@ class Flights:
             if attachment is not None and not attachment.flying():
                 self._close(attachment)
 
-    def _room(self, user: User, wanted: int) -> int:
+    def _room(self, accounts: Accounts, payer: int, wanted: int) -> int:
         """Return how many more a user may have; if there seem too few, see what was taken."""
-        share = user.of(FLIGHTS)
+        share = accounts.share_of(payer, FLIGHTS)
         if share.room() < wanted:
-            self._look_at(list(self._by_user.get(user, ())))
+            self._look_at(list(self._by_user.get(payer, ())))
         if share.room() < wanted <= share.most - share.count:
             for sockets in list(self._by_user.values()):  # it is not up to the user
                 self._look_at(list(sockets))
@@ -121,13 +118,13 @@ class Flights:
                     self._forget(attachment)
 
     def _forget(self, attachment: Attachment) -> None:
-        user = attachment.payer
-        if user is not None:
+        payer = attachment.payer
+        if payer is not None:
             attachment.payer = None
-            sockets = self._by_user[user]
+            sockets = self._by_user[payer]
             del sockets[attachment]
             if not sockets:
-                del self._by_user[user]
+                del self._by_user[payer]
 
     def _close(self, attachment: Attachment) -> None:
         self._forget(attachment)

@@ -28,7 +28,7 @@ from binderd.memory.proc import Long, exists_in, file_id, find_each, find_first,
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from binderd.engine.process import Process
+    from binderd.engine.ports import Facade, OpenFile
     from binderd.memory.client_process import AddressSpace
     from binderd.memory.errand import Errands
     from binderd.memory.presence import Standing
@@ -110,13 +110,14 @@ class MemfdArena:
         "_standing",
         "_start",
         "address",
+        "engine",
         "fd",
         "found_at",
         "is_beside",
         "is_listed",
         "is_private",
         "is_quiet",
-        "process",
+        "open_file",
         "size",
         "space",
         "ticks_unchecked",
@@ -127,7 +128,8 @@ class MemfdArena:
         self._base = 0  # where in the file the client's mapping starts, in bytes
         self.size = ARENA_SIZE  # bytes from there to the end
         self.upkeep = upkeep
-        self.process: Process | None = None
+        self.engine: Facade | None = None
+        self.open_file: OpenFile | None = None  # what it is to the engine
         self.is_private = False
         self.is_beside = False  # or does the kernel show these very pages, if it maps any of ours?
         self.is_listed = False  # does the upkeep look after it?
@@ -273,7 +275,8 @@ class MemfdArena:
 
     def is_still_mapped(self) -> bool:
         """Return whether what ``locate`` found is still there, as far as it can be asked now."""
-        mapping = self.process.mapping if self.process is not None else None
+        engine, file = self.engine, self.open_file
+        mapping = engine.mapping_of(file) if engine is not None and file is not None else None
         if mapping is None or not self._is_trusted():
             return True
         enter(self.space.subject)
@@ -348,7 +351,7 @@ class MemfdArena:
         self._siblings.remove(self)
         if not self._siblings:
             del self.space.arenas[self._files[0]]
-        self.process = None
+        self.open_file = None
         self._pages.release()
         _libc.munmap(self._start, ARENA_SIZE)
         os.close(self.fd)

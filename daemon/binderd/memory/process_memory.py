@@ -40,8 +40,7 @@ from binderd.memory.presence import MOMENT, Presence, Standing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from binderd.engine.ports import ReceiverArena
-    from binderd.engine.user import Share
+    from binderd.engine.ports import ReceiverArena, Share
     from binderd.memory.client_process import AddressSpace, ClientProcess
     from binderd.memory.errand import Errands
 
@@ -178,8 +177,7 @@ class ProcessMemory:
 
     def copy(self, address: int, size: int, arena: ReceiverArena, offset: int) -> bool:
         """Copy ``size`` bytes straight into ``arena`` at ``offset``: the one copy."""
-        assert isinstance(arena, MemfdArena)
-        target = arena.receive_at(offset, size)
+        target = _place(arena, offset, size)
         if not 0 <= address <= _ADDRESS_END - size:
             return False
         if self._errands is not None and not self._may_read(address, size):
@@ -199,8 +197,7 @@ class ProcessMemory:
         holes: Sequence[tuple[int, int]],
     ) -> list[bytes] | None:
         """Copy like ``copy``, but keep the bytes of ``holes`` away from the receiver."""
-        assert isinstance(arena, MemfdArena)
-        target = arena.receive_at(offset, size)
+        target = _place(arena, offset, size)
         if not 0 <= address <= _ADDRESS_END - size:
             return None
         if self._errands is not None and not self._may_read(address, size):
@@ -411,8 +408,15 @@ def _parts(
         yield target + position, size - position
 
 
+def _place(arena: ReceiverArena, offset: int, size: int) -> int:
+    """Return where foreign bytes are to be put; see ``ReceiverArena.receive_at``."""
+    if isinstance(arena, MemfdArena):  # compiled, what is usual needs no look-up
+        return arena.receive_at(offset, size)
+    return arena.receive_at(offset, size)
+
+
 def _spread(
-    octets: bytes, size: int, holes: Sequence[tuple[int, int]], arena: MemfdArena, offset: int
+    octets: bytes, size: int, holes: Sequence[tuple[int, int]], arena: ReceiverArena, offset: int
 ) -> list[bytes] | None:
     """Do what ``scatter`` does with what was fetched."""
     if len(octets) != size:

@@ -21,7 +21,7 @@ from binderd.memory.presence import MOMENT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderd.engine.process import Process
+    from binderd.engine.ports import OpenFile
     from binderd.memory.memfd_arena import MemfdArena
 
 TICK_SECONDS: Final = 0.5
@@ -34,12 +34,12 @@ class Upkeep:
     Args:
         wake: called when the list is no longer empty: ``tick`` must be called every TICK_SECONDS
             from then on, until ``is_idle``.
-        unmapped: called with a process whose opener no longer has the file mapped.
+        unmapped: called with an open file whose opener no longer has it mapped.
     """
 
     __slots__ = ("_listed", "_unmapped", "_wake")
 
-    def __init__(self, wake: Callable[[], None], unmapped: Callable[[Process], None]) -> None:
+    def __init__(self, wake: Callable[[], None], unmapped: Callable[[OpenFile], None]) -> None:
         self._wake = wake
         self._unmapped = unmapped
         self._listed: dict[MemfdArena, None] = {}
@@ -67,16 +67,16 @@ class Upkeep:
         if MOMENT.is_used:
             MOMENT.pass_on()
         for arena in list(self._listed):
-            process = arena.process
-            if process is None:
+            engine, file = arena.engine, arena.open_file
+            if engine is None or file is None:
                 continue
             arena.ticks_unchecked += 1
             if arena.ticks_unchecked >= _TICKS_BETWEEN_CHECKS:
                 arena.ticks_unchecked = 0
                 if not arena.is_still_mapped():
-                    self._unmapped(process)
+                    self._unmapped(file)
             if arena.is_quiet:
-                arena.trim(process.free_ranges())
+                arena.trim(engine.free_ranges(file))
                 del self._listed[arena]
                 arena.is_listed = False
             arena.is_quiet = True

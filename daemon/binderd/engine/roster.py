@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is there, and who is to be looked at before the current call of the engine ends.
+
+What all share beside that is in ``hub.py``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from binderd.engine.installation import Installation
+    from binderd.engine.ports import OpenFile
+    from binderd.engine.process import Process
+    from binderd.engine.thread import Thread
+
+
+class Roster:
+    """The open files and the waiting threads of one engine."""
+
+    __slots__ = (
+        "installations",
+        "last_installation",
+        "parked",
+        "poll_wakes",
+        "processes",
+        "released",
+        "runnable",
+    )
+
+    def __init__(self) -> None:
+        self.processes: dict[Process, None] = {}  # all open files, the latest last
+        self.parked: dict[int, Thread] = {}  # blocked reads by ticket
+        self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
+        self.poll_wakes: list[OpenFile] = []  # whose pollers are to look again
+        self.released: list[OpenFile] = []  # nothing of their clients will be used any more
+        self.installations: dict[int, Installation] = {}  # under way, by number
+        self.last_installation = 0
