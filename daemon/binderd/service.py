@@ -437,7 +437,11 @@ class Service:
         self._device.try_passthrough()
         try:
             places = Submounts(mount, PLACES)
-            await in_thread(places.mount)
+            try:
+                await in_thread(places.mount)
+            except OSError:
+                places.close()
+                raise
         except (StartError, OSError) as error:
             self._door_is_open(f"without features and binder_logs: {error}")
             return

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(ordinary.why_not() is not None, reason=str(ordinary.why_not()))
 
+LONER: Final = 4711  # a user who has no process
 CTL: Final = ("-m", "binderclient")
 EXAMPLES: Final = Path(__file__).parents[2] / "client" / "examples"
 HOLDER: Final = """\
@@ -325,6 +326,27 @@ def test_without_dev_fuse_for_everybody(stage: Stage, place: Path) -> None:
     assert "no right to open /dev/fuse" in text
     assert "chmod 666 /dev/fuse" in text
     assert not place.exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_without_processes(stage: Stage, place: Path, processes: int) -> None:
+    """RLIMIT_NPROC, which does not count for root: what cannot be started is one line."""
+    if not stage.has_root:
+        pytest.skip("needs root, to be somebody who has no other process")
+    os.chown(place.parent, LONER, LONER)
+    limited = ["prlimit", f"--nproc={processes}", sys.executable, "-m", "binderd", "--mount"]
+    result = done(stage, *limited, place, user=LONER)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert "Resource temporarily unavailable" in result.stderr
+    assert "processes and threads (ulimit -u" in result.stderr
+
+
+def test_without_threads(stage: Stage) -> None:
+    if not stage.has_root:
+        pytest.skip("needs root, to be somebody who has no other process")
+    code = "import trio; from binderd.channel.blocking import in_thread; trio.run(in_thread, print)"
+    result = done(stage, "prlimit", "--nproc=1", sys.executable, "-c", code, user=LONER)
+    assert result.stderr.splitlines()[-1] == "BlockingIOError: [Errno 11] " + os.strerror(11)
 
 
 def refused_with(stage: Stage, environment: dict[str, str], *arguments: str | Path) -> str:

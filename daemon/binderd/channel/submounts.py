@@ -60,14 +60,14 @@ class Submounts:
         Blocks until the first one is served.
 
         Raises:
-            OSError: it cannot be mounted; the channel is closed.
+            OSError: it cannot be mounted.
         """
         place = self._place(self._names[0])
-        try:
-            syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
-        except OSError:
-            os.close(self.fd)
-            raise
+        syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
+
+    def close(self) -> None:
+        """Close the channel, of a file system that was not mounted."""
+        os.close(self.fd)
 
     def spread(self) -> None:
         """Show its directories, each in its place, and nothing else of it.
