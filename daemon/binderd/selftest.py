@@ -152,8 +152,9 @@ def _cause(denial: Denial) -> str:
         )
     if denial.trial.is_for_private:
         return (
-            "as a read-only mapping cannot be written to through /proc/PID/mem: probably the "
-            "kernel was started with proc_mem.force_override, take that from its command line"
+            "as this kernel lets nobody write to a read-only mapping through /proc/PID/mem, which "
+            "it was built or told to: boot it with proc_mem.force_override=always; 'binderctl run' "
+            "and binderclient do without"
         )
     if has_own_filter():
         return (
