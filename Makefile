@@ -37,7 +37,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity limits \
+.PHONY: help setup compile preload stress-worker demo run test test-vm test-kernel test-systemd fuzz-vm soak-restarts vm parity limits \
 	check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
@@ -100,6 +100,8 @@ in_vm = VM_RESULTS=$(VM_FOLDER) VM_TIMEOUT=$${VM_TIMEOUT:-2400} $(VM) run "BINDE
 test-vm: vm-packages packages $(STAMP) $(PRELOAD) $(STRESS_WORKER) ## tests on a kernel with its own driver, in QEMU; then test-systemd
 ifdef PART
 	$(VM) run "$(BIN)/python -m pytest $$PART"
+else ifdef KERNEL
+	@$(MAKE) --no-print-directory test-kernel
 else
 	BINDERD_VM=host $(PYTEST) tests/vm --ignore tests/vm/test_systemd.py
 	@rm -f $(VM_FOLDER)/*.json
@@ -109,6 +111,18 @@ else
 	$(BIN)/python tests/parity.py --verify $(if $(CI),,--complete cuse) $(VM_FOLDER)/cuse.json
 	@$(MAKE) --no-print-directory test-systemd
 endif
+
+# What works on another kernel: each way of ours to deliver that it has. Its own driver is asked nothing.
+KERNEL_FILES := $(addprefix tests/,channel/test_private_pages.py channel/test_extension.py channel/test_opens.py \
+	channel/test_threads.py client/test_with.py integration/test_rootless.py integration/test_containers.py \
+	integration/test_transports.py service/test_check.py conformance)
+in_kernel = VM_MEMORY=2G VM_TIMEOUT=$${VM_TIMEOUT:-7200} $(VM) run "BINDERD_BACKENDS='$(1)' \
+	BINDERD_EVERY=$(2) $(BIN)/python tests/again.py $(3)"
+test-kernel: export KERNEL ?= 6.1
+test-kernel: vm-packages packages $(STAMP) $(PRELOAD) ## KERNEL=6.1: what of ours works on another kernel (an hour)
+	VM_TIMEOUT=120 $(VM) run "$(BIN)/python -m binderd --check"
+	$(call in_kernel,bare private,1,$(KERNEL_FILES))
+	$(call in_kernel,cuse,6,tests/conformance tests/integration/test_cuse.py tests/integration/test_fallback.py)
 
 test-systemd: vm-packages packages $(STAMP) deb ## the package under a real systemd: installed, restarted, purged
 	@tests/setup.sh packages install
@@ -122,7 +136,7 @@ fuzz-vm: vm-packages packages $(STAMP) ## CASES=500 random scripts, from SEED=1 
 soak-restarts: fuse packages $(STAMP) ## a hundred restarts of the daemon below its clients
 	BINDERD_RESTARTS=100 $(PYTEST) tests/client -k many_restarts $(ARGS)
 
-vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
+vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine, KERNEL=6.1 on another kernel; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
 
 limits: $(STAMP) ## docs/LIMITS.md from the tables in the code

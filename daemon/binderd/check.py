@@ -50,7 +50,7 @@ _MARKS: Final = {True: "yes", False: "no"}
 
 _WITHOUT_ROOT: Final = (
     "without it: devices serve programs of this user and group alone, in a directory of his, with "
-    "private pages, without features and binder_logs"
+    "private pages"
 )
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)

@@ -55,7 +55,11 @@ class Closer:
             if self._busy.get(owner, 0) >= _WORKERS_OF_ONE:
                 return
             self._workers += 1
-        threading.Thread(target=self._work, daemon=True).start()
+        try:
+            threading.Thread(target=self._work, daemon=True).start()
+        except RuntimeError:  # RLIMIT_NPROC: others will see to it, or the next close tries again
+            with self._changed:
+                self._workers -= 1
 
     def _work(self) -> None:
         owner = NOBODY

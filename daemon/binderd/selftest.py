@@ -41,7 +41,7 @@ _ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF: return 
 _PTRACE_SCOPE: Final = "/proc/sys/kernel/yama/ptrace_scope"
 _NO_PTRACE: Final = 3  # for nobody, until the next boot
 _NICEST: Final = -20
-_ready: Final = struct.Struct("=i?")  # process id; is it under a filter?
+_ready: Final = struct.Struct("=i?")  # process id or negative errno; is it under a filter?
 _MARK: Final = b"private"
 
 _NO_ONE: Final = 0  # the file mode that lets nobody open a file
@@ -152,8 +152,9 @@ def _cause(denial: Denial) -> str:
         )
     if denial.trial.is_for_private:
         return (
-            "as a read-only mapping cannot be written to through /proc/PID/mem: probably the "
-            "kernel was started with proc_mem.force_override, take that from its command line"
+            "as this kernel lets nobody write to a read-only mapping through /proc/PID/mem, which "
+            "it was built or told to: boot it with proc_mem.force_override=always; 'binderctl run' "
+            "and binderclient do without"
         )
     if has_own_filter():
         return (
@@ -206,6 +207,8 @@ def _child() -> Iterator[Child]:
         if not poll.poll(_PATIENCE_MS):
             raise OSError(ETIMEDOUT, os.strerror(ETIMEDOUT))
         told, has_filter = _ready.unpack(os.read(ready, _ready.size))
+        if told < 0:
+            raise OSError(-told, os.strerror(-told))
         yield Child(told, ready_end, page, has_filter=has_filter)
     finally:
         if pid and is_ours:
@@ -242,6 +245,8 @@ def _be_child(parent: int, ready_end: int, life: tuple[int, int], *, is_ours: bo
         os.close(life[1])
         os.write(ready_end, _ready.pack(os.getpid(), _put_under_filter()))
         os.read(life[0], 1)
+    except OSError as error:
+        os.write(ready_end, _ready.pack(-(error.errno or EIO), False))
     finally:
         os._exit(1)
 

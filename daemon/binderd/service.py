@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from binderd import compilation
-from binderd.channel.blocking import in_thread
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fetching import Fetching
-from binderd.channel.fuse_mount import FSTYPE
+from binderd.channel.fuse_mount import ABORTED, FSTYPE
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
@@ -43,6 +42,7 @@ from binderd.garbage import Garbage
 from binderd.guard import Guard, feed
 from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
+from binderd.introspect.inside import Inside
 from binderd.introspect.tree import PLACES, LogTree
 from binderd.links import Links
 from binderd.log import SECONDS_BETWEEN_COMPLAINTS, Complaints, set_log_level, start_log, tracer
@@ -208,7 +208,8 @@ class Service:
             settings.security_context,
             self._fetcher,
         )
-        now, forget, access = int(time.time()), self._engine.forget_context, settings.access
+        self._started = int(time.time())
+        forget, access = self._engine.forget_context, settings.access
         directory = Directory(settings.devices, settings.max_devices, forget, access, settings.host)
         self._links = Links(settings.symlinks, mount.path) if mount is not None else None
         self._turns = Turns(time.monotonic_ns, time.thread_time_ns)
@@ -217,11 +218,11 @@ class Service:
             settings, reread, directory, links, engine, turns, self._set_log_level
         )
         charge = partial(self._opener.charge, self._engine)
-        self._tree = Tree(directory, now, partial(charge, INODES))
+        self._tree = Tree(directory, self._started, partial(charge, INODES))
         self._pauses = Pauses(self._engine.paused, self._turns, self._go_on)
         self._device = self._make_device(directory, outgoing)
         self._fetcher.reports = self._device
-        self._logs = self._make_logs(now)
+        self._log_tree = LogTree(self._engine, resource.getpagesize())
         self._session = Session(
             self._tree,
             self._device,
@@ -232,6 +233,7 @@ class Service:
             has_passthrough=settings.passthrough,
             needs_passthrough=doors.needs_passthrough,
             charge_wait=partial(charge, LOCK_WAITS),
+            inside=self._make_inside(),
         )
         self._pump = self._make_pump(mount.fd, self._session) if mount is not None else None
         self._node_pumps: dict[CuseNode, Pump] = {}
@@ -309,10 +311,15 @@ class Service:
             self._turns,
         )
 
-    def _make_logs(self, now: int) -> LogFiles:
-        tree = LogTree(self._engine, resource.getpagesize())
+    def _make_logs(self) -> LogFiles:
         payer, access = self._opener.payer, self._settings.logs_access
-        return LogFiles(tree, now, self._request_failed, payer, access)
+        return LogFiles(self._log_tree, self._started, self._request_failed, payer, access)
+
+    def _make_inside(self) -> Inside | None:
+        if self._mount is None or self._mount.can_mount_inside:
+            return None
+        payer, access, owner = self._opener.payer, self._settings.logs_access, self._settings.host
+        return Inside(self._log_tree, self._started, payer, access, owner)
 
     def _make_node_pump(self, directory: Directory, name: str, number: int, node: CuseNode) -> Pump:
         listed = directory.find(name.encode())
@@ -339,17 +346,10 @@ class Service:
         await pump.run()
         if self.refusal is None:
             self.is_lost = True
-            _log.error("%s %s by somebody else: ending", path, self._how_it_ended(pump))
+            mount = self._mount if pump is self._pump else None
+            how = ABORTED if mount is None else mount.how_it_ended()
+            _log.error("%s %s by somebody else: ending", path, how)
         self._end.cancel()
-
-    def _how_it_ended(self, pump: Pump) -> str:
-        """Say what has become of a channel, as far as it can be known."""
-        try:
-            if pump is self._pump and self._mount is not None and not self._mount.is_mounted():
-                return "was unmounted"
-        except OSError:
-            return "was unmounted, or its connection aborted,"
-        return "lost its connection, which was aborted"
 
     async def _place(self, node: CuseNode) -> None:
         """Give the node to whom it should belong, once the kernel has made it."""
@@ -435,16 +435,19 @@ class Service:
         """
         await self._is_agreed.wait()
         self._device.try_passthrough()
+        if not mount.can_mount_inside:
+            self._door_is_open()
+            return
         try:
             places = Submounts(mount, PLACES)
-            await in_thread(places.mount)
+            await places.mount()
         except (StartError, OSError) as error:
             self._door_is_open(f"without features and binder_logs: {error}")
             return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, places.fd, self._logs)
+            nursery.start_soon(serve, places.fd, self._make_logs())
             try:
-                await in_thread(places.spread)
+                await places.spread()
             except OSError as error:
                 nursery.cancel_scope.cancel()
                 self._door_is_open(f"without features and binder_logs: {error}")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import resource
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd import rights, selftest
+from binderd.cgroups import memory_limit
 from binderd.channel.cuse_node import CuseNode
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from binderd.config import Settings
 
-_CGROUPS: Final = "/sys/fs/cgroup"
 _WITH_EXTENSION: Final = (
     "--transport fuse does for clients that know docs/EXTENSION.md: binderclient, and programs "
     "that are started with 'binderctl run'"
@@ -172,7 +171,8 @@ def _try_on_a_child(settings: Settings, missing: set[str]) -> Findings:
     try:
         denials = selftest.run(injects=settings.injects and machine_is_known, missing=missing)
     except OSError as error:
-        raise StartError(f"cannot try on a child process what serving takes: {error}") from None
+        what = "cannot try on a child process what serving takes"
+        raise StartError(explain(error, what)) from None
     has_private_pages = not any(denial.trial.is_for_private for denial in denials)
     needs_sockets = settings.transport == "cuse" or not (settings.passthrough or has_private_pages)
     fatal = [
@@ -192,14 +192,10 @@ def _try_on_a_child(settings: Settings, missing: set[str]) -> Findings:
 
 
 def memory_of_machine() -> int:
-    """Return how much memory there is for us, in bytes: the machine's, or what our cgroup may."""
-    page = resource.getpagesize()
-    memory = page * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
-        limit = Path(_CGROUPS + group, "memory.max").read_text(encoding="ascii")
-        memory = min(memory, int(limit))
-    return memory
+    """Return how much memory there is for us, in bytes: the machine's, or what our cgroups may."""
+    memory = resource.getpagesize() * os.sysconf("SC_PHYS_PAGES")
+    limit = memory_limit()
+    return memory if limit is None else min(memory, limit)
 
 
 def limits_for(chosen: Sequence[tuple[str, int]]) -> Limits:

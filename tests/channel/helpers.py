@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
 
-_PASSTHROUGH_SINCE = (6, 9)
-
 
 def _why_no_fuse() -> str | None:
     if os.geteuid() != 0:
@@ -43,9 +41,6 @@ def _why_no_fuse() -> str | None:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
         return f"needs /dev/fuse: {error.strerror}"
-    release = os.uname().release.split(".")
-    if (int(release[0]), int(release[1].split("-")[0])) < _PASSTHROUGH_SINCE:
-        return "needs FUSE passthrough: Linux 6.9"
     return None
 
 

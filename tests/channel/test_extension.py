@@ -10,6 +10,7 @@ import pytest
 
 from channel.helpers import Daemon, client, needs_fuse, run_client, running
 from channel.test_device import CALLER, SERVER
+from support.passthrough import HAS_PASSTHROUGH
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def daemon(
     place = tmp_path_factory.mktemp("devices") / "mount"
     place.parent.chmod(0o755)
     daemon = Daemon(place, "--transport", "fuse", "--passthrough", request.param)
-    daemon.has_mmap = request.param == "auto"
+    daemon.has_mmap = HAS_PASSTHROUGH and request.param == "auto"
     daemon.expect("ready:")
     yield daemon
     daemon.wait_for_counts(opens=0, processes=0, threads=0, parked=0, pages=0, nodes=0, buffers=0)

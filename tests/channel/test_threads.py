@@ -206,20 +206,68 @@ def test_a_thread_of_which_nothing_can_be_had(opener: FileOpener) -> None:
         opener.open((1 << 31) - 1, 5)
 
 
-def test_without_thread_pidfds_nothing_is_watched(
+def before_thread_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the kernel be one before Linux 6.9."""
+    real = os.pidfd_open
+
+    def pidfd_open(pid: int, flags: int = 0) -> int:
+        if flags:
+            raise OSError(22, "before Linux 6.9")
+        return real(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+
+
+def test_without_thread_pidfds_threads_are_asked_about(
     opener: FileOpener, watch: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(pid: int, flags: int = 0) -> int:
-        raise OSError(22, "before Linux 6.9")
-
-    monkeypatch.setattr(os, "pidfd_open", refuse)
-    client = open_client(opener)
-    client.memory(threading.get_native_id())
-    assert not watch.is_available
-    monkeypatch.undo()
-    client.memory(threading.get_native_id())
-    assert len(watch) == 0, "it is not tried again"
+    before_thread_pidfds(monkeypatch)
+    client, worker, other = open_client(opener), Worker(), Worker()
+    for tid in (threading.get_native_id(), worker.tid, other.tid):
+        client.memory(tid)
+    assert (len(watch), watch.is_available) == (3, False)
+    worker.end()
+    assert is_readable(watch, 5)
+    assert opener.reap() == [(client.pages.process, worker.tid)]
+    assert is_readable(watch, 5), "the others are asked about still"
+    assert opener.reap() == []
     client.close()
+    assert len(watch) == 0
+    other.end()
+    assert not is_readable(watch, 2.5), "there is nobody to ask about"
+
+
+def test_all_threads_are_asked_about_in_turn(
+    opener: FileOpener, watch: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_thread_pidfds(monkeypatch)
+    monkeypatch.setattr("binderd.memory.thread_watch._LOOKS_MAX", 2)
+    client, workers = open_client(opener), [Worker() for _ in range(5)]
+    for worker in workers:
+        client.memory(worker.tid)
+    for worker in workers:
+        worker.end()
+    gone: list[int] = []
+    for _ in range(3):
+        assert is_readable(watch, 5)
+        gone += [tid for _, tid in opener.reap()]
+    assert sorted(gone) == sorted(worker.tid for worker in workers)
+    assert len(watch) == 0
+    client.close()
+
+
+def test_without_thread_pidfds_everything_is_given_back(
+    opener: FileOpener, watch: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_thread_pidfds(monkeypatch)
+    before = descriptors()
+    for _ in range(3):
+        client, worker = open_client(opener), Worker()
+        client.memory(worker.tid)
+        worker.end()
+        client.memory(threading.get_native_id())
+        client.close()
+    assert descriptors() == before + 1, "the timer, which stays"
 
 
 def test_files_of_a_process_share_what_it_costs(opener: FileOpener, watch: ThreadWatch) -> None:

@@ -384,13 +384,24 @@ def test_a_daemon_that_dies_is_told() -> None:
         (["--device", "a", "--manager", "b", "--", "true"], 2, "there is no device"),
         (["--manager", "binder=7", "--", "true"], 2, "'7' is no Android"),
         (["--manager", "binder", "--no-manager", "--", "true"], 2, "exclude each other"),
-        (["--device", "binder-control", "--", "true"], 1, "binder-control"),
+        (["--device", "binder-control", "--", "true"], 2, "binder-control is what binderfs"),
+        (["--device", "features", "--", "true"], 2, "features is what binderfs"),
+        (["--device", "binderfs", "--", "true"], 2, "binderfs is what binderfs"),
+        (["--device", "null", "--", "true"], 2, "/dev/null is there for something else"),
+        (["--device", "pts", "--", "true"], 2, "/dev/pts is there for something else"),
+        (["--manager", "null", "--", "true"], 2, "/dev/null is there for something else"),
+        (["--device", "x", "--device", "x", "--", "true"], 2, "a name is there twice"),
+        (["--device", "a\nb", "--", "true"], 2, "is no name of a device"),
+        (["--device", "", "--", "true"], 2, "is no name of a device"),
+        (["--device", "x" * 256, "--", "true"], 2, "is no name of a device"),
     ],
 )
 def test_what_cannot_be(arguments: list[str], status: int, says: str) -> None:
     found, out, errors = run(*arguments)
     assert (found, out) == (status, "")
-    assert says in errors
+    line = errors.splitlines()[-1]
+    assert says in line
+    assert line.startswith("python -m binderclient")
     assert "Traceback" not in errors
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(ordinary.why_not() is not None, reason=str(ordinary.why_not()))
 
+LONER: Final = 4711  # a user who has no process
 CTL: Final = ("-m", "binderclient")
 EXAMPLES: Final = Path(__file__).parents[2] / "client" / "examples"
 HOLDER: Final = """\
@@ -209,13 +210,71 @@ def test_he_can_have_everything(stage: Stage, place: Path) -> None:
             assert daemon.end() == 0
 
 
-def test_what_is_not_there_is_said(stage: Stage, place: Path) -> None:
+def test_what_is_different_is_said(stage: Stage, place: Path) -> None:
     with running(place, confinement=stage.words()) as daemon:
-        daemon.expect("without features and binder_logs")
+        assert daemon.end() == 0
     said = daemon.said.decode()
     assert "programs of this user and group alone" in said
-    assert "without features and binder_logs: showing them takes root" in said
+    assert "without features" not in said
     assert "Traceback" not in said
+
+
+LOOK: Final = """\
+import fcntl, json, os, sys
+folder = sys.argv[1]
+with open(f"{folder}/features/extended_error") as file:
+    print(file.read(), end="")
+print(*sorted(os.listdir(f"{folder}/features")))
+print(*sorted(os.listdir(f"{folder}/binder_logs")))
+held = os.open(f"{folder}/binder", os.O_RDWR)
+mine = str(os.getpid())
+print(os.listdir(f"{folder}/binder_logs/proc") == [mine])
+for name in ("state", "stats", "transactions", f"proc/{mine}", "failed_transaction_log"):
+    path = f"{folder}/binder_logs/{name}"
+    file = os.open(path, os.O_RDONLY)
+    status = os.fstat(file)
+    text = os.read(file, 1 << 20).decode()
+    assert os.pread(file, 9, 3).decode() == text[3:12]
+    os.close(file)
+    print(oct(status.st_mode), status.st_uid == os.getuid(), text.split("\\n")[0])
+text = open(f"{folder}/binder_logs/state").read()
+print(f"proc {mine}\\n" in text)
+os.close(held)
+def refused(step, *arguments):
+    try:
+        step(*arguments)
+    except OSError as error:
+        return os.strerror(error.errno)
+print(refused(open, f"{folder}/binder_logs/none"), refused(os.listdir, f"{folder}/features/x"))
+print(refused(open, f"{folder}/binder_logs/state", "w"), refused(open, f"{folder}/features/y", "w"))
+print(refused(os.unlink, f"{folder}/binder_logs/state"), refused(os.chmod, path, 0o777))
+print(refused(os.rename, f"{folder}/binder_logs/state", f"{folder}/x"))
+"""
+
+
+def test_features_and_logs(stage: Stage, daemon: Daemon) -> None:
+    lines = output(stage, sys.executable, "-c", LOOK, daemon.directory).splitlines()
+    assert lines[:4] == [
+        "1",
+        "extended_error freeze_notification oneway_spam_detection",
+        "failed_transaction_log proc state stats transaction_log transactions",
+        "True",
+    ]
+    for line, start in zip(
+        lines[4:9],
+        ("binder state:", "binder stats:", "binder transactions:", "binder proc state:", ""),
+        strict=True,
+    ):
+        assert line == f"0o100444 True {start}"
+    none, denied, read_only = (os.strerror(number) for number in (2, 13, 30))
+    assert lines[9:] == [
+        "True",
+        f"{none} {none}",
+        f"{denied} {denied}",
+        f"{read_only} {read_only}",
+        read_only,
+    ]
+    daemon.wait_for_counts(processes=0, users=0)  # nobody pays for anything
 
 
 def test_others_are_kept_out_by_the_kernel(stage: Stage, daemon: Daemon) -> None:
@@ -325,6 +384,27 @@ def test_without_dev_fuse_for_everybody(stage: Stage, place: Path) -> None:
     assert "no right to open /dev/fuse" in text
     assert "chmod 666 /dev/fuse" in text
     assert not place.exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_without_processes(stage: Stage, place: Path, processes: int) -> None:
+    """RLIMIT_NPROC, which does not count for root: what cannot be started is one line."""
+    if not stage.has_root:
+        pytest.skip("needs root, to be somebody who has no other process")
+    os.chown(place.parent, LONER, LONER)
+    limited = ["prlimit", f"--nproc={processes}", sys.executable, "-m", "binderd", "--mount"]
+    result = done(stage, *limited, place, user=LONER)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert "Resource temporarily unavailable" in result.stderr
+    assert "processes and threads (ulimit -u" in result.stderr
+
+
+def test_without_threads(stage: Stage) -> None:
+    if not stage.has_root:
+        pytest.skip("needs root, to be somebody who has no other process")
+    code = "import trio; from binderd.channel.blocking import in_thread; trio.run(in_thread, print)"
+    result = done(stage, "prlimit", "--nproc=1", sys.executable, "-c", code, user=LONER)
+    assert result.stderr.splitlines()[-1] == "BlockingIOError: [Errno 11] " + os.strerror(11)
 
 
 def refused_with(stage: Stage, environment: dict[str, str], *arguments: str | Path) -> str:

@@ -38,7 +38,9 @@ make vm runs a shell command as root in a machine with Linux's own binder driver
 
 It sees the host's files; what it writes is lost, but for the folder VM_RESULTS. Its standard input
 is empty. It is some 12 times slower than the host. Settings, with their defaults:
-  VM_TIMEOUT=600 VM_BOOT_TIMEOUT=120 VM_CPUS=1 VM_MEMORY=1G VM_RESULTS= VM_ACCEL=tcg,thread=multi
+  KERNEL=6.12 (the beginning of a version: 6.1 is Debian 12's, 7 comes from trixie-backports)
+  VM_TIMEOUT=600 VM_BOOT_TIMEOUT=120 VM_CPUS=1 VM_MEMORY=1G VM_RESULTS= VM_ARGUMENTS=
+  VM_ACCEL=tcg,thread=multi
 tests/vm/README.md says more."""
 
 

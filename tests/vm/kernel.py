@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's kernel package: fetched and unpacked once per user, never installed.
+"""Debian's kernel packages: fetched and unpacked once per user, never installed.
 
-It lives in ${XDG_CACHE_HOME:-~/.cache}/binderd-vm/kernel-RELEASE/. Whoever comes first makes it,
+KERNEL in the environment says which: the beginning of a version. What the host's package lists do
+not know is looked for in those of another Debian, as only the file is wanted.
+
+They live in ${XDG_CACHE_HOME:-~/.cache}/binderd-vm/kernel-RELEASE/. Whoever comes first makes it,
 under a lock, in a folder that gets its name only when it is complete; so an interrupted download,
 or two at a time, leave nothing half-done behind.
 """
@@ -26,7 +29,14 @@ from vm.errors import MachineError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGE: Final = "linux-image-6.12-amd64"
+DEFAULT: Final = "6.12"
+# One package of an ordinary kernel: not unsigned, nor built for clouds or real time.
+PACKAGE: Final = re.compile(r"linux-image-[0-9][^-]*(?:-[0-9]+)?-amd64")
+# What newer ones are divided into.
+PARTS: Final = re.compile(r"Depends: (linux-(?:base|binary|modules)-[0-9]\S*)")
+# Where newer kernels than the host's are, and the key of it.
+OTHER_SUITE: Final = "trixie-backports"
+KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PROGRAMS: Final = ("qemu-system-x86_64", "busybox", "depmod", "apt-get", "apt-cache", "dpkg-deb")
 SYSTEM_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 
@@ -72,8 +82,20 @@ def cache_folder() -> Path:
     return Path(base) / "binderd-vm"
 
 
+def wanted() -> str:
+    """Return the beginning of the version that is asked for.
+
+    Raises:
+        MachineError: it is none.
+    """
+    text = os.environ.get("KERNEL") or DEFAULT
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9a-z.+-]{1,40})?", text) is None:
+        raise MachineError(f"KERNEL must be a version such as 6.1 or 6.12, not {text!r}")
+    return text
+
+
 def obtain() -> Kernel:
-    """Return the newest unpacked kernel; fetch one if there is none.
+    """Return the newest unpacked kernel of the version that is wanted; fetch one if there is none.
 
     Raises:
         MachineError: something needed is missing or a download failed.
@@ -93,7 +115,7 @@ def obtain() -> Kernel:
         raise MachineError(f"cannot keep a kernel in {folder}: {error}") from error
     if kernel := _newest(folder):
         return kernel
-    raise MachineError(f"the package {PACKAGE} held no kernel; see {folder}")
+    raise MachineError(f"the package held no kernel {wanted()}; see {folder}")
 
 
 def _check_host() -> None:
@@ -101,10 +123,9 @@ def _check_host() -> None:
         raise MachineError("the machine shares the host's programs: only an x86-64 host will do")
     missing = [name for name in PROGRAMS if not shutil.which(name, path=search_path())]
     if missing:
-        wanted = "qemu-system-x86 busybox-static kmod"
         raise MachineError(
-            f"not installed: {', '.join(missing)}\n"
-            f"'make vm' as root installs what is missing: apt-get install {wanted}"
+            f"not installed: {', '.join(missing)}\n'make vm' as root installs what is missing: "
+            "apt-get install qemu-system-x86 busybox-static kmod"
         )
 
 
@@ -124,52 +145,92 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _newest(folder: Path) -> Kernel | None:
-    candidates = [path for path in folder.glob("kernel-*") if path.is_dir()]
+    candidates = [path for path in folder.glob("kernel-*") if path.is_dir() and _fits(path.name)]
     for candidate in sorted(candidates, key=lambda path: path.stat().st_mtime, reverse=True):
-        images = list(candidate.glob("boot/vmlinuz-*"))
+        images = [*candidate.glob("boot/vmlinuz-*"), *candidate.glob("lib/modules/*/vmlinuz")]
         modules = list(candidate.glob("lib/modules/*/modules.dep"))
         if images and modules:
             return Kernel(images[0], modules[0].parent)
     return None
 
 
+def _fits(name: str) -> bool:
+    """Whether a package's or a folder's name is of the version that is wanted: 6.1 is not 6.12."""
+    return re.search(rf"-{re.escape(wanted())}(?![0-9])", name) is not None
+
+
 def _fetch(unfinished: Path, folder: Path) -> None:
-    package = _download(unfinished)
-    say(f"unpacking {package.name}")
     tree = unfinished / "tree"
-    _run("dpkg-deb", "--extract", package, tree)
+    packages = _download(unfinished)
+    for package in packages:
+        say(f"unpacking {package.name}")
+        _run("dpkg-deb", "--extract", package, tree)
     shutil.rmtree(tree / "usr/share", ignore_errors=True)
     if not (tree / "lib").exists():  # newer packages know only /usr/lib
         (tree / "lib").symlink_to("usr/lib")
     modules = next(iter((tree / "lib/modules").glob("*")), None)
     if modules is None:
-        raise MachineError(f"{package.name} holds no modules")
+        raise MachineError(f"there are no modules in {packages[0].name}")
     _run("depmod", "--basedir", tree, modules.name)
     place = folder / f"kernel-{modules.name}"
     shutil.rmtree(place, ignore_errors=True)  # one that somebody made incomplete
     tree.rename(place)
 
 
-def _download(folder: Path) -> Path:
-    """Download the package that the meta package stands for."""
+def _download(folder: Path) -> list[Path]:
+    """Download the newest package that fits, with its parts."""
     try:
-        return _download_listed(folder)
+        return _download_listed(folder, [])
     except MachineError:  # no package lists yet, or lists of an older state of the mirror
-        if os.geteuid():
-            raise
-        say("apt-get update")
-        _run("apt-get", "update", "-qq")
-        return _download_listed(folder)
+        if not os.geteuid():
+            say("apt-get update")
+            _run("apt-get", "update", "-qq")
+            with contextlib.suppress(MachineError):
+                return _download_listed(folder, [])
+    say(f"looking for a kernel {wanted()} in Debian's {OTHER_SUITE}")
+    options = _other_suite(folder)
+    _run("apt-get", *options, "update", "-qq")
+    return _download_listed(folder, options)
 
 
-def _download_listed(folder: Path) -> Path:
-    depends = _run("apt-cache", "depends", "--important", PACKAGE)
-    match = re.search(r"Depends: (linux-image-\S+)", depends)
-    if not match:
-        raise MachineError(f"apt knows no package {PACKAGE}; is this Debian 12?")
-    say(f"downloading {match[1]}, some 100 MB, once")
-    _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", match[1], directory=folder)
-    return next(folder.glob("*.deb"))
+def _other_suite(folder: Path) -> list[str]:
+    """Return options that have apt use lists of another Debian, in a folder, and no others."""
+    for name in ("lists/partial", "archives/partial"):
+        (folder / name).mkdir(parents=True)
+    mirror = os.environ.get("MIRROR", "http://deb.debian.org/debian")
+    sources = folder / "sources.list"
+    sources.write_text(f"deb [signed-by={KEYRING}] {mirror} {OTHER_SUITE} main\n", encoding="utf-8")
+    settings = {
+        "Dir::Etc::SourceList": sources,
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State::Lists": folder / "lists",
+        "Dir::Cache": folder,
+        "APT::Sandbox::User": "root",
+    }
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+
+def _download_listed(folder: Path, options: list[str]) -> list[Path]:
+    names = [
+        name
+        for name in _run("apt-cache", *options, "pkgnames", "linux-image-").split()
+        if PACKAGE.fullmatch(name) and _fits(name)
+    ]
+    # Names stay in the lists when the packages have gone: "(none)".
+    shown = _run("apt-cache", *options, "policy", *names) if names else ""
+    there = re.findall(r"^(linux-image-\S+):\n.*\n +Candidate: ([0-9]\S*)$", shown, re.MULTILINE)
+    if not there:
+        raise MachineError(f"apt knows no package of a kernel {wanted()}")
+    name = max((name for name, _ in there), key=_order)
+    say(f"downloading {name}, some 100 MB, once")
+    parts = PARTS.findall(_run("apt-cache", *options, "depends", "--important", name))
+    sandbox = ("-o", "APT::Sandbox::User=root")
+    _run("apt-get", *options, "download", "-qq", *sandbox, name, *parts, directory=folder)
+    return sorted(folder.glob("*.deb"))
+
+
+def _order(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"[0-9]+", name)]
 
 
 def _run(*command: str | Path, directory: Path | None = None) -> str:

@@ -79,6 +79,7 @@ class Settings:
     processors: str = field(default_factory=_processors)
     memory: str = field(default_factory=_memory)
     accelerator: str = field(default_factory=_from_environment("VM_ACCEL", "tcg,thread=multi"))
+    arguments: str = field(default_factory=_from_environment("VM_ARGUMENTS", ""))  # the kernel's
     # The only folder of the host that the machine can write to; the same path inside.
     results: str = field(default_factory=_from_environment("VM_RESULTS", ""))
     # A folder with a whole Debian system, whose systemd is started; default: the host's files.
@@ -102,7 +103,7 @@ def command_line(
     arguments += ["-accel", settings.accelerator, "-cpu", PROCESSOR]
     arguments += ["-smp", settings.processors, "-m", settings.memory]
     arguments += ["-kernel", str(kernel.image), "-initrd", f"/proc/self/fd/{initramfs}"]
-    arguments += ["-append", KERNEL_ARGUMENTS]
+    arguments += ["-append", f"{KERNEL_ARGUMENTS} {settings.arguments}"]
     arguments += ["-chardev", f"file,id=console,path=/proc/self/fd/{console}", "-serial"]
     arguments += ["chardev:console", "-device", "virtio-serial-pci"]
     arguments += ["-chardev", f"socket,id=channel,fd={channel}"]

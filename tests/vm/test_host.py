@@ -160,6 +160,7 @@ def test_the_command_line_explains_itself_without_a_command() -> None:
         ({"VM_CPUS": "2"}, "panics with more than one emulated processor"),
         ({"VM_MEMORY": "64M"}, "is VM_MEMORY=64M too little"),
         ({"VM_TIMEOUT": "soon"}, "VM_TIMEOUT must be a number of seconds"),
+        ({"KERNEL": "old"}, "KERNEL must be a version such as 6.1"),
         ({"VM_TIMEOUT": "nan"}, "VM_TIMEOUT must be a number of seconds"),
     ],
 )
@@ -179,11 +180,45 @@ def test_a_kernel_that_cannot_be_fetched_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kernel, "PACKAGE", "no-such-package")
+    monkeypatch.setenv("KERNEL", "2.4")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(MachineError, match="no-such-package"):
+    with pytest.raises(MachineError, match=r"no package of a kernel 2\.4"):
         kernel.obtain()
     assert [path.name for path in (tmp_path / "binderd-vm").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "fits"),
+    [
+        ("6.1", "linux-image-6.1.0-56-amd64", True),
+        ("6.1", "linux-image-6.12.117+deb12-amd64", False),
+        ("6.12", "kernel-6.12.117+deb12-amd64", True),
+        ("6.12.117", "kernel-6.12.117+deb12-amd64", True),
+        ("7", "linux-image-7.3.4+deb13-amd64", True),
+        ("7", "linux-image-6.17.8+deb13-amd64", False),
+    ],
+)
+def test_a_version_is_not_the_beginning_of_another_number(
+    monkeypatch: pytest.MonkeyPatch, version: str, name: str, *, fits: bool
+) -> None:
+    monkeypatch.setenv("KERNEL", version)
+    assert kernel._fits(name) == fits
+
+
+def test_of_several_kernels_the_one_that_is_asked_for_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for release in ("6.1.0-1-amd64", "6.12.1-amd64", "7.0.1-amd64"):
+        folder = tmp_path / "binderd-vm" / f"kernel-{release}"
+        (folder / "boot").mkdir(parents=True)
+        (folder / "boot" / f"vmlinuz-{release}").touch()
+        modules = folder / "lib" / "modules" / release
+        modules.mkdir(parents=True)
+        (modules / "modules.dep").touch()
+    for version, release in (("6.1", "6.1.0-1-amd64"), ("", "6.12.1-amd64"), ("7", "7.0.1-amd64")):
+        monkeypatch.setenv("KERNEL", version)
+        assert kernel.obtain().release == release
 
 
 def test_nothing_outlives_its_caller() -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _DEVICES: Final = ("binder", "hwbinder", "vndbinder")
 _PLACE: Final = "/dev/binderfs"
+_TAKEN: Final = ("binderfs", "binder-control", "features", "binder_logs")
+_BINDER: Final = "binder"  # what is called so in /dev may be replaced
+_NAME_SIZE_MAX: Final = 255  # bytes
 # What is configured is the system's daemon, which this is not.
 _DAEMON: Final = (
     *("--config", os.devnull, "--transport", "fuse", "--mount", _PLACE, "--symlinks", "/dev"),
@@ -94,8 +97,15 @@ def add_command(commands: Any, android: Callable[[str], str]) -> None:  # noqa: 
 
 
 def _name(text: str) -> str:
-    if not text or "/" in text or text in {".", ".."}:
+    is_plain = text and "/" not in text and text not in {".", ".."} and text.isprintable()
+    if not is_plain or len(os.fsencode(text)) > _NAME_SIZE_MAX:
         raise argparse.ArgumentTypeError(f"{tool.quoted(text)} is no name of a device")
+    if text in _TAKEN:
+        raise argparse.ArgumentTypeError(f"{text} is what binderfs itself has: take another name")
+    if _BINDER not in text and os.path.lexists(f"/dev/{text}"):
+        raise argparse.ArgumentTypeError(
+            f"/dev/{text} is there for something else, which programs may need: take another name"
+        )
     return text
 
 
@@ -118,6 +128,8 @@ def _start(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if chosen.no_manager and chosen.managers:
         parser.error("--manager and --no-manager exclude each other")
     managers = [] if chosen.no_manager else chosen.managers or [(names[0], "")]
+    if len(set(names)) < len(names):
+        parser.error("--device: a name is there twice")
     for name, _ in managers:
         if name not in names:
             parser.error(f"--manager: there is no device {tool.quoted(name)}")

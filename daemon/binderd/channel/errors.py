@@ -7,7 +7,7 @@ text says why and what to do, and is true by itself: whoever catches one adds no
 
 from __future__ import annotations
 
-from errno import EACCES, EMFILE, ENFILE, ENOMEM, EPERM
+from errno import EACCES, EAGAIN, EMFILE, ENFILE, ENOMEM, EPERM
 from typing import Final
 
 _RIGHTS: Final = "start as root; a container needs --cap-add SYS_ADMIN, and no profile against it"
@@ -18,6 +18,7 @@ _ADVICE: Final = {
     EMFILE: "raise the limit of open files (ulimit -n, LimitNOFILE=)",
     ENFILE: "the whole system has too many files open (sysctl fs.file-max)",
     ENOMEM: "give it more memory",
+    EAGAIN: "let it have more processes and threads (ulimit -u, LimitNPROC=, pids.max)",
 }
 
 

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 FUSE_DEVICE: Final = "/dev/fuse"
 SOURCE: Final = "binderd"
 FSTYPE: Final = "fuse.binderd"  # the part behind the dot is ours: it shows in mountinfo
+ABORTED: Final = "lost its connection, which was aborted"
 _FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _ROOT_MODE: Final = "40755"  # octal, as the kernel wants it
 _BACKING_ID_SIZE: Final = 4  # bytes
@@ -214,6 +215,13 @@ class FuseMount:
             OSError: it cannot be told.
         """
         return any(map(self._entry.is_same, read_mounts()))
+
+    def how_it_ended(self) -> str:
+        """Return what has become of the channel, as far as it can be known."""
+        try:
+            return ABORTED if self.is_mounted() else "was unmounted"
+        except OSError:
+            return "was unmounted, or its connection aborted,"
 
     def unmount(self) -> str:
         """Take the file system out of the tree, also while it is in use; may be called again.

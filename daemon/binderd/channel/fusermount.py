@@ -73,8 +73,8 @@ class Fusermount:
                 try:
                     self._run(arguments, _FUSE_COMMFD=str(theirs.fileno()), passed=theirs.fileno())
                 except OSError as error:
-                    what = f"cannot mount on {path}"
-                    raise StartError(explain(error, what, self._advice())) from None
+                    advice = self._advice() if error.errno == EPERM else ""
+                    raise StartError(explain(error, f"cannot mount on {path}", advice)) from None
             flags = socket.MSG_CMSG_CLOEXEC
             _, fds, _, _ = socket.recv_fds(ours, _CHANNEL_SIZE, 1, flags)
         if not fds:

@@ -18,7 +18,7 @@ from errno import ESTALE
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel import syscalls
-from binderd.channel.errors import StartError
+from binderd.channel.blocking import in_thread
 from binderd.channel.fuse_mount import FSTYPE, SOURCE, detach, mount_options, open_device
 from binderd.channel.mounts import hold
 
@@ -39,14 +39,12 @@ class Submounts:
         names: directories, of the same names in both.
 
     Raises:
-        StartError: it cannot be done, or /dev/fuse cannot be opened.
+        StartError: /dev/fuse cannot be opened.
     """
 
     __slots__ = ("_names", "_root", "fd")
 
     def __init__(self, mount: FuseMount, names: Sequence[str]) -> None:
-        if not mount.can_mount_inside:
-            raise StartError("showing them takes root")
         self._root = mount.path
         self._names = names
         self.fd = open_device()  # whoever serves it closes it
@@ -54,29 +52,35 @@ class Submounts:
         # would then wait for the next one, and everybody else with it.
         os.set_blocking(self.fd, False)
 
-    def mount(self) -> None:
+    async def mount(self) -> None:
         """Mount the second file system; its requests can be read from then on.
 
-        Blocks until the first one is served.
+        Waits until the first one is served.
 
         Raises:
             OSError: it cannot be mounted; the channel is closed.
         """
-        place = self._place(self._names[0])
         try:
-            syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
+            await in_thread(self._mount)
         except OSError:
             os.close(self.fd)
             raise
 
-    def spread(self) -> None:
+    def _mount(self) -> None:
+        place = self._place(self._names[0])
+        syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
+
+    async def spread(self) -> None:
         """Show its directories, each in its place, and nothing else of it.
 
-        Blocks until both file systems are served.
+        Waits until both file systems are served.
 
         Raises:
             OSError: it cannot be done; nothing of it is shown then.
         """
+        await in_thread(self._spread)
+
+    def _spread(self) -> None:
         with ExitStack() as stack:
             whole = stack.enter_context(hold(self._place(self._names[0])))
             if whole is None or whole.entry.fstype != FSTYPE:

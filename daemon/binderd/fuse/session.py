@@ -70,6 +70,22 @@ class DeviceHandlers(FileHandlers, Protocol):
     def flush(self) -> Handler: ...
 
 
+class InsideHandlers(Protocol):
+    """Requests on inodes that others answer; see ``introspect/inside.py``."""
+
+    def covers(self, nodeid: int) -> bool:
+        """Whether an inode is theirs."""
+
+    def lists(self, nodeid: int) -> bool:
+        """Whether what is in a directory is theirs."""
+
+    def handlers(self) -> dict[int, Handler]:
+        """Return the handlers of requests on what ``covers``, by opcode."""
+
+    def listing(self) -> dict[int, Handler]:
+        """Return the handlers of requests in what ``lists``, by opcode."""
+
+
 class Session(Server):
     """One FUSE connection.
 
@@ -84,6 +100,7 @@ class Session(Server):
         has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
         needs_passthrough: refuse a kernel that cannot.
         charge_wait: who waits for a lock is charged so; see ``LockHandlers``.
+        inside: others who answer requests; None: there are none.
     """
 
     __slots__ = ("_is_switched_off", "_needs_passthrough", "_negotiated", "has_passthrough")
@@ -100,9 +117,13 @@ class Session(Server):
         has_passthrough: bool = True,
         needs_passthrough: bool = False,
         charge_wait: Callable[[int, int], Charge | None] | None = None,
+        inside: InsideHandlers | None = None,
     ) -> None:
         locks = LockHandlers(tree, outgoing, device.release, device.interrupt, charge_wait)
         rows = self._table(tree, device, locks)
+        if inside is not None:
+            _hand_over(rows, inside.handlers(), inside.covers)
+            _hand_over(rows, inside.listing(), inside.lists)
         super().__init__(rows, outgoing, device.drain, report_bug, turns)
         self.has_passthrough = has_passthrough
         self._is_switched_off = not has_passthrough
@@ -183,6 +204,25 @@ class Session(Server):
             abi.FUSE_CREATE: row(refuse_with(EACCES)),
             **dict.fromkeys(_NAME_CHANGES, row(refuse_with(EPERM))),
         }
+
+
+def _hand_over(
+    rows: dict[int, Row], handlers: dict[int, Handler], is_theirs: Callable[[int], bool]
+) -> None:
+    """Have others handle requests on inodes that are theirs."""
+    for opcode, handler in handlers.items():
+        least, ours, turn = rows[opcode]
+        rows[opcode] = (least, _either(is_theirs, handler, ours), turn)
+
+
+def _either(is_theirs: Callable[[int], bool], theirs: Handler, ours: Handler) -> Handler:
+    def handle(
+        unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        handler = theirs if is_theirs(nodeid) else ours
+        return handler(unique, nodeid, uid, tid, frame, size)
+
+    return handle
 
 
 # major, minor, max_readahead and flags; kernels before 5.17 send no more

@@ -7,8 +7,9 @@ works because an entry is never valid for longer than the lookup that made it: t
 before each open, is told another number, and drops the old entry. Everything else has a number for
 good.
 
-The two directories are empty here: they are where another file system is shown. They must keep
-their numbers, or the kernel would take away what is mounted on them.
+The two directories are empty here: they are where another file system is shown, or others answer
+what is asked of them. They must keep their numbers, or the kernel would take away what is mounted
+on them.
 
 Who may do what is checked by the kernel, which has our modes and owners (``default_permissions``).
 
@@ -58,8 +59,8 @@ if TYPE_CHECKING:
     from binderd.fuse.directory import Directory
 
 CONTROL_ID: Final = FUSE_ROOT_ID + 1
-_PLACES: Final = {name: CONTROL_ID + 1 + index for index, name in enumerate(PLACE_NAMES)}
-_FIRST_NUMBER: Final = CONTROL_ID + 1 + len(_PLACES)
+PLACES: Final = {name: CONTROL_ID + 1 + index for index, name in enumerate(PLACE_NAMES)}
+_FIRST_NUMBER: Final = CONTROL_ID + 1 + len(PLACES)
 
 # A regular file must look as large as what is mapped of it: some clients check st_size first.
 DEVICE_SIZE: Final = 4 << 20  # bytes; the driver's own cap on a mapping
@@ -174,9 +175,9 @@ class Tree:
     ) -> bytes | int | None:
         """FUSE_LOOKUP: a new inode for a device, the usual one for anything else."""
         if nodeid != FUSE_ROOT_ID:
-            return ENOENT if nodeid in _PLACES.values() else ENOTDIR
+            return ENOENT if nodeid in PLACES.values() else ENOTDIR
         name = _name_at(frame, BODY, size)
-        number = CONTROL_ID if name == CONTROL_NAME else _PLACES.get(name, 0)
+        number = CONTROL_ID if name == CONTROL_NAME else PLACES.get(name, 0)
         if number:
             attributes = self._attributes(number)
             return fuse_entry_out.pack(number, 0, _FOREVER, _FOREVER, 0, 0, *attributes)
@@ -281,7 +282,7 @@ class Tree:
             return ENOENT
         if name == CONTROL_NAME:
             return EPERM
-        if name in _PLACES:
+        if name in PLACES:
             return EISDIR
         return self._directory.remove(name) or b""
 
@@ -363,7 +364,7 @@ class Tree:
             return EXDEV
         if CONTROL_NAME in {old, new}:
             return EPERM
-        if old in _PLACES or new in _PLACES:
+        if old in PLACES or new in PLACES:
             return EBUSY  # Differs: they are where something is mounted
         return self._directory.rename(old, new, flags) or b""
 
@@ -383,7 +384,7 @@ class Tree:
         """Return the fields of ``struct fuse_attr``."""
         if _is_directory(nodeid):
             times = (self._seconds, self._seconds, self._seconds, 0, 0, 0)
-            links = 2 + len(_PLACES) if nodeid == FUSE_ROOT_ID else 2
+            links = 2 + len(PLACES) if nodeid == FUSE_ROOT_ID else 2
             who = self._directory.owner
             return (nodeid, 0, 0, *times, _DIRECTORY_MODE, links, *who, 0, _BLOCK_SIZE, 0)
         node = self._nodes.get(nodeid)
@@ -407,7 +408,7 @@ _FIXED_LISTING: Final = [
     (1, FUSE_ROOT_ID, _DT_DIR, b"."),
     (2, FUSE_ROOT_ID, _DT_DIR, b".."),
     (3, CONTROL_ID, _DT_REG, CONTROL_NAME),
-    *((4 + index, _PLACES[name], _DT_DIR, name) for index, name in enumerate(PLACE_NAMES)),
+    *((4 + index, PLACES[name], _DT_DIR, name) for index, name in enumerate(PLACE_NAMES)),
 ]
 
 

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.injector.messages import FILES_MAX
 from binderd.injector.tracee import Gone, Tracee, first_argument, seize
+from binderd.pidfd import open_for_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from binderd.injector.architecture import Architecture
 
-_PIDFD_THREAD: Final = os.O_EXCL
 _F_DUPFD_CLOEXEC: Final = 1030
 _MSG_CMSG_CLOEXEC: Final = 0x40000000
 _PAIR: Final = Struct("=ii")
@@ -246,7 +246,7 @@ def _take_socket(tid: int, number: int) -> _Socket:
     Raises:
         OSError: it is not what the thread was made to open.
     """
-    pidfd = os.pidfd_open(tid, _PIDFD_THREAD)
+    pidfd = open_for_descriptors(tid)
     try:
         fd = _pidfd_getfd(pidfd, number, 0)
         if fd < 0:

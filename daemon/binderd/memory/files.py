@@ -11,18 +11,17 @@ import ctypes
 import fcntl
 import os
 import stat
-from errno import EBADF, EINVAL
+from errno import EBADF
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.engine.limits import CLOSES
 from binderd.engine.ports import NoAnswer
-from binderd.memory.proc import process_of
+from binderd.pidfd import open_for_descriptors
 
 if TYPE_CHECKING:
     from binderd.engine.ports import Accounts, Charged
 
-_PIDFD_THREAD: Final = os.O_EXCL
 
 _pidfd_getfd = ctypes.PyDLL(None, use_errno=True).pidfd_getfd
 _pidfd_getfd.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_uint]
@@ -166,7 +165,7 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
     if not 0 <= fd < 1 << 31:
         return None
     try:
-        pidfd = _open_pidfd(tid)
+        pidfd = open_for_descriptors(tid)
     except OSError as error:
         raise NoAnswer from error
     try:
@@ -182,18 +181,3 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
         disposal.dispose(taken, flushes=False)  # it may be the last that holds a file system
         return None
     return TakenFile(taken, disposal)
-
-
-def _open_pidfd(tid: int) -> int:
-    """Return a pidfd that leads to the descriptors of thread ``tid``.
-
-    Differs: before Linux 6.9 there are pidfds of processes only, so a thread that has a table of
-    descriptors of its own (without CLONE_FILES) is taken for its process' first one; and where that
-    has ended nothing can be taken.
-    """
-    try:
-        return os.pidfd_open(tid, _PIDFD_THREAD)
-    except OSError as error:
-        if error.errno != EINVAL:
-            raise
-    return os.pidfd_open(process_of(tid))

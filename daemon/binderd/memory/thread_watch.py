@@ -7,13 +7,18 @@ objects of dead threads. A pidfd of a single thread (PIDFD_THREAD, Linux 6.9) be
 when the thread ends; all of them are in one epoll set, which one task of the service waits for.
 A thread has one pidfd, however many open files it uses.
 
+Before that there is the thread's /proc/TID/stat, which has to be asked: a timer that is in the same
+set has this done once a second, as long as there are threads to ask about.
+
 Nothing here may know trio.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
+import struct
 from errno import EINVAL, ESRCH
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -21,6 +26,15 @@ if TYPE_CHECKING:
     from binderd.memory.client import FileClient
 
 _PIDFD_THREAD: Final = os.O_EXCL
+_SECONDS_BETWEEN_LOOKS: Final = 1
+_LOOKS_MAX: Final = 512  # threads to ask about in one go: some 2 ms
+_STAT_SIZE: Final = 512  # bytes, with room
+_TIMER_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
+_CLOCK_MONOTONIC: Final = 1
+_TIMER_COUNT_SIZE: Final = 8  # bytes
+
+_itimerspec = struct.Struct("@4l")  # seconds, nanoseconds: between two, until the first
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Ended(NamedTuple):
@@ -32,18 +46,28 @@ class Ended(NamedTuple):
 
 
 class Watched:
-    """A thread or a process that is watched, and on behalf of which open files."""
+    """A thread or a process that is watched, and on behalf of which open files.
 
-    __slots__ = ("clients", "is_process", "pidfd", "tid")
+    Args:
+        pidfd: the descriptor that tells.
+        is_asked: is that a /proc/TID/stat, which has to be read?
+    """
 
-    def __init__(self, pidfd: int, tid: int, *, is_process: bool) -> None:
+    __slots__ = ("clients", "is_asked", "is_process", "pidfd", "tid")
+
+    def __init__(
+        self, pidfd: int, tid: int, *, is_process: bool = False, is_asked: bool = False
+    ) -> None:
         self.pidfd = pidfd
         self.tid = tid
         self.is_process = is_process
+        self.is_asked = is_asked
         self.clients: dict[FileClient, None] = {}
 
     def has_ended(self) -> bool:
         """Return whether it has ended; the number may belong to somebody else then."""
+        if self.is_asked:
+            return _is_over(self.pidfd)
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
@@ -52,13 +76,15 @@ class Watched:
 class ThreadWatch:
     """The threads and processes whose end is of interest."""
 
-    __slots__ = ("_by_pidfd", "_epoll", "_threads", "is_available")
+    __slots__ = ("_asked", "_by_pidfd", "_epoll", "_threads", "_timer", "is_available")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._by_pidfd: dict[int, Watched] = {}
         self._threads: dict[int, Watched] = {}  # by thread id: who has that number
-        self.is_available = True  # can this kernel watch single threads?
+        self._asked: dict[Watched, None] = {}  # those that must be asked about, longest ago first
+        self._timer = -1  # is readable when it is time for that; -1: it never was
+        self.is_available = True  # does this kernel tell of single threads by itself?
 
     def __len__(self) -> int:
         return len(self._by_pidfd)
@@ -75,27 +101,38 @@ class ThreadWatch:
         """Watch a thread, which must have a request open so that its number is its own.
 
         Returns:
-            What ``forget`` takes; None if this kernel cannot watch threads: then its objects live
-            until the file is closed, as in the driver.
+            What ``forget`` takes; None if there is no such thread any more.
 
         Raises:
             OSError: it cannot be watched now, for want of a descriptor or memory.
         """
-        if not self.is_available:
-            return None
         watched = self._threads.get(tid)
         if watched is None or watched.has_ended():
-            try:
-                pidfd = os.pidfd_open(tid, _PIDFD_THREAD)
-            except OSError as error:
-                if error.errno == EINVAL:
-                    self.is_available = False
-                elif error.errno != ESRCH:
-                    raise
+            watched = self._watch_thread(tid)
+            if watched is None:
                 return None
-            watched = self._register(pidfd, tid, is_process=False)
             self._threads[tid] = watched
         watched.clients[client] = None
+        return watched
+
+    def _watch_thread(self, tid: int) -> Watched | None:
+        if self.is_available:
+            try:
+                return self._register(os.pidfd_open(tid, _PIDFD_THREAD), tid, is_process=False)
+            except OSError as error:
+                if error.errno == ESRCH:
+                    return None
+                if error.errno != EINVAL:
+                    raise
+                self.is_available = False
+        if not self._asked:
+            self._set_timer(_SECONDS_BETWEEN_LOOKS)
+        try:
+            fd = os.open(f"/proc/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        watched = self._by_pidfd[fd] = Watched(fd, tid, is_asked=True)
+        self._asked[watched] = None
         return watched
 
     def watch_process(self, client: FileClient, pid: int) -> Watched:
@@ -123,6 +160,10 @@ class ThreadWatch:
 
     def _close(self, watched: Watched) -> None:
         del self._by_pidfd[watched.pidfd]
+        if watched.is_asked:
+            self._asked.pop(watched, None)
+            if not self._asked:
+                self._set_timer(0)
         if self._threads.get(watched.tid) is watched:
             del self._threads[watched.tid]
         os.close(watched.pidfd)  # leaves the epoll set by itself: nobody else has this open file
@@ -130,11 +171,55 @@ class ThreadWatch:
 
     def ended(self) -> list[Ended]:
         """Return what has ended; never waits. Each must be forgotten by who watched it."""
-        found = [self._by_pidfd[fd] for fd, _ in self._epoll.poll(0) if fd in self._by_pidfd]
+        told = [fd for fd, _ in self._epoll.poll(0)]
+        found = [self._by_pidfd[fd] for fd in told if fd in self._by_pidfd]
+        if self._timer in told:
+            os.read(self._timer, _TIMER_COUNT_SIZE)
+            found += self._ask()
         return [Ended(client, one.tid, one.is_process) for one in found for client in one.clients]
+
+    def _ask(self) -> list[Watched]:
+        """Return which threads have ended, of those that have not been asked about for longest."""
+        due = list(self._asked)[:_LOOKS_MAX]
+        for watched in due:
+            del self._asked[watched]
+            self._asked[watched] = None
+        return [watched for watched in due if watched.has_ended()]
+
+    def _set_timer(self, seconds: int) -> None:
+        """Have ``fileno`` be readable every so many seconds; 0: no more.
+
+        Raises:
+            OSError: there can be no timer.
+        """
+        if self._timer < 0:
+            timer = _checked(_libc.timerfd_create(_CLOCK_MONOTONIC, _TIMER_FLAGS))
+            self._epoll.register(timer, select.EPOLLIN)
+            self._timer = timer
+        value = _itimerspec.pack(seconds, 0, seconds, 0)
+        _checked(_libc.timerfd_settime(self._timer, 0, value, None))
 
     def close(self) -> None:
         """Forget everybody."""
         for watched in list(self._by_pidfd.values()):
             self._close(watched)
+        if self._timer >= 0:
+            os.close(self._timer)
+            self._timer = -1
         self._epoll.close()
+
+
+def _is_over(stat: int) -> bool:
+    """Whether the thread of a /proc/TID/stat has ended; its number may be another's by now."""
+    try:
+        text = os.pread(stat, _STAT_SIZE, 0)
+    except ProcessLookupError:
+        return True
+    return text.rpartition(b") ")[2][:1] in (b"Z", b"X")
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
