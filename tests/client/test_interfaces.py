@@ -32,7 +32,7 @@ from binderclient.servicemanager import ServiceManager
 from binderclient.testing import Binder
 from binderclient.trio import AsyncServiceManager, open_device
 from client.drivers import PATIENCE
-from client.test_servicemanager import ManagerProcess
+from client.managers import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +144,7 @@ class Later(Service):
 
 @pytest.fixture
 def manager(bench: Bench, tmp_path: Path) -> Iterator[None]:
-    process = ManagerProcess(bench.device, tmp_path)
+    process = started(bench, tmp_path)
     yield
     process.end()
 

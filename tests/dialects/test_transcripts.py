@@ -29,6 +29,6 @@ def test_transcript(bench: Bench, start: Start, path: Path) -> None:
     manager = start("--android", path.stem.split("-")[1], *DECLARED)
     player = Player(bench.device)
     try:
-        player.play(path.read_text().replace("MANAGER", str(manager.popen.pid)))
+        player.play(path.read_text().replace("MANAGER", str(manager.pid)))
     finally:
         player.close()
