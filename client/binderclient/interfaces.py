@@ -209,7 +209,14 @@ def _read_all(codecs: Iterable[Codec], parcel: Parcel) -> list[object]:
     try:
         return [codec.read(parcel) for codec in codecs]
     except RecursionError:  # parcelables in parcelables, as many as somebody liked to send
-        raise ParcelError("values are nested too deeply") from None
+        raise ParcelError(f"values are nested too deeply, at {parcel.position}") from None
+
+
+def _write(codec: Codec, parcel: Parcel, value: object, place: str) -> None:
+    try:
+        codec.write(parcel, value, place)
+    except RecursionError:  # a parcelable that is in itself, for one
+        raise ValueError(f"{place}: values are nested too deeply") from None
 
 
 class Method:
@@ -327,7 +334,7 @@ class Method:
         bound.apply_defaults()
         request = Parcel.for_interface(self._owner.descriptor)
         for name, codec in arguments.items():
-            codec.write(request, bound.arguments[name], self._places[name])
+            _write(codec, request, bound.arguments[name], self._places[name])
         return request
 
     def _read_reply(self, reply: Parcel) -> object:
@@ -379,7 +386,7 @@ class Method:
             if is_tuple and len(values) != len(results):
                 raise TypeError(f"{self.place}: must return {len(results)} values")
             for codec, each in zip(results, values, strict=False):
-                codec.write(reply, each, self._places["return"])
+                _write(codec, reply, each, self._places["return"])
             if not results and value is not None:
                 raise TypeError(f"{self.place}: must return nothing")
         except (TypeError, ValueError) as error:

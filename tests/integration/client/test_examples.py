@@ -50,10 +50,11 @@ def test_python_service_and_client(bench: Bench, tmp_path: Path) -> None:
     assert service.returncode == 0
 
 
-def test_trio_service_and_clients(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["echo_trio.py", "echo_asyncio.py"])
+def test_a_service_and_its_clients_in_a_loop(bench: Bench, tmp_path: Path, name: str) -> None:
     manager = ManagerProcess(bench.device, tmp_path)
     try:
-        said = run(sys.executable, EXAMPLES / "echo_trio.py", bench.device)
+        said = run(sys.executable, EXAMPLES / name, bench.device)
         assert sorted(said.split()) == ["one", "three", "two"]
     finally:
         manager.end()
