@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from binderclient import android
 from binderclient.annotations import codec_of
+from binderclient.arguments import check_callable, check_type
 from binderclient.deadlines import checked_timeout
 from binderclient.errors import CallTimeout, ParcelError, RemoteException
 from binderclient.objects import HANDLER_PREFIX, Proxy, RemoteObject, Service
@@ -52,6 +53,7 @@ _OF_CALLERS: Final = frozenset({"binder", _TIMEOUT})  # attributes of an Interfa
 
 def oneway(method: _F) -> _F:
     """Have callers of a method not wait for it; it returns nothing, and cannot fail for them."""
+    check_callable("oneway(): method", method)
     method.__dict__["binder_oneway"] = True
     return method
 
@@ -67,7 +69,10 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
             its name is one that services or their callers have for themselves.
     """
 
+    check_type("interface(): descriptor", descriptor, str)
+
     def make(cls: type[_S]) -> type[_S]:
+        _check_class(cls)
         if inspect.isfunction(vars(cls).get("descriptor")):
             raise _taken(cls, "descriptor")
         cls.descriptor = descriptor
@@ -75,6 +80,11 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
         return cls
 
     return make
+
+
+def _check_class(cls: object) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Service)):
+        raise TypeError(f"interface() is for subclasses of Service, not {cls!r}")
 
 
 def as_interface(cls: type[_T], binder: IBinder, *, timeout: float | None = None) -> _T:
@@ -91,6 +101,7 @@ def as_interface(cls: type[_T], binder: IBinder, *, timeout: float | None = None
         TypeError: ``cls`` is no interface, or ``binder`` is neither.
         ValueError: ``timeout`` is not more than 0.
     """
+    check_type("as_interface(): cls", cls, type)
     found = interface_of(cls)
     if found is None:
         raise TypeError(f"{cls.__name__} has no @interface")
