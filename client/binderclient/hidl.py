@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from binderclient.arguments import check_type
@@ -29,7 +30,7 @@ from binderwire.hidl import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from binderclient.contents import Buffer
     from binderclient.files import HasFileno
@@ -71,10 +72,11 @@ def read_string(parcel: Parcel) -> str:
         ParcelError: there is none, or its buffers do not belong together.
     """
     check_type("read_string(): parcel", parcel, Parcel)
-    head = parcel.read_buffer()
-    if len(head.data) != hidl_string.size:
-        raise ParcelError(f"a buffer of {len(head.data)} bytes is no string")
-    return _read_text(parcel, head, 0)
+    with _whole(parcel) as start:
+        head = parcel.read_buffer()
+        if len(head.data) != hidl_string.size:
+            raise ParcelError(f"a buffer of {len(head.data)} bytes at {start} is no string")
+        return _read_text(parcel, head, 0)
 
 
 def write_strings(parcel: Parcel, texts: Iterable[str]) -> None:
@@ -126,13 +128,19 @@ def read_vec(parcel: Parcel, kind: str) -> list[Any]:
     """Read a vec of numbers; arguments as ``write_vec``, raises like ``read_string``."""
     check_type("read_vec(): parcel", parcel, Parcel)
     _check_kind("read_vec", kind)
+    with _whole(parcel) as start:
+        return _numbers(parcel, kind, start)
+
+
+def _numbers(parcel: Parcel, kind: str, start: int) -> list[Any]:
     head, address, count = _vec_head(parcel)
     if not address and not count:
         return []
     array = parcel.read_buffer()
     _check_child(array, head, 0, address)
     if len(array.data) != count * struct.calcsize(f"={kind}"):
-        raise ParcelError(f"an array of {len(array.data)} bytes for {count} numbers")
+        size = len(array.data)
+        raise ParcelError(f"an array of {size} bytes for {count} numbers, at {start}")
     return list(struct.unpack(f"={count}{kind}", array.data))
 
 
@@ -238,14 +246,31 @@ def write_instances(parcel: Parcel, instances: Iterable[tuple[str, str, int, int
 def read_strings(parcel: Parcel) -> list[str]:
     """Read a vec<string>; raises like ``read_string``."""
     check_type("read_strings(): parcel", parcel, Parcel)
+    with _whole(parcel) as start:
+        return _strings(parcel, start)
+
+
+def _strings(parcel: Parcel, start: int) -> list[str]:
     head, address, count = _vec_head(parcel)
     if not address and not count:
         return []
     array = parcel.read_buffer()
     _check_child(array, head, 0, address)
     if count > _STRINGS_MAX or len(array.data) != count * hidl_string.size:
-        raise ParcelError(f"an array of {len(array.data)} bytes for {count} strings")
+        size = len(array.data)
+        raise ParcelError(f"an array of {size} bytes for {count} strings, at {start}")
     return [_read_text(parcel, array, number * hidl_string.size) for number in range(count)]
+
+
+@contextmanager
+def _whole(parcel: Parcel) -> Iterator[int]:
+    """Read something whole, or leave the position where it was, which is given."""
+    start = parcel.position
+    try:
+        yield start
+    except ParcelError:
+        parcel.position = start
+        raise
 
 
 def _check_kind(function: str, kind: str) -> None:
@@ -283,15 +308,15 @@ def _read_text(parcel: Parcel, parent: Buffer, offset: int) -> str:
     _check_child(child, parent, offset, address)
     data = bytes(child.data)
     if len(data) != size + 1 or data[-1]:
-        raise ParcelError(f"a text of {size} bytes in a buffer of {len(data)}")
+        raise ParcelError(f"a text of {size} bytes in buffer {child.index}, of {len(data)}")
     try:
         return data[:-1].decode()
     except UnicodeDecodeError as error:
-        raise ParcelError(f"not UTF-8: {error}") from None
+        raise ParcelError(f"not UTF-8 in buffer {child.index}: {error}") from None
 
 
 def _check_child(child: Buffer, parent: Buffer, offset: int, address: int) -> None:
     if (child.parent, child.parent_offset) != (parent.index, offset):
-        raise ParcelError("a buffer that belongs elsewhere")
+        raise ParcelError(f"buffer {child.index} belongs elsewhere")
     if child.address != address and len(child.data):
-        raise ParcelError("a buffer that is not where its record points to")
+        raise ParcelError(f"buffer {child.index} is not where its record points to")

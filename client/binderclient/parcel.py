@@ -274,6 +274,16 @@ class Parcel(Lists):
             RemoteException: the service raised an exception.
             ParcelError: the header is malformed.
         """
+        start = self._position
+        try:
+            error = self._read_header()
+        except ParcelError:
+            self._position = start
+            raise
+        if error is not None:
+            raise error
+
+    def _read_header(self) -> RemoteException | None:
         code = self.read_int32()
         if code == android.EX_HAS_NOTED_APPOPS_REPLY_HEADER:
             self._skip_header()
@@ -282,11 +292,11 @@ class Parcel(Lists):
             self._skip_header()
             code = android.EX_NONE  # Java puts this header only before results
         if code == android.EX_NONE:
-            return
+            return None
         message = self.read_string16() or ""
         self._skip_header()  # the stack trace of the other side
         number = self.read_int32() if code == android.EX_SERVICE_SPECIFIC else 0
-        raise RemoteException(code, message, service_specific=number)
+        return RemoteException(code, message, service_specific=number)
 
     def _skip_header(self) -> None:
         """Skip a block whose int32 size counts itself; 0 means that there is only the size."""
