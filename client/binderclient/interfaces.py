@@ -37,7 +37,7 @@ from binderclient.objects import HANDLER_PREFIX, Proxy, RemoteObject, Service
 from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
     from binderclient.annotations import Codec
     from binderclient.ibinder import IBinder
@@ -230,6 +230,27 @@ def _write(codec: Codec, parcel: Parcel, value: object, place: str) -> None:
         raise ValueError(f"{place}: values are nested too deeply") from None
 
 
+class _Finishing:
+    """A handler that is to be awaited, and then its reply to be written.
+
+    Args:
+        result: what is to be awaited.
+        write: writes the reply.
+    """
+
+    def __init__(self, result: Awaitable[object], write: Callable[[object], None]) -> None:
+        self._result = result
+        self._write = write
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        self._write((yield from self._result.__await__()))
+
+    def close(self) -> None:
+        """Give it up, before it began: a coroutine that nobody awaits would complain."""
+        if inspect.iscoroutine(self._result):
+            self._result.close()
+
+
 class Method:
     """One method: how its arguments and results travel.
 
@@ -368,14 +389,11 @@ class Method:
         def handle(service: Service, data: Parcel, reply: Parcel) -> Awaitable[None] | None:
             result = getattr(service, self._name)(*self._read_request(data))
             if inspect.isawaitable(result):
-                return self._finish(result, reply)
+                return _Finishing(result, functools.partial(self._write_reply, reply))
             self._write_reply(reply, result)
             return None
 
         return handle
-
-    async def _finish(self, result: Awaitable[object], reply: Parcel) -> None:
-        self._write_reply(reply, await result)
 
     def _read_request(self, data: Parcel) -> list[object]:
         arguments, _, _ = self._resolve()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import io
 import logging
 import os
@@ -373,6 +374,17 @@ async def test_flavours_meet(bench: Bench) -> None:
         async with open_device(bench.device) as client:
             found: Any = as_interface(Things, await AsyncServiceManager(client).get("things"))
             assert await found.far() is Color.BLUE
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_blocks_refuses_what_is_to_be_awaited(binder: Binder) -> None:
+    with binder.device() as server, binder.device() as client:
+        server.become_context_manager(Later())
+        server.start_thread_pool()
+        later: Any = as_interface(Later, client.context_manager)
+        with pytest.raises(RemoteException, match=r"use binderclient\.trio or binderclient\.aio"):
+            later.twice("a")
+        gc.collect()  # a coroutine that nobody has awaited would complain
 
 
 def test_a_subclass_serves_what_its_base_says() -> None:
