@@ -19,8 +19,9 @@ export MANUAL := build/manual
 WHEEL_STAMP := build/wheel/.done
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
-COMPILED_TESTS := tests/conformance tests/inprocess tests/channel/test_device.py tests/integration/client/test_demo.py \
-	tests/integration/client/test_examples.py tests/stress/test_run.py::test_with_accidents
+COMPILED_TESTS := tests/conformance tests/inprocess tests/channel/test_device.py \
+	tests/integration/client/test_demo.py tests/integration/client/test_examples.py \
+	tests/stress/test_run.py::test_with_accidents
 
 RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchdog.py \
 	integration/test_binderfs.py integration/test_cuse.py integration/test_logs.py \
