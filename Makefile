@@ -19,8 +19,9 @@ export MANUAL := build/manual
 WHEEL_STAMP := build/wheel/.done
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
-COMPILED_TESTS := tests/conformance tests/inprocess tests/channel/test_device.py tests/client/test_demo.py \
-	tests/client/test_examples.py tests/stress/test_run.py::test_with_accidents
+COMPILED_TESTS := tests/conformance tests/inprocess tests/channel/test_device.py \
+	tests/integration/client/test_demo.py tests/integration/client/test_examples.py \
+	tests/stress/test_run.py::test_with_accidents
 
 RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchdog.py \
 	integration/test_binderfs.py integration/test_cuse.py integration/test_logs.py \
@@ -134,7 +135,7 @@ fuzz-vm: vm-packages packages $(STAMP) ## CASES=500 random scripts, from SEED=1 
 	PYTHONPATH=tests $(BIN)/python -m oracle --cases "$$CASES" --seed "$$SEED" $(ARGS)
 
 soak-restarts: fuse packages $(STAMP) ## a hundred restarts of the daemon below its clients
-	BINDERD_RESTARTS=100 $(PYTEST) tests/client -k many_restarts $(ARGS)
+	BINDERD_RESTARTS=100 $(PYTEST) tests/integration/client -k many_restarts $(ARGS)
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine, KERNEL=6.1 on another kernel; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)

@@ -35,6 +35,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from binderclient import android
+from binderclient.arguments import check_callable, check_code, check_type
 from binderclient.blocking import Device
 from binderclient.deadlines import Alarm, Deadline, Ticket, checked_timeout
 from binderclient.errors import DeadObject, RemoteException
@@ -85,6 +86,7 @@ class AsyncProxy(RemoteObject):
         timeout: float | None = None,
     ) -> Parcel:
         """Call the object; see ``Proxy.call`` for arguments, return and exceptions."""
+        check_code(code)
         request = request_of(data)
         flags = call_flags(oneway=oneway, clear=clear)
         seconds = checked_timeout(timeout)
@@ -142,6 +144,7 @@ class AsyncDevice:
         reconnect: bool,
         loop: EventLoop,
     ) -> None:
+        check_type("open_device(): max_calls", max_calls, int)
         if max_calls < 1:
             raise ValueError(f"max_calls must be 1 or more, not {max_calls}")
         self.loop = loop
@@ -273,10 +276,12 @@ class AsyncDevice:
 
     def on_gone(self, callback: Callable[[AsyncDevice], object]) -> None:
         """Have ``callback(device)`` called in the loop's thread each time the driver goes."""
+        check_callable("on_gone(): callback", callback)
         self._device.on_gone(lambda _device: self.run_soon(callback))
 
     def on_back(self, callback: Callable[[AsyncDevice], object]) -> None:
         """Have ``callback(device)`` called in the loop's thread each time the device is back."""
+        check_callable("on_back(): callback", callback)
         self._device.on_back(lambda _device: self.run_soon(callback))
 
     async def wait_gone(self) -> None:

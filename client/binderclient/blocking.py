@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from binderclient.arguments import check_callable, check_number, check_type
+from binderclient.deadlines import check_seconds
 from binderclient.errors import DeviceError, DeviceGone, MisuseError
 from binderclient.objects import (
     Proxy,
@@ -83,6 +86,9 @@ class Device:
         make_proxy: Callable[[int, Session], RemoteObject] = Proxy,
         run_handler: RunHandler | None = None,
     ) -> None:
+        check_type("Device(): path", path, str, os.PathLike)
+        check_number("Device(): map_size", map_size, 1, sys.maxsize)
+        check_number("Device(): max_threads", max_threads, 0)
         self.path = os.fspath(path)
         handler = run_handler or _run_handler
 
@@ -115,6 +121,7 @@ class Device:
 
     def proxy(self, handle: int) -> RemoteObject:
         """Return the proxy of a handle that the driver gave to this process; see ``Session``."""
+        check_number("proxy(): handle", handle, 0)
         return self.session.proxy(handle)
 
     def transact(
@@ -142,6 +149,7 @@ class Device:
         Raises:
             DeviceError: EBUSY if there is one already, EPERM if another user was it before.
         """
+        check_type("become_context_manager(): service", service, Service)
         self.session.become_context_manager(service)
         self.recovery.context_manager = service
 
@@ -210,6 +218,7 @@ class Device:
         It runs in a thread of its own, at once if the driver is gone now.  Returns ``callback``, so
         that this can be used as a decorator.
         """
+        check_callable("on_gone(): callback", callback)
         self.recovery.on_gone(partial(callback, self))
         return callback
 
@@ -219,6 +228,7 @@ class Device:
         It can be used again then, and this process serves; that its services are registered again
         may take until there is a service manager.  See ``on_gone`` for the rest.
         """
+        check_callable("on_back(): callback", callback)
         self.recovery.on_back(partial(callback, self))
         return callback
 
@@ -235,6 +245,7 @@ class Device:
             DeviceGone: the driver is gone and will not be back.
             DeviceError: the device is closed.
         """
+        check_seconds(timeout)
         is_back = self.recovery.wait_back(timeout)
         if self._is_closed:
             raise DeviceError(errno.EBADF, "it was closed", self.path)

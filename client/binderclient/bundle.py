@@ -12,12 +12,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from binderclient.arguments import check_type
 from binderclient.errors import ParcelError
+from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from binderclient.parcel import Parcel
 
 __all__ = ["Bundle", "Opaque", "read_bundle"]
 
@@ -57,6 +57,8 @@ def read_bundle(parcel: Parcel, *, android: int = _DEFAULT_ANDROID) -> Bundle | 
         ParcelError: it is malformed, or has a value that cannot be read; the position is where it
             was.
     """
+    check_type("read_bundle(): parcel", parcel, Parcel)
+    check_type("read_bundle(): android", android, int)
     start = parcel.position
     try:
         return _Reader(parcel, android).bundle()

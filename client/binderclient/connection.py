@@ -250,11 +250,11 @@ class ThreadState:
             MisuseError: this thread waits for a reply already; the driver would refuse it (Q6).
         """
         call = OutgoingCall(payload, wants_reply=not flags & TF_ONE_WAY)
-        if call.wants_reply:
-            if self._stack and isinstance(self._stack[-1], OutgoingCall):
-                raise MisuseError("this thread waits for the reply to another call already")
-            self._stack.append(call)
+        if call.wants_reply and self._stack and isinstance(self._stack[-1], OutgoingCall):
+            raise MisuseError("this thread waits for the reply to another call already")
         self._send(BC_TRANSACTION, handle, code, flags, call)
+        if call.wants_reply:  # not before: what cannot be packed is not waited for
+            self._stack.append(call)
         return call
 
     def reply(self, flags: int, payload: Payload) -> OutgoingCall:

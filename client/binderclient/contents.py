@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from binderclient.arguments import check_number, check_type
 from binderclient.errors import ParcelError
 from binderclient.files import ReceivedFile, duplicate
 from binderwire.binder_abi import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from binderclient.ibinder import IBinder
 
 _WORD: Final = struct.Struct("=I")
+_BYTES: Final = (bytes, bytearray, memoryview)
 _LENGTH: Final = struct.Struct("=i")
 NULL_LENGTH: Final = -1
 
@@ -118,13 +120,15 @@ class Contents:
         owner: Owner | None = None,
         address: int = 0,
     ) -> None:
+        self._closed, self._owner = True, owner  # until there is something to close
+        if owner is None and type(data) not in _BYTES:
+            check_type(f"{type(self).__name__}(): data", data, *_BYTES)
         self._data: Any = bytearray(data) if owner is None else data
         self._position = 0
         # Offset of each object -> what it refers to; received ones are resolved when read.
         self._objects: dict[int, IBinder | Buffer | int | None] = dict.fromkeys(offsets)
         self._order: dict[int, int] = {}  # offset -> index, of received objects that are buffers
         self._files: list[ReceivedFile] = []  # whose descriptors are in the data: its own
-        self._owner = owner
         self._address = address
         self._views: list[memoryview] = []
         self._closed = False
@@ -205,6 +209,8 @@ class Contents:
 
     @position.setter
     def position(self, position: int) -> None:
+        if type(position) is not int:
+            check_type("position", position, int)
         if not 0 <= position <= len(self):
             raise ParcelError(f"position {position} is outside of {len(self)} bytes")
         self._position = position
@@ -247,6 +253,10 @@ class Contents:
         Raises:
             ParcelError: the range cuts through an object, or has a buffer in it.
         """
+        check_type("append(): other", other, Contents)
+        check_type("append(): start", start, int)
+        if size is not None:
+            check_type("append(): size", size, int)
         end = len(other) if size is None else start + size
         if not 0 <= start <= end <= len(other):
             raise ParcelError(f"{start} … {end} is outside of {len(other)} bytes")
@@ -310,6 +320,10 @@ class Contents:
         Returns:
             The object's index among the parcel's objects.
         """
+        check_type("write_buffer(): data", data, *_BYTES)
+        if parent is not None:
+            check_number("write_buffer(): parent", parent, 0)
+        check_number("write_buffer(): parent_offset", parent_offset, 0)
         buffer = Buffer(bytearray(data), len(self._objects), parent, parent_offset)
         position = self._position
         self._put(bytes(binder_buffer_object.size))
@@ -349,6 +363,9 @@ class Contents:
             offset: where in it the first of them is, in bytes.
             count: how many there are, 4 bytes each.
         """
+        check_number("write_file_array(): buffer", buffer, 0)
+        check_number("write_file_array(): offset", offset, 0)
+        check_number("write_file_array(): count", count, 0)
         position = self._position
         self._put(binder_fd_array_object.pack(BINDER_TYPE_FDA, 0, count, buffer, offset))
         self._objects[position] = count  # there is nothing left to find out
@@ -362,6 +379,7 @@ class Contents:
         Raises:
             ParcelError: there is none, or it says something else.
         """
+        check_type("read_file_array(): buffer", buffer, Buffer)
         start = self._position
         kind, _, found, parent, place = self._object_at(start, binder_fd_array_object)
         if kind != BINDER_TYPE_FDA or start not in self._objects:

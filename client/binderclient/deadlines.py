@@ -36,11 +36,18 @@ def checked_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None or timeout == math.inf:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    check_seconds(timeout)
     if not timeout > 0:
         raise ValueError(f"timeout must be more than 0 seconds, not {timeout}; None is for ever")
     return float(timeout)
+
+
+def check_seconds(timeout: object) -> None:
+    """Refuse what is no number of seconds, nor None."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
 
 
 class Deadline:
@@ -48,9 +55,13 @@ class Deadline:
 
     Args:
         seconds: from now; None: never.
+
+    Raises:
+        TypeError: that is no number.
     """
 
     def __init__(self, seconds: float | None) -> None:
+        check_seconds(seconds)
         self._end = math.inf if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:

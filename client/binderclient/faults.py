@@ -8,6 +8,7 @@ Nothing here may know how a reply is sent.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,8 @@ from binderclient.parcel import Parcel
 from binderwire.binder_abi import TF_STATUS_CODE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from binderclient.objects import Caller, Service
 
 # What becomes of a handler's exceptions; the first row that fits.
@@ -33,6 +36,7 @@ _EXCEPTION_CODE_OF: Final[dict[type[Exception], int]] = {
 # Codes that are none of an exception.
 _HEADERS: Final = (android.EX_HAS_REPLY_HEADER, android.EX_HAS_NOTED_APPOPS_REPLY_HEADER)
 _TEXT_MAX: Final = 4000  # characters of an exception's text that travel
+_LEAVES_MAX: Final = 16  # exceptions of a group whose texts travel
 _log: Final = logging.getLogger("binderclient")
 
 
@@ -96,7 +100,12 @@ def error_reply(error: RemoteException) -> tuple[Parcel, int]:
 
 
 def known(error: BaseException) -> RemoteException | None:
-    """Return what stands for an exception that handlers raise on purpose; None for another."""
+    """Return what stands for an exception that handlers raise on purpose; None for another.
+
+    One that comes out of a nursery or a TaskGroup has a group around it, which says nothing.
+    """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
     if isinstance(error, RemoteException):
         return error
     for kind, status in _STATUS_OF.items():
@@ -116,5 +125,21 @@ def _own_text(error: BaseException) -> str:
 
 
 def _text_of(error: BaseException) -> str:
+    """Return type and text of an exception; of a group, those of what is in it."""
     name, text = type(error).__name__, _own_text(error)
+    if isinstance(error, BaseExceptionGroup):
+        inside = "; ".join(itertools.islice(map(_text_of, _leaves(error)), _LEAVES_MAX))
+        more = sum(1 for _ in _leaves(error)) - _LEAVES_MAX
+        text = f"{error.message}: {inside}" + (f"; and {more} more" if more > 0 else "")
     return f"{name}: {text}"[:_TEXT_MAX] if text else name
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield what is in a group, and in the groups in it."""
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting += reversed(each.exceptions)
+        else:
+            yield each

@@ -12,6 +12,7 @@ import io
 import os
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from binderclient.arguments import check_type
 from binderclient.errors import ParcelError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class ReceivedFile:
     __slots__ = ("_descriptor",)
 
     def __init__(self, descriptor: int) -> None:
+        self._descriptor = -1  # until it is known to be one
+        check_type("ReceivedFile(): descriptor", descriptor, int)
         self._descriptor = descriptor
 
     def fileno(self) -> int:
@@ -103,24 +106,28 @@ class ReceivedFile:
         return f"<ReceivedFile {'closed' if self.closed else self._descriptor}>"
 
 
-def duplicate(file: int | HasFileno) -> ReceivedFile:
+def duplicate(file: int | HasFileno, method: str = "duplicate()") -> ReceivedFile:
     """Return the same open file under a number of its own, which children do not inherit.
 
     Args:
         file: a descriptor, or anything that has one.
+        method: for whom, for errors.
 
     Raises:
         TypeError: it has none.
         ParcelError: it is closed.
         OSError: this process has too many descriptors.
     """
+    refusal = f"{method} takes a file or a descriptor, not {type(file).__name__}"
     if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "fileno")):
-        raise TypeError(f"a file or a descriptor is needed, not {type(file).__name__}")
+        raise TypeError(refusal)
     try:
         number = file if isinstance(file, int) else file.fileno()
         return ReceivedFile(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
     except io.UnsupportedOperation:  # it has the method, and no descriptor
-        raise TypeError(f"a file or a descriptor is needed, not {type(file).__name__}") from None
+        raise TypeError(
+            f"{method} takes a file or a descriptor, not {type(file).__name__}"
+        ) from None
     except (OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno != errno.EBADF:
             raise

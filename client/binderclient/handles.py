@@ -64,13 +64,14 @@ class HandleTable(Generic[_P]):
         known = self._proxies.get(handle)
         proxy = known() if known is not None else None
         if proxy is None:
+            packed = _pack_handle(handle)
             proxy = self._make(handle)
             # Python calls this once, whichever way the proxy goes.
             reference = _Reference(proxy, self._dropped.append)
             reference.handle, reference.held = handle, True
             self._proxies[handle] = reference
-            append(out, BC_INCREFS, _pack_handle(handle))
-            append(out, BC_ACQUIRE, _pack_handle(handle))
+            append(out, BC_INCREFS, packed)
+            append(out, BC_ACQUIRE, packed)
         return proxy
 
     def owns(self, proxy: object, handle: int) -> bool:

@@ -30,13 +30,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from binderclient import android
 from binderclient.annotations import codec_of
+from binderclient.arguments import check_callable, check_type
 from binderclient.deadlines import checked_timeout
 from binderclient.errors import CallTimeout, ParcelError, RemoteException
 from binderclient.objects import HANDLER_PREFIX, Proxy, RemoteObject, Service
 from binderclient.parcel import Parcel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
     from binderclient.annotations import Codec
     from binderclient.ibinder import IBinder
@@ -52,6 +53,7 @@ _OF_CALLERS: Final = frozenset({"binder", _TIMEOUT})  # attributes of an Interfa
 
 def oneway(method: _F) -> _F:
     """Have callers of a method not wait for it; it returns nothing, and cannot fail for them."""
+    check_callable("oneway(): method", method)
     method.__dict__["binder_oneway"] = True
     return method
 
@@ -67,7 +69,10 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
             its name is one that services or their callers have for themselves.
     """
 
+    check_type("interface(): descriptor", descriptor, str)
+
     def make(cls: type[_S]) -> type[_S]:
+        _check_class(cls)
         if inspect.isfunction(vars(cls).get("descriptor")):
             raise _taken(cls, "descriptor")
         cls.descriptor = descriptor
@@ -75,6 +80,11 @@ def interface(descriptor: str) -> Callable[[type[_S]], type[_S]]:
         return cls
 
     return make
+
+
+def _check_class(cls: object) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Service)):
+        raise TypeError(f"interface() is for subclasses of Service, not {cls!r}")
 
 
 def as_interface(cls: type[_T], binder: IBinder, *, timeout: float | None = None) -> _T:
@@ -91,6 +101,7 @@ def as_interface(cls: type[_T], binder: IBinder, *, timeout: float | None = None
         TypeError: ``cls`` is no interface, or ``binder`` is neither.
         ValueError: ``timeout`` is not more than 0.
     """
+    check_type("as_interface(): cls", cls, type)
     found = interface_of(cls)
     if found is None:
         raise TypeError(f"{cls.__name__} has no @interface")
@@ -209,7 +220,35 @@ def _read_all(codecs: Iterable[Codec], parcel: Parcel) -> list[object]:
     try:
         return [codec.read(parcel) for codec in codecs]
     except RecursionError:  # parcelables in parcelables, as many as somebody liked to send
-        raise ParcelError("values are nested too deeply") from None
+        raise ParcelError(f"values are nested too deeply, at {parcel.position}") from None
+
+
+def _write(codec: Codec, parcel: Parcel, value: object, place: str) -> None:
+    try:
+        codec.write(parcel, value, place)
+    except RecursionError:  # a parcelable that is in itself, for one
+        raise ValueError(f"{place}: values are nested too deeply") from None
+
+
+class _Finishing:
+    """A handler that is to be awaited, and then its reply to be written.
+
+    Args:
+        result: what is to be awaited.
+        write: writes the reply.
+    """
+
+    def __init__(self, result: Awaitable[object], write: Callable[[object], None]) -> None:
+        self._result = result
+        self._write = write
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        self._write((yield from self._result.__await__()))
+
+    def close(self) -> None:
+        """Give it up, before it began: a coroutine that nobody awaits would complain."""
+        if inspect.iscoroutine(self._result):
+            self._result.close()
 
 
 class Method:
@@ -327,7 +366,7 @@ class Method:
         bound.apply_defaults()
         request = Parcel.for_interface(self._owner.descriptor)
         for name, codec in arguments.items():
-            codec.write(request, bound.arguments[name], self._places[name])
+            _write(codec, request, bound.arguments[name], self._places[name])
         return request
 
     def _read_reply(self, reply: Parcel) -> object:
@@ -350,14 +389,11 @@ class Method:
         def handle(service: Service, data: Parcel, reply: Parcel) -> Awaitable[None] | None:
             result = getattr(service, self._name)(*self._read_request(data))
             if inspect.isawaitable(result):
-                return self._finish(result, reply)
+                return _Finishing(result, functools.partial(self._write_reply, reply))
             self._write_reply(reply, result)
             return None
 
         return handle
-
-    async def _finish(self, result: Awaitable[object], reply: Parcel) -> None:
-        self._write_reply(reply, await result)
 
     def _read_request(self, data: Parcel) -> list[object]:
         arguments, _, _ = self._resolve()
@@ -379,7 +415,7 @@ class Method:
             if is_tuple and len(values) != len(results):
                 raise TypeError(f"{self.place}: must return {len(results)} values")
             for codec, each in zip(results, values, strict=False):
-                codec.write(reply, each, self._places["return"])
+                _write(codec, reply, each, self._places["return"])
             if not results and value is not None:
                 raise TypeError(f"{self.place}: must return nothing")
         except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from binderclient.arguments import check_callable, check_type
 from binderclient.contents import NULL_LENGTH
 from binderclient.errors import ParcelError
 from binderclient.numbers_and_text import INT32, Values, check, unit_of
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _ITEM_MIN: Final = 4  # bytes that an item takes at least
+
+
+def check_list(method: str, values: object) -> None:
+    """Refuse what is no list; None is null."""
+    if values is not None and (isinstance(values, str | bytes) or not hasattr(values, "__len__")):
+        raise TypeError(f"{method}() takes a list, not {type(values).__name__}")
 
 
 class Lists(Values):
@@ -32,6 +39,7 @@ class Lists(Values):
 
     def read_raw(self, size: int) -> memoryview:
         """Return the next ``size`` bytes without copying; the view dies with the parcel."""
+        check_type("read_raw(): size", size, int)
         start = self._position
         self._skip(start, size)
         return self._lend(start, start + size)
@@ -114,6 +122,7 @@ class Lists(Values):
 
     def write_bool_array(self, values: Sequence[bool] | None) -> None:
         """Write a list of truth values, an int32 each."""
+        check_list("write_bool_array", values)
         for value in values or ():
             check("write_bool_array", value, bool, int)
         numbers = None if values is None else [int(bool(value)) for value in values]
@@ -126,6 +135,7 @@ class Lists(Values):
 
     def write_char_array(self, values: Sequence[str] | None) -> None:
         """Write a list of UTF-16 units, an int32 each; a text is one."""
+        check_list("write_char_array", values)
         units = None
         if values is not None:
             units = [unit_of(value, "write_char_array") for value in values]
@@ -170,8 +180,8 @@ class Lists(Values):
         if values is None:
             self._put(INT32.pack(NULL_LENGTH))
             return
-        if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
-            raise TypeError(f"{method}() takes a list, not {type(values).__name__}")
+        check_list(method, values)
+        check_callable(f"{method}(): write", write)
         self._put(INT32.pack(len(values)))
         for value in values:
             write(value)
@@ -189,6 +199,9 @@ class Lists(Values):
         Raises:
             ParcelError: there are others than ``size``, or more than can be; as ``read``.
         """
+        check_callable("read_list(): read", read)
+        if size is not None:
+            check_type("read_list(): size", size, int)
         before = self._position
         count, start = self._length()
         if count is None:
@@ -211,6 +224,7 @@ class Lists(Values):
 
     def write_nullable(self, value: _T | None, write: Callable[[_T], object]) -> None:
         """Write int32 0 for None, else 1 and what ``write`` makes of it."""
+        check_callable("write_nullable(): write", write)
         self._put(INT32.pack(value is not None))
         if value is not None:
             write(value)
@@ -221,6 +235,7 @@ class Lists(Values):
         Raises:
             ParcelError: the word before it is neither 0 nor 1; as ``read``.
         """
+        check_callable("read_nullable(): read", read)
         before = self._position
         word: Any = self._unpack(INT32)
         try:

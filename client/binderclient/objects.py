@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from binderclient import android
+from binderclient.arguments import check_callable, check_code, check_type
 from binderclient.deadlines import Ticket, checked_timeout
 from binderclient.errors import (
     MisuseError,
@@ -71,10 +72,12 @@ def transaction(code: int) -> Callable[[_F], _F]:
     Args:
         code: 1 … 0xffffff; what the interface gave to the method.
     """
+    check_type("transaction(): code", code, int)
     if not android.FIRST_CALL_TRANSACTION <= code <= android.LAST_CALL_TRANSACTION:
         raise ValueError(f"{code:#x} is no code of an interface's method")
 
     def mark(method: _F) -> _F:
+        check_callable("transaction(): what is marked", method)
         method.__dict__.setdefault("binder_codes", []).append(code)
         return method
 
@@ -257,13 +260,13 @@ def request_of(data: Parcel | None) -> Parcel:
     if data is None:
         return Parcel()
     if not isinstance(data, Parcel):
-        raise TypeError(f"call() takes a Parcel as data, not {type(data).__name__}")
+        raise TypeError(f"call(): data must be Parcel, not {type(data).__name__}")
     return data
 
 
 def call_flags(*, oneway: bool, clear: bool) -> int:
     """Return the TF_ flags of a call; like Android's, it lets the reply bring open files."""
-    return TF_ACCEPT_FDS | TF_ONE_WAY * oneway | TF_CLEAR_BUF * clear
+    return TF_ACCEPT_FDS | TF_ONE_WAY * bool(oneway) | TF_CLEAR_BUF * bool(clear)
 
 
 class Transport(Protocol):
@@ -337,6 +340,7 @@ class Proxy(RemoteObject):
             RemoteException: the object answered with a bare status.
             CallTimeout: no reply within ``timeout``; the object may still handle the call.
         """
+        check_code(code)
         request, flags = request_of(data), call_flags(oneway=oneway, clear=clear)
         seconds = checked_timeout(timeout)
         if seconds is None:
@@ -361,6 +365,7 @@ class Proxy(RemoteObject):
         Raises:
             DeadObject: that is known already; ``callback`` will not be called.
         """
+        check_callable("link_to_death(): callback", callback)
         self.device.link_to_death(self, callback)
 
     def unlink_to_death(self, callback: Callable[[Proxy], object]) -> bool:

@@ -17,6 +17,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from binderclient import android
+from binderclient.arguments import check_type
 from binderclient.errors import ParcelError, RemoteException
 from binderclient.files import ReceivedFile, duplicate
 from binderclient.ibinder import IBinder
@@ -52,6 +53,7 @@ class Parcel(Lists):
     @classmethod
     def for_interface(cls, descriptor: str) -> Self:
         """Return a new request that starts with the interface token of ``descriptor``."""
+        check_type("for_interface(): descriptor", descriptor, str)
         parcel = cls()
         parcel.write_interface_token(descriptor)
         return parcel
@@ -65,6 +67,8 @@ class Parcel(Lists):
         flat_binder_object; it is STABILITY_SYSTEM, and STABILITY_UNDECLARED for null.  (Android 12
         packs a version into the upper bits of that word; Android 10 does not have it.)
         """
+        if binder is not None:
+            check("write_strong_binder", binder, IBinder)
         self.write_bare_binder(binder)
         self.write_int32(
             android.STABILITY_UNDECLARED if binder is None else android.STABILITY_SYSTEM
@@ -73,7 +77,7 @@ class Parcel(Lists):
     def write_bare_binder(self, binder: IBinder | None) -> None:
         """Write a reference without a word for its stability, as Android 10 and HIDL do."""
         if binder is not None:
-            check("write_strong_binder", binder, IBinder)
+            check("write_bare_binder", binder, IBinder)
         position = self._position
         self._put(flat_binder_object.pack(BINDER_TYPE_BINDER, 0, 0, 0))
         if binder is not None:  # the driver is not to look at a null one
@@ -118,7 +122,7 @@ class Parcel(Lists):
             TypeError, ParcelError: it has none, or it is closed.
             OSError: this process has too many descriptors.
         """
-        self._put_file(duplicate(file))
+        self._put_file(duplicate(file, "write_file()"))
 
     def read_file(self) -> ReceivedFile:
         """Read an open file, which is the caller's from now on.
@@ -159,7 +163,8 @@ class Parcel(Lists):
 
         Args, raises: as ``write_file``; None for null.
         """
-        found = None if file is None else duplicate(file)
+        method = "write_parcel_file_descriptor()"
+        found = None if file is None else duplicate(file, method)
         self.write_int32(found is not None)
         if found is not None:
             self.write_int32(0)  # nobody wants to hear of its end
@@ -229,6 +234,9 @@ class Parcel(Lists):
                 of Android 10 (without the tag), STRICT_MODE before.
             tag: 'SYST', or what vendors' processes write.
         """
+        check_type("write_interface_token(): descriptor", descriptor, str)
+        check_type("write_interface_token(): era", era, Era)
+        check_type("write_interface_token(): tag", tag, int)
         Token(era, tag).write(self, descriptor)
 
     def enforce_interface(self, descriptor: str) -> None:
@@ -237,6 +245,7 @@ class Parcel(Lists):
         Raises:
             ParcelError: it names another interface, or is no such header.
         """
+        check_type("enforce_interface(): descriptor", descriptor, str)
         start = self._position
         try:
             read_token(self, descriptor)
@@ -251,6 +260,7 @@ class Parcel(Lists):
 
     def write_exception(self, error: RemoteException) -> None:
         """Write a reply that is an exception: code, message, empty stack trace, own number."""
+        check_type("write_exception(): error", error, RemoteException)
         self.write_int32(error.exception_code)
         self.write_string16(error.message)
         self.write_int32(0)
@@ -264,6 +274,16 @@ class Parcel(Lists):
             RemoteException: the service raised an exception.
             ParcelError: the header is malformed.
         """
+        start = self._position
+        try:
+            error = self._read_header()
+        except ParcelError:
+            self._position = start
+            raise
+        if error is not None:
+            raise error
+
+    def _read_header(self) -> RemoteException | None:
         code = self.read_int32()
         if code == android.EX_HAS_NOTED_APPOPS_REPLY_HEADER:
             self._skip_header()
@@ -272,11 +292,11 @@ class Parcel(Lists):
             self._skip_header()
             code = android.EX_NONE  # Java puts this header only before results
         if code == android.EX_NONE:
-            return
+            return None
         message = self.read_string16() or ""
         self._skip_header()  # the stack trace of the other side
         number = self.read_int32() if code == android.EX_SERVICE_SPECIFIC else 0
-        raise RemoteException(code, message, service_specific=number)
+        return RemoteException(code, message, service_specific=number)
 
     def _skip_header(self) -> None:
         """Skip a block whose int32 size counts itself; 0 means that there is only the size."""

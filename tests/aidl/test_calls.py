@@ -266,3 +266,35 @@ def test_results_of_several_kinds(generated: Generated, binder: Binder) -> None:
         proxy = as_interface(generated("org.example.IArrays"), client.context_manager)
         assert proxy.ints([1], 3, [2]) == ([1], [3, 3, 3], [2, 9])
         assert proxy.bytes_(b"a", 2, b"b") == (b"a", b"\0\0", b"b!")
+
+
+@pytest.mark.parametrize("size", [1_000_001, (1 << 31) - 1, -1, -(1 << 31)])
+def test_an_array_that_is_wanted_too_large(generated: Generated, binder: Binder, size: int) -> None:
+    """Whoever serves makes it: a number is all that a caller has to send."""
+    made: list[int] = []
+
+    class Arrays(generated("org.example.IArrays")):  # type: ignore[misc]
+        def ints(self, given: list[int], made_size: int, changed: list[int]) -> Any:  # noqa: ANN401
+            made.append(made_size)
+            return given, [0] * made_size, changed
+
+    with binder.device() as server, binder.device() as client:
+        server.become_context_manager(Arrays())
+        server.start_thread_pool()
+        manager = client.context_manager
+        request = Parcel.for_interface("org.example.IArrays")
+        for number in (0, size, 0):
+            request.write_int32(number)
+        code = generated("org.example.IArrays").binder_interface.methods["ints"].code
+        with pytest.raises(RemoteException) as caught, manager.call(code, request) as reply:
+            reply.read_exception()
+        if size > 0:
+            assert caught.value.exception_code == android.EX_BAD_PARCELABLE
+            assert f"Array too large: {size} items wanted at" in caught.value.message
+        else:
+            assert caught.value.status == android.STATUS_BAD_VALUE
+        proxy = as_interface(generated("org.example.IArrays"), manager)
+        with pytest.raises(ValueError, match=r"made_size: -?\d+ is not from 0 to 1000000"):
+            proxy.ints([], size, [])
+        assert made == []
+        assert len(proxy.ints([], 100_000, [])[1]) == made.pop() == 100_000

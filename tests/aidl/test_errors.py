@@ -104,6 +104,18 @@ LATER: Final[list[tuple[str, type[AidlError], int, str]]] = [
     ("interface IX { ParcelableHolder f(); }", AidlTypeError, 16, "for fields only"),
     ("interface IX { void f(in int[0] x); }", AidlValueError, 30, "a number above 0"),
     ("interface IX { void f(in int[1<<30] x); }", AidlTypeError, 26, "fits no transaction"),
+    (
+        "interface IX { void f(in int" + "[2]" * 16000 + " x); }",
+        AidlTypeError,
+        26,
+        "than 1048576 items",
+    ),
+    (
+        "interface IX { void f(in int[1000][1000][1000] x); }",
+        AidlTypeError,
+        26,
+        "of more than 10485",
+    ),
     ("interface IX { const int[] A = {1}; }", AidlTypeError, 22, "no constants of type"),
     ("interface IX { const IBinder A = 1; }", AidlTypeError, 22, "no constants of type"),
     ("parcelable IX { IX b; }", AidlTypeError, 17, "contain itself without end"),

@@ -104,7 +104,15 @@ def test_types_hold(generated: Generated, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [88, 100, 120])
 def test_formatters_change_nothing(generated: Generated, width: int) -> None:
-    command = [sys.executable, "-m", "ruff", "format", "--isolated", f"--line-length={width}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--no-cache",
+        "--isolated",
+        f"--line-length={width}",
+    ]
     done = subprocess.run(
         [*command, "--diff", str(generated.folder)], capture_output=True, text=True, check=False
     )
@@ -158,7 +166,16 @@ def test_awkward_names(tmp_path: Path) -> None:
     path.write_text(AWKWARD)
     made = compile_into(tmp_path / "made", [str(path)])
     assert "Success: no issues found" in checked(made, tmp_path, "import IAwkward\n")
-    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--diff", str(made.folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--no-cache",
+        "--isolated",
+        "--diff",
+        str(made.folder),
+    ]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     with importable(made.folder):
         cls = made("IAwkward")
@@ -195,7 +212,15 @@ def test_long_names(tmp_path: Path, count: int) -> None:
     )
     made = compile_into(tmp_path / "made", [str(path)])
     for width in (88, 100):
-        command = [sys.executable, "-m", "ruff", "format", "--isolated", f"--line-length={width}"]
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "format",
+            "--no-cache",
+            "--isolated",
+            f"--line-length={width}",
+        ]
         done = subprocess.run(
             [*command, "--diff", str(made.folder)], capture_output=True, text=True, check=False
         )

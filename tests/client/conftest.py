@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mounted daemon for the session, new devices for each test, and processes to talk to."""
+"""Devices for each test, and processes to talk to: behind an engine in this very process.
+
+Where a daemon can be mounted the same tests play on its devices as well, with real processes.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
 from binderclient.testing import Binder
+from client import elsewhere
 from client.drivers import PATIENCE, KernelDriver, MountedDaemon, missing_capability
 from client.peer import start
 
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 DEVICE: Final = os.environ.get("BINDER_TEST_DEVICE")
 PEER: Final = Path(__file__).parent / "peer.py"
+ELSEWHERE: Final = Path(__file__).parent / "elsewhere.py"
 
 
 class Peer:
@@ -46,6 +52,11 @@ class Peer:
     @property
     def pid(self) -> int:
         return self.popen.pid
+
+    own_pid = pid  # as it sees itself
+
+    def send_signal(self, number: int) -> None:
+        self.popen.send_signal(number)
 
     def kill(self) -> None:
         self.popen.kill()
@@ -72,7 +83,8 @@ class LocalPeer:
     def __init__(self, process: Process, *arguments: str) -> None:
         self._process = process
         self.pid = process.pid
-        self._device = start(process.path(), *arguments)
+        self.own_pid = os.getpid()
+        self._device = start(process.path(), *arguments, die=process.kill)
 
     def kill(self) -> None:
         self._process.kill()
@@ -90,21 +102,48 @@ class Bench:
 
     def __init__(self, daemon: Driver | None) -> None:
         self._daemon = daemon
-        self._binder = Binder() if daemon is None else None
-        if self._binder is not None:  # one process opens all devices, as it is with a daemon
-            self.device = Path(self._binder.process(pid=os.getpid()).path())
+        self.binder = Binder() if daemon is None else None
+        if self.binder is not None:  # one process opens all devices, as it is with a daemon
+            own = self.binder.process(pid=os.getpid(), uid=os.geteuid())
+            self.device = Path(own.path())
         else:
             self.device = self.daemon.new_device()
         self.peers: list[Peer | LocalPeer] = []
 
     @property
     def daemon(self) -> Driver:
-        assert self._daemon is not None, "a test that needs a daemon says so: real_processes"
+        assert self._daemon is not None, "tests of a daemon are in tests/integration/client"
         return self._daemon
 
+    def _process(self) -> Process:
+        """Return a new process of the engine's, of our user as real ones are."""
+        assert self.binder is not None
+        return self.binder.process(uid=os.geteuid())
+
+    def counts(self) -> dict[str, int]:
+        """Return how many of each kind of object the driver keeps."""
+        return self.daemon.counts() if self.binder is None else self.binder.counts()
+
+    def another(self) -> Path:
+        """Return the path of the device for another process."""
+        return self.device if self.binder is None else Path(self._process().path())
+
+    def elsewhere(self, function: str, *arguments: object) -> Any:  # noqa: ANN401
+        """Have another process do something; see ``elsewhere.py``."""
+        words = [function, str(self.another()), *map(str, arguments)]
+        if self.binder is not None:
+            return getattr(elsewhere, function)(*words[1:])
+        done = subprocess.run(
+            [sys.executable, str(ELSEWHERE), *words],
+            stdout=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
     def peer(self, *arguments: str) -> Peer | LocalPeer:
-        if self._binder is not None:
-            self.peers.append(LocalPeer(self._binder.process(), *arguments))
+        if self.binder is not None:
+            self.peers.append(LocalPeer(self._process(), *arguments))
         else:
             self.peers.append(Peer(self.device, *arguments))
         return self.peers[-1]
@@ -112,7 +151,7 @@ class Bench:
     def close(self) -> None:
         for peer in self.peers:
             peer.__exit__()
-        left = self._binder.close() if self._binder is not None else ""
+        left = self.binder.close() if self.binder is not None else ""
         assert not left, left
 
 
@@ -129,12 +168,23 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     daemon.stop()
 
 
+def kinds() -> list[str]:
+    """Return what devices can be had of here."""
+    if DEVICE:
+        return ["daemon"]
+    return ["engine"] if missing_capability() else ["engine", "daemon"]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have tests that can do with one play on an engine in this process as well."""
+    """Play each test on all that devices can be had of here: nothing has to be skipped."""
     if "driver_kind" in metafunc.fixturenames:
-        has = metafunc.definition.get_closest_marker
-        names = ["daemon"] + ["engine"] * bool(has("engine_too") and not has("real_processes"))
-        metafunc.parametrize("driver_kind", names, indirect=True)
+        metafunc.parametrize("driver_kind", kinds(), indirect=True)
+
+
+def pytest_report_header() -> str | None:
+    """Say what is not played here, as nothing is shown as skipped."""
+    missing = missing_capability()
+    return f"client tests: on an engine in this process alone, as {missing}" if missing else None
 
 
 @pytest.fixture

@@ -150,6 +150,10 @@ class MountedDaemon:
 
 def missing_capability() -> str | None:
     """Return why no daemon can be mounted here, None if one can."""
-    if not Path("/dev/fuse").exists():
-        return "no /dev/fuse"
-    return None if os.geteuid() == 0 else "mounting needs root"
+    if os.geteuid():
+        return "mounting needs root"
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/fuse cannot be opened: {error.strerror}"
+    return None

@@ -23,6 +23,8 @@ from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from binderclient.ibinder import IBinder
 
 DESCRIPTOR = "org.binderd.test.IPeer"
@@ -44,7 +46,8 @@ class PeerService(Service):
     descriptor: ClassVar[str] = DESCRIPTOR
     accepts_descriptors: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, die: Callable[[], None]) -> None:
+        self._die = die
         self.journal: list[str] = []
         self.held: list[IBinder | None] = []
 
@@ -83,7 +86,7 @@ class PeerService(Service):
 
     @transaction(DIE)
     def die(self, _data: Parcel, _reply: Parcel) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        self._die()
 
     @transaction(RAISE)
     def fail(self, data: Parcel, _reply: Parcel) -> None:
@@ -134,13 +137,21 @@ class PeerService(Service):
             reply.write_file(file)
 
 
-def start(path: str, *arguments: str) -> Device:
-    """Open a device and serve on it; arguments as on the command line."""
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start(path: str, *arguments: str, die: Callable[[], None] = kill_this_process) -> Device:
+    """Open a device and serve on it; arguments as on the command line.
+
+    Args:
+        die: what DIE does.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--name")
     chosen = parser.parse_args(arguments)
-    service = PeerService()
+    service = PeerService(die)
     device = Device(path, max_threads=chosen.threads)
     if chosen.name is None:
         device.become_context_manager(service)

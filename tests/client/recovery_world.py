@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import gc
 import os
+import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from binderclient.errors import DeviceGone
 from binderclient.objects import Service, transaction
 from binderclient.parcel import Parcel
+from binderwire.binder_abi import BC_ENTER_LOOPER, BINDER_WRITE_READ
 from client.drivers import PATIENCE, MountedDaemon
 
 if TYPE_CHECKING:
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 DESCRIPTOR: Final = "org.binderd.test.IRestart"
 ECHO, WAIT = 1, 2
+RESTARTS: Final = int(os.environ.get("BINDERD_RESTARTS", "20"))
 
 
 class EchoService(Service):
@@ -88,6 +94,32 @@ def holds_no_more(before: tuple[int, int, int]) -> bool:
     Trio's worker threads, for one, end ten seconds after the test that they worked for.
     """
     return all(now <= then for now, then in zip(held(), before, strict=True))
+
+
+def read_until_it_fails(fd: int) -> None:
+    """Serve as a looper that ignores whatever comes."""
+    words = ctypes.create_string_buffer(struct.pack("=I", BC_ENTER_LOOPER))
+    area = ctypes.create_string_buffer(256)
+    write_size = 4
+    while True:
+        record = struct.pack(
+            "=6Q", write_size, 0, ctypes.addressof(words), 256, 0, ctypes.addressof(area)
+        )
+        fcntl.ioctl(fd, BINDER_WRITE_READ, bytearray(record))
+        write_size = 0
+
+
+def poll_until_an_error(fd: int) -> int:
+    poller = select.poll()
+    poller.register(fd, select.POLLPRI)  # nothing that a device has; errors come in any case
+    ((_, events),) = poller.poll(1000 * PATIENCE)
+    return events
+
+
+def sleeps(tid: int | None) -> bool:
+    """Is the thread blocked in the kernel?"""
+    state = Path(f"/proc/self/task/{tid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state in {"S", "D"}
 
 
 class World:

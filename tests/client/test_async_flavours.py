@@ -19,7 +19,6 @@ from binderclient import (
     ReceivedFile,
     RemoteException,
     Service,
-    ServiceManager,
     android,
     as_interface,
     caller,
@@ -29,9 +28,7 @@ from binderclient import (
 from binderclient.servicemanager import ServiceManagerService, ServiceNotFound
 from binderclient.servicemanager.async_client import AsyncServiceManager
 from client import peer as p
-from client.drivers import missing_capability
 from client.flavours import FLAVOURS, PATIENCE
-from client.recovery_world import World as RealWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
     Flavour = Trio | Asyncio
 
 pytestmark = [
-    pytest.mark.engine_too,
     pytest.mark.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name),
 ]
 
@@ -553,41 +549,3 @@ def test_services_have_names(managed: Binder, flavour: Flavour) -> None:
             assert told == ["busy"]
 
     flavour.run(main)
-
-
-# A daemon that goes and comes back
-
-
-def test_the_device_comes_back(tmp_path: Path, flavour: Flavour) -> None:
-    missing = missing_capability()
-    if missing is not None:
-        pytest.skip(missing)
-    world = RealWorld(tmp_path)
-    seen: list[str] = []
-
-    async def main() -> None:
-        async with flavour.open_device(world.path, reconnect=True) as device:
-            device.on_gone(lambda _device: seen.append("gone"))
-            device.on_back(lambda _device: seen.append("back"))
-            await AsyncServiceManager(device).add("busy", Busy(flavour))
-            await flavour.in_thread(lambda: world.end("SIGKILL"))
-            await device.wait_gone()
-            assert not await device.wait_back(0.05)
-            await flavour.in_thread(world.daemon.start)
-            assert await device.wait_back()  # as does the manager
-            proxy = await flavour.in_thread(lambda: blocking_wait(world.path))
-            assert proxy == "org.example.IBusy"
-            assert seen == ["gone", "back"]
-
-    try:
-        world.start_manager()
-        flavour.run(main)
-    finally:
-        world.close()
-
-
-def blocking_wait(path: Any) -> str:  # noqa: ANN401
-    from binderclient import Device
-
-    with Device(path) as device:
-        return ServiceManager(device).wait("busy", PATIENCE).interface()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -159,6 +160,18 @@ def test_one_thread_has_one_call_outstanding(wire: Wire) -> None:
     assert note.outcome is None
     wire.read(NOOP, COMPLETE)
     assert note.outcome == abi.BR_TRANSACTION_COMPLETE
+
+
+def test_what_cannot_be_packed_is_not_waited_for(wire: Wire) -> None:
+    for handle, code in (("x", 1), (1, "x")):
+        with pytest.raises(struct.error):
+            wire.thread.call(handle, code, 0, EMPTY)  # type: ignore[arg-type]
+        assert wire.thread.idle
+    with pytest.raises(struct.error):
+        wire.thread.proxy("x")  # type: ignore[arg-type]
+    assert not len(wire.connection.handles)
+    assert not wire.thread.data_to_write()
+    wire.call()
 
 
 def test_what_the_driver_did_not_take_is_written_again(wire: Wire) -> None:

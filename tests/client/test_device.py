@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Device`` against a mounted daemon, with real processes, threads, signals and deaths."""
+"""``Device``: calls, objects, threads, signals, deaths; ``tests/integration/client`` has more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import gc
 import os
 import signal
-import subprocess
 import threading
 import time
 import weakref
@@ -29,17 +28,12 @@ from binderclient.errors import (
 from binderclient.objects import Proxy, Service, transaction
 from binderclient.parcel import Parcel
 from client import peer as p
-from client.conftest import Peer
-from client.drivers import MountedDaemon, missing_capability
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from client.conftest import Bench
-
-pytestmark = pytest.mark.engine_too
 
 PATIENCE = 10.0
 
@@ -244,7 +238,6 @@ def test_a_proxy_can_be_passed_on(bench: Bench) -> None:
             assert reply.read_strong_binder() is gift
 
 
-@pytest.mark.real_processes
 def test_the_same_object_is_the_same_proxy(bench: Bench) -> None:
     with connected(bench) as (device, peer):
         with peer.call(p.GIVE, request()) as reply:
@@ -254,7 +247,7 @@ def test_the_same_object_is_the_same_proxy(bench: Bench) -> None:
         assert device.context_manager is peer
         assert isinstance(gift, Proxy)
         with gift.call(1) as reply:
-            assert reply.read_int32() == bench.peers[0].pid
+            assert reply.read_int32() == bench.peers[0].own_pid
 
 
 def test_a_proxy_of_another_device_cannot_be_sent(bench: Bench) -> None:
@@ -341,15 +334,14 @@ def test_a_busy_server_is_made_to_use_more_threads(bench: Bench) -> None:
         assert time.monotonic() - start < 1.9
 
 
-@pytest.mark.real_processes
 def test_a_thread_that_ends_leaves_the_driver(bench: Bench) -> None:
     with connected(bench) as (_device, peer):
-        before = bench.daemon.counts()["threads"]
+        before = bench.counts()["threads"]
         for _ in range(5):
             thread = threading.Thread(target=peer.ping)
             thread.start()
             thread.join(PATIENCE)
-        eventually(lambda: bench.daemon.counts()["threads"] <= before)
+        eventually(lambda: bench.counts()["threads"] <= before)
 
 
 def test_signals_do_not_disturb_a_call(bench: Bench) -> None:
@@ -417,7 +409,6 @@ def test_stop_ends_join_from_a_signal_handler(bench: Bench) -> None:
 # Deaths
 
 
-@pytest.mark.real_processes
 def test_a_killed_server_is_dead_to_its_callers(bench: Bench) -> None:
     told: list[Proxy] = []
     arrived = threading.Event()
@@ -501,37 +492,6 @@ def test_a_client_that_dies_lets_go_of_objects(bench: Bench) -> None:
 # Opening, forking, losing the driver
 
 
-def test_when_the_daemon_is_killed_everybody_gets_an_error(tmp_path: Path) -> None:
-    missing = missing_capability()
-    if missing is not None:
-        pytest.skip(missing)
-    daemon = MountedDaemon(tmp_path, 1)
-    path = daemon.new_device()
-    outcome: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            device.context_manager.call(p.SLEEP, request(60_000))
-        except DeviceError as error:
-            outcome.append(error)
-
-    try:
-        with Peer(path) as peer, Device(path) as device:
-            thread = threading.Thread(target=wait)
-            thread.start()
-            time.sleep(0.2)
-            daemon.process.kill()
-            thread.join(PATIENCE)
-            assert "driver behind it is gone" in str(outcome[0])
-            with pytest.raises(DeviceError):
-                device.context_manager.ping()
-            peer.kill()
-    finally:
-        daemon.process.kill()
-        daemon.process.wait()
-        subprocess.run(["umount", "-l", str(daemon.mount)], check=False)
-
-
 def test_a_missing_device_says_what_to_do(tmp_path: os.PathLike[str]) -> None:
     with pytest.raises(DeviceError, match="is binderd running") as caught:
         Device(os.fspath(tmp_path) + "/binder")
@@ -563,20 +523,3 @@ def test_a_forked_child_has_no_part_in_the_device(bench: Bench) -> None:
         assert reply.read_bytes() == b"abc"
         reply.close()
         assert echo(peer, b"parent") == b"parent"
-
-
-@pytest.mark.real_processes
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_forked_child_does_not_keep_its_parent_alive_to_others(bench: Bench) -> None:
-    bench.peer()
-    before = bench.daemon.counts()["processes"]
-    with Device(bench.device) as device:
-        device.context_manager.ping()
-        child = os.fork()
-        if child == 0:
-            signal.pause()
-    try:
-        eventually(lambda: bench.daemon.counts()["processes"] == before)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)

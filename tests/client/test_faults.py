@@ -52,6 +52,10 @@ class Textless(ValueError):
         raise RuntimeError("why")
 
 
+GROUP_OF_ONE = ExceptionGroup("outer", [ExceptionGroup("inner", [PermissionError("not you")])])
+IN_GROUP = "ExceptionGroup: tasks: KeyError: 'why'; PermissionError: not you; OSError: how"
+
+
 def fail(how: str) -> None:
     raise {
         "KeyError": KeyError("why"),
@@ -70,6 +74,9 @@ def fail(how: str) -> None:
         "message of a wrong type": RemoteException(android.EX_SECURITY, 5),  # type: ignore[arg-type]
         "large number": RemoteException(android.EX_SERVICE_SPECIFIC, service_specific=1 << 40),
         "status of a wrong type": RemoteException(status="why"),  # type: ignore[arg-type]
+        "a group": ExceptionGroup("tasks", [KeyError("why"), GROUP_OF_ONE, OSError("how")]),
+        "a group of one": GROUP_OF_ONE,
+        "a large group": ExceptionGroup("tasks", [OSError(str(n)) for n in range(10_000)]),
     }[how]
 
 
@@ -196,6 +203,9 @@ def caller(binder: Binder) -> Callable[[], Any]:
         ("message of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
         ("large number", android.EX_ILLEGAL_STATE, UNSENDABLE),
         ("status of a wrong type", android.EX_ILLEGAL_STATE, UNSENDABLE + "TypeError: "),
+        ("a group", android.EX_ILLEGAL_STATE, IN_GROUP),
+        ("a group of one", android.EX_SECURITY, "not you"),
+        ("a large group", android.EX_ILLEGAL_STATE, "ExceptionGroup: tasks: OSError: 0; OSError"),
     ],
 )
 def test_what_is_raised_reaches_the_caller(

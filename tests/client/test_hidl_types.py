@@ -158,6 +158,28 @@ def test_malformed_handles_are_refused(binder: Binder, write: Callable[[Parcel],
     assert places == [0]
 
 
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (hidl.read_string, "a text of 2 bytes in buffer 1, of 8"),
+        (hidl.read_strings, "an array of 8 bytes for 2 strings, at 16"),
+        (lambda parcel: hidl.read_vec(parcel, "q"), "an array of 8 bytes for 2 numbers, at 16"),
+    ],
+)
+def test_what_cannot_be_read_is_still_there(
+    binder: Binder, read: Callable[[Parcel], object], said: str
+) -> None:
+    request = with_token()
+    hidl.write_vec(request, "i", [1, 2])
+
+    def reads(parcel: Parcel) -> object:
+        with pytest.raises(ParcelError, match=said):
+            read(parcel)
+        return hidl.read_vec(parcel, "i")
+
+    assert sent(binder, request, reads) == [1, 2]
+
+
 def test_a_vector_of_another_size_is_refused(binder: Binder) -> None:
     request = with_token()
     hidl.write_vec(request, "i", [1, 2, 3])

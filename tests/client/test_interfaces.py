@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import io
 import logging
 import os
@@ -32,7 +33,7 @@ from binderclient.servicemanager import ServiceManager
 from binderclient.testing import Binder
 from binderclient.trio import AsyncServiceManager, open_device
 from client.drivers import PATIENCE
-from client.test_servicemanager import ManagerProcess
+from client.managers import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +145,7 @@ class Later(Service):
 
 @pytest.fixture
 def manager(bench: Bench, tmp_path: Path) -> Iterator[None]:
-    process = ManagerProcess(bench.device, tmp_path)
+    process = started(bench, tmp_path)
     yield
     process.end()
 
@@ -240,7 +241,7 @@ def test_who_raises_is_heard(things: Things, caplog: pytest.LogCaptureFixture) -
         (lambda t: t.far(1), TypeError, "too many positional arguments"),
         (lambda t: t.read("x"), TypeError, "file: must be a file or descriptor, not str"),
         (lambda t: t.read(True), TypeError, "file: must be a file or descriptor, not bool"),
-        (lambda t: t.read(io.BytesIO()), TypeError, "file: a file or a descriptor .* not BytesIO"),
+        (lambda t: t.read(io.BytesIO()), TypeError, "file: .* a file or a descriptor, not BytesIO"),
         (lambda t: t.read(1 << 40), ValueError, "file: 1099511627776 is no open file"),
     ],
 )
@@ -373,6 +374,17 @@ async def test_flavours_meet(bench: Bench) -> None:
         async with open_device(bench.device) as client:
             found: Any = as_interface(Things, await AsyncServiceManager(client).get("things"))
             assert await found.far() is Color.BLUE
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_blocks_refuses_what_is_to_be_awaited(binder: Binder) -> None:
+    with binder.device() as server, binder.device() as client:
+        server.become_context_manager(Later())
+        server.start_thread_pool()
+        later: Any = as_interface(Later, client.context_manager)
+        with pytest.raises(RemoteException, match=r"use binderclient\.trio or binderclient\.aio"):
+            later.twice("a")
+        gc.collect()  # a coroutine that nobody has awaited would complain
 
 
 def test_a_subclass_serves_what_its_base_says() -> None:

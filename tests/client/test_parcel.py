@@ -224,7 +224,7 @@ def test_what_is_no_open_file_is_not_written(number: int) -> None:
     file.close()
     with pytest.raises(ParcelError, match="is no open file"):
         parcel.write_file(file)
-    with pytest.raises(TypeError, match="a file or a descriptor is needed, not str"):
+    with pytest.raises(TypeError, match="takes a file or a descriptor, not str"):
         parcel.write_file("x")  # type: ignore[arg-type]
     assert len(parcel) == 0
 
@@ -265,8 +265,7 @@ def test_garbage_is_read_or_refused(data: bytes, reads: list[str]) -> None:
         try:
             getattr(parcel, read)()
         except ParcelError:
-            if read != "read_exception":
-                assert parcel.position == before
+            assert parcel.position == before
         except RemoteException:
             assert read == "read_exception"
 
@@ -493,5 +492,5 @@ def test_a_call_takes_a_parcel() -> None:
         def transact(self, *_: object) -> Parcel:
             raise AssertionError("it was sent")
 
-    with pytest.raises(TypeError, match=r"call\(\) takes a Parcel as data, not str"):
+    with pytest.raises(TypeError, match=r"call\(\): data must be Parcel, not str"):
         Proxy(1, Nobody()).call(1, "x")  # type: ignore[arg-type]

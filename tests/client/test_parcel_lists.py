@@ -93,7 +93,7 @@ def test_null(name: str) -> None:
         ("string16_array", "ab", TypeError, r"write_string16_array\(\) takes a list, not str"),
         ("string8_array", [b"x"], TypeError, r"write_string8\(\) takes str, not bytes"),
         ("strong_binder_array", ["x"], TypeError, r"write_strong_binder\(\) takes IBinder"),
-        ("parcel_file_descriptor", "x", TypeError, "a file or a descriptor is needed, not str"),
+        ("parcel_file_descriptor", "x", TypeError, "takes a file or a descriptor, not str"),
     ],
 )
 def test_what_is_none_is_told_by_name(

@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service manager and its command lines, as processes on a mounted daemon."""
+"""The service manager and its command lines."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -23,6 +18,7 @@ from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager, ServiceNotFound, formats
 from binderwire.service_manager import dialect_of
 from client import peer as p
+from client.managers import cli, one_more, started
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -31,57 +27,17 @@ if TYPE_CHECKING:
 
     from binderclient.ibinder import IBinder
     from client.conftest import Bench
+    from client.managers import Manager
 
 PATIENCE = 10.0
 
 
-class ManagerProcess:
-    def __init__(self, device: Path, directory: Path, *arguments: str) -> None:
-        address = str(directory / "ready")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness:
-            readiness.bind(address)
-            readiness.settimeout(PATIENCE)
-            self.popen = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "binderclient.servicemanager",
-                    "--device",
-                    str(device),
-                    *arguments,
-                ],
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "NOTIFY_SOCKET": address},
-            )
-            assert readiness.recv(4096).startswith(b"READY=1")
-        os.unlink(address)
-
-    def end(self) -> str:
-        self.popen.send_signal(signal.SIGTERM)
-        _, text = self.popen.communicate(timeout=PATIENCE)
-        assert self.popen.returncode == 0
-        assert "Traceback" not in text
-        return text
-
-
 @pytest.fixture
-def manager(bench: Bench, tmp_path: Path) -> Iterator[ManagerProcess]:
-    process = ManagerProcess(bench.device, tmp_path)
-    yield process
-    bench.close()
-    if process.popen.poll() is None:
-        assert "ready on" in process.end()
-
-
-def cli(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "binderclient", "--device", str(bench.device), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+def manager(bench: Bench, tmp_path: Path) -> Iterator[Manager]:
+    manager = started(bench, tmp_path)
+    yield manager
+    if not manager.is_over:
+        manager.end()
 
 
 @pytest.mark.usefixtures("manager")
@@ -161,7 +117,7 @@ def test_callbacks_can_be_taken_back_once(bench: Bench) -> None:
         assert len(seen) == 1
 
 
-def test_the_end_of_the_manager_is_noticed(bench: Bench, manager: ManagerProcess) -> None:
+def test_the_end_of_the_manager_is_noticed(bench: Bench, manager: Manager) -> None:
     outcome: list[BaseException] = []
 
     def wait() -> None:
@@ -235,12 +191,12 @@ def test_the_command_line_says_what_is_wrong(
 def test_the_command_line_without_a_manager(bench: Bench) -> None:
     result = cli(bench, "list")
     assert result.returncode == 1
-    assert result.stderr.startswith("python -m binderclient: no service manager is running on /")
+    assert ": no service manager is running on " in result.stderr
+    assert f"{bench.device.name}: start one with" in result.stderr
 
 
 @pytest.mark.usefixtures("manager")
 def test_there_is_one_manager(bench: Bench) -> None:
-    command = [sys.executable, "-m", "binderclient.servicemanager", "--device", str(bench.device)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    result = one_more(bench)
     assert result.returncode == 1
     assert "context manager already" in result.stderr

@@ -582,7 +582,6 @@ class TestLoops:
 # With a daemon as well
 
 
-@pytest.mark.engine_too
 def test_behind_a_daemon(bench: Bench) -> None:
     bench.peer("--threads", "2")
     with Device(bench.device) as device:

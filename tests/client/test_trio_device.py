@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trio flavour against a mounted daemon: concurrency, nesting, cancellation, deaths."""
+"""The trio flavour: concurrency, nesting, cancellation, deaths."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import trio
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.conftest import Bench
-
-pytestmark = pytest.mark.engine_too
 
 PATIENCE = 10.0
 
@@ -89,7 +86,6 @@ async def test_calls_of_many_tasks_are_in_the_air_at_a_time(bench: Bench) -> Non
         assert time.monotonic() - start < 2
 
 
-@pytest.mark.real_processes
 async def test_handlers_run_as_tasks_at_a_time(bench: Bench) -> None:
     service = AsyncService()
     async with open_device(bench.device) as server, open_device(bench.device) as client:
@@ -99,27 +95,16 @@ async def test_handlers_run_as_tasks_at_a_time(bench: Bench) -> None:
         with pytest.raises(MisuseError):
             _ = server.context_manager
         assert client.context_manager.handle == 0
-        script = (
-            "import sys, threading\n"
-            "from binderclient import Device, Parcel\n"
-            "with Device(sys.argv[1]) as device:\n"
-            "    def nap():\n"
-            "        request = Parcel.for_interface(sys.argv[2]); request.write_int32(200)\n"
-            "        with manager.call(int(sys.argv[3]), request) as reply:\n"
-            "            assert reply.read_int32() != 0\n"
-            "    manager = device.context_manager\n"
-            "    naps = [threading.Thread(target=nap) for _ in range(5)]\n"
-            "    [nap.start() for nap in naps]\n"
-            "    [nap.join() for nap in naps]\n"
-        )
-        await run_script(script, str(bench.device), p.DESCRIPTOR, str(p.SLEEP))
+        answers = await elsewhere(bench, "naps", p.DESCRIPTOR, p.SLEEP)
+    assert answers == [os.getpid()] * 5
     assert service.most >= 4
     assert len(service.callers) == 1
 
 
-async def run_script(script: str, *arguments: str) -> None:
+async def elsewhere(bench: Bench, *words: object) -> Any:  # noqa: ANN401
+    """See ``Bench.elsewhere``."""
     with trio.fail_after(PATIENCE):
-        await trio.run_process([sys.executable, "-c", script, *arguments])
+        return await trio.to_thread.run_sync(bench.elsewhere, *words)
 
 
 async def test_a_cancelled_call_frees_its_thread(bench: Bench) -> None:
@@ -177,65 +162,38 @@ async def test_handlers_call_back_into_their_caller(bench: Bench) -> None:
                 assert reply.read_int32() == 11
 
 
-@pytest.mark.real_processes
 async def test_a_call_of_a_handler_is_finished_before_it_is_cancelled(bench: Bench) -> None:
     bench.peer("--threads", "2")
     async with open_device(bench.device) as device:
         peer = device.context_manager
         device.start_serving()
-        peer_script = (
-            "import sys\n"
-            "from binderclient import Device, Parcel\n"
-            "with Device(sys.argv[1]) as device:\n"
-            "    request = Parcel.for_interface(sys.argv[2])\n"
-            "    with device.context_manager.call(int(sys.argv[3]), request) as reply:\n"
-            "        mirror = reply.read_strong_binder()\n"
-            "    with mirror.call(2) as reply:\n"
-            "        assert reply.read_int32() == 1\n"
-        )
         (await peer.call(p.HOLD, request(binder=Mirror(peer)))).close()
-        await run_script(peer_script, str(bench.device), p.DESCRIPTOR, str(p.RETURN))
+        assert await elsewhere(bench, "call_given", p.DESCRIPTOR, p.RETURN, 2) == 1
 
 
-@pytest.mark.real_processes
 async def test_errors_of_asynchronous_handlers_come_back(bench: Bench) -> None:
     async with open_device(bench.device) as device:
         device.become_context_manager(AsyncService())
         device.start_serving()
-        script = (
-            "import sys\n"
-            "from binderclient import Device, Parcel, RemoteException\n"
-            "with Device(sys.argv[1]) as device:\n"
-            "    request = Parcel.for_interface(sys.argv[2])\n"
-            "    with device.context_manager.call(int(sys.argv[3]), request) as reply:\n"
-            "        try: reply.read_exception()\n"
-            "        except RemoteException as error: assert error.exception_code == -1\n"
-            "        else: sys.exit(1)\n"
-        )
-        await run_script(script, str(bench.device), p.DESCRIPTOR, str(p.RAISE))
+        code, text = await elsewhere(bench, "failure", p.DESCRIPTOR, p.RAISE)
+    assert (code, text) == (android.EX_SECURITY, "no")
 
 
-@pytest.mark.real_processes
 async def test_leaving_the_block_cancels_handlers_and_answers_their_callers(bench: Bench) -> None:
     service = AsyncService()
-    script = (
-        "import sys\n"
-        "from binderclient import Device, Parcel, RemoteException, DeadObject\n"
-        "with Device(sys.argv[1]) as device:\n"
-        "    request = Parcel.for_interface(sys.argv[2]); request.write_int32(60000)\n"
-        "    try: device.context_manager.call(int(sys.argv[3]), request)\n"
-        "    except RemoteException as error: assert error.status == int(sys.argv[4])\n"
-        "    except DeadObject: pass\n"
-        "    else: sys.exit(1)\n"
-    )
-    arguments = (str(bench.device), p.DESCRIPTOR, str(p.SLEEP), str(android.STATUS_DEAD_OBJECT))
+    ends: list[object] = []
+
+    async def call() -> None:
+        ends.append(await elsewhere(bench, "status", p.DESCRIPTOR, p.SLEEP))
+
     async with trio.open_nursery() as nursery, open_device(bench.device) as device:
         device.become_context_manager(service)
         device.start_serving()
-        nursery.start_soon(run_script, script, *arguments)
+        nursery.start_soon(call)
         with trio.fail_after(PATIENCE):
             await service.started.wait()
     assert service.cancelled == 1
+    assert ends in ([android.STATUS_DEAD_OBJECT], ["dead"])
 
 
 async def test_an_exception_in_the_block_closes_the_device(bench: Bench) -> None:
@@ -276,23 +234,12 @@ async def test_the_death_of_a_server(bench: Bench) -> None:
             await peer.ping()
 
 
-@pytest.mark.real_processes
 async def test_blocking_devices_refuse_asynchronous_handlers(bench: Bench) -> None:
     with Device(bench.device) as blocking:
         blocking.become_context_manager(AsyncService())
         blocking.start_thread_pool()
-        script = (
-            "import sys\n"
-            "from binderclient import Device, Parcel, RemoteException\n"
-            "with Device(sys.argv[1]) as device:\n"
-            "    request = Parcel.for_interface(sys.argv[2])\n"
-            "    with device.context_manager.call(int(sys.argv[3]), request) as reply:\n"
-            "        try: reply.read_exception()\n"
-            "        except RemoteException as error:\n"
-            "            sys.exit('use binderclient.trio or binderclient.aio' not in str(error))\n"
-            "    sys.exit(2)\n"
-        )
-        await run_script(script, str(bench.device), p.DESCRIPTOR, str(p.RAISE))
+        _, text = await elsewhere(bench, "failure", p.DESCRIPTOR, p.RAISE)
+    assert "use binderclient.trio or binderclient.aio" in text
 
 
 def test_flavours_do_not_mix(bench: Bench) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device with a service manager of a given Android; the daemon is that of ``tests/client``."""
+"""A device with a service manager of a given Android; devices are those of ``tests/client``."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client.conftest import bench, daemon, driver_kind  # noqa: F401 - fixtures
-from client.test_servicemanager import ManagerProcess
+from client.conftest import bench, daemon, driver_kind, pytest_generate_tests  # noqa: F401
+from client.managers import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from client.conftest import Bench
+    from client.managers import Manager
 
-    Start = Callable[..., ManagerProcess]
+    Start = Callable[..., Manager]
 
 
 @pytest.fixture
 def start(bench: Bench, tmp_path: Path) -> Iterator[Start]:  # noqa: F811
     """Starts the device's service manager with arguments; what it logs is its ``end()``."""
-    started: list[ManagerProcess] = []
+    managers: list[Manager] = []
 
-    def start(*arguments: str) -> ManagerProcess:
-        started.append(ManagerProcess(bench.device, tmp_path, *arguments))
-        return started[-1]
+    def start(*arguments: str) -> Manager:
+        managers.append(started(bench, tmp_path, *arguments))
+        return managers[-1]
 
     yield start
-    for process in started:
-        if process.popen.poll() is None:
-            process.end()
+    for manager in managers:
+        if not manager.is_over:
+            manager.end()

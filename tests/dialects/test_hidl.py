@@ -6,10 +6,7 @@ from __future__ import annotations
 import os
 import queue
 import struct
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -21,7 +18,8 @@ from binderclient.objects import Service
 from binderclient.parcel import Parcel
 from binderclient.servicemanager import ServiceManager
 from client.drivers import PATIENCE
-from client.test_servicemanager import cli
+from client.managers import cli
+from dialects.hostile import silent
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ BASE: Final = "android.hidl.base@1.0::IBase"
 FOO: Final = "a.foo@1.1::IFoo"
 OLD_FOO: Final = "a.foo@1.0::IFoo"
 CHAIN: Final = (FOO, OLD_FOO, BASE)
-SILENT: Final = Path(__file__).parent / "silent.py"
 
 
 class Foo(Service):
@@ -171,7 +168,7 @@ def test_what_every_object_answers(bench: Bench, start: Start) -> None:
             assert take_strings(reply) == [V12, V11, V10, BASE]
         with ask(device, BASE, 0x0F524546) as reply:
             data = reply.read_buffer().data
-            assert struct.unpack("=i4xQi4x", data) == (process.popen.pid, 0, 1)
+            assert struct.unpack("=i4xQi4x", data) == (process.pid, 0, 1)
         with ask(device, BASE, 0x0F485348) as reply:
             head, hashes = reply.read_buffer(), reply.read_buffer()
             assert struct.unpack("=QIB3x", head.data)[:2] == (hashes.address, 4)
@@ -289,23 +286,19 @@ def test_what_does_not_fit_is_refused(bench: Bench, start: Start) -> None:
 
 def test_services_that_do_not_answer_hold_up_nobody(bench: Bench, start: Start) -> None:
     start("--android", "hidl")
-    command = [sys.executable, str(SILENT), str(bench.device)]
-    silent = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)
-    ]
+    services = [silent(bench) for _ in range(8)]
     try:
-        for process in silent:
-            assert process.stdout is not None
+        for each in services:
             # Asked and silent, or refused because others are: root is one user.
-            assert process.stdout.readline() in (b"asked\n", b"refused\n")
+            assert each.word() in ("asked", "refused")
         with Device(bench.device) as device:
             assert truth(ask(device, V12, 12, "default", Foo(), [FOO]))
             assert names(device) == [f"{FOO}/default"]
             with pytest.raises(RemoteException) as caught:
                 ask(device, V10, 2, "more", Foo())
             assert caught.value.status == android.STATUS_WOULD_BLOCK
-            for process in silent:
-                process.kill()
+            for each in services:
+                each.kill()
 
             def added() -> bool:
                 try:
@@ -315,9 +308,8 @@ def test_services_that_do_not_answer_hold_up_nobody(bench: Bench, start: Start) 
 
             eventually(added)
     finally:
-        for process in silent:
-            process.kill()
-            process.communicate()
+        for each in services:
+            each.kill()
 
 
 def test_buffers_come_as_they_went(bench: Bench, start: Start) -> None:

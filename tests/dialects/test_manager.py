@@ -7,9 +7,6 @@ import contextlib
 import fcntl
 import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -35,6 +32,7 @@ from binderclient.servicemanager.report import REPORTS_PER_USER, Reporter
 from binderclient.servicemanager.values import Offered, write_arguments
 from binderwire.service_manager import ON_REGISTRATION, dialect_of
 from client.drivers import PATIENCE
+from dialects.hostile import stopped
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -44,25 +42,6 @@ if TYPE_CHECKING:
     from dialects.conftest import Start
 
 SERVICES_COUNT: Final = 10_000
-ELSEWHERE: Final = """
-import sys
-from binderclient import Device, RemoteException, ServiceManager
-from binderclient.servicemanager import formats
-from binderclient.servicemanager.values import Offered
-from binderwire.service_manager import dialect_of
-with Device(sys.argv[1]) as device:
-    manager = ServiceManager(device)
-    service = Offered(manager.get("lazy"))
-    callback = formats.ClientCallback(dialect_of(13), print)
-    for values in (("tryUnregisterService", "lazy", service),
-                   ("registerClientCallback", "lazy", service, Offered(callback))):
-        try:
-            manager._ask(*values)
-        except RemoteException as error:
-            print(error.exception_code, error.message)
-"""
-
-
 ONLY_ITSELF: Final = "Only service can register client callback for itself."
 
 
@@ -104,11 +83,9 @@ def test_a_service_is_only_its_own_servers_to_take_back(bench: Bench, start: Sta
     with Device(bench.device) as server:
         server.start_thread_pool()
         ServiceManager(server).add("lazy", Lazy())
-        command = [sys.executable, "-c", ELSEWHERE, str(bench.device)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
-        assert done.stdout.splitlines() == [
-            f"{android.EX_UNSUPPORTED_OPERATION} Service can only unregister itself.",
-            f"{android.EX_UNSUPPORTED_OPERATION} {ONLY_ITSELF}",
+        assert [tuple(refusal) for refusal in bench.elsewhere("meddle")] == [
+            (android.EX_UNSUPPORTED_OPERATION, "Service can only unregister itself."),
+            (android.EX_UNSUPPORTED_OPERATION, ONLY_ITSELF),
         ]
         assert ServiceManager(server).list() == ["lazy", "manager"]
 
@@ -209,7 +186,7 @@ def test_dumps_that_nobody_reads_hold_up_nobody(bench: Bench, start: Start) -> N
 def test_dumps_leave_no_file_behind(bench: Bench, start: Start) -> None:
     process = start()
     with Device(bench.device) as device, open(os.devnull, "wb") as nowhere:
-        files = f"/proc/{process.popen.pid}/fd"
+        files = f"/proc/{process.pid}/fd"
         dump(device, nowhere.fileno())
         before = len(os.listdir(files))
         for _ in range(20):
@@ -316,19 +293,14 @@ def test_callbacks_that_are_not_read_hold_up_nobody(bench: Bench, start: Start) 
 def test_processes_that_do_nothing_hold_up_nobody(bench: Bench, start: Start) -> None:
     """The manager waits for nobody: not for services and callbacks of a process that is stopped."""
     start()
-    stopped = bench.peer("--name", "stopped")
-    with Device(bench.device) as device:
+    with stopped(bench, "stopped"), Device(bench.device) as device:
         manager = ServiceManager(device)
-        stopped.popen.send_signal(signal.SIGSTOP)
-        try:
-            found = manager.get("stopped")
-            seen: queue.Queue[str] = queue.Queue()
-            manager.register_for_notifications("stopped", lambda name, _service: seen.put(name))
-            assert seen.get(timeout=PATIENCE) == "stopped"
-            assert manager.list() == ["manager", "stopped"]
-            assert not found.dead
-        finally:
-            stopped.popen.send_signal(signal.SIGCONT)
+        found = manager.get("stopped")
+        seen: queue.Queue[str] = queue.Queue()
+        manager.register_for_notifications("stopped", lambda name, _service: seen.put(name))
+        assert seen.get(timeout=PATIENCE) == "stopped"
+        assert manager.list() == ["manager", "stopped"]
+        assert not found.dead
 
 
 def test_one_way_floods_hold_up_nobody(bench: Bench, start: Start) -> None:

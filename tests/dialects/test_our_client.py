@@ -4,11 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +18,8 @@ from binderclient.servicemanager import ConnectionInfo, DebugInfo, ServiceManage
 from binderclient.trio import AsyncServiceManager, open_device
 from binderwire.service_manager import DIALECTS, dialect_of
 from client.drivers import PATIENCE
-from client.test_servicemanager import cli
+from client.managers import cli
+from dialects.hostile import lenient
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from dialects.conftest import Start
 
 ANDROIDS = sorted(DIALECTS)
-LENIENT = Path(__file__).parent / "lenient.py"
 
 
 class Named(Service):
@@ -96,14 +92,7 @@ def test_a_client_of_another_android_never_believes_that_it_has_added(
 
 
 def test_a_reply_with_more_than_there_should_be_is_no_success(bench: Bench) -> None:
-    command = [sys.executable, str(LENIENT), str(bench.device)]
-    with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,
-        Device(bench.device) as device,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+    with lenient(bench), Device(bench.device) as device:
         with pytest.raises(ParcelError, match=r"addService of Android 13: 28 bytes .*android="):
             ServiceManager(device).add("x", Named())
         for method in (ServiceManager.list, ServiceManager.debug_info):
@@ -111,7 +100,6 @@ def test_a_reply_with_more_than_there_should_be_is_no_success(bench: Bench) -> N
                 method(ServiceManager(device))
         with pytest.raises(ParcelError, match="no reply to isDeclared"):
             ServiceManager(device).is_declared("x")
-        process.stdin.close()
 
 
 def test_what_is_declared(bench: Bench, start: Start) -> None:
@@ -184,8 +172,7 @@ def test_a_manager_that_is_killed_is_filled_again(bench: Bench, start: Start) ->
         ServiceManager(server, 16).add("kept", Named())
         manager = ServiceManager(client, 16)
         manager.get("kept").ping()
-        first.popen.send_signal(signal.SIGKILL)
-        first.popen.communicate(timeout=PATIENCE)
+        first.kill()
         start("--android", "16")
         eventually(lambda: manager.list() == ["kept", "manager"])
         manager.get("kept").ping()

@@ -16,7 +16,7 @@ import pytest
 
 from channel.helpers import needs_fuse, running
 from client.drivers import MountedDaemon
-from client.test_with import has_user_namespaces
+from integration.client.test_with import has_user_namespaces
 from integration.test_containers import PEER, PROGRAM
 from support.containers import PATIENCE, Bundle, bubblewrap, why_no_bubblewrap, why_no_runc
 

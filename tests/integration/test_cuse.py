@@ -23,9 +23,15 @@ from binderclient.blocking import Device
 from binderwire.binder_abi import BINDER_SET_CONTEXT_MGR, BINDER_VERSION
 from channel.helpers import Daemon, client, needs_fuse, run_client, running
 from channel.test_device import CALLER, SERVER
-from client.recovery_world import EchoService, errno_of, outcome_of
-from client.test_recovery_of_others import poll_until_an_error, read_until_it_fails, sleeps
-from client.test_servicemanager import ManagerProcess
+from client.managers import ManagerProcess
+from client.recovery_world import (
+    EchoService,
+    errno_of,
+    outcome_of,
+    poll_until_an_error,
+    read_until_it_fails,
+    sleeps,
+)
 from support.waiting import eventually
 
 if TYPE_CHECKING:

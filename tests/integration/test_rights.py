@@ -23,7 +23,7 @@ from binderd.config import parse
 from channel.helpers import SECONDS_MAX, Daemon, client, needs_fuse, run_client, running
 from channel.test_device import CALLER, SERVER
 from channel.test_watchdog import FAULTED, LIMIT, SERVED, USE_IT
-from client.test_servicemanager import ManagerProcess
+from client.managers import ManagerProcess
 from descriptors.programs import PATIENCE, Running, build
 from support.rights import (
     UNIT,

@@ -291,7 +291,8 @@ class _Module:
                 parameters.append(_labelled(label, self._types.annotation(meaning, flavour)))
             elif _sends_size(argument):
                 sizes.append((names.take(f"{argument.name}_size"), argument))
-                parameters.append(f"{sizes[-1][0]}: int")
+                kind = "NullableOutSize" if meaning.nullable else "OutSize"
+                parameters.append(f"{sizes[-1][0]}: aidl.{kind}")
         results = self._results(method, flavour)
         result: Text = results[0] if results else "None"
         if len(results) > 1:

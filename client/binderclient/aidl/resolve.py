@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from binderclient.aidl.errors import AidlImportError, AidlNameError, AidlTypeError
@@ -153,11 +154,10 @@ class Resolver:
             raise AidlTypeError(
                 written.position, "an array of arrays needs all its sizes, as in int[2][3]"
             )
-        items = 1
-        for size in sizes:
-            items *= size or 1
+        items = math.prod(size or 1 for size in sizes)
         if items > ITEMS_MAX:
-            raise AidlTypeError(written.position, f"an array of {items} items fits no transaction")
+            what = f"an array of more than {ITEMS_MAX} items"
+            raise AidlTypeError(written.position, f"{what} fits no transaction")
         meaning = _may_be_null(item) if nullable else item
         for size in reversed(sizes):
             meaning = Type(Kind.ARRAY, str(written), item=meaning, size=size)

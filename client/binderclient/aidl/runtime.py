@@ -37,6 +37,10 @@ _E = TypeVar("_E", bound=enum.IntEnum)
 FixedSize = travel.FixedSize
 FileDescriptor: TypeAlias = Annotated[ReceivedFile, travel.BareFile()]
 """An open file without what goes before a ParcelFileDescriptor."""
+OutSize: TypeAlias = Annotated[int, travel.OutSize()]
+"""How many items an ``out`` array is to have."""
+NullableOutSize: TypeAlias = Annotated[int, travel.OutSize(nullable=True)]
+"""The same, or -1 for null."""
 ByteEnums: TypeAlias = Annotated[list[_E], travel.Packed()]
 """An array of an enum of bytes: one byte each."""
 Map: TypeAlias = Annotated[dict[str, _T], travel.StringMap()]

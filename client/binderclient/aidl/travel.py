@@ -9,8 +9,9 @@ from __future__ import annotations
 import typing
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from binderclient import android
 from binderclient.annotations import codec_of, shown, write_file
-from binderclient.errors import ParcelError
+from binderclient.errors import ParcelError, RemoteException
 
 if TYPE_CHECKING:
     import enum
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from binderclient.parcel import Parcel
 
 _NOT_NULL: Final = 1
+_NULL: Final = -1  # for a size
 _PAIR_SIZE: Final = 8  # bytes that a key and a value take at least
+OUT_ITEMS_MAX: Final = 1_000_000  # of an out array, as Android has it
 
 
 def refuse(place: Place, wanted: str, value: object) -> NoReturn:
@@ -161,6 +164,45 @@ class _FixedArray:
         if self._item is not None:
             values = [self._item.read(parcel) for _ in range(count)]
         return values
+
+
+class OutSize:
+    """How many items an ``out`` array is to have, as its caller says.
+
+    A service makes such an array before it looks at anything else, so a number is all that it would
+    take to have it use up its memory.
+
+    Args:
+        nullable: may the array be null? Then -1 says that it is.
+    """
+
+    def __init__(self, *, nullable: bool = False) -> None:
+        self._lowest = _NULL if nullable else 0
+
+    def codec_for(self, _inner: object, _codec: object) -> Codec:
+        """Return the codec: this."""
+        return self
+
+    def write(self, parcel: Parcel, value: Any, place: Place) -> None:  # noqa: ANN401
+        if type(value) is not int:
+            refuse(place, "int", value)
+        if not self._lowest <= value <= OUT_ITEMS_MAX:
+            raise ValueError(
+                f"{shown(place)}: {value} is not from {self._lowest} to {OUT_ITEMS_MAX}"
+            )
+        parcel.write_int32(value)
+
+    def read(self, parcel: Parcel) -> int:
+        start = parcel.position
+        size = parcel.read_int32()
+        if size > OUT_ITEMS_MAX:
+            raise RemoteException(
+                android.EX_BAD_PARCELABLE,
+                f"Array too large: {size} items wanted at {start}, at most {OUT_ITEMS_MAX} can be",
+            )
+        if size < self._lowest:
+            raise ParcelError(f"an array of {size} items wanted at {start}")
+        return size
 
 
 class BareFile:

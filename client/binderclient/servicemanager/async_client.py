@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from binderclient.arguments import check_type
+from binderclient.asynchronous import AsyncDevice
 from binderclient.deadlines import Deadline, checked_timeout
 from binderclient.errors import CallTimeout, DeadObject, DeviceGone, RemoteException
 from binderclient.objects import RemoteObject, Service
@@ -28,7 +30,7 @@ from binderwire.service_manager import DEFAULT_ANDROID, DUMP_PRIORITY_ALL, diale
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderclient.asynchronous import AsyncDevice, AsyncProxy
+    from binderclient.asynchronous import AsyncProxy
     from binderclient.ibinder import IBinder
     from binderclient.parcel import Parcel
 
@@ -47,6 +49,7 @@ class AsyncServiceManager:
     """
 
     def __init__(self, device: AsyncDevice, android: str | int = DEFAULT_ANDROID) -> None:
+        check_type("AsyncServiceManager(): device", device, AsyncDevice)
         self._device = device
         self._dialect = dialect_of(android)
 
@@ -252,6 +255,7 @@ class AsyncNamedService:
     """A service that is held by its name; like ``NamedService``, for event loops."""
 
     def __init__(self, manager: AsyncServiceManager, name: str) -> None:
+        check_type("named(): name", name, str)
         self.name = name
         self._manager = manager
         self._proxy: AsyncProxy | None = None

@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from binderclient.arguments import check_type
+from binderclient.blocking import Device
 from binderclient.deadlines import Deadline, checked_timeout
 from binderclient.errors import (
     BinderError,
@@ -36,7 +38,6 @@ from binderwire.service_manager import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderclient.blocking import Device
     from binderclient.ibinder import IBinder
     from binderclient.objects import Service
     from binderclient.parcel import Parcel
@@ -71,6 +72,7 @@ class ServiceManager:
     """
 
     def __init__(self, device: Device, android: str | int = DEFAULT_ANDROID) -> None:
+        check_type("ServiceManager(): device", device, Device)
         self._device = device
         self._dialect = dialect_of(android)
         self._manager: Proxy | None = None  # of the last call
@@ -310,6 +312,7 @@ class NamedService:
     """
 
     def __init__(self, manager: ServiceManager, name: str) -> None:
+        check_type("named(): name", name, str)
         self.name = name
         self._manager = manager
         self._proxy: Proxy | None = None

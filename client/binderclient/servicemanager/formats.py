@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from binderclient.arguments import check_callable, check_type
 from binderclient.errors import MisuseError, ParcelError, RemoteException
+from binderclient.ibinder import IBinder
 from binderclient.objects import Service, transaction
 from binderclient.parcel import Parcel
 from binderclient.servicemanager.values import (
@@ -33,8 +35,6 @@ from binderwire.service_manager import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from binderclient.ibinder import IBinder
 
 
 _log: Final = logging.getLogger("binderclient.servicemanager")
@@ -68,14 +68,30 @@ def call(dialect: Dialect, name: str, *values: object) -> Call:
     method = dialect.method(code or 0)
     if code is None or method is None:
         raise MisuseError(f"the service manager of Android {dialect.android} has no {name}")
+    _check(name, values)
     request = Parcel()
     Token(dialect.era).write(request, DESCRIPTOR)
     write_arguments(request, dialect, method, values)
     return Call(dialect, method, code, request)
 
 
+def _check(method: str, values: tuple[object, ...]) -> None:
+    """Refuse what a program has passed on: a name comes first, then what is offered."""
+    for number, value in enumerate(values, 1):
+        if isinstance(value, Offered):
+            check_type(f"{method}(): argument {number}", value.binder, IBinder)
+        elif number == 1 and method != "listServices":  # which takes numbers
+            check_type(f"{method}(): name", value, str)
+
+
 def add_call(dialect: Dialect, name: str, service: IBinder) -> Call:
-    """Make a call of addService."""
+    """Make a call of addService.
+
+    Raises:
+        TypeError: this is no name, or no service.
+    """
+    check_type("add(): name", name, str)
+    check_type("add(): service", service, IBinder)
     return call(dialect, "addService", name, Offered(service), False, DUMP_PRIORITY_DEFAULT)
 
 
@@ -105,6 +121,7 @@ class RegistrationCallback(Service):
     descriptor: ClassVar[str] = CALLBACK_DESCRIPTOR
 
     def __init__(self, dialect: Dialect, registered: Callable[[str, IBinder], object]) -> None:
+        check_callable("register_for_notifications(): registered", registered)
         self._dialect = dialect
         self._registered = registered
 
@@ -126,6 +143,7 @@ class ClientCallback(Service):
     descriptor: ClassVar[str] = CLIENT_CALLBACK_DESCRIPTOR
 
     def __init__(self, dialect: Dialect, changed: Callable[[bool], object]) -> None:
+        check_callable("register_client_callback(): changed", changed)
         self._dialect = dialect
         self._changed = changed
 

@@ -15,10 +15,12 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from binderclient import android
+from binderclient.arguments import check_type
 from binderclient.errors import BinderError, DeadObject, ParcelError, RemoteException
 from binderclient.objects import Caller, Proxy, ShellCommand, caller
 from binderclient.parcel import Parcel
 from binderclient.servicemanager.complaints import Complaints
+from binderclient.servicemanager.declared import Declared
 from binderclient.servicemanager.entries import (
     Entry,
     Subscriber,
@@ -56,7 +58,6 @@ from binderwire.service_manager import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from binderclient.servicemanager.declared import Declared
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,127}\Z")  # as Android's isValidServiceName
 _LEGACY_FAILURE: Final = -1  # the one status that the manager had before AIDL
@@ -95,6 +96,9 @@ class ServiceManagerService(Registry):
         self, android: str | int = DEFAULT_ANDROID, declared: Iterable[Declared] = ()
     ) -> None:
         super().__init__(_notify_clients)
+        declared = list(declared)
+        for number, each in enumerate(declared):
+            check_type(f"ServiceManagerService(): declared[{number}]", each, Declared)
         self._dialect = dialect_of(android)
         self._declared = {each.name: each for each in declared}
         self._complaints = Complaints(_HINT)

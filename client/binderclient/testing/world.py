@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from binderclient import aio, trio
+from binderclient.arguments import check_number, check_type
 from binderclient.blocking import DEFAULT_MAP_SIZE, DEFAULT_MAX_THREADS, Device
 from binderclient.driver import OPENERS
 from binderclient.testing.driver import EngineDriver
@@ -72,7 +73,9 @@ class Binder:
             uid: its effective user.
             pid: its number; None: one that no other has.
         """
+        check_number("process(): uid", uid, 0)
         number = next(self._pids) if pid is None else pid
+        check_number("process(): pid", number, 1)
         process = Process(self, self._ioctls, number, uid)
         self.processes.append(process)
         return process
@@ -105,6 +108,7 @@ class Binder:
         def open_it(path: str, map_size: int) -> EngineDriver:
             return EngineDriver(self._ioctls, self.process(), name, path, map_size)
 
+        check_type("path(): name", name, str)
         path = f"{self.place}/{name}"
         OPENERS[path] = open_it
         return path
@@ -116,6 +120,7 @@ class Binder:
 
         A freeze that waits for calls to end is all that goes by it.
         """
+        check_type("advance(): seconds", seconds, int, float)
         self._ioctls.advance(seconds)
 
     def counts(self) -> dict[str, int]:
@@ -161,6 +166,7 @@ class Process:
 
     def path(self, name: str = "binder") -> str:
         """Return a path for code that opens a device itself, as this process."""
+        check_type("path(): name", name, str)
         path = f"{self._binder.place}/{self.pid}/{name}"
         OPENERS[path] = partial(EngineDriver, self._ioctls, self, name)
         return path
@@ -203,6 +209,7 @@ class Process:
 
     def lose_reply(self, count: int = 1) -> None:
         """Lose the next replies that it sends: their callers get FailedTransaction."""
+        check_number("lose_reply(): count", count, 0)
         self.replies_to_lose += count
 
     def freeze(self, timeout: float = 0.0) -> None:
@@ -215,6 +222,7 @@ class Process:
         Raises:
             OSError: EAGAIN, some did not; EINVAL, it has no device open.
         """
+        check_type("freeze(): timeout", timeout, int, float)
         self._set_frozen(frozen=True, timeout=timeout)
 
     def thaw(self) -> None:

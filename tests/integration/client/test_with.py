@@ -84,7 +84,7 @@ def test_a_program_finds_devices_and_a_service_manager() -> None:
 
 
 def test_two_programs_inside_talk_to_each_other() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     script = f"""
     {sys.executable} {root}/client/examples/echo_service.py &
     {sys.executable} -m binderclient wait org.example.echo > /dev/null
@@ -450,7 +450,7 @@ ordinary_user = pytest.mark.skipif(
 
 @ordinary_user
 def test_an_ordinary_user_has_devices_as_well(mark: str) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     script = f"""
     id -u; grep CapEff /proc/self/status; ls -l /dev/vndbinder
     {sys.executable} {root}/client/examples/echo_service.py &
@@ -472,7 +472,7 @@ def test_an_ordinary_user_makes_terminals_as_well() -> None:
 
 @ordinary_user
 def test_files_travel_between_them(mark: str) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     script = f"""
     {sys.executable} {root}/client/examples/file_service.py serve &
     {sys.executable} -m binderclient wait org.example.sorter > /dev/null

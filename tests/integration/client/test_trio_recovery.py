@@ -12,8 +12,7 @@ from binderclient.errors import DeadObject, DeviceGone
 from binderclient.objects import Service, transaction
 from binderclient.trio import AsyncDevice, AsyncProxy, AsyncServiceManager, open_device
 from client.drivers import PATIENCE, missing_capability
-from client.recovery_world import DESCRIPTOR, ECHO, WAIT, World, held, request
-from client.test_recovery import RESTARTS
+from client.recovery_world import DESCRIPTOR, ECHO, RESTARTS, WAIT, World, held, request
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from binderclient.servicemanager import ServiceManager, ServiceNotFound
 from client.drivers import PATIENCE, missing_capability
 from client.recovery_world import (
     ECHO,
+    RESTARTS,
     WAIT,
     EchoService,
     World,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from client.conftest import Bench
 
 NAME: Final = "org.binderd.test.restart"
-RESTARTS: Final = int(os.environ.get("BINDERD_RESTARTS", "20"))
 ENDS: Final = ["SIGKILL", "SIGTERM", "abort", "unmount"]
 
 

@@ -3,32 +3,39 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import select
 import shutil
-import struct
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from binderclient.blocking import Device
 from binderclient.parcel import Parcel
-from binderwire.binder_abi import BC_ENTER_LOOPER, BINDER_VERSION, BINDER_WRITE_READ
+from binderwire.binder_abi import BINDER_VERSION
 from client.drivers import PATIENCE, MountedDaemon, missing_capability
-from client.recovery_world import ECHO, EchoService, World, errno_of, outcome_of
-from client.test_examples import compiled
+from client.programs import compiled
+from client.recovery_world import (
+    ECHO,
+    EchoService,
+    World,
+    errno_of,
+    outcome_of,
+    poll_until_an_error,
+    read_until_it_fails,
+    sleeps,
+)
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 AREA: Final = 1 << 20
 PAGE: Final = 4096
@@ -47,26 +54,6 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 # What any program sees
-
-
-def read_until_it_fails(fd: int) -> None:
-    """Serve as a looper that ignores whatever comes."""
-    words = ctypes.create_string_buffer(struct.pack("=I", BC_ENTER_LOOPER))
-    area = ctypes.create_string_buffer(256)
-    write_size = 4
-    while True:
-        record = struct.pack(
-            "=6Q", write_size, 0, ctypes.addressof(words), 256, 0, ctypes.addressof(area)
-        )
-        fcntl.ioctl(fd, BINDER_WRITE_READ, bytearray(record))
-        write_size = 0
-
-
-def poll_until_an_error(fd: int) -> int:
-    poller = select.poll()
-    poller.register(fd, select.POLLPRI)  # nothing that a device has; errors come in any case
-    ((_, events),) = poller.poll(1000 * PATIENCE)
-    return events
 
 
 @pytest.mark.parametrize(
@@ -99,12 +86,6 @@ def test_what_any_program_sees(world: World, how: str, path: str) -> None:
     new = os.open(world.path, os.O_RDWR)
     fcntl.ioctl(new, BINDER_VERSION, version)
     os.close(new)
-
-
-def sleeps(tid: int | None) -> bool:
-    """Is the thread blocked in the kernel?"""
-    state = Path(f"/proc/self/task/{tid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state in {"S", "D"}
 
 
 class PlainEcho(EchoService):

@@ -6,36 +6,23 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from binderclient.blocking import Device
 from binderclient.parcel import Parcel
-from client.test_servicemanager import ManagerProcess
+from client.managers import ManagerProcess
+from client.programs import EXAMPLES, PATIENCE, compiled, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from client.conftest import Bench
 
-EXAMPLES: Final = Path(__file__).parents[2] / "client" / "examples"
-PATIENCE: Final = 10.0
 LINES_MAX: Final = 100
 OLD_STYLE: Final = ("service_manager.c", "service_client.c")  # they bring a parcel format along
 OLD_STYLE_LINES_MAX: Final = 175
-
-
-def run(*command: object) -> str:
-    words = [str(word) for word in command]
-    return subprocess.run(
-        words, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=True
-    ).stdout
-
-
-def compiled(name: str, directory: Path) -> Path:
-    program = directory / name
-    run("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, EXAMPLES / f"{name}.c")
-    return program
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: str(path.name))
@@ -63,10 +50,11 @@ def test_python_service_and_client(bench: Bench, tmp_path: Path) -> None:
     assert service.returncode == 0
 
 
-def test_trio_service_and_clients(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["echo_trio.py", "echo_asyncio.py"])
+def test_a_service_and_its_clients_in_a_loop(bench: Bench, tmp_path: Path, name: str) -> None:
     manager = ManagerProcess(bench.device, tmp_path)
     try:
-        said = run(sys.executable, EXAMPLES / "echo_trio.py", bench.device)
+        said = run(sys.executable, EXAMPLES / name, bench.device)
         assert sorted(said.split()) == ["one", "three", "two"]
     finally:
         manager.end()
