@@ -74,3 +74,44 @@ def test_what_the_recipes_make_is_ignored() -> None:
     assert programs
     assert "/build/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert [program for program in programs if not program.startswith("build/")] == []
+
+
+# What only binderd.linux may do, as far as a name tells it. Prose (docstrings, comments) may.
+LINUX_ONLY = re.compile(
+    r"""
+    CDLL | PyDLL | SCM_RIGHTS | send_fds | recv_fds | pidfd_open | pidfd_send_signal | pidfd_getfd
+    """,
+    re.VERBOSE,
+)
+# Names of trials that people read.
+SHOWN = re.compile(r"/proc/PID/\w+|pidfd_\w+")
+
+
+def asked_of_linux(path: Path) -> list[str]:
+    """Return what a file asks of Linux by itself: loads the C library, opens a file of /proc."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {
+        id(item.value)
+        for item in ast.walk(tree)
+        if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)
+    }
+    found = []
+    for item in ast.walk(tree):
+        name = getattr(item, "attr", None) or getattr(item, "id", None)
+        if isinstance(item, ast.alias):
+            name = item.name
+        if isinstance(name, str) and LINUX_ONLY.fullmatch(name):
+            found.append(f"{path.name}:{getattr(item, 'lineno', 0)} {name}")
+        if isinstance(item, ast.Constant) and id(item) not in prose:
+            value = item.value
+            text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            if text.startswith("/proc") and not SHOWN.fullmatch(text):
+                found.append(f"{path.name}:{item.lineno} {text}")
+    return found
+
+
+def test_one_package_asks_linux() -> None:
+    package = ROOT / "daemon" / "binderd"
+    files = [path for path in package.rglob("*.py") if path.parent.name != "linux"]
+    assert [one for path in files for one in asked_of_linux(path)] == []
+    assert [one for path in (package / "linux").glob("*.py") for one in asked_of_linux(path)]

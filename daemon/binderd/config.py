@@ -15,9 +15,10 @@ from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from binderd import compilation, rights
+from binderd import compilation
 from binderd.config_file import ConfigError, plain, read_entries
 from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
+from binderd.linux import rights
 from binderd.options import (
     ACCOUNTS,
     BY_NAME,

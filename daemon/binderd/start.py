@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from binderd import rights, selftest
+from binderd import selftest
 from binderd.channel.cuse_node import CuseNode
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
@@ -21,6 +21,7 @@ from binderd.config import check_node_names
 from binderd.device.cuse_device import CHANNELS_MAX
 from binderd.engine.limits import PER_USER, Limits
 from binderd.injector.architecture import own_architecture
+from binderd.linux import proc, rights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +138,7 @@ def check_proc() -> None:
         StartError: there is no /proc that knows us.
     """
     try:
-        os.stat("/proc/self/mountinfo")
+        proc.check()
     except OSError as error:
         advice = "mount it, for the pid namespace in which this runs"
         raise StartError(explain(error, "cannot use /proc", advice)) from None
@@ -196,8 +197,7 @@ def memory_of_machine() -> int:
     page = resource.getpagesize()
     memory = page * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):
-        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
-        limit = Path(_CGROUPS + group, "memory.max").read_text(encoding="ascii")
+        limit = Path(_CGROUPS + proc.own_cgroup(), "memory.max").read_text(encoding="ascii")
         memory = min(memory, int(limit))
     return memory
 
@@ -209,7 +209,7 @@ def limits_for(chosen: Sequence[tuple[str, int]]) -> Limits:
         chosen: what the configuration wants otherwise.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())
+    limits = Limits.for_machine(soft - len(proc.own_descriptors()), memory_of_machine())
     limits = limits.with_numbers([one for one in chosen if not one[0].endswith(PER_USER)])
     if rights.is_ordinary_user():
         limits = limits.for_one_user()

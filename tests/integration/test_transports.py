@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
-from binderd.channel import syscalls
 from binderd.channel.mounts import mount_at
+from binderd.linux import mount as linux_mount
 from channel.helpers import needs_fuse, running
 from channel.namespaces import binderd, command, run
 
@@ -174,11 +174,11 @@ def test_a_served_place_is_never_answered_with_devices(
 def test_a_foreign_mount_stays_as_it_is(place: Path, stage: Path) -> None:
     """The same in our own namespace, where it would be gone for good."""
     (place / "m").mkdir()
-    syscalls.mount("tmpfs", str(place / "m"), "tmpfs", 0, "")
+    linux_mount.mount("tmpfs", str(place / "m"), "tmpfs", 0, "")
     try:
         (place / "m" / "file").touch()
         ends(Case("tmpfs", ("is a mount point already (tmpfs)", "name another")), place, stage)
         assert os.listdir(place / "m") == ["file"]
     finally:
-        syscalls.unmount(str(place / "m"), 0)
+        linux_mount.unmount(str(place / "m"), 0)
     assert mount_at(str(place / "m")) is None

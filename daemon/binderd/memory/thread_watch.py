@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 import select
 from errno import EINVAL, ESRCH
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from binderd.linux import pidfd
 
 if TYPE_CHECKING:
     from binderd.memory.client import FileClient
-
-_PIDFD_THREAD: Final = os.O_EXCL
 
 
 class Ended(NamedTuple):
@@ -36,17 +36,15 @@ class Watched:
 
     __slots__ = ("clients", "is_process", "pidfd", "tid")
 
-    def __init__(self, pidfd: int, tid: int, *, is_process: bool) -> None:
-        self.pidfd = pidfd
+    def __init__(self, fd: int, tid: int, *, is_process: bool) -> None:
+        self.pidfd = fd
         self.tid = tid
         self.is_process = is_process
         self.clients: dict[FileClient, None] = {}
 
     def has_ended(self) -> bool:
         """Return whether it has ended; the number may belong to somebody else then."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return pidfd.has_ended(self.pidfd)
 
 
 class ThreadWatch:
@@ -86,31 +84,31 @@ class ThreadWatch:
         watched = self._threads.get(tid)
         if watched is None or watched.has_ended():
             try:
-                pidfd = os.pidfd_open(tid, _PIDFD_THREAD)
+                fd = pidfd.open_thread(tid)
             except OSError as error:
                 if error.errno == EINVAL:
                     self.is_available = False
                 elif error.errno != ESRCH:
                     raise
                 return None
-            watched = self._register(pidfd, tid, is_process=False)
+            watched = self._register(fd, tid, is_process=False)
             self._threads[tid] = watched
         watched.clients[client] = None
         return watched
 
     def watch_process(self, client: FileClient, pid: int) -> Watched:
         """Watch a process, of which a thread has a request open; results as ``watch``."""
-        watched = self._register(os.pidfd_open(pid), pid, is_process=True)
+        watched = self._register(pidfd.open_process(pid), pid, is_process=True)
         watched.clients[client] = None
         return watched
 
-    def _register(self, pidfd: int, tid: int, *, is_process: bool) -> Watched:
+    def _register(self, fd: int, tid: int, *, is_process: bool) -> Watched:
         try:
-            self._epoll.register(pidfd, select.EPOLLIN)
+            self._epoll.register(fd, select.EPOLLIN)
         except BaseException:
-            os.close(pidfd)
+            os.close(fd)
             raise
-        watched = self._by_pidfd[pidfd] = Watched(pidfd, tid, is_process=is_process)
+        watched = self._by_pidfd[fd] = Watched(fd, tid, is_process=is_process)
         return watched
 
     def forget(self, client: FileClient, watched: Watched | None) -> None:
