@@ -78,7 +78,7 @@ else
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
 endif
 	BINDERD_RIGHTS=container BINDERD_BACKENDS=fuse $(FAST) $(PYTEST) $(RIGHTS_TESTS)
-	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify)
+	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify --complete engine)
 
 # With PART, what pytest is given inside; it is the shell's to split: PART="tests/x -k 'a or b'".
 # Without: what only that kernel can tell, in a machine for each of its two kinds of device. The test
