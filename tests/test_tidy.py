@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import ast
+import io
+import itertools
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
+
+from parity import STATEMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("protocol", "daemon", "client", "tests", "docs")
@@ -115,3 +120,77 @@ def test_one_package_asks_linux() -> None:
     files = [path for path in package.rglob("*.py") if path.parent.name != "linux"]
     assert [one for path in files for one in asked_of_linux(path)] == []
     assert [one for path in (package / "linux").glob("*.py") for one in asked_of_linux(path)]
+
+
+# Citations: what prose names must be there.
+TRACKED_FOLDERS = (*FOLDERS, "systemd", "debian")
+PROSE = {".py", ".c", ".h", ".md", ".sh"}
+FILE_NAME = re.compile(r"(?<![\w/.*<{}$-])((?:[\w.-]+/)*[\w-]+\.(?:py|md|c|h|sh))(?![\w(*/-])")
+STATEMENT = re.compile(r"(?<![\w.])([RQEFNBOI]\d{1,2})(?!\w)")
+UNSHARED = re.compile(r"\b[Ii]ssue #?\d|\bbehaviour reference\b")
+# Headers of systems, and what programs make.
+ELSEWHERE = re.compile(r"Python\.h|(utils|binder)/\w+\.h|linux/\w+\.h|sys/\w+\.h|share/.*|build/.*")
+
+
+def prose_of(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of comments, docstrings and documents, with their numbers."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        found = []
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            is_docstring = token.type == tokenize.STRING and token.string.startswith('"""')
+            is_docstring = is_docstring and not token.line[: token.start[1]].strip()
+            if token.type == tokenize.COMMENT or is_docstring:
+                lines = token.string.splitlines()
+                found += [(token.start[0] + n, line) for n, line in enumerate(lines)]
+        return found
+    numbered = list(enumerate(text.splitlines(), 1))
+    if path.suffix == ".md":
+        fences = itertools.accumulate(line.lstrip().startswith("```") for _, line in numbered)
+        return [one for one, count in zip(numbered, fences, strict=True) if count % 2 == 0]
+    mark = "#" if path.suffix == ".sh" else "//"
+    return [(number, line[line.index(mark) :]) for number, line in numbered if mark in line]
+
+
+def documents() -> list[Path]:
+    """Return every file with prose."""
+    below = [path for folder in TRACKED_FOLDERS for path in (ROOT / folder).rglob("*")]
+    found = [*ROOT.glob("*.md"), *below]
+    return sorted(
+        path
+        for path in found
+        if path.suffix in PROSE
+        and not any(part.startswith((".", "build")) for part in path.relative_to(ROOT).parts)
+        and path.name != "CHANGELOG.md"  # is about the past
+    )
+
+
+def test_what_is_cited_is_there() -> None:
+    paths = [path for folder in TRACKED_FOLDERS for path in (ROOT / folder).rglob("*.*")]
+    parts = [path.relative_to(ROOT).parts for path in (*paths, *ROOT.glob("*.*"))]
+    known = {"/".join(one[start:]) for one in parts for start in range(len(one))}
+    missing = []
+    for path in documents():
+        for number, line in prose_of(path):
+            place = f"{path.relative_to(ROOT)}:{number}"
+            names = {name.removeprefix("../") for name in FILE_NAME.findall(line)} - known
+            missing += [f"{place} {one}" for one in names if not ELSEWHERE.fullmatch(one)]
+            missing += [f"{place} {one}" for one in UNSHARED.findall(line)]
+            if path.suffix in {".py", ".c", ".h"}:
+                missing += [
+                    f"{place} {code}" for code in STATEMENT.findall(line) if code not in STATEMENTS
+                ]
+    assert missing == []
+
+
+def test_the_layers_of_the_design_are_all_there_is() -> None:
+    text = (ROOT / "daemon" / "DESIGN.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (`[^|]+) \|", text.partition("## Layers")[2].partition("\n## ")[0], re.M
+    )
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    package = ROOT / "daemon" / "binderd"
+    there = {path.stem for path in package.glob("*.py")} | {
+        path.name for path in package.iterdir() if (path / "__init__.py").exists()
+    }
+    assert told - {"binderwire"} == there - {"__init__"}
