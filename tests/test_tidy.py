@@ -186,7 +186,7 @@ def test_what_is_cited_is_there() -> None:
 def test_the_layers_of_the_design_are_all_there_is() -> None:
     text = (ROOT / "daemon" / "DESIGN.md").read_text(encoding="utf-8")
     rows = re.findall(
-        r"^\| (`[^|]+) \|", text.partition("## Layers")[2].partition("\n## ")[0], re.M
+        r"^\| (`[^|]+) \|", text.partition("## Layers")[2].partition("\n## ")[0], re.MULTILINE
     )
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     package = ROOT / "daemon" / "binderd"
@@ -194,3 +194,13 @@ def test_the_layers_of_the_design_are_all_there_is() -> None:
         path.name for path in package.iterdir() if (path / "__init__.py").exists()
     }
     assert told - {"binderwire"} == there - {"__init__"}
+
+
+def test_where_things_happen() -> None:
+    """The files that DESIGN names for a stranger's questions are there."""
+    text = (ROOT / "daemon" / "DESIGN.md").read_text(encoding="utf-8")
+    table = text.partition("## Where is ...?")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+\?) \| `(.+)` \|$", table, re.MULTILINE)
+    assert len(rows) > 20
+    package = ROOT / "daemon" / "binderd"
+    assert [file for _, file in rows if not (package / file).is_file()] == []
