@@ -37,7 +37,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity limits \
+.PHONY: help setup compile preload stress-worker demo run test test-vm test-systemd fuzz-vm soak-restarts vm parity limits wrap \
 	check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
@@ -124,6 +124,9 @@ soak-restarts: fuse packages $(STAMP) ## a hundred restarts of the daemon below 
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
+
+wrap: $(STAMP) ## wrap the long lines of the documents
+	$(BIN)/python docs/manual/wrap.py
 
 limits: $(STAMP) ## docs/LIMITS.md from the tables in the code
 	$(BIN)/python docs/manual/limits.py > docs/LIMITS.md.new && mv docs/LIMITS.md.new docs/LIMITS.md

@@ -7,6 +7,7 @@ import ast
 import io
 import itertools
 import re
+import runpy
 import tokenize
 from pathlib import Path
 
@@ -204,3 +205,16 @@ def test_where_things_happen() -> None:
     assert len(rows) > 20
     package = ROOT / "daemon" / "binderd"
     assert [file for _, file in rows if not (package / file).is_file()] == []
+
+
+def test_documents_fit() -> None:
+    """As code does; ``make wrap`` puts it right."""
+    program = runpy.run_path(str(ROOT / "docs" / "manual" / "wrap.py"))
+    wrap, long_lines = program["wrap"], program["long_lines"]
+    texts = {path: path.read_text(encoding="utf-8") for path in program["documents"]()}
+    long = {str(path.relative_to(ROOT)): long_lines(text) for path, text in texts.items()}
+    assert {name: lines for name, lines in long.items() if lines} == {}
+    sample = f"- {'word ' * 30}\n  `a {'code ' * 6}span` 1. - end\n\n| {'cell' * 40} |\n"
+    assert long_lines(sample) == [1]
+    assert long_lines(wrap(sample)) == []
+    assert wrap(sample).split() == sample.split()
