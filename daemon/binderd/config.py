@@ -151,7 +151,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         print(example(), end="")
         parser.exit()
     try:
-        settings = load(arguments)
+        settings = _load(vars(chosen))
     except ConfigError as error:
         parser.exit(2, f"binderd: {error}\n")
     if chosen.check_config:
@@ -168,7 +168,15 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         ConfigError: what is wrong, and where.
     """
-    chosen = vars(make_parser().parse_args(arguments))
+    return _load(vars(make_parser().parse_args(arguments)))
+
+
+def _load(chosen: Mapping[str, Any]) -> Settings:
+    """Return the settings that a parsed command line and the configuration file ask for.
+
+    Raises:
+        ConfigError: what is wrong, and where.
+    """
     values = {option.name: _Value(option.default, option.name) for option in OPTIONS}
     limits: dict[str, _Value] = {}
     must_exist = chosen["config"] is not None or chosen["check_config"]
