@@ -19,7 +19,7 @@ export MANUAL := build/manual
 WHEEL_STAMP := build/wheel/.done
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
-COMPILED_TESTS := tests/conformance tests/inprocess tests/channel/test_device.py tests/client/test_demo.py \
+COMPILED_TESTS := tests/conformance tests/inprocess tests/linux tests/channel/test_device.py tests/client/test_demo.py \
 	tests/client/test_examples.py tests/stress/test_run.py::test_with_accidents
 
 RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchdog.py \

@@ -17,7 +17,8 @@ _PR_SET_NAME: Final = 15
 _PR_SET_SECCOMP: Final = 22
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP_MODE_FILTER: Final = 2
-_ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF: return SECCOMP_RET_ALLOW
+# One instruction of BPF: return SECCOMP_RET_ALLOW. The kernel is told its address, so it must stay.
+_ALLOW_ALL: Final = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000), 8)
 
 
 def set_name(name: str) -> None:
@@ -41,8 +42,7 @@ def become_undumpable() -> None:
 def install_empty_filter() -> None:
     """Put this thread under a seccomp filter that allows everything, for good."""
     _prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1))
-    code = ctypes.create_string_buffer(_ALLOW_ALL, len(_ALLOW_ALL))
-    program = struct.pack("@HP", 1, ctypes.addressof(code))  # struct sock_fprog
+    program = struct.pack("@HP", 1, ctypes.addressof(_ALLOW_ALL))  # struct sock_fprog
     _prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), program)
 
 

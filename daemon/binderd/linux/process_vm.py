@@ -21,6 +21,8 @@ _unconverted = ctypes.PyDLL(None)
 quick_readv = _unconverted.process_vm_readv
 quick_writev = _unconverted.process_vm_writev
 
+_byte = ctypes.create_string_buffer(1)
+
 _readv = LIBC.process_vm_readv
 _writev = LIBC.process_vm_writev
 for _call in (_readv, _writev):
@@ -44,10 +46,11 @@ def write(tid: int, address: int, data: bytes) -> int:
     """Store bytes in a thread's memory; return how many were; errors as ``read``."""
     local = ctypes.create_string_buffer(data, len(data))
     here, there = pack_iovec(ctypes.addressof(local), len(data)), pack_iovec(address, len(data))
-    return check(_writev(tid, here, 1, there, 1, 0))
+    count = check(_writev(tid, here, 1, there, 1, 0))
+    # Used once more: compiled code lets go of a local object after its last use, not at the end.
+    return min(count, len(local))
 
 
 def touch_nothing(tid: int) -> None:
     """Take the lock of a thread's mapping table for a moment, and read nothing."""
-    local = ctypes.create_string_buffer(1)
-    check(_readv(tid, pack_iovec(ctypes.addressof(local), 1), 1, pack_iovec(0, 1), 1, 0))
+    check(_readv(tid, pack_iovec(ctypes.addressof(_byte), 1), 1, pack_iovec(0, 1), 1, 0))
