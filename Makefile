@@ -38,7 +38,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup compile preload stress-worker demo run test test-vm test-kernel test-systemd fuzz-vm soak-restarts vm parity limits \
+.PHONY: help setup compile preload stress-worker demo run test test-vm test-kernel test-systemd fuzz-vm soak-restarts vm parity limits wrap \
 	check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
@@ -79,7 +79,7 @@ else
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
 endif
 	BINDERD_RIGHTS=container BINDERD_BACKENDS=fuse $(FAST) $(PYTEST) $(RIGHTS_TESTS)
-	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify)
+	$(if $(ARGS),,$(BIN)/python tests/parity.py --verify --complete engine)
 
 # With PART, what pytest is given inside; it is the shell's to split: PART="tests/x -k 'a or b'".
 # Without: what only that kernel can tell, in a machine for each of its two kinds of device. The test
@@ -139,6 +139,9 @@ soak-restarts: fuse packages $(STAMP) ## a hundred restarts of the daemon below 
 
 vm: vm-packages packages $(STAMP) ## run CMD="..." in that machine, KERNEL=6.1 on another kernel; alone, it explains itself
 	@$(VM) $(if $(CMD),run "$$CMD",usage)
+
+wrap: $(STAMP) ## wrap the long lines of the documents
+	$(BIN)/python docs/manual/wrap.py
 
 limits: $(STAMP) ## docs/LIMITS.md from the tables in the code
 	$(BIN)/python docs/manual/limits.py > docs/LIMITS.md.new && mv docs/LIMITS.md.new docs/LIMITS.md

@@ -110,7 +110,7 @@ class Program:
     def command(self, compiler: list[str], target: Path) -> list[str]:
         return [
             *compiler,
-            *("-std=gnu11", "-O2", "-Wall", "-Wextra"),
+            *("-std=c11", "-O2", "-Wall", "-Wextra"),
             *self.flags,
             *shlex.split(os.environ.get("CPPFLAGS", "")),
             *shlex.split(os.environ.get("CFLAGS", "")),

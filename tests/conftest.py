@@ -26,7 +26,7 @@ settings.load_profile("repeatable")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "statements(*codes): the statements of the behaviour reference that it proves"
+        "markers", "statements(*codes): the statements of docs/STATEMENTS.md that it proves"
     )
     config.pluginmanager.register(Recorder())
     guard = Guard()

@@ -5,8 +5,9 @@
     python tests/parity.py --check                fails if docs/PARITY.md is not what it should be
     python tests/parity.py --verify [RESULTS...]  fails, too, if these results say anything else
 
-The scenarios and what each of them proves are read from the tests. Where they passed is in
-docs/parity.json, so that the table can be made on a machine that cannot run them all; results of
+The statements are read from docs/STATEMENTS.md, the scenarios and what each of them proves from the
+tests. Where scenarios did not pass is in docs/parity.json, so that the table can be made on a
+machine that cannot run them all: what is listed in the table and not there has passed. Results of
 pytest sessions (build/parity-results.json, or the files that are named) are merged into it.
 With --verify, such results prove that what is committed is still true.
 """
@@ -15,11 +16,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from statements import STATEMENTS, UNPROVEN
 from support.results import FAILED, PASSED, Results, read, results_file, write
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ SCENARIOS: Final = ROOT / "tests" / "conformance"
 DUELS: Final = SCENARIOS / "test_duels.py"  # compare whatever comes, and prove no statement
 TABLE: Final = ROOT / "docs" / "PARITY.md"
 RESULTS: Final = ROOT / "docs" / "parity.json"
+LIST: Final = ROOT / "docs" / "STATEMENTS.md"
+_UNPROVEN: Final = "## Statements that no scenario names"
 
 # Backends in the order of the columns, and what they are.
 BACKENDS: Final = {
@@ -42,6 +45,7 @@ BACKENDS: Final = {
 }
 # Where a result of every scenario is asked for; the others may have some, or none yet.
 COMPLETE: Final = ("engine", "fuse", "private", "bare", "kernel")
+NOT_PLAYED: Final = "not played"  # in docs/parity.json only: no result
 # How an excuse begins that holds everywhere. Others are the machine's that plays the scenario.
 LASTING: Final = "differs:"
 SECTIONS: Final = {
@@ -61,12 +65,24 @@ HEAD: Final = """\
 # Parity with the driver
 
 What the binder driver does, statement by statement; the scenarios in tests/conformance that prove
-it; and where they have passed. `python tests/parity.py --write` makes this file from the tests and
-docs/parity.json: change those.
+it; and where they have passed. `python tests/parity.py --write` makes this file from
+[STATEMENTS.md](STATEMENTS.md), the tests and docs/parity.json, which has only what did not pass:
+change those.
 
 A ✓ means that all scenarios of the statement pass; 3/4, that one of the four was not played there,
 or differs there on purpose (the reasons are at the end); ✗, that one fails; –, that none was
 played."""
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Return the rows of tables with two columns, without their heads."""
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
+    return {code: said for code, said in rows if code != "code"}
+
+
+_proven_text, _, _unproven_text = LIST.read_text(encoding="utf-8").partition(_UNPROVEN)
+STATEMENTS: Final = _rows(_proven_text)
+UNPROVEN: Final = _rows(_unproven_text)  # statements that no scenario names, and why
 
 
 def scenarios() -> dict[str, tuple[str, ...]]:
@@ -168,8 +184,12 @@ def _excuses(
 
 
 def merged(files: list[Path]) -> Results:
-    """Return docs/parity.json with the results of these files, as far as the scenarios exist."""
-    proven, results = scenarios(), read(RESULTS)
+    """Return what is committed with the results of these files, as far as the scenarios exist."""
+    proven, results = scenarios(), committed()
+    listed = _listed_in(TABLE.read_text(encoding="utf-8"))
+    for outcomes in results.values():  # that a new scenario would have passed is known of none
+        for test in [test for test in outcomes if _listed([test]) not in listed]:
+            del outcomes[test]
     for file in files:
         for backend, outcomes in read(file).items():
             earlier = results.setdefault(backend, {})
@@ -184,17 +204,50 @@ def merged(files: list[Path]) -> Results:
     }
 
 
+def committed() -> Results:
+    """Return what docs/parity.json says of every scenario."""
+    proven = scenarios()
+    return {
+        backend: {
+            test: outcome
+            for test in proven
+            if (outcome := exceptions.get(test, PASSED)) != NOT_PLAYED
+        }
+        for backend, exceptions in read(RESULTS).items()
+    }
+
+
+def exceptions_of(results: Results) -> Results:
+    """Return what docs/parity.json is to have of results."""
+    return {
+        backend: {
+            test: outcome
+            for test in scenarios()
+            if (outcome := outcomes.get(test, NOT_PLAYED)) != PASSED
+        }
+        for backend, outcomes in results.items()
+    }
+
+
+def _listed_in(text: str) -> set[str]:
+    """Return the scenarios that a table lists, each as ``_listed`` has it alone."""
+    rows = re.findall(r"(\*\w+\*): ([^;|\n]+)", text)
+    return {f"{file}: {name.strip()}" for file, names in rows for name in names.split(", ")}
+
+
 def problems() -> list[str]:
     """Return what is wrong with the committed table, nothing if it is as it should be."""
-    proven, results = scenarios(), read(RESULTS)
+    proven, results, exceptions = scenarios(), committed(), read(RESULTS)
     found = []
     for backend in BACKENDS:
-        known = set(results.get(backend, {}))
-        if backend in COMPLETE and proven.keys() - known:
-            found.append(f"{backend}: no results of {', '.join(sorted(proven.keys() - known))}")
-        if known - proven.keys():
-            gone = ", ".join(sorted(known - proven.keys()))
-            found.append(f"{backend}: results of what is gone: {gone}")
+        missing = proven.keys() - results.get(backend, {}).keys()
+        if backend in COMPLETE and missing:
+            found.append(f"{backend}: no results of {', '.join(sorted(missing))}")
+        gone = exceptions.get(backend, {}).keys() - proven.keys()
+        if gone:
+            found.append(f"{backend}: results of what is gone: {', '.join(sorted(gone))}")
+        if PASSED in exceptions.get(backend, {}).values():
+            found.append(f"{backend}: {RESULTS.relative_to(ROOT)} has what passed, too")
     if not TABLE.exists() or TABLE.read_text(encoding="utf-8") != render(proven, results):
         found.append(f"{TABLE.relative_to(ROOT)} is not what the tests and results make of it")
     return found
@@ -207,7 +260,7 @@ def contradictions(files: list[Path], complete: list[str]) -> list[str]:
         files: the results.
         complete: backends of which these must have a result of every scenario.
     """
-    proven, committed = scenarios(), read(RESULTS)
+    proven, known = scenarios(), committed()
     played: Results = {}
     for file in files:
         for backend, outcomes in read(file).items():
@@ -219,7 +272,7 @@ def contradictions(files: list[Path], complete: list[str]) -> list[str]:
             found.append(f"{backend}: not played: {', '.join(missing)}")
     for backend, outcomes in played.items():
         for test, outcome in outcomes.items():
-            written = committed.get(backend, {}).get(test)
+            written = known.get(backend, {}).get(test)
             if test in proven and written is not None and not _agree(written, outcome):
                 found.append(f"{backend}: {test}: {outcome!r}, but written is {written!r}")
     return found
@@ -249,7 +302,7 @@ def main() -> int:
     files = arguments.results or [results_file()]
     if arguments.write:
         results = merged(files)
-        write(RESULTS, results)
+        write(RESULTS, exceptions_of(results))
         TABLE.write_text(render(scenarios(), results), encoding="utf-8")
     found = problems()
     if arguments.verify:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // area.c - maps a receive area where the kernel has no mmap for the device.
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
 

@@ -9,6 +9,7 @@
 // The checks take three system calls. A thread makes them again when the program has closed
 // something since (closing.c), and at each tick of the kernel's clock, for what it closes unseen.
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>

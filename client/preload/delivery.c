@@ -3,6 +3,7 @@
 //
 // The lock is held, so whoever finds no message knows that its descriptors have been reported.
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>

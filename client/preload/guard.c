@@ -5,6 +5,7 @@
 // thread that it has interrupted. By a direct system call, because the C library leaves out the
 // signals by which it cancels threads.
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <linux/futex.h>
 #include <signal.h>

@@ -4,6 +4,7 @@
 // fstat would ask the daemon about a FUSE file, which takes as long as an ioctl; statx need not.
 // By a direct system call, because not every C library has it.
 
+#define _GNU_SOURCE
 #include <linux/fcntl.h>
 #include <linux/stat.h>
 #include <sys/syscall.h>

@@ -7,7 +7,6 @@ ordinary user has none, there it is mounted on a new directory for a moment.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -18,8 +17,7 @@ from contextlib import contextmanager, suppress
 from errno import EPERM
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from binderd import rights, selftest
-from binderd.channel import syscalls
+from binderd import selftest
 from binderd.channel.cuse_node import CUSE_DEVICE
 from binderd.channel.errors import StartError, explain
 from binderd.channel.fuse_mount import (
@@ -31,6 +29,7 @@ from binderd.channel.fuse_mount import (
     user_mounter,
 )
 from binderd.injector.architecture import own_architecture
+from binderd.linux import mount, prctl, rights
 from binderwire import fuse_abi as abi
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from binderd.config import Settings
 
 _PATIENCE_MS: Final = 5_000  # for the kernel to say something
-_CLONE_NEWNS: Final = 0x20000
-_MS_REC: Final = 0x4000
-_MS_PRIVATE: Final = 1 << 18
 _FRAME_SIZE: Final = 32 << 10
 _ANSWER_MAX: Final = 4096
 _FLAGS2_SHIFT: Final = 32
@@ -52,8 +48,6 @@ _WITHOUT_ROOT: Final = (
     "without it: devices serve programs of this user and group alone, in a directory of his, with "
     "private pages"
 )
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Finding(NamedTuple):
@@ -164,7 +158,7 @@ def _in_child(attempt: Callable[[], str]) -> str:
 
 def _be_child(attempt: Callable[[], str], answers: int, parent: int) -> NoReturn:
     try:
-        _libc.prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
+        prctl.die_with_parent()
         if os.getppid() == parent:
             try:
                 text = attempt()
@@ -187,10 +181,11 @@ def _try_fuse() -> str:
 def _mounted() -> Iterator[int]:
     """Mount in a namespace of our own, with which that goes; what is yielded is the channel."""
     channel = open_device()
-    if _libc.unshare(_CLONE_NEWNS):
-        raise OSError(ctypes.get_errno() or EPERM, "no mount namespace can be had")
-    syscalls.mount("", "/", "", _MS_REC | _MS_PRIVATE, "")
-    syscalls.mount(SOURCE, "/", FSTYPE, syscalls.MS_NOSUID, mount_options(channel))
+    try:
+        mount.unshare_mounts()
+    except OSError as error:
+        raise OSError(error.errno or EPERM, "no mount namespace can be had") from None
+    mount.mount(SOURCE, "/", FSTYPE, mount.MS_NOSUID, mount_options(channel))
     yield channel
 
 

@@ -23,6 +23,7 @@ REQUEST_PATH: Final = (
     "binderd.memory",
     "binderd.channel.transfer",
     "binderd.heartbeat",
+    "binderd.linux",
 )
 _NAMED_MAX: Final = 3  # how many modules are named where there is a mixture
 

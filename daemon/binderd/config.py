@@ -15,9 +15,10 @@ from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from binderd import compilation, rights
+from binderd import compilation
 from binderd.config_file import ConfigError, plain, read_entries
 from binderd.fuse.directory import CONFIGURED_MODE, DEVICES_MAX, FIXED_NAMES
+from binderd.linux import rights
 from binderd.options import (
     ACCOUNTS,
     BY_NAME,
@@ -150,7 +151,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         print(example(), end="")
         parser.exit()
     try:
-        settings = load(arguments)
+        settings = _load(vars(chosen))
     except ConfigError as error:
         parser.exit(2, f"binderd: {error}\n")
     if chosen.check_config:
@@ -167,7 +168,15 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         ConfigError: what is wrong, and where.
     """
-    chosen = vars(make_parser().parse_args(arguments))
+    return _load(vars(make_parser().parse_args(arguments)))
+
+
+def _load(chosen: Mapping[str, Any]) -> Settings:
+    """Return the settings that a parsed command line and the configuration file ask for.
+
+    Raises:
+        ConfigError: what is wrong, and where.
+    """
     values = {option.name: _Value(option.default, option.name) for option in OPTIONS}
     limits: dict[str, _Value] = {}
     must_exist = chosen["config"] is not None or chosen["check_config"]

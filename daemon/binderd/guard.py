@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from binderd import heartbeat
-from binderd.notify import notify, watchdog_seconds
+from binderd.linux import pidfd
+from binderd.linux.sd_notify import notify, watchdog_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,20 +78,17 @@ class Guard:
 
     async def _await_end(self, process: subprocess.Popen[bytes]) -> int:
         """Return the exit status of a watchdog, which is killed if it hangs."""
-        pidfd = os.pidfd_open(process.pid)
-        try:
+        with pidfd.opened_process(process.pid) as end:
             looks = -1
             while True:
                 with trio.move_on_after(_SECONDS_BETWEEN_LOOKS) as scope:
-                    await trio.lowlevel.wait_readable(pidfd)
+                    await trio.lowlevel.wait_readable(end)
                 if not scope.cancelled_caught:
                     return process.wait()
                 if heartbeat.read(heartbeat.LOOKS) == looks:
                     _log.error("the watchdog does not look any more: killing it")
                     process.kill()
                 looks = heartbeat.read(heartbeat.LOOKS)
-        finally:
-            os.close(pidfd)
 
     def _start(self) -> None:
         command = [sys.executable, "-P", "-m", "binderd.watchdog"]

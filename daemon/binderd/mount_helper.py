@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from binderd.fuse.directory import DEVICES_MAX
+from binderd.linux import pidfd
 from binderd.log import SYSLOG
 
 if TYPE_CHECKING:
@@ -193,8 +194,7 @@ def _have_umount_call_us(directory: str) -> None:
 
 def _is_ready(process: subprocess.Popen[bytes], readiness: socket.socket) -> bool:
     """Wait until the daemon serves, or has ended."""
-    ended = os.pidfd_open(process.pid)
-    try:
+    with pidfd.opened_process(process.pid) as ended:
         deadline = time.monotonic() + _START_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select([readiness.fileno(), ended], [], [], left)
@@ -205,8 +205,6 @@ def _is_ready(process: subprocess.Popen[bytes], readiness: socket.socket) -> boo
             if ended in ready:
                 return False
         return False
-    finally:
-        os.close(ended)
 
 
 if __name__ == "__main__":

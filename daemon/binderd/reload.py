@@ -15,7 +15,7 @@ from binderd.access import put_into_force
 from binderd.config import changed
 from binderd.config_file import ConfigError
 from binderd.engine.limits import WAITING_BYTES
-from binderd.notify import notify
+from binderd.linux.sd_notify import notify
 from binderd.start import limits_for
 
 if TYPE_CHECKING:

@@ -24,21 +24,13 @@ from contextlib import contextmanager
 from errno import EACCES, EINVAL, EIO, ENOSYS, EPERM, ETIMEDOUT
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from binderd import rights
-from binderd.injector import ptrace
+from binderd.linux import memory_map, pidfd, prctl, proc, process_vm, ptrace, rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
 _PATIENCE_MS: Final = 10_000  # for the child to be ready, on any machine
 _WALL: Final = 0x40000000  # __WALL: also who is traced
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_SECCOMP: Final = 22
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_SECCOMP_MODE_FILTER: Final = 2
-_ALLOW_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF: return SECCOMP_RET_ALLOW
-_PTRACE_SCOPE: Final = "/proc/sys/kernel/yama/ptrace_scope"
 _NO_PTRACE: Final = 3  # for nobody, until the next boot
 _NICEST: Final = -20
 _ready: Final = struct.Struct("=i?")  # process id or negative errno; is it under a filter?
@@ -46,13 +38,10 @@ _MARK: Final = b"private"
 
 _NO_ONE: Final = 0  # the file mode that lets nobody open a file
 
-_MAP_FAILED: Final = ctypes.c_size_t(-1).value
 _BLOCK_SIZE: Final = 8  # bytes
 # At this address the child has bytes of its own, as it is forked from us; ours stay as they are.
 _block = ctypes.create_string_buffer(_BLOCK_SIZE)
 _ADDRESS: Final = ctypes.addressof(_block)
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _map_file() -> int:
@@ -60,13 +49,7 @@ def _map_file() -> int:
     file = os.memfd_create("binderd", os.MFD_CLOEXEC)
     try:
         os.ftruncate(file, mmap.PAGESIZE)
-        call = _libc.mmap
-        call.restype = ctypes.c_size_t
-        call.argtypes = [ctypes.c_size_t, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-        address: int = call(0, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_PRIVATE, file, 0)
-        if address == _MAP_FAILED:
-            _check(-1)
-        return address
+        return memory_map.map_file(file, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_PRIVATE)
     finally:
         os.close(file)
 
@@ -139,7 +122,7 @@ def _cause(denial: Denial) -> str:
     is_ordinary = rights.is_ordinary_user()
     if denial.trial.takes_root and is_ordinary:
         return "which takes root"
-    scope = _read_number(_PTRACE_SCOPE) if denial.errno in {EPERM, EACCES} else None
+    scope = proc.ptrace_scope() if denial.errno in {EPERM, EACCES} else None
     if is_ordinary and scope and scope < _NO_PTRACE:
         return (
             f"as kernel.yama.ptrace_scope is {scope}, which keeps an ordinary user's programs "
@@ -171,16 +154,7 @@ def _cause(denial: Denial) -> str:
 
 def has_own_filter() -> bool:
     """Whether this process is under a seccomp filter."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        return any(line.split()[1] != "0" for line in status if line.startswith("Seccomp:"))
-
-
-def _read_number(path: str) -> int | None:
-    try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
+    return proc.has_filter(proc.OWN)
 
 
 # The child
@@ -217,7 +191,7 @@ def _child() -> Iterator[Child]:
         for fd in (ready, ready_end, life_end, life):
             os.close(fd)
         if page:
-            _libc.munmap(ctypes.c_size_t(page), ctypes.c_size_t(mmap.PAGESIZE))
+            memory_map.unmap(page, mmap.PAGESIZE)
 
 
 def _fork(ready_end: int, life: tuple[int, int], *, is_ours: bool) -> int:
@@ -236,8 +210,8 @@ def _fork(ready_end: int, life: tuple[int, int], *, is_ours: bool) -> int:
 def _be_child(parent: int, ready_end: int, life: tuple[int, int], *, is_ours: bool) -> NoReturn:
     try:
         if is_ours:
-            _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+            prctl.die_with_parent()
+            prctl.become_undumpable()
             if os.getppid() != parent:
                 os._exit(1)
         elif os.fork():
@@ -252,38 +226,31 @@ def _be_child(parent: int, ready_end: int, life: tuple[int, int], *, is_ours: bo
 
 
 def _put_under_filter() -> bool:
-    code = ctypes.create_string_buffer(_ALLOW_ALL, len(_ALLOW_ALL))
-    program = struct.pack("@HP", 1, ctypes.addressof(code))  # struct sock_fprog
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    result: int = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0)
-    return result == 0
+    try:
+        prctl.install_empty_filter()
+    except OSError:
+        return False
+    return True
 
 
 # What is tried
 
 
 def _read_memory(child: Child) -> None:
-    _move(_libc.process_vm_readv, child)
+    process_vm.read(child.pid, _ADDRESS, _BLOCK_SIZE)
 
 
 def _write_memory(child: Child) -> None:
-    _move(_libc.process_vm_writev, child)
-
-
-def _move(call: Callable[..., int], child: Child) -> None:
-    local = ctypes.create_string_buffer(_BLOCK_SIZE)
-    ours = struct.pack("=QQ", ctypes.addressof(local), _BLOCK_SIZE)
-    theirs = struct.pack("=QQ", _ADDRESS, _BLOCK_SIZE)
-    _check(call(child.pid, ours, 1, theirs, 1, 0))
+    process_vm.write(child.pid, _ADDRESS, bytes(_BLOCK_SIZE))
 
 
 def _use_memory_file(child: Child) -> None:
-    with _opened(f"/proc/{child.pid}/mem", os.O_RDWR) as memory:
+    with _opened(proc.place_of(child.pid), "mem", os.O_RDWR) as memory:
         os.pwrite(memory, os.pread(memory, _BLOCK_SIZE, _ADDRESS), _ADDRESS)
 
 
 def _make_private_page(child: Child) -> None:
-    with _opened(f"/proc/{child.pid}/mem", os.O_RDWR) as memory:
+    with _opened(proc.place_of(child.pid), "mem", os.O_RDWR) as memory:
         os.pwrite(memory, _MARK, child.page)
         if os.pread(memory, len(_MARK), child.page) != _MARK:
             raise OSError(EIO, os.strerror(EIO))
@@ -292,7 +259,7 @@ def _make_private_page(child: Child) -> None:
 
 
 def _read_maps(child: Child) -> None:
-    with _opened(f"/proc/{child.pid}/maps", os.O_RDONLY) as maps:
+    with _opened(proc.place_of(child.pid), "maps", os.O_RDONLY) as maps:
         os.read(maps, 1)
 
 
@@ -300,26 +267,23 @@ def _open_what_is_not_ours(_: Child) -> None:
     file = os.memfd_create("binderd", os.MFD_CLOEXEC)
     try:
         os.fchmod(file, _NO_ONE)
-        with _opened(f"/proc/self/fd/{file}", os.O_RDWR):
+        with _opened(proc.OWN, f"fd/{file}", os.O_RDWR):
             pass
     finally:
         os.close(file)
 
 
 def _open_pidfd(child: Child) -> None:
-    os.close(os.pidfd_open(child.pid))
+    os.close(pidfd.open_process(child.pid))
 
 
 def _take_descriptor(child: Child) -> None:
-    pidfd = os.pidfd_open(child.pid)
-    try:
-        os.close(_check(_libc.pidfd_getfd(pidfd, child.fd, 0)))
-    finally:
-        os.close(pidfd)
+    with pidfd.opened_process(child.pid) as process:
+        os.close(pidfd.take_descriptor(process, child.fd))
 
 
 def _look_at_descriptor(child: Child) -> None:
-    os.readlink(f"/proc/{child.pid}/fd/{child.fd}")
+    proc.link_of(proc.place_of(child.pid), f"fd/{child.fd}")
 
 
 def _set_nice(child: Child) -> None:
@@ -327,7 +291,7 @@ def _set_nice(child: Child) -> None:
 
 
 def _read_call(child: Child) -> None:
-    with _opened(f"/proc/{child.pid}/syscall", os.O_RDONLY) as file:
+    with _opened(proc.place_of(child.pid), "syscall", os.O_RDONLY) as file:
         os.read(file, 1)
 
 
@@ -344,27 +308,17 @@ def _suspend_filter(child: Child) -> None:
 
 
 def _kill(child: Child) -> None:
-    pidfd = os.pidfd_open(child.pid)
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    finally:
-        os.close(pidfd)
+    with pidfd.opened_process(child.pid) as process:
+        pidfd.kill(process)
 
 
 @contextmanager
-def _opened(path: str, flags: int) -> Iterator[int]:
-    fd = os.open(path, flags | os.O_CLOEXEC)
+def _opened(place: str, name: str, flags: int) -> Iterator[int]:
+    fd = proc.open_in(place, name, flags)
     try:
         yield fd
     finally:
         os.close(fd)
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
 
 
 _NO_FILES: Final = "no file descriptors in transactions, no client can attach a socket"

@@ -45,11 +45,11 @@ from binderd.introspect.fs import LogFiles, serve
 from binderd.introspect.inside import Inside
 from binderd.introspect.tree import PLACES, LogTree
 from binderd.links import Links
+from binderd.linux.sd_notify import notify
 from binderd.log import SECONDS_BETWEEN_COMPLAINTS, Complaints, set_log_level, start_log, tracer
 from binderd.memory.client import FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import TICK_SECONDS, Upkeep
-from binderd.notify import notify
 from binderd.reload import Reload
 from binderd.start import (
     check_proc,

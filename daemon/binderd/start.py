@@ -12,8 +12,7 @@ import resource
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from binderd import rights, selftest
-from binderd.cgroups import memory_limit
+from binderd import selftest
 from binderd.channel.cuse_node import CuseNode
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
@@ -21,6 +20,8 @@ from binderd.config import check_node_names
 from binderd.device.cuse_device import CHANNELS_MAX
 from binderd.engine.limits import PER_USER, Limits
 from binderd.injector.architecture import own_architecture
+from binderd.linux import proc, rights
+from binderd.linux.cgroups import memory_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +137,7 @@ def check_proc() -> None:
         StartError: there is no /proc that knows us.
     """
     try:
-        os.stat("/proc/self/mountinfo")
+        proc.check()
     except OSError as error:
         advice = "mount it, for the pid namespace in which this runs"
         raise StartError(explain(error, "cannot use /proc", advice)) from None
@@ -205,7 +206,7 @@ def limits_for(chosen: Sequence[tuple[str, int]]) -> Limits:
         chosen: what the configuration wants otherwise.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = Limits.for_machine(soft - len(os.listdir("/proc/self/fd")), memory_of_machine())
+    limits = Limits.for_machine(soft - len(proc.own_descriptors()), memory_of_machine())
     limits = limits.with_numbers([one for one in chosen if not one[0].endswith(PER_USER)])
     if rights.is_ordinary_user():
         limits = limits.for_one_user()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.engine.ports import Mapping, NoAnswer
-from binderd.memory import proc
+from binderd.linux import maps as linux_maps
+from binderd.linux.maps import Area, FileId, find_first, is_mapped, parse_areas
 from binderd.memory.client_process import AddressSpace
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.proc import Area, FileId, find_first, is_mapped, parse_areas
 from binderd.memory.upkeep import Upkeep
 from channel.helpers import FakeEngine, FakeProcess
 from channel.rawclient import map_file, peek, protect, unmap
@@ -107,7 +107,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         def refuse(*_: object) -> int:
             raise OSError(errno.ENOTTY, "before Linux 6.11")
 
-        monkeypatch.setattr(proc.fcntl, "ioctl", refuse)
+        monkeypatch.setattr(linux_maps.fcntl, "ioctl", refuse)
     return request.param
 
 
@@ -222,7 +222,7 @@ def test_who_cannot_ask_knows_nothing(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(proc.fcntl, "ioctl", refuse)
+        patch.setattr(linux_maps.fcntl, "ioctl", refuse)
         with pytest.raises(NoAnswer):
             arena.locate()
         with pytest.raises(NoAnswer):

@@ -13,8 +13,8 @@ import pytest
 
 from binderd import config
 from binderd.config import DEFAULT_DEVICES, Settings, parse
+from binderd.linux.sd_notify import notify
 from binderd.log import Complaints
-from binderd.notify import notify
 
 UNIT = Path(__file__).parents[2] / "systemd" / "binderd.service"
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.channel import syscalls
 from binderd.channel.errors import StartError
 from binderd.channel.fuse_mount import FSTYPE, FuseMount
-from binderd.channel.mounts import mount_at, read_mounts
+from binderd.channel.mounts import mount_at
+from binderd.linux import mount as linux_mount
+from binderd.linux.mountinfo import read_mounts
 from channel.helpers import SECONDS_MAX, Daemon, client, is_stale, needs_fuse, run_client, running
 from support import ordinary
 
@@ -35,7 +36,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "a b\\c"  # mountinfo escapes these
     yield place
     while mount_at(str(place)) is not None:
-        syscalls.unmount(str(place), syscalls.MNT_DETACH)
+        linux_mount.unmount(str(place), linux_mount.MNT_DETACH)
 
 
 def test_a_daemon_comes_and_goes(place: Path, tmp_path: Path) -> None:
@@ -125,9 +126,9 @@ def test_of_several_at_once_one_wins(place: Path) -> None:
 def test_an_unmount_by_somebody_else_is_the_end(place: Path) -> None:
     with running(place) as daemon:
         for name in ("features", "binder_logs"):  # as umount --recursive does
-            syscalls.unmount(str(place / name), 0)
+            linux_mount.unmount(str(place / name), 0)
         daemon.expect("not shown any more")
-        syscalls.unmount(str(place), 0)
+        linux_mount.unmount(str(place), 0)
         daemon.expect("was unmounted by somebody else")
         assert daemon.process.wait(SECONDS_MAX) == 3
     assert not place.exists()
@@ -135,7 +136,7 @@ def test_an_unmount_by_somebody_else_is_the_end(place: Path) -> None:
 
 def test_a_foreign_mount_on_top_is_left_alone(place: Path) -> None:
     with running(place) as daemon:
-        syscalls.mount("tmpfs", str(place), "tmpfs", 0, "")
+        linux_mount.mount("tmpfs", str(place), "tmpfs", 0, "")
         assert daemon.end() == 0
         daemon.expect("is mounted over")
     entry = mount_at(str(place))
@@ -182,7 +183,7 @@ def test_places_that_are_refused(place: Path) -> None:
     (place / "link").symlink_to(place)
     assert "is not a directory" in refusal(place / "link")
     (place / "link").unlink()
-    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "")
+    linux_mount.mount("tmpfs", str(place), "tmpfs", 0, "")
     assert "is a mount point already (tmpfs)" in refusal(place)
     assert list(place.parent.iterdir()) == [place], "nothing was made on the way"
 

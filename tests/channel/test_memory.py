@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.injector import helper
+from binderd.linux.maps import FileId
+from binderd.linux.proc import process_of
 from binderd.memory import client_process
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.proc import FileId, process_of
 from binderd.memory.process_memory import ProcessMemory
 from binderd.memory.upkeep import Upkeep
 from channel.helpers import ClientProcess, NoInstaller

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.channel import syscalls
-from binderd.channel.fuse_mount import read_mounts
-from binderd.watchdog import fault, system
+from binderd.linux import mount as linux_mount
+from binderd.linux.mountinfo import read_mounts
+from binderd.watchdog import fault
 from binderd.watchdog.access import Access
 from binderd.watchdog.connections import abort
 from binderd.watchdog.culprit import Culprit
@@ -127,7 +127,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
                 abort(int(words[2].partition(":")[2]))  # else its processes never end
     for mount in reversed(list(read_mounts())):
         if mount.path.startswith(str(tmp_path)):
-            syscalls.unmount(mount.path, syscalls.MNT_DETACH)
+            linux_mount.unmount(mount.path, linux_mount.MNT_DETACH)
 
 
 HOSTILE = {
@@ -270,14 +270,6 @@ def test_memory_that_is_read_from_a_disk_is_nobodys_fault() -> None:
         finally:
             culprit.close()
             sleeper.kill()
-
-
-def test_lines_end_at_newlines_only_and_errors_are_errors(tmp_path: Path) -> None:
-    """A mount point may have any other character in its name."""
-    (tmp_path / "table").write_bytes(b"one \xc2\x85\x0b\x0c\r\x1c here\ntwo\n")
-    assert len(system.lines(str(tmp_path / "table"))) == 2
-    with pytest.raises(OSError, match="No such file"):
-        system.lines(str(tmp_path / "nothing"))
 
 
 HELPER = """

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.channel import syscalls
-from binderd.channel.fuse_mount import read_mounts
+from binderd.linux import mount as linux_mount
+from binderd.linux.mountinfo import read_mounts
 from channel.helpers import SECONDS_MAX, client, needs_fuse, run_client, running
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "b"
     for mount in read_mounts():
         if mount.path.startswith(str(tmp_path)):
-            syscalls.unmount(mount.path, syscalls.MNT_DETACH)
+            linux_mount.unmount(mount.path, linux_mount.MNT_DETACH)
 
 
 @pytest.mark.parametrize("hostile", [FAULTED, HANDED_ON, SERVED], ids=["own", "passed on", "fuse"])

@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import parity
 from binderwire.binder_abi import COMMANDS, IOCTLS, RETURNS
-from statements import STATEMENTS, UNPROVEN
+from parity import STATEMENTS, UNPROVEN
+from support.results import PASSED, read, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 LAST = {"R": 15, "Q": 11, "E": 8, "F": 5, "N": 12, "B": 9, "O": 10, "I": 8}
 
@@ -27,6 +34,25 @@ def test_every_statement_has_a_scenario_or_a_reason_to_have_none() -> None:
 
 def test_every_scenario_names_what_it_proves() -> None:
     assert [test for test, codes in parity.scenarios().items() if not codes] == []
+
+
+def test_a_scenario_that_the_table_does_not_list_has_no_results(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As what passed is not written down, a new scenario must not be taken for passed."""
+    new = next(test for test in parity.scenarios() if test.startswith("test_queues:"))
+    said = new.removeprefix("test_queues:test_").replace("_s_", "'s ").replace("_", " ")
+    table, results = tmp_path / "table", tmp_path / "results"
+    table.write_text(parity.TABLE.read_text(encoding="utf-8").replace(said, "something else"))
+    monkeypatch.setattr(parity, "TABLE", table)
+    assert parity.committed()["engine"][new] == PASSED
+    assert new not in parity.merged([])["engine"]
+    write(results, {"engine": {new: PASSED}})
+    assert parity.merged([results])["engine"][new] == PASSED
+    monkeypatch.setattr(parity, "RESULTS", results)
+    write(results, parity.exceptions_of({"engine": {new: PASSED}}))
+    assert new not in read(results)["engine"]
+    assert set(read(results)["engine"].values()) == {parity.NOT_PLAYED}
 
 
 def test_the_table_is_current() -> None:

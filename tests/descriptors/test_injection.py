@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.injector import ptrace
+from binderd.linux import ptrace
 from channel.helpers import Daemon, needs_fuse
 from descriptors.programs import PATIENCE, Running, at_rest, build, daemon_at, helper_of
 

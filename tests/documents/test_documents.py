@@ -248,7 +248,15 @@ def follow_c(desk: Desk, blocks: list[Block]) -> None:
         text += f'\tif (status {succeeds} 0)\n\t\treturn perror("{block.place}"), 1;\n'
     source = desk.copy / "build" / "document.c"
     source.write_text(text + _C_TAIL, encoding="utf-8")
-    compiling = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Iclient/include"]
+    compiling = [
+        "cc",
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Iclient/include",
+    ]
     paste = desk.paste(*compiling, "-o", "build/document", str(source))
     assert paste.wait() == 0, paste.said
     daemon = desk.paste(".venv/bin/binderd", "--mount", "/dev/binderfs", "--device", "binder")

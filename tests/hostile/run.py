@@ -2,7 +2,7 @@
 """All attacks, one after the other, with victims that are measured: `make hostile`.
 
 The daemon must be the compiled one. The table shows what the victims see before and under each
-attack, in milliseconds, and what they saw on the day when issue 10 was filed (before.jsonl). The
+attack, in milliseconds, and what they saw before there was any defence (before.jsonl). The
 exit status is 1 if any figure is over its target.
 """
 

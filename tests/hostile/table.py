@@ -32,7 +32,7 @@ class Attack(NamedTuple):
 
 
 ATTACKS: Final = (
-    # Issue 10, section 1
+    # What keeps the daemon waiting
     Attack("slow_pages", "4 pages of a slow file system, 9 s each", STALL, 9000, 9000, 40),
     Attack("silent_pages", "a page that never comes, three times", STALL, 3, 1, 50),
     Attack("overlay", "the same behind an overlay", STALL, 0, 0),
@@ -41,7 +41,7 @@ ATTACKS: Final = (
     Attack("ended_thread", "a silent page, the opening thread has ended", STALL, 0, 0),
     Attack("exec", "a receiver of files in an endless exec", STALL, 0, 0, 10, (), "files"),
     Attack("attributes", "files whose attributes never come are sent", LOAD, 300, 100),
-    # Section 2
+    # What takes it long
     Attack("deaths", "deaths with one cookie, then close", LOAD, 65000, 30000, 60),
     Attack(
         "frozen_updates", "1 MiB updates to a frozen receiver, 5 × 256 KiB", LOAD, 3855, 2000, 60
@@ -53,7 +53,7 @@ ATTACKS: Final = (
     Attack("containers", "1,543 processes in a user namespace", LOAD, 1543, 300),
     Attack("state", "as many nodes as there may be, `state` is read", LOAD, 325_000, 82_000),
     Attack("end", "SIGTERM under 1 MiB updates", END, 3855, 400, 60, program="frozen_updates"),
-    # Section 3
+    # What uses up what others need
     Attack("threads", "320 files × 64 threads", SHARE, 64, 64, checks=("newcomer",)),
     Attack("notices", "death notices, never read", SHARE, 6000, 1500, checks=("memory",)),
     Attack("opens", "8,190 opens by one process", SHARE, 8190, 8190, checks=("newcomer",)),

@@ -53,7 +53,7 @@ class Latencies(NamedTuple):
 def build(folder: Path) -> Path:
     """Compile victims.c."""
     program, stress = folder / "victims", ROOT / "client" / "stress"
-    words = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{stress}"]
+    words = ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{stress}"]
     words += [f"-I{ROOT / 'client' / 'include'}", "-o", str(program)]
     words += [
         str(Path(__file__).with_suffix(".c")),

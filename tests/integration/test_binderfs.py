@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.channel import syscalls
-from binderd.channel.fuse_mount import FSTYPE, read_mounts
+from binderd.channel.fuse_mount import FSTYPE
+from binderd.linux import mount as linux_mount
+from binderd.linux.mountinfo import read_mounts
 from binderwire.binder_abi import BINDER_CTL_ADD, BINDER_VERSION, binderfs_device
 from channel.helpers import SECONDS_MAX, Daemon, client, is_stale, needs_fuse, run_client, running
 
@@ -62,7 +63,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "binderfs"
     left = mounts_below(tmp_path)
     while mounts_below(tmp_path):
-        syscalls.unmount(mounts_below(tmp_path)[0], syscalls.MNT_DETACH)
+        linux_mount.unmount(mounts_below(tmp_path)[0], linux_mount.MNT_DETACH)
     assert left == []
 
 
@@ -268,7 +269,7 @@ def test_a_crash_leaves_nothing_that_a_second_start_does_not_remove(place: Path)
 def test_a_recursive_unmount_is_the_end(place: Path) -> None:
     with running(place) as daemon:
         with pytest.raises(OSError, match="busy"):
-            syscalls.unmount(str(place), 0)
+            linux_mount.unmount(str(place), 0)
         subprocess.run(["umount", "--recursive", place], check=True)
         daemon.expect("was unmounted by somebody else")
         assert daemon.process.wait(SECONDS_MAX) == 3
@@ -277,7 +278,7 @@ def test_a_recursive_unmount_is_the_end(place: Path) -> None:
 def test_the_devices_outlive_the_logs(place: Path) -> None:
     with running(place) as daemon:
         for name in ("features", "binder_logs"):
-            syscalls.unmount(str(place / name), 0)
+            linux_mount.unmount(str(place / name), 0)
         daemon.expect("not shown any more")
         assert os.listdir(place / "features") == []
         with (place / "binder").open("rb") as device:

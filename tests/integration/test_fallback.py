@@ -11,7 +11,7 @@ import pytest
 
 from channel.helpers import SECONDS_MAX
 from channel.namespaces import binderd, command, line_with, ready, started
-from integration.test_transports import NO_FUSE, PREFIX, WRONG, Case, ends
+from integration.transports import NO_FUSE, PREFIX, WRONG, Case, ends
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from binderclient.demo.daemon import why_not
-from binderd.channel import syscalls
 from binderd.channel.fuse_mount import (
     FSTYPE,
     Root,
@@ -23,7 +22,9 @@ from binderd.channel.fuse_mount import (
     mount_options,
     open_device,
 )
-from binderd.channel.mounts import hold, mount_at, read_mounts
+from binderd.channel.mounts import hold, mount_at
+from binderd.linux import mount as linux_mount
+from binderd.linux.mountinfo import read_mounts
 from channel.helpers import Daemon, is_stale, needs_fuse, running
 from channel.namespaces import binderd, command, line_with, ready, run, started
 
@@ -44,7 +45,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     yield place
     while mounts := [entry.path for entry in read_mounts() if entry.path.startswith(f"{place}/")]:
-        syscalls.unmount(mounts[0], syscalls.MNT_DETACH)  # and what is inside
+        linux_mount.unmount(mounts[0], linux_mount.MNT_DETACH)  # and what is inside
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def tmpfs(place: Path) -> Path:
     """Somebody else's file system, with a file in it."""
     mount = place / "m"
     mount.mkdir()
-    syscalls.mount("tmpfs", str(mount), "tmpfs", 0, "")
+    linux_mount.mount("tmpfs", str(mount), "tmpfs", 0, "")
     (mount / "file").touch()
     return mount
 
@@ -63,7 +64,7 @@ def silent_mount(path: Path) -> Iterator[None]:
     path.mkdir()
     fd = open_device()
     try:
-        syscalls.mount("somebody", str(path), FSTYPE, 0, mount_options(fd))
+        linux_mount.mount("somebody", str(path), FSTYPE, 0, mount_options(fd))
         yield
     finally:
         os.close(fd)
@@ -130,7 +131,7 @@ def test_what_lies_over_a_dead_mount_stays(place: Path) -> None:
         assert dead is not None
         daemon.end(signal.SIGKILL)
         assert dead.is_dead()
-        syscalls.mount("tmpfs", str(place / "m"), "tmpfs", 0, "")
+        linux_mount.mount("tmpfs", str(place / "m"), "tmpfs", 0, "")
         assert not dead.unmount(detach)
     assert f"{REFUSAL} (tmpfs)" in refused(place / "m")
     entry = mount_at(str(place / "m"))
@@ -181,7 +182,7 @@ def test_a_forced_unmount_is_a_failure(place: Path) -> None:
 def test_a_lazy_unmount_ends_it_with_its_last_user(place: Path) -> None:
     with running(place / "m", "--device=binder") as daemon:
         user = os.open(place / "m" / "binder", os.O_RDWR)
-        syscalls.unmount(str(place / "m"), syscalls.MNT_DETACH)
+        linux_mount.unmount(str(place / "m"), linux_mount.MNT_DETACH)
         assert daemon.counts()["opens"] == 1
         os.close(user)
         daemon.expect("was unmounted by somebody else")
@@ -264,14 +265,14 @@ def test_the_demo_leaves_what_was_mounted_over_its_own(place: Path) -> None:
     needs_demo()
     with started([*DEMO, "--serve", "--mount", str(place / "m")]) as demo:
         line_with(demo, "is there, with a service manager")
-        syscalls.mount("tmpfs", str(place / "m"), "tmpfs", 0, "")
+        linux_mount.mount("tmpfs", str(place / "m"), "tmpfs", 0, "")
         os.kill(daemon_of(demo), signal.SIGKILL)
         _, text = demo.communicate(timeout=PATIENCE)
     assert "Traceback" not in text
     entry = mount_at(str(place / "m"))
     assert entry is not None
     assert entry.fstype == "tmpfs"
-    syscalls.unmount(entry.path, 0)
+    linux_mount.unmount(entry.path, 0)
     assert is_stale(place / "m")
 
 

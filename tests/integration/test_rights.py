@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from binderd import rights
-from binderd.channel import syscalls
-from binderd.channel.fuse_mount import read_mounts
 from binderd.config import parse
+from binderd.linux import mount as linux_mount
+from binderd.linux import rights
+from binderd.linux.mountinfo import read_mounts
 from channel.helpers import SECONDS_MAX, Daemon, client, needs_fuse, run_client, running
 from channel.test_device import CALLER, SERVER
 from channel.test_watchdog import FAULTED, LIMIT, SERVED, USE_IT
@@ -72,7 +72,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
             parent.chmod(0o755)
     yield tmp_path / "b"
     while left := [m.path for m in read_mounts() if m.path.startswith(str(tmp_path))]:
-        syscalls.unmount(left[0], syscalls.MNT_DETACH)
+        linux_mount.unmount(left[0], linux_mount.MNT_DETACH)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SOURCE: Final = Path(__file__).with_name("player.c")
 PROGRAM: Final = REPOSITORY / "build" / "oracle" / "player"
-OPTIONS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static")
+OPTIONS: Final = ("-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", "-static")
 PATIENCE: Final = 60.0  # seconds for a script; its result may wait for those before it
 # Threads may use all of the processor, ids only grow, the driver is silent and quick.
 SETTINGS: Final = (

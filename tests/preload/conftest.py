@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from preload import toolbox
-from support.fuse_daemon import CuseDaemon, FuseDaemon, missing_capability
-from support.kernel_driver import KernelDriver, has_driver
+from support.device_kinds import bare_driver, cuse_driver, fuse_driver, kernel_driver
+from support.kernel_driver import has_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from support.device_world import Driver
+
+__all__ = ["bare_driver", "cuse_driver", "fuse_driver", "kernel_driver"]  # fixtures
 
 HAS_CUSE: Final = os.path.exists("/dev/cuse")
 OURS: Final = ("fuse", "bare", "cuse") if HAS_CUSE else ("fuse", "bare")
@@ -83,37 +85,6 @@ def programs(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         flags = ("-shared", "-fPIC", "-ldl") if source.stem == "spy" else ("-pthread",)
         programs[source.stem] = toolbox.compiled(source, directory, *flags)
     return programs
-
-
-def mounted(tmp_path_factory: pytest.TempPathFactory, *arguments: str) -> Iterator[FuseDaemon]:
-    reason = missing_capability()
-    if reason is not None:
-        pytest.skip(reason)
-    daemon = FuseDaemon(tmp_path_factory.mktemp("fuse"), *arguments)
-    yield daemon
-    daemon.stop()
-
-
-@pytest.fixture(scope="session")
-def fuse_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    yield from mounted(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def bare_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    yield from mounted(tmp_path_factory, "--passthrough", "off", "--descriptors", "attach-only")
-
-
-@pytest.fixture(scope="session")
-def cuse_driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CuseDaemon]:
-    daemon = CuseDaemon(tmp_path_factory.mktemp("cuse"))
-    yield daemon
-    daemon.stop()
-
-
-@pytest.fixture(scope="session")
-def kernel_driver() -> KernelDriver:
-    return KernelDriver()
 
 
 def stage_on(name: str, request: pytest.FixtureRequest) -> Iterator[Stage]:

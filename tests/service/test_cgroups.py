@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from binderd.cgroups import memory_limit
+from binderd.linux.cgroups import memory_limit
 from binderd.start import memory_of_machine
 
 if TYPE_CHECKING:

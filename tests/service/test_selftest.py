@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from binderd import rights, selftest
+from binderd import selftest
+from binderd.linux import proc, rights
 
 PATIENCE = 10.0
 PR_SET_CHILD_SUBREAPER = 36
@@ -62,7 +63,7 @@ def test_an_ordinary_user_and_yama(
 ) -> None:
     (tmp_path / "scope").write_text(f"{scope}\n", encoding="ascii")
     monkeypatch.setattr(rights, "is_ordinary_user", lambda: True)
-    monkeypatch.setattr(selftest, "_PTRACE_SCOPE", str(tmp_path / "scope"))
+    monkeypatch.setattr(proc, "_PTRACE_SCOPE", str(tmp_path / "scope"))
     said = selftest.explain([selftest.Denial(selftest.TRIALS[0], EPERM)])
     assert f"kernel.yama.ptrace_scope is {scope}" in said
     assert text in said

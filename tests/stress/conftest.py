@@ -14,14 +14,15 @@ import pytest
 from binderclient.stress.command import worker_program
 from preload import toolbox
 from support.backends import BACKENDS
-from support.fuse_daemon import CuseDaemon, FuseDaemon, missing_capability
-from support.kernel_driver import KernelDriver
+from support.device_kinds import bare_driver, cuse_driver, fuse_driver, kernel_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.device_world import Driver
+    from support.fuse_daemon import FuseDaemon
+
+__all__ = ["bare_driver", "cuse_driver", "fuse_driver", "kernel_driver"]  # fixtures
 
 SOURCES: Final = toolbox.ROOT / "client" / "stress"
 FLAGS: Final = ("-std=c11", "-O2", *toolbox.WARNINGS, "-pthread")
@@ -56,36 +57,9 @@ def faulty_worker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def _mounted(tmp_path_factory: pytest.TempPathFactory, *arguments: str) -> Iterator[FuseDaemon]:
-    reason = missing_capability()
-    if reason is not None:
-        pytest.skip(reason)
-    daemon = FuseDaemon(tmp_path_factory.mktemp("fuse"), *arguments)
-    yield daemon
-    daemon.stop()
-
-
 @pytest.fixture(scope="session")
-def fuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    yield from _mounted(tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
-    """Without passthrough: pages are clients' own, and files only come to who asks for them."""
-    yield from _mounted(tmp_path_factory, "--passthrough", "off", "--descriptors", "attach-only")
-
-
-@pytest.fixture(scope="session")
-def cuse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CuseDaemon]:
-    daemon = CuseDaemon(tmp_path_factory.mktemp("cuse"))
-    yield daemon
-    daemon.stop()
-
-
-@pytest.fixture(scope="session")
-def kernel() -> KernelDriver:
-    return KernelDriver()
+def fuse(fuse_driver: FuseDaemon) -> FuseDaemon:
+    return fuse_driver
 
 
 _KINDS: Final = [
@@ -97,5 +71,5 @@ _KINDS: Final = [
 @pytest.fixture(params=_KINDS)
 def driver(request: pytest.FixtureRequest) -> Driver:
     """Every kind of device that there is here."""
-    found: Driver = request.getfixturevalue(request.param)
+    found: Driver = request.getfixturevalue(f"{request.param}_driver")
     return found

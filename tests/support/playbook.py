@@ -46,7 +46,7 @@ GUEST_UID: Final = 4000
 GUEST_USERS: Final = 100
 NO_UID: Final = 0xFFFFFFFF  # a user that a namespace has no number for
 
-# Names the statements of the behaviour reference that a test proves.
+# Names the statements of docs/STATEMENTS.md that a test proves.
 statements = pytest.mark.statements
 
 

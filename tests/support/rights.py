@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from binderd import rights
+from binderd.linux import rights
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

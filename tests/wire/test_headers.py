@@ -95,7 +95,7 @@ def compile_program(source: Path, text: str) -> subprocess.CompletedProcess[str]
     source.write_text(text, encoding="utf-8")
     command = [
         "gcc",
-        "-std=gnu11",
+        "-std=c11",
         "-fmax-errors=0",
         "-o",
         str(source.with_suffix("")),

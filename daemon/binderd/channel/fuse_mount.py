@@ -48,10 +48,11 @@ from errno import (
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.channel import syscalls
 from binderd.channel.errors import StartError, Unsupported, explain
 from binderd.channel.fusermount import Fusermount
-from binderd.channel.mounts import hold, mount_at, read_mounts
+from binderd.channel.mounts import hold, mount_at
+from binderd.linux import mount as linux_mount
+from binderd.linux.mountinfo import read_mounts
 from binderwire.fuse_abi import (
     FUSE_DEV_IOC_BACKING_CLOSE,
     FUSE_DEV_IOC_BACKING_OPEN,
@@ -61,13 +62,13 @@ from binderwire.fuse_abi import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderd.channel.mounts import MountEntry
+    from binderd.linux.mountinfo import MountEntry
 
 FUSE_DEVICE: Final = "/dev/fuse"
 SOURCE: Final = "binderd"
 FSTYPE: Final = "fuse.binderd"  # the part behind the dot is ours: it shows in mountinfo
 ABORTED: Final = "lost its connection, which was aborted"
-_FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+_FLAGS: Final = linux_mount.MS_NOSUID | linux_mount.MS_NODEV | linux_mount.MS_NOEXEC
 _ROOT_MODE: Final = "40755"  # octal, as the kernel wants it
 _BACKING_ID_SIZE: Final = 4  # bytes
 _MARK: Final = "trusted.binderd"  # an extended attribute of a directory that we made
@@ -114,7 +115,7 @@ class Root:
 
     def open_directory(self, path: str) -> int:
         """See ``open_below_mounts``."""
-        return syscalls.open_below_mounts(path)
+        return linux_mount.open_below_mounts(path)
 
     def mount(self, path: str) -> int:
         """Mount; see ``Mounter``.
@@ -124,7 +125,7 @@ class Root:
             StartError: it cannot be done.
         """
         try:
-            syscalls.mount(SOURCE, path, FSTYPE, _FLAGS, mount_options(self._fd))
+            linux_mount.mount(SOURCE, path, FSTYPE, _FLAGS, mount_options(self._fd))
         except OSError as error:
             if error.errno == ENODEV:
                 raise Unsupported("this kernel has no FUSE ('modprobe fuse')") from None
@@ -509,7 +510,7 @@ def detach(path: str) -> None:
     Raises:
         OSError: it was not done.
     """
-    syscalls.unmount(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    linux_mount.unmount(path, linux_mount.MNT_DETACH | linux_mount.UMOUNT_NOFOLLOW)
 
 
 def remove_dead(path: str, unmount: Callable[[str], None] = detach) -> None:

@@ -16,6 +16,7 @@ from errno import EPERM, ETIMEDOUT
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel.errors import StartError, explain
+from binderd.linux import scm_rights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +76,7 @@ class Fusermount:
                 except OSError as error:
                     advice = self._advice() if error.errno == EPERM else ""
                     raise StartError(explain(error, f"cannot mount on {path}", advice)) from None
-            flags = socket.MSG_CMSG_CLOEXEC
-            _, fds, _, _ = socket.recv_fds(ours, _CHANNEL_SIZE, 1, flags)
+            _, fds = scm_rights.receive(ours, _CHANNEL_SIZE, 1)
         if not fds:
             raise StartError(f"cannot mount on {path}: {self._program} gives us no channel")
         self._fd = fds[0]

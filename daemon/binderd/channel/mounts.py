@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of mounts, and one mount looked at closely: is it ours, and does anybody serve it?
+"""One mount looked at closely: which is it, and does anybody serve it?
 
 Theory of operation. A path says little about a mount: others may lie on top of it or beneath, in
 sight or not, and mountinfo lists them all alike. So a place is opened (O_PATH, which asks no file
@@ -19,7 +19,11 @@ import select
 import signal
 from contextlib import contextmanager, suppress
 from errno import ECONNABORTED, ENOTCONN, ESTALE
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from binderd.linux import pidfd
+from binderd.linux.mountinfo import MountEntry, mount_id_of, read_mounts
+from binderd.linux.proc import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,27 +32,6 @@ _PATIENCE: Final = 2.0  # seconds that a file system which is alive may take bef
 _ERRORS_OF_THE_DEAD: Final = (ENOTCONN, ECONNABORTED)
 _DESCRIPTORS_END: Final = 1 << 20
 _unanswered: Final[set[int]] = set()  # children that may still ask
-
-
-class MountEntry(NamedTuple):
-    """One line of /proc/self/mountinfo."""
-
-    mount_id: int  # given out again when it is free, as the device number is
-    device: tuple[int, int]  # major and minor number; of FUSE, the minor is the connection's
-    path: str
-    fstype: str
-
-    def is_same(self, other: MountEntry) -> bool:
-        """Return whether they are one mount, which may have been moved meanwhile."""
-        return self._replace(path=other.path) == other
-
-
-def read_mounts() -> list[MountEntry]:
-    """Return all mounts of our mount namespace, also those that others hide."""
-    table = "/proc/self/mountinfo"
-    # The kernel quotes a newline in a path, and no other character that Python ends lines at.
-    with open(table, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        return [_parse_mount(line) for line in lines]
 
 
 def mount_at(path: str) -> MountEntry | None:
@@ -74,15 +57,14 @@ class HeldMount:
     @property
     def root(self) -> str:
         """A path that leads to its root, whatever has been mounted on top."""
-        return f"/proc/self/fd/{self._fd}"
+        return path_of(self._fd)
 
     def is_dead(self) -> bool:
         """Return whether it is of FUSE and nobody serves it any more; may take some seconds."""
         child = os.fork()
         if not child:
             _ask(self._fd)
-        exited = os.pidfd_open(child)
-        try:
+        with pidfd.opened_process(child) as exited:
             poll = select.poll()
             poll.register(exited, select.POLLIN)
             if not poll.poll(_PATIENCE * 1000):
@@ -90,8 +72,6 @@ class HeldMount:
                 _unanswered.add(child)
                 return False
             _, status = os.waitpid(child, 0)
-        finally:
-            os.close(exited)
         return os.waitstatus_to_exitcode(status) in _ERRORS_OF_THE_DEAD
 
     def unmount(self, detach: Callable[[str], None]) -> bool:
@@ -136,10 +116,10 @@ def hold(path: str) -> Iterator[HeldMount | None]:
 
 def _entry_of(path: str, fd: int) -> MountEntry | None:
     """Return the mount whose root is ``path``, None if that is not the root of any."""
-    mount_id = _mount_id(fd)
+    mount_id = mount_id_of(fd)
     parent = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
     try:
-        if mount_id == _mount_id(parent):
+        if mount_id == mount_id_of(parent):
             return None
     finally:
         os.close(parent)
@@ -147,11 +127,6 @@ def _entry_of(path: str, fd: int) -> MountEntry | None:
         if entry.mount_id == mount_id:
             return entry
     raise OSError(ESTALE, "it was unmounted at the same moment", path)
-
-
-def _mount_id(fd: int) -> int:
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
 
 
 def _ask(fd: int) -> NoReturn:
@@ -165,18 +140,3 @@ def _ask(fd: int) -> NoReturn:
         except OSError as error:
             status = error.errno or 0
     os._exit(status)
-
-
-def _parse_mount(line: str) -> MountEntry:
-    # 36 35 98:0 /root /mount/point options shared:1 - type source options
-    fields = line.split(" ")
-    major, minor = fields[2].split(":")
-    fstype = fields[fields.index("-", 6) + 1]
-    return MountEntry(int(fields[0]), (int(major), int(minor)), _unescape(fields[4]), fstype)
-
-
-def _unescape(path: str) -> str:
-    """Undo the kernel's octal escapes of space, tab, newline, backslash and #."""
-    for character in " \t\n#\\":
-        path = path.replace(f"\\{ord(character):03o}", character)
-    return path

@@ -17,10 +17,10 @@ from contextlib import ExitStack
 from errno import ESTALE
 from typing import TYPE_CHECKING, Final
 
-from binderd.channel import syscalls
 from binderd.channel.blocking import in_thread
 from binderd.channel.fuse_mount import FSTYPE, SOURCE, detach, mount_options, open_device
 from binderd.channel.mounts import hold
+from binderd.linux import mount as linux_mount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from binderd.channel.fuse_mount import FuseMount
 
 # Nobody changes anything in there: the kernel refuses it without asking us.
-_FLAGS: Final = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+_FLAGS: Final = (
+    linux_mount.MS_RDONLY | linux_mount.MS_NOSUID | linux_mount.MS_NODEV | linux_mount.MS_NOEXEC
+)
 
 
 class Submounts:
@@ -68,7 +70,7 @@ class Submounts:
 
     def _mount(self) -> None:
         place = self._place(self._names[0])
-        syscalls.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
+        linux_mount.mount(SOURCE, place, FSTYPE, _FLAGS, mount_options(self.fd))
 
     async def spread(self) -> None:
         """Show its directories, each in its place, and nothing else of it.
@@ -88,12 +90,12 @@ class Submounts:
             copies = []
             try:
                 for name in self._names:
-                    copies.append(syscalls.open_below_mounts(f"{whole.root}/{name}"))
+                    copies.append(linux_mount.open_below_mounts(f"{whole.root}/{name}"))
                     stack.callback(os.close, copies[-1])
             finally:
                 whole.unmount(detach)
             for name, copy in zip(self._names, copies, strict=True):
-                syscalls.move_mount(copy, self._place(name))
+                linux_mount.move_mount(copy, self._place(name))
 
     def _place(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -10,7 +10,6 @@ Nothing here waits: what workers have to say is taken by ``receive`` when ``file
 
 from __future__ import annotations
 
-import array
 import logging
 import mmap
 import os
@@ -23,8 +22,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.fetcher import messages
+from binderd.linux import scm_rights
+from binderd.linux.maps import Area
 from binderd.memory.errand import Locating, Reading, Storing, Writing
-from binderd.memory.proc import Area
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -328,14 +328,7 @@ def _discharge(job: _Job) -> None:
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     size = messages.outcome.size + messages.IN_PACKET_MAX
-    message, ancillary, _, _ = channel.recvmsg(
-        size, socket.CMSG_SPACE(_FD_SIZE), socket.MSG_CMSG_CLOEXEC
-    )
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % _FD_SIZE])
-    return message, list(fds)
+    return scm_rights.receive(channel, size, 1)
 
 
 def _outside(fds: list[int]) -> bytes | None:

@@ -8,7 +8,6 @@ whether there may be one more is the daemon's business: it counts those that are
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.fetcher import messages
 from binderd.fetcher.worker import work
+from binderd.linux import prctl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 _IDLE_MAX: Final = 4  # more workers than these have no need to wait for a job
 _END_SECONDS: Final = 1.0  # for workers to end that were killed
 _GLANCE_SECONDS: Final = 0.01
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NAME: Final = 15
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
@@ -38,7 +34,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    _libc.prctl(_PR_SET_NAME, b"binderd-fetch", 0, 0, 0)
+    prctl.set_name("binderd-fetch")
     Manager(socket.socket(fileno=sys.stdin.fileno())).run()
 
 
@@ -122,7 +118,7 @@ class Manager:
         pid = os.fork()
         if not pid:
             try:
-                _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+                prctl.die_with_parent()
                 for worker in self._workers.values():
                     worker.channel.close()
                 ours.close()

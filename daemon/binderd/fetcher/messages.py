@@ -7,12 +7,13 @@ daemon; what does not fit into a packet is in a memfd that comes along.
 
 from __future__ import annotations
 
-import array
-import socket
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from binderd.linux import scm_rights
+
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
 # Daemon to manager, and on to a worker
@@ -38,7 +39,6 @@ where: Final = Struct("=Q")  # one of them
 # file that comes along the bytes are, and how many.
 store: Final = Struct("=QQQQQQ")
 FILES_MAX: Final = 3  # descriptors of a job
-_FD_SIZE: Final = 4  # bytes
 area: Final = Struct("=qQQQ")  # of LOCATE: which file, -1: none; start, end, offset in the file
 
 IN_PACKET_MAX: Final = 32 << 10  # bytes of an outcome
@@ -87,14 +87,7 @@ def take_job(channel: socket.socket) -> tuple[bytes, list[int]]:
     Raises:
         OSError: it cannot be received, or not in time.
     """
-    message, ancillary, _, _ = channel.recvmsg(
-        PACKET_MAX, socket.CMSG_SPACE(FILES_MAX * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
-    )
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % _FD_SIZE])
-    return message, list(fds)
+    return scm_rights.receive(channel, PACKET_MAX, FILES_MAX)
 
 
 def pass_job(channel: socket.socket, message: bytes, fds: Sequence[int]) -> None:
@@ -103,5 +96,4 @@ def pass_job(channel: socket.socket, message: bytes, fds: Sequence[int]) -> None
     Raises:
         OSError: nobody is there.
     """
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    channel.sendmsg([message], rights)
+    scm_rights.send(channel, [message], fds)

@@ -6,44 +6,24 @@ It has no descriptors but its two sockets, so that nothing of the daemon's waits
 
 from __future__ import annotations
 
-import array
-import ctypes
 import os
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from binderd.fetcher import messages
-from binderd.memory.proc import FileId, Long, find_first, is_own_copy, open_in, place_of
+from binderd.linux import process_vm, scm_rights
+from binderd.linux.maps import FileId, Long, find_first, is_own_copy
+from binderd.linux.proc import open_in, place_of, threads_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
 
-    from binderd.memory.proc import Area
+    from binderd.linux.maps import Area
 
 _IDLE_SECONDS: Final = 30.0
 _ADDRESS_END: Final = 1 << 63
 _CHUNK: Final = 1 << 20  # bytes of one call
 _PIECES_MAX: Final = 2048  # of a mapping; more than a receive area has pages
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
-
-
-for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
-    _iovecs = ctypes.POINTER(_Iovec)
-    _call.argtypes = [
-        ctypes.c_int,
-        _iovecs,
-        ctypes.c_ulong,
-        _iovecs,
-        ctypes.c_ulong,
-        ctypes.c_ulong,
-    ]
-    _call.restype = ctypes.c_ssize_t
 
 
 def work(jobs: socket.socket, daemon: socket.socket) -> NoReturn:
@@ -107,12 +87,17 @@ def _read(tid: int, body: bytes) -> list[bytes]:
 def _read_range(tid: int, address: int, size: int) -> bytes:
     pieces = []
     while size > 0:
-        buffer = ctypes.create_string_buffer(min(size, _CHUNK))
-        count = _move(_libc.process_vm_readv, tid, address, buffer, len(buffer))
-        pieces.append(buffer.raw[:count])
-        address += count
-        size -= count
-        if count < len(buffer):
+        wanted = min(size, _CHUNK)
+        if not 0 <= address <= _ADDRESS_END - wanted:
+            break
+        try:
+            piece = process_vm.read(tid, address, wanted)
+        except OSError:
+            break
+        pieces.append(piece)
+        address += len(piece)
+        size -= len(piece)
+        if len(piece) < wanted:
             break
     return b"".join(pieces)
 
@@ -120,24 +105,11 @@ def _read_range(tid: int, address: int, size: int) -> bytes:
 def _write(tid: int, body: bytes) -> list[bytes]:
     address, size = messages.span.unpack_from(body)
     data = body[messages.span.size :]
-    buffer = ctypes.create_string_buffer(data, size)
-    done = _move(_libc.process_vm_writev, tid, address, buffer, size) == size
+    done = False
+    if 0 <= address <= _ADDRESS_END - size:
+        with suppress(OSError):
+            done = process_vm.write(tid, address, data) == size
     return [messages.length.pack(done)]
-
-
-def _move(
-    function: Callable[..., int],
-    tid: int,
-    address: int,
-    buffer: ctypes.Array[ctypes.c_char],
-    size: int,
-) -> int:
-    """Move bytes between ``buffer`` and a thread's memory; return how many."""
-    if not 0 <= address <= _ADDRESS_END - size:
-        return 0
-    here = _Iovec(ctypes.addressof(buffer), size)
-    there = _Iovec(address, size)
-    return max(function(tid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0), 0)
 
 
 def _locate(tid: int, body: bytes) -> list[bytes]:
@@ -161,7 +133,7 @@ def _locate(tid: int, body: bytes) -> list[bytes]:
 
 def _find(pid: int, files: list[FileId], taken: set[int]) -> tuple[int, Area] | None:
     """Look through the first thread of a process that has its memory still."""
-    for tid in sorted(map(int, os.listdir(f"{place_of(pid)}/task"))):
+    for tid in sorted(threads_of(place_of(pid))):
         with suppress(ProcessLookupError):
             maps = open_in(place_of(tid), "maps", os.O_RDONLY)
             try:
@@ -181,5 +153,4 @@ def _answer(daemon: socket.socket, number: int, pieces: list[bytes]) -> None:
         data = memoryview(b"".join(pieces))
         while data:
             data = data[file.write(data) :]
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-        daemon.sendmsg([messages.outcome.pack(messages.DONE, 1, number)], rights)
+        scm_rights.send(daemon, [messages.outcome.pack(messages.DONE, 1, number)], [fd])

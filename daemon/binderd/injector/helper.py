@@ -10,8 +10,6 @@ ends when the daemon's end of the socket is closed, after the jobs.
 
 from __future__ import annotations
 
-import array
-import ctypes
 import os
 import select
 import signal
@@ -27,25 +25,22 @@ from binderd.closer import Closer
 from binderd.injector import messages
 from binderd.injector.architecture import Architecture, own_architecture
 from binderd.injector.injection import Job
+from binderd.linux import prctl, scm_rights, signalfd
+from binderd.linux.proc import place_of, set_memory_score, tracer_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 _WALL: Final = 0x40000000  # __WALL: also threads
-_SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
-_SIGNAL_INFO_SIZE: Final = 128
 _MESSAGE_SIZE_MAX: Final = 256 << 10  # bytes
 _SWEEP_MS: Final = 1000  # between looks for threads that have gone without a word
 _FAREWELL_SECONDS: Final = 5.0  # for the jobs when the daemon has gone
 _HELD_SECONDS: Final = 0.2  # a thread is taken hold of in microseconds
 _LATE_SECONDS: Final = 600.0
 _LATE_MAX: Final = 4096
-_PR_SET_NAME: Final = 15
 # Of what the kernel kills for memory we come late. The unit gives it to all of us; elsewhere it
 # takes CAP_SYS_RESOURCE, and without that the helper stays where the daemon is.
-_SCORE: Final = b"-900"
-
-_libc = ctypes.CDLL(None, use_errno=True)
+_SCORE: Final = -900
 
 
 def main() -> None:
@@ -53,9 +48,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    _libc.prctl(_PR_SET_NAME, b"binderd-inject", 0, 0, 0)
-    with suppress(OSError), open("/proc/self/oom_score_adj", "wb") as score:
-        score.write(_SCORE)
+    prctl.set_name("binderd-inject")
+    with suppress(OSError):
+        set_memory_score(_SCORE)
     Helper(socket.socket(fileno=sys.stdin.fileno()), own_architecture()).run()
 
 
@@ -76,12 +71,7 @@ class Helper:
         # user -> until when we stop none of its threads
         self._late: dict[int, float] = {}
         self._is_over = False
-        # Before any thread: they inherit it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        mask = ctypes.create_string_buffer(1024 // 8)
-        mask.raw = (1 << signal.SIGCHLD - 1).to_bytes(1024 // 8, "little")
-        self._signals = _libc.signalfd(-1, mask, _SFD_FLAGS)
-        assert self._signals >= 0
+        self._signals = signalfd.open_signal(signal.SIGCHLD)
 
     def run(self) -> None:
         """Serve until the daemon has gone."""
@@ -93,7 +83,7 @@ class Helper:
             ready = poll.poll(_SWEEP_MS if self._running else None)
             for fd, _ in ready:
                 if fd == self._signals:
-                    os.read(fd, _SIGNAL_INFO_SIZE)
+                    os.read(fd, signalfd.INFO_SIZE)
                     self._heed_stops()
                 elif not self._receive_all():
                     self._is_over = True
@@ -108,10 +98,8 @@ class Helper:
         """Take in every message that is there; False if there will be no more."""
         while True:
             try:
-                message, ancillary, _, _ = self._channel.recvmsg(
-                    _MESSAGE_SIZE_MAX,
-                    socket.CMSG_SPACE(messages.FILES_MAX * messages.NUMBER_SIZE),
-                    socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT,
+                message, files = scm_rights.receive(
+                    self._channel, _MESSAGE_SIZE_MAX, messages.FILES_MAX, socket.MSG_DONTWAIT
                 )
             except BlockingIOError:
                 return True
@@ -119,10 +107,7 @@ class Helper:
                 return False
             if not message:
                 return False
-            files = array.array("i")
-            for _, _, rights in ancillary:
-                files.frombytes(rights[: len(rights) & ~3])
-            self._take(message, files.tolist())
+            self._take(message, files)
 
     def _take(self, message: bytes, files: list[int]) -> None:
         kind, number = messages.head.unpack_from(message)
@@ -246,12 +231,8 @@ class Helper:
 def _is_traced(tid: int) -> bool:
     """Whether a thread is ours still; where that cannot be asked now it is until the next look."""
     try:
-        with open(f"/proc/{tid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"TracerPid:"):
-                    return int(line.split()[1]) == os.getpid()
-    except (FileNotFoundError, ProcessLookupError):
-        pass
+        return tracer_of(place_of(tid)) == os.getpid()
+    except ProcessLookupError:
+        return False
     except OSError:
         return True
-    return False

@@ -15,7 +15,6 @@ about their own descriptors.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 from contextlib import suppress
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.injector.messages import FILES_MAX
 from binderd.injector.tracee import Gone, Tracee, first_argument, seize
-from binderd.pidfd import open_for_descriptors
+from binderd.linux import pidfd, scm_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -40,8 +39,6 @@ _MSGHDR: Final = Struct("=QI4xQQQQI4x")
 _CMSGHDR: Final = Struct("=Qii")  # struct cmsghdr: size, level, type
 _FD_SIZE: Final = 4
 _FILE_ROOM: Final = _MSGHDR.size + _CMSGHDR.size  # bytes; and _FD_SIZE for each file
-
-_pidfd_getfd = ctypes.CDLL(None, use_errno=True).pidfd_getfd
 
 
 class Job:
@@ -201,7 +198,7 @@ class Job:
         yield from tracee.need(machine.recvmsg, self._sockets[-1], self._address, flags)
         found = tracee.read(control, control_size)
         size, level, kind = _CMSGHDR.unpack_from(found)
-        if (level, kind) != (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+        if (level, kind) != scm_rights.KIND:
             raise OSError(EMFILE, "no descriptor came")
         came = min((size - _CMSGHDR.size) // _FD_SIZE, count)
         self._numbers += Struct(f"={came}i").unpack_from(found, _CMSGHDR.size)
@@ -233,9 +230,8 @@ class _Socket:
         """Send files in a message without bytes."""
         duplicate = socket.socket(fileno=self.fd)
         try:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, Struct(f"={len(files)}i").pack(*files))
             flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-            duplicate.sendmsg([b""], [rights], flags)
+            scm_rights.send(duplicate, [b""], files, flags)
         finally:
             duplicate.detach()
 
@@ -246,11 +242,8 @@ def _take_socket(tid: int, number: int) -> _Socket:
     Raises:
         OSError: it is not what the thread was made to open.
     """
-    pidfd = open_for_descriptors(tid)
+    thread = pidfd.open_for_descriptors(tid)
     try:
-        fd = _pidfd_getfd(pidfd, number, 0)
-        if fd < 0:
-            raise OSError(ctypes.get_errno(), "the socket is gone")
+        return _Socket(pidfd.take_descriptor(thread, number))
     finally:
-        os.close(pidfd)
-    return _Socket(fd)
+        os.close(thread)

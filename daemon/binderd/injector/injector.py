@@ -25,6 +25,7 @@ from binderd.closer import NOBODY, Closer
 from binderd.injector import messages
 from binderd.injector.architecture import own_architecture
 from binderd.injector.outbox import Outbox
+from binderd.linux.proc import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,7 +114,7 @@ class Injector:
         pids = [os.getpid()]
         if self._process is not None:
             pids.append(self._process.pid)
-        return any(os.path.exists(f"/proc/{pid}/task/{tid}") for pid in pids)
+        return any(os.path.exists(f"{place_of(pid)}/task/{tid}") for pid in pids)
 
     def begin(
         self,

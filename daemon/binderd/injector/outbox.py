@@ -13,13 +13,13 @@ from __future__ import annotations
 import fcntl
 import socket
 import termios
-from array import array
 from collections import deque
 from contextlib import suppress
 from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.limits import OUTBOX
+from binderd.linux import scm_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -166,9 +166,8 @@ class Outbox:
             if any(fcntl.ioctl(self._channel, termios.TIOCOUTQ, bytes(4))):
                 return EAGAIN
             self._files_unread = 0
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))] if files else []
         try:
-            self._channel.sendmsg([message], rights)
+            scm_rights.send(self._channel, [message], files)
         except OSError as error:
             return error.errno or EAGAIN
         self._files_unread += len(files)

@@ -18,7 +18,8 @@ import signal
 from errno import EPERM, ESRCH, EXDEV
 from typing import TYPE_CHECKING, Final
 
-from binderd.injector import ptrace
+from binderd.linux import ptrace
+from binderd.linux.proc import call_of, has_filter, open_in, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -71,7 +72,7 @@ class Tracee:
             raise OSError(EXDEV, "not in our ioctl")
         start = found[machine.counter] - len(machine.instruction)
         call = found[machine.number if machine.current is None else machine.current]
-        self._memory = os.open(f"/proc/{self.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        self._memory = open_in(place_of(self.tid), "mem", os.O_RDWR)
         if call != machine.ioctl or self.read(start, len(machine.instruction)) != (
             machine.instruction
         ):
@@ -189,19 +190,10 @@ def seize(tid: int) -> None:
     except OSError as error:
         if error.errno == ESRCH:
             raise
-        if has_filter(tid):
+        if has_filter(place_of(tid)):
             raise OSError(EPERM, "has a seccomp filter") from None
         ptrace.seize(tid, ptrace.TRACESYSGOOD)
     ptrace.interrupt(tid)
-
-
-def has_filter(tid: int) -> bool:
-    """Whether a thread has a seccomp filter, or can hardly call anything at all."""
-    with open(f"/proc/{tid}/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"Seccomp:"):
-                return line.split()[1] != b"0"
-    return False
 
 
 def first_argument(tid: int) -> int:
@@ -210,8 +202,8 @@ def first_argument(tid: int) -> int:
     Raises:
         OSError: it is not in one.
     """
-    with open(f"/proc/{tid}/syscall", encoding="ascii") as file:
-        words = file.read().split()
-    if len(words) < 3:
-        raise OSError(EXDEV, "in no call")
-    return int(words[1], 16)
+    try:
+        _, arguments = call_of(place_of(tid))
+    except ValueError:
+        raise OSError(EXDEV, "in no call") from None
+    return arguments[0]

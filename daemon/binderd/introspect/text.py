@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Views of the engine as text, in the formats of the driver, which tools parse.
 
-Every function yields its file piece by piece, a few lines at most, so that whoever writes a long
-one can let others work in between. Mirrors the driver's ``_show`` functions and what they call.
+A process is an open file of a device here, as in the driver; all that one program has open are in
+``proc/PID``. Every function yields its file piece by piece, a few lines at most, so that the writer
+of a long one can let others work in between. Mirrors the driver's ``_show`` functions and what they
+call.
 
 Differs, everywhere: where the driver prints a kernel address (of a transaction, of a death
 notification) there is the object's debug id instead, which is as good for telling two apart and

@@ -14,7 +14,6 @@ import fcntl
 import os
 import socket
 import termios
-from array import array
 from collections import deque
 from contextlib import suppress
 from errno import EAGAIN, EBADF, EINVAL, EMSGSIZE, ENOBUFS, ENOMEM, ENOTSOCK, EPIPE, ETOOMANYREFS
@@ -22,6 +21,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine.ports import NoAnswer
+from binderd.linux import proc, scm_rights
 from binderd.memory.files import take_file
 from binderwire.extension_abi import (
     BINDERD_CLOSE,
@@ -117,10 +117,8 @@ class Attachment:
             0, EAGAIN (the socket is full) or EPIPE (nobody will ever read it).
         """
         message = binderd_message.pack(kind, len(fds) or len(body) // _NUMBER_SIZE, value, left)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
         try:
-            # Not send_fds: it forgets the flags.
-            self._end.sendmsg([message, body], rights, _SEND_FLAGS)
+            scm_rights.send(self._end, [message, body], fds, _SEND_FLAGS)
         except OSError as error:
             return EAGAIN if error.errno in _NO_ROOM else EPIPE
         return 0
@@ -182,7 +180,7 @@ def attachment_of(tid: int, fd: int, flags: int, disposal: Disposal) -> Attachme
     # Looked at before it is taken: closing a file of a FUSE file system, and be it the device
     # itself, is a request to its server.
     try:
-        if not os.readlink(f"/proc/{tid}/fd/{fd}").startswith("socket:"):
+        if not proc.link_of(proc.place_of(tid), f"fd/{fd}").startswith("socket:"):
             return ENOTSOCK
     except FileNotFoundError:
         return EBADF

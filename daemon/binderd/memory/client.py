@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outside half of one open device file (the port ``Client``), and who makes it.
 
-Here the pieces of this package meet: a receive arena, the process that opened the file, one memory
-per binder thread, a watch on each thread.
+Here the package's pieces meet: a receive arena, the opener's process, memory and watch per thread.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from binderd.engine.limits import ATTACHMENTS, FETCHED, OUTBOX
 from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
 from binderd.heartbeat import Stalls, enter
+from binderd.linux.maps import FileId
+from binderd.linux.proc import place_of, process_of
 from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.backing import Backings
 from binderd.memory.client_process import ClientProcess, ClientProcesses
@@ -37,7 +38,6 @@ from binderd.memory.identity import (
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.presence import Standings
 from binderd.memory.private_arena import PrivateArena
-from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
 from binderd.memory.strangers import Strangers
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES

@@ -17,12 +17,13 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from binderd.heartbeat import NOBODY, enter
+from binderd.linux.maps import is_alive
+from binderd.linux.proc import exists_in, gone, open_in, path_of, place_of, process_of
 from binderd.memory.presence import Presence, Standing
-from binderd.memory.proc import exists_in, gone, is_alive, open_in, place_of, process_of
 
 if TYPE_CHECKING:
+    from binderd.linux.maps import FileId
     from binderd.memory.memfd_arena import MemfdArena
-    from binderd.memory.proc import FileId
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY  # with O_PATH it would take no signals
 
@@ -122,7 +123,7 @@ class ClientProcess:
         self.presence = Presence(standing or Standing())
         self.files = 0  # open ones of its
         self._directory = open_in(place_of(pid), "", _DIRECTORY)
-        self.place = f"/proc/self/fd/{self._directory}"
+        self.place = path_of(self._directory)
         try:
             self.space = AddressSpace(pid, tid, self._directory)
         except BaseException:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from binderd.engine.ports import Share
-    from binderd.memory.proc import Area, FileId
+    from binderd.linux.maps import Area, FileId
 
 _PIECE_COST: Final = 256  # bytes that a piece costs us beside its own
 _ANY_SIZE: Final = 1 << 63

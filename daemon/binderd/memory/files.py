@@ -7,37 +7,19 @@ descriptors are still there; afterwards the sender may close it (O7).
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import stat
 from errno import EBADF
-from struct import Struct
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from binderd.engine.limits import CLOSES
 from binderd.engine.ports import NoAnswer
-from binderd.pidfd import open_for_descriptors
+from binderd.linux import pidfd
+from binderd.linux.statx import device_of, memory_device
 
 if TYPE_CHECKING:
     from binderd.engine.ports import Accounts, Charged
-
-
-_pidfd_getfd = ctypes.PyDLL(None, use_errno=True).pidfd_getfd
-_pidfd_getfd.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_uint]
-_pidfd_getfd.restype = ctypes.c_int
-
-
-_AT_EMPTY_PATH: Final = 0x1000
-_AT_STATX_DONT_SYNC: Final = 0x4000  # ask no server
-_STATX_NOTHING: Final = 0  # and that there is nothing to ask it for
-_STATX_TYPE: Final = 0x01
-_STATX_SIZE: Final = 256
-_MODE: Final = Struct("=I24xH")  # what is known at all, and the mode
-_DEVICE: Final = Struct("=136xII")  # major and minor number of the file system
-
-_statx = ctypes.PyDLL(None).statx
-_statx_result = ctypes.create_string_buffer(_STATX_SIZE)
 
 
 class Disposal(Protocol):
@@ -111,46 +93,15 @@ class TakenFile:
             self._disposal.dispose(fd, flushes=_flushes(fd))
 
 
-def _device_of(fd: int) -> tuple[int, int, int]:
-    """Return a file's mode, and its file system's major and minor number.
-
-    They are what the kernel has in memory anyway: its file system may be a client's own, which
-    never answers. (fstat asks it, and so does fstatfs.) Where the kernel keeps even that to itself,
-    as a mount without allow_other makes it do, it is taken for a regular file.
-    """
-    flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
-    if _statx(fd, b"", flags, _STATX_NOTHING, _statx_result):
-        return stat.S_IFREG, 0, 0
-    known, mode = _MODE.unpack_from(_statx_result)
-    major, minor = _DEVICE.unpack_from(_statx_result)
-    return mode if known & _STATX_TYPE else stat.S_IFREG, major, minor
-
-
-def _memory_device() -> tuple[int, int]:
-    fd = os.memfd_create("binderd", os.MFD_CLOEXEC)
-    try:
-        return _device_of(fd)[1:]
-    finally:
-        os.close(fd)
-
-
-_MEMORY_DEVICE: Final = _memory_device()
-
-
-def memory_device() -> tuple[int, int]:
-    """Return the major and minor number that memfds and shared anonymous memory show."""
-    return _MEMORY_DEVICE
-
-
 def _flushes(fd: int) -> bool:
     """Whether a file's file system may want to know of each close.
 
     Such are those of a network and of user space, our own first of all. They have no disk; it does
     no harm to suspect others without one.
     """
-    mode, major, minor = _device_of(fd)
+    mode, major, minor = device_of(fd)
     has_data = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-    return has_data and not major and (major, minor) != _MEMORY_DEVICE
+    return has_data and not major and (major, minor) != memory_device()
 
 
 def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
@@ -165,18 +116,17 @@ def take_file(tid: int, fd: int, disposal: Disposal) -> TakenFile | None:
     if not 0 <= fd < 1 << 31:
         return None
     try:
-        pidfd = open_for_descriptors(tid)
+        owner = pidfd.open_for_descriptors(tid)
     except OSError as error:
         raise NoAnswer from error
     try:
-        taken: int = _pidfd_getfd(pidfd, fd, 0)
-        errno = ctypes.get_errno()
-    finally:
-        os.close(pidfd)
-    if taken < 0:
-        if errno != EBADF:
-            raise NoAnswer(errno)
+        taken = pidfd.take_descriptor(owner, fd)
+    except OSError as error:
+        if error.errno != EBADF:
+            raise NoAnswer from error
         return None
+    finally:
+        os.close(owner)
     if fcntl.fcntl(taken, fcntl.F_GETFL) & os.O_PATH:  # the driver's fget takes none of these
         disposal.dispose(taken, flushes=False)  # it may be the last that holds a file system
         return None

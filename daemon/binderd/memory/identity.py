@@ -7,7 +7,7 @@ the reader's pid namespace, its user in the reader's user namespace (I1).
 Differs: the driver takes the namespaces of the thread that reads. Ours are those that the process
 had when it opened the file.
 
-Places, and what is raised, are as in ``proc.py``.
+Places, and what is raised, are as in ``linux/proc.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from functools import cache
 from struct import Struct
 from typing import Final
 
-from binderd.memory.proc import gone, open_in, place_of, read_in, status_field
+from binderd.linux.proc import (
+    OWN,
+    effective_capabilities,
+    gone,
+    open_in,
+    place_of,
+    read_in,
+    status,
+    status_field,
+)
 
 NO_ID: Final = 0xFFFFFFFF  # a user that a namespace has no number for
 
@@ -33,7 +42,6 @@ _CAP_SYS_NICE: Final = 23
 _NICE_MAX: Final = 19
 _NICE_VALUES: Final = 40
 _NICE_LIMIT: Final = b"Max nice priority"
-_OWN: Final = "/proc/self"
 
 # What a kernel answers that has no security module to ask.
 _NO_CONTEXT: Final = frozenset({EINVAL, ENOENT, EOPNOTSUPP})
@@ -52,7 +60,7 @@ def namespace(place: str, kind: str) -> int:
 
 @cache
 def _own_namespace(kind: str) -> int:
-    return namespace(_OWN, kind)
+    return namespace(OWN, kind)
 
 
 def is_foreign(place: str) -> bool:
@@ -168,7 +176,7 @@ def security_context(tid: int) -> bytes | None:
 
 def user_of(place: str) -> int:
     """Return the effective user of a process or thread."""
-    return int(status_field(place, b"Uid:").split()[1])
+    return int(status_field(place, b"Uid").split()[1])
 
 
 def credentials_of(place: str) -> tuple[int, frozenset[int]]:
@@ -176,7 +184,7 @@ def credentials_of(place: str) -> tuple[int, frozenset[int]]:
 
     From one reading, as they may change between two.
     """
-    fields = dict(line.partition(b":")[::2] for line in read_in(place, "status").splitlines())
+    fields = status(place)
     groups = [fields[b"Gid"].split()[1], *fields[b"Groups"].split()]
     return int(fields[b"Uid"].split()[1]), frozenset(int(group) for group in groups)
 
@@ -223,7 +231,7 @@ def _nice_limit(tid: int) -> int:
 def _may_set_nice(tid: int) -> bool:
     """Return whether a thread has CAP_SYS_NICE where it counts, in our user namespace."""
     place = place_of(tid)
-    capabilities = int(status_field(place, b"CapEff:"), 16)
+    capabilities = effective_capabilities(place)
     return bool(capabilities >> _CAP_SYS_NICE & 1) and (
         namespace(place, "user") == _own_namespace("user")
     )
@@ -231,7 +239,7 @@ def _may_set_nice(tid: int) -> bool:
 
 def _namespace_pids(place: str) -> list[int]:
     """Return a process' ids, from our namespace down to its own."""
-    return [int(word) for word in status_field(place, b"NSpid:").split()]
+    return [int(word) for word in status_field(place, b"NSpid").split()]
 
 
 def _ancestor_namespace(place: str, levels_up: int) -> int:

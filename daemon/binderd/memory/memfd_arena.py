@@ -22,17 +22,19 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
+from binderd.linux.maps import Long, file_id, find_each, find_first, is_mapped
+from binderd.linux.memory_map import give_back, map_file, unmap
+from binderd.linux.proc import exists_in, gone, path_of
 from binderd.memory.errand import Locating
-from binderd.memory.proc import Long, exists_in, file_id, find_each, find_first, gone, is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from binderd.engine.ports import Facade, OpenFile
+    from binderd.linux.maps import Area, FileId
     from binderd.memory.client_process import AddressSpace
     from binderd.memory.errand import Errands
     from binderd.memory.presence import Standing
-    from binderd.memory.proc import Area, FileId
     from binderd.memory.upkeep import Upkeep
 
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
@@ -47,23 +49,7 @@ _PAGE: Final = mmap.PAGESIZE
 _LOOKS_MAX: Final = 512  # mappings that we look at ourselves
 _BLOCK: Final = 512  # bytes; what st_blocks counts in
 
-# Not the mmap module: that keeps a copy of the descriptor.
-_libc: Final = ctypes.PyDLL(None, use_errno=True)
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-_libc.mmap.restype = ctypes.c_void_p
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_MAP_FAILED: Final = ctypes.c_void_p(-1).value
-
-
-def _map(fd: int) -> int:
-    """Map the pages to be read and written; return their address."""
-    protection = mmap.PROT_READ | mmap.PROT_WRITE
-    address = _libc.mmap(None, ARENA_SIZE, protection, mmap.MAP_SHARED, fd, 0)
-    if address is None or address == _MAP_FAILED:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return int(address)
+_WRITABLE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 
 
 def make_zeros() -> int:
@@ -141,7 +127,7 @@ class MemfdArena:
             os.fchmod(self.fd, _MODE)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
             own = file_id(self.fd)
-            self._start = _map(self.fd)
+            self._start = map_file(self.fd, ARENA_SIZE, _WRITABLE, mmap.MAP_SHARED)
         except BaseException:
             os.close(self.fd)
             raise
@@ -271,7 +257,7 @@ class MemfdArena:
         Raises:
             OSError: there is no descriptor left.
         """
-        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path_of(self.fd), os.O_RDONLY | os.O_CLOEXEC)
 
     def is_still_mapped(self) -> bool:
         """Return whether what ``locate`` found is still there, as far as it can be asked now."""
@@ -335,11 +321,11 @@ class MemfdArena:
             start = -(-(self._base + offset) // _PAGE) * _PAGE
             end = min(self._base + offset + size, ARENA_SIZE) // _PAGE * _PAGE
             if start < end:
-                _libc.madvise(self._start + start, end - start, mmap.MADV_REMOVE)
+                give_back(self._start + start, end - start)
 
     def empty(self) -> None:
         """Give all pages back: who has opened the file is gone, but others see it still."""
-        _libc.madvise(self._start, ARENA_SIZE, mmap.MADV_REMOVE)
+        give_back(self._start, ARENA_SIZE)
 
     def allocated_bytes(self) -> int:
         """Return how much memory the pages take."""
@@ -353,7 +339,7 @@ class MemfdArena:
             del self.space.arenas[self._files[0]]
         self.open_file = None
         self._pages.release()
-        _libc.munmap(self._start, ARENA_SIZE)
+        unmap(self._start, ARENA_SIZE)
         os.close(self.fd)
         self.space.release()
         self.fd = -1

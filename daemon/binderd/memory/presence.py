@@ -21,13 +21,14 @@ import os
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
-from binderd.memory.files import memory_device
-from binderd.memory.proc import mapping_at, open_in, place_of
+from binderd.linux.maps import mapping_at
+from binderd.linux.proc import open_in, place_of
+from binderd.linux.statx import memory_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderd.memory.proc import Seen
+    from binderd.linux.maps import Seen
 
 _PAGE: Final = mmap.PAGESIZE
 _PAGE_BITS: Final = _PAGE.bit_length() - 1

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
+from binderd.linux.maps import Long, is_own_copy
 from binderd.memory.errand import Storing
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import OwnPages
-from binderd.memory.proc import Long, is_own_copy
 
 if TYPE_CHECKING:
+    from binderd.linux.maps import FileId
     from binderd.memory.client_process import AddressSpace
-    from binderd.memory.proc import FileId
     from binderd.memory.upkeep import Upkeep
 
 _log: Final = logging.getLogger("binderd")

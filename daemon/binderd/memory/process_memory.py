@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.ports import NotYet
 from binderd.heartbeat import enter
+from binderd.linux import process_vm
 from binderd.memory.errand import Fetched, Reading, Writing
 from binderd.memory.files import Disposal, TakenFile, take_file
 from binderd.memory.identity import nice_of, set_nice
@@ -55,12 +56,9 @@ _RANGES_MAX: Final = 1024  # of one errand
 _SPAN_MAX: Final = 16 << 20  # bytes that are looked at for pieces that lie close to each other
 _LOOKS_MAX: Final = 32  # at pieces that do not; others are left to errands without a look
 
-# PyDLL: the calls are short, and giving up the interpreter's lock would cost more than it brings.
-_libc = ctypes.PyDLL(None)
-_process_vm_readv = _libc.process_vm_readv
-_process_vm_writev = _libc.process_vm_writev
-# No argtypes: the pointers are made once, below, and everything else is a small number, so that
-# there is nothing to convert. The result fits in an int: no call moves more than a receive area.
+# The pointers are made once, below, and no call moves more than a receive area.
+_process_vm_readv = process_vm.quick_readv
+_process_vm_writev = process_vm.quick_writev
 
 # One buffer for every call's iovecs: the remote one first, then the local ones.
 _iovecs = bytearray(_IOVEC_SIZE * (1 + _IOV_MAX))

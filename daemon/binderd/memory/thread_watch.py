@@ -15,26 +15,18 @@ Nothing here may know trio.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
-import struct
 from errno import EINVAL, ESRCH
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from binderd.linux import pidfd, proc, timerfd
 
 if TYPE_CHECKING:
     from binderd.memory.client import FileClient
 
-_PIDFD_THREAD: Final = os.O_EXCL
 _SECONDS_BETWEEN_LOOKS: Final = 1
 _LOOKS_MAX: Final = 512  # threads to ask about in one go: some 2 ms
-_STAT_SIZE: Final = 512  # bytes, with room
-_TIMER_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
-_CLOCK_MONOTONIC: Final = 1
-_TIMER_COUNT_SIZE: Final = 8  # bytes
-
-_itimerspec = struct.Struct("@4l")  # seconds, nanoseconds: between two, until the first
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Ended(NamedTuple):
@@ -49,16 +41,16 @@ class Watched:
     """A thread or a process that is watched, and on behalf of which open files.
 
     Args:
-        pidfd: the descriptor that tells.
+        fd: the descriptor that tells.
         is_asked: is that a /proc/TID/stat, which has to be read?
     """
 
     __slots__ = ("clients", "is_asked", "is_process", "pidfd", "tid")
 
     def __init__(
-        self, pidfd: int, tid: int, *, is_process: bool = False, is_asked: bool = False
+        self, fd: int, tid: int, *, is_process: bool = False, is_asked: bool = False
     ) -> None:
-        self.pidfd = pidfd
+        self.pidfd = fd
         self.tid = tid
         self.is_process = is_process
         self.is_asked = is_asked
@@ -67,10 +59,8 @@ class Watched:
     def has_ended(self) -> bool:
         """Return whether it has ended; the number may belong to somebody else then."""
         if self.is_asked:
-            return _is_over(self.pidfd)
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+            return proc.is_over(self.pidfd)
+        return pidfd.has_ended(self.pidfd)
 
 
 class ThreadWatch:
@@ -118,7 +108,7 @@ class ThreadWatch:
     def _watch_thread(self, tid: int) -> Watched | None:
         if self.is_available:
             try:
-                return self._register(os.pidfd_open(tid, _PIDFD_THREAD), tid, is_process=False)
+                return self._register(pidfd.open_thread(tid), tid, is_process=False)
             except OSError as error:
                 if error.errno == ESRCH:
                     return None
@@ -128,8 +118,8 @@ class ThreadWatch:
         if not self._asked:
             self._set_timer(_SECONDS_BETWEEN_LOOKS)
         try:
-            fd = os.open(f"/proc/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        except (FileNotFoundError, ProcessLookupError):
+            fd = proc.open_in(proc.place_of(tid), "stat", os.O_RDONLY)
+        except ProcessLookupError:
             return None
         watched = self._by_pidfd[fd] = Watched(fd, tid, is_asked=True)
         self._asked[watched] = None
@@ -137,17 +127,17 @@ class ThreadWatch:
 
     def watch_process(self, client: FileClient, pid: int) -> Watched:
         """Watch a process, of which a thread has a request open; results as ``watch``."""
-        watched = self._register(os.pidfd_open(pid), pid, is_process=True)
+        watched = self._register(pidfd.open_process(pid), pid, is_process=True)
         watched.clients[client] = None
         return watched
 
-    def _register(self, pidfd: int, tid: int, *, is_process: bool) -> Watched:
+    def _register(self, fd: int, tid: int, *, is_process: bool) -> Watched:
         try:
-            self._epoll.register(pidfd, select.EPOLLIN)
+            self._epoll.register(fd, select.EPOLLIN)
         except BaseException:
-            os.close(pidfd)
+            os.close(fd)
             raise
-        watched = self._by_pidfd[pidfd] = Watched(pidfd, tid, is_process=is_process)
+        watched = self._by_pidfd[fd] = Watched(fd, tid, is_process=is_process)
         return watched
 
     def forget(self, client: FileClient, watched: Watched | None) -> None:
@@ -174,7 +164,7 @@ class ThreadWatch:
         told = [fd for fd, _ in self._epoll.poll(0)]
         found = [self._by_pidfd[fd] for fd in told if fd in self._by_pidfd]
         if self._timer in told:
-            os.read(self._timer, _TIMER_COUNT_SIZE)
+            timerfd.take(self._timer)
             found += self._ask()
         return [Ended(client, one.tid, one.is_process) for one in found for client in one.clients]
 
@@ -193,11 +183,10 @@ class ThreadWatch:
             OSError: there can be no timer.
         """
         if self._timer < 0:
-            timer = _checked(_libc.timerfd_create(_CLOCK_MONOTONIC, _TIMER_FLAGS))
+            timer = timerfd.create()
             self._epoll.register(timer, select.EPOLLIN)
             self._timer = timer
-        value = _itimerspec.pack(seconds, 0, seconds, 0)
-        _checked(_libc.timerfd_settime(self._timer, 0, value, None))
+        timerfd.set_interval(self._timer, seconds)
 
     def close(self) -> None:
         """Forget everybody."""
@@ -207,19 +196,3 @@ class ThreadWatch:
             os.close(self._timer)
             self._timer = -1
         self._epoll.close()
-
-
-def _is_over(stat: int) -> bool:
-    """Whether the thread of a /proc/TID/stat has ended; its number may be another's by now."""
-    try:
-        text = os.pread(stat, _STAT_SIZE, 0)
-    except ProcessLookupError:
-        return True
-    return text.rpartition(b") ")[2][:1] in (b"Z", b"X")
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result

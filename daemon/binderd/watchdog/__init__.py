@@ -18,5 +18,6 @@ away what holds the daemon: connections of FUSE file systems (``connections.py``
 Whatever may get stuck itself is asked in a process of its own (``ask.py``). ``guard.py``, on the
 daemon's side, starts the watchdog, and again should it end or hang.
 
-Nothing here may be imported by what serves requests, or share anything with it but the heartbeat.
+Nothing here may be imported by what serves requests, or share anything with it but the heartbeat
+and the questions to Linux (``binderd.linux``).
 """

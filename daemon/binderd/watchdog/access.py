@@ -16,11 +16,13 @@ import re
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from binderd.linux import proc
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _IOVEC: Final = struct.Struct("=QQ")
-_PROC: Final = b"/proc/"
+_PROC: Final = f"{proc.FOLDER}/".encode()
 
 # By architecture: process_vm_readv and _writev; pread64, pwrite64; calls whose first argument is a
 # descriptor, or whose first or second is a path. pidfd_getfd has the same number everywhere.
@@ -36,7 +38,7 @@ _STATX: Final = {"x86_64": 332, "aarch64": 291}  # of a file that a client sends
 _PIDFD_GETFD: Final = 438
 _PTRACE: Final = {"x86_64": 101, "aarch64": 117}  # the helper's
 _TABLES: Final = (b"/pagemap", b"/maps")
-_MEMORY: Final = re.compile(rb"/proc/(\d+)/mem")
+_MEMORY: Final = re.compile(_PROC + rb"(\d+)/mem")
 
 
 class Access(NamedTuple):
@@ -54,7 +56,7 @@ def current_access(daemon: int) -> Access | None:
         OSError: it could not be asked.
     """
     try:
-        number, arguments = _call_of(daemon)
+        number, arguments = proc.call_of(proc.place_of(daemon))
         return _access(daemon, number, arguments)
     except (ValueError, IndexError, struct.error):
         return None  # it runs, or has gone on meanwhile
@@ -63,15 +65,9 @@ def current_access(daemon: int) -> Access | None:
 def current_call(pid: int) -> tuple[int, list[int]] | None:
     """Return the call that a process sleeps in, None if in none."""
     try:
-        return _call_of(pid)
+        return proc.call_of(proc.place_of(pid))
     except (OSError, ValueError):
         return None
-
-
-def _call_of(daemon: int) -> tuple[int, list[int]]:
-    with open(f"/proc/{daemon}/syscall", "rb", buffering=0) as file:
-        number, *rest = file.read(512).split()
-    return int(number), [int(value, 16) for value in rest]
 
 
 def _access(daemon: int, number: int, arguments: list[int]) -> Access | None:
@@ -115,9 +111,12 @@ def _is_of_process(name: Callable[[], bytes]) -> bool:
 
 def _link(daemon: int, fd: int) -> bytes:
     """Return what a descriptor leads to; of an ended process that is still told."""
-    return os.readlink(f"/proc/{daemon}/fd/{fd}".encode())
+    return os.fsencode(proc.link_of(proc.place_of(daemon), f"fd/{fd}"))
 
 
 def _peek(pid: int, address: int, size: int) -> bytes:
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        return os.pread(memory.fileno(), size, address)
+    memory = proc.open_in(proc.place_of(pid), "mem", os.O_RDONLY)
+    try:
+        return os.pread(memory, size, address)
+    finally:
+        os.close(memory)

@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from binderd.linux import proc
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -82,17 +84,15 @@ def _await(child: int, reading: int, limit: float) -> object:
     poll.register(reading, select.POLLIN)
     began = time.monotonic()
     while not poll.poll(limit * 1000):
-        if _sleeps(child) or time.monotonic() - began > _PATIENCE * limit:
+        if (
+            not proc.is_running(proc.place_of(child))
+            or time.monotonic() - began > _PATIENCE * limit
+        ):
             raise Held
     said = os.read(reading, _ANSWER_SIZE_MAX)
     if not said:
         return OSError(0, "who asked has died")
     return pickle.loads(said)
-
-
-def _sleeps(child: int) -> bool:
-    with open(f"/proc/{child}/stat", "rb", buffering=0) as file:
-        return file.read(512).rpartition(b")")[2].split()[0] != b"R"
 
 
 def reap() -> None:

@@ -9,23 +9,16 @@ Nothing here may know why one is aborted.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from binderd.watchdog.system import call, device, lines
+from binderd.linux.mount import open_file_system
+from binderd.linux.mountinfo import read_mounts
+from binderd.watchdog.system import device_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-# The same numbers on every architecture.
-_FSOPEN: Final = 430
-_FSCONFIG: Final = 431
-_FSMOUNT: Final = 432
-_FSOPEN_CLOEXEC: Final = 1
-_FSMOUNT_CLOEXEC: Final = 1
-_FSCONFIG_CMD_CREATE: Final = 6
 
 
 class Connection(NamedTuple):
@@ -42,11 +35,7 @@ def mounted_types(place: str) -> dict[int, bytes]:
     Raises:
         OSError: it could not be asked.
     """
-    types = {}
-    for line in lines(f"{place}/mountinfo"):
-        before, _, after = line.partition(b" - ")
-        types[device(before.split(b" ")[2])] = after.split(b" ")[0]
-    return types
+    return {device_number(*one.device): os.fsencode(one.fstype) for one in read_mounts(place)}
 
 
 def connections() -> list[Connection]:
@@ -90,17 +79,7 @@ def _control() -> Iterator[int]:
     Raises:
         OSError: it cannot be had.
     """
-    context = call(_FSOPEN, ctypes.c_char_p(b"fusectl"), _FSOPEN_CLOEXEC)
-    try:
-        none = ctypes.c_void_p(None)
-        call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, none, none, 0)
-        mount = call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0)
-    finally:
-        os.close(context)
-    try:
-        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
-    finally:
-        os.close(mount)
+    folder = open_file_system("fusectl")
     try:
         yield folder
     finally:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderd.watchdog.system import lines, status_field
+from binderd.linux import pidfd, proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT: Final = 0
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 _EVERYBODY: Final = 1 << 32  # users of the first user namespace
 
 
@@ -38,12 +37,12 @@ class Culprit:
     def __init__(self, daemon: int, subject: int) -> None:
         if subject > 0:
             # The very directory that the daemon opened, whatever has become of the number.
-            self._fd = os.open(f"/proc/{daemon}/fd/{subject}", _DIRECTORY)
+            self._fd = proc.open_in(proc.place_of(daemon), f"fd/{subject}", _DIRECTORY)
         else:
-            pid = int(status_field(f"/proc/{-subject}", b"Tgid:")[0])
-            self._fd = os.open(f"/proc/{pid}", _DIRECTORY)
-        self.place = f"/proc/self/fd/{self._fd}"
-        match = re.match(r"/proc/(\d+)", os.readlink(self.place))
+            pid = proc.process_of(-subject)
+            self._fd = proc.open_in(proc.place_of(pid), "", _DIRECTORY)
+        self.place = proc.path_of(self._fd)
+        match = re.match(proc.FOLDER + r"/(\d+)", os.readlink(self.place))
         self.pid = int(match[1]) if match is not None else 0
         self.tid = -subject if subject < 0 else 0  # a thread with a request open
         self.user = os.fstat(self._fd).st_uid  # the effective one; it is told of the dead as well
@@ -60,7 +59,7 @@ class Culprit:
         if not is_meant():
             return Spared()
         try:
-            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+            pidfd.kill(self._fd)
         except OSError as error:
             return error
         return None
@@ -76,8 +75,8 @@ class Spared(OSError):
 
 def _users(place: str) -> list[tuple[int, int]]:
     """Return ranges of users: first, how many."""
-    ranges = [(int(uid), 1) for uid in status_field(place, b"Uid:")]
-    for line in lines(f"{place}/uid_map"):
+    ranges = [(int(uid), 1) for uid in proc.status_field(place, b"Uid").split()]
+    for line in proc.lines_in(place, "uid_map"):
         _, outside, count = (int(word) for word in line.split())
         if count < _EVERYBODY - 1:
             ranges.append((outside, count))

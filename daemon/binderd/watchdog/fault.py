@@ -10,17 +10,15 @@ Nothing here may act on it.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import struct
 from contextlib import suppress
-from errno import ESRCH
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from binderd.linux import proc, process_vm
+from binderd.linux.statx import memory_device
 from binderd.watchdog import userfaults
 from binderd.watchdog.ask import Held, ask
 from binderd.watchdog.connections import Connection, connections, mounted_types
-from binderd.watchdog.system import MINOR_BITS, lines
+from binderd.watchdog.system import device_number, has_major
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,26 +28,11 @@ if TYPE_CHECKING:
 
 _ASKING_SECONDS: Final = 0.1
 _READ_SIZE: Final = 1 << 16
-_iovec: Final = struct.Struct("=QQ")
-_libc = ctypes.CDLL(None, use_errno=True)
-_DISKLESS: Final = b"nodev"  # in /proc/filesystems
 # File systems of local memory or disks that are listed as if they had none.
 _LOCAL: Final = frozenset(
     [b"tmpfs", b"ramfs", b"devtmpfs", b"hugetlbfs", b"zfs", b"bcachefs", b"proc", b"sysfs"]
 )
-
-
-def _memory_device() -> int:
-    """Return the device of what memfd and shared anonymous memory are files of."""
-    fd = os.memfd_create("binderd-watchdog")
-    try:
-        number = os.fstat(fd).st_dev
-    finally:
-        os.close(fd)
-    return os.major(number) << MINOR_BITS | os.minor(number)
-
-
-_MEMORY_DEVICE: Final = _memory_device()
+_MEMORY_DEVICE: Final = device_number(*memory_device())
 
 
 class Fault(NamedTuple):
@@ -106,7 +89,7 @@ def _connections() -> list[Connection]:
 
 def _types(culprit: Culprit) -> dict[int, bytes]:
     types: dict[int, bytes] = {}
-    for place in (culprit.place, "/proc/self"):
+    for place in (culprit.place, proc.OWN):
         with suppress(OSError):  # a process that has ended has no mounts any more
             types.update(mounted_types(place))
     return types
@@ -118,27 +101,27 @@ def _is_suspect(number: int, types: dict[int, bytes]) -> bool:
         return False
     kind = types.get(number)
     if kind is None:
-        return not number >> MINOR_BITS
+        return not has_major(number)
     return kind not in _LOCAL and kind not in _disk_types()
 
 
 def _disk_types() -> set[bytes]:
     with suppress(OSError):
-        rows = [line.split(b"\t") for line in lines("/proc/filesystems")]
-        return {row[1] for row in rows if row[0] != _DISKLESS} - {b"fuseblk"}
+        types = proc.file_system_types().items()
+        return {kind for kind, has_disk in types if has_disk} - {b"fuseblk"}
     return set()
 
 
 def _take_lock(culprit: Culprit) -> None:
     """Do what takes the lock of a client's mapping table, and nothing else."""
-    nothing = _iovec.pack(0, 1)
     for tid in _threads(culprit):
-        local = ctypes.create_string_buffer(1)
-        into = _iovec.pack(ctypes.addressof(local), 1)
-        if _libc.process_vm_readv(tid, into, 1, nothing, 1, 0) >= 0:
-            return
-        if ctypes.get_errno() != ESRCH:
-            return
+        try:
+            process_vm.touch_nothing(tid)
+        except ProcessLookupError:
+            continue
+        except OSError:
+            pass  # there is nothing at that address, as a rule
+        return
 
 
 def _devices(culprit: Culprit, access: Access) -> tuple[int, ...]:
@@ -152,14 +135,13 @@ def _devices(culprit: Culprit, access: Access) -> tuple[int, ...]:
             break
         if last > access.start:
             major, _, minor = place.partition(b":")
-            found[int(major, 16) << MINOR_BITS | int(minor, 16)] = None
+            found[device_number(int(major, 16), int(minor, 16))] = None
     return tuple(found)
 
 
 def _threads(culprit: Culprit) -> list[int]:
     """Return its threads, that with a request open first."""
-    threads = [int(tid) for tid in os.listdir(f"{culprit.place}/task")]
-    return sorted(threads, key=lambda tid: tid != culprit.tid)
+    return sorted(proc.threads_of(culprit.place), key=lambda tid: tid != culprit.tid)
 
 
 def _mappings(culprit: Culprit) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from binderd.linux.proc import OWN
 from binderd.watchdog import userfaults
 from binderd.watchdog.connections import Connection, abort, connections, mounted_types
 from binderd.watchdog.culprit import ROOT, Spared
@@ -144,7 +145,7 @@ class Remedies:
 
     def _connections(self) -> list[Connection]:
         with suppress(OSError):
-            types = mounted_types("/proc/self")
+            types = mounted_types(OWN)
             return [one for one in connections() if types.get(one.number) != self._own_type]
         return []
 

@@ -12,28 +12,20 @@ Nothing here may know who is to blame.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import time
-from contextlib import suppress
 from errno import EINVAL
 from typing import TYPE_CHECKING, Final
 
-from binderd.watchdog.system import call, lines, status_field
+from binderd.linux import proc, userfaultfd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-_PIDFD_GETFD: Final = 438  # the same number on every architecture
-_UFFDIO_UNREGISTER: Final = 0x8010AA01
-_UFFDIO_WAKE: Final = 0x8010AA02
-_USERFAULTFD: Final = "anon_inode:[userfaultfd]"
 # A range of huge pages can be let go of as a whole only.
 _ALIGNMENTS: Final = (os.sysconf("SC_PAGESIZE"), 2 << 20, 1 << 30)
 _TRIES: Final = 3  # that many times it must wake; once could be a coincidence
 _WAKING_SECONDS: Final = 0.01
-_range: Final = struct.Struct("=QQ")
 
 
 def find(daemon: int, start: int, size: int, nearest: list[int]) -> int:
@@ -46,12 +38,12 @@ def find(daemon: int, start: int, size: int, nearest: list[int]) -> int:
         nearest: processes to be looked at first.
     """
     seen = set()
-    for pid in (*nearest, *_processes()):
+    for pid in (*nearest, *proc.processes()):
         if pid in seen:
             continue
         seen.add(pid)
-        for number in _pending_of(pid):
-            copy = _copy(pid, number)
+        for number in userfaultfd.pending_of(pid):
+            copy = userfaultfd.copy_of(pid, number)
             if copy < 0:
                 continue
             if _wakes(daemon, copy, start, size):
@@ -60,12 +52,12 @@ def find(daemon: int, start: int, size: int, nearest: list[int]) -> int:
     return -1
 
 
-def let_go(userfaultfd: int, start: int, size: int) -> OSError | None:
+def let_go(copy: int, start: int, size: int) -> OSError | None:
     """Have a userfaultfd leave a range alone; return why that failed."""
     error = OSError(EINVAL, os.strerror(EINVAL))
     for alignment in _ALIGNMENTS:
         try:
-            fcntl.ioctl(userfaultfd, _UFFDIO_UNREGISTER, _aligned(start, size, alignment))
+            userfaultfd.unregister(copy, *_aligned(start, size, alignment))
         except OSError as failure:
             error = failure
         else:
@@ -73,17 +65,17 @@ def let_go(userfaultfd: int, start: int, size: int) -> OSError | None:
     return error
 
 
-def _aligned(start: int, size: int, alignment: int) -> bytes:
+def _aligned(start: int, size: int, alignment: int) -> tuple[int, int]:
     first = start & -alignment
-    return _range.pack(first, -(-(start + size) // alignment) * alignment - first)
+    return first, -(-(start + size) // alignment) * alignment - first
 
 
-def _wakes(daemon: int, userfaultfd: int, start: int, size: int) -> bool:
+def _wakes(daemon: int, copy: int, start: int, size: int) -> bool:
     """Whether the daemon wakes each time when those that wait for a range are woken."""
     for _ in range(_TRIES):
         before = _switches(daemon)
         try:
-            fcntl.ioctl(userfaultfd, _UFFDIO_WAKE, _aligned(start, size, _ALIGNMENTS[0]))
+            userfaultfd.wake(copy, *_aligned(start, size, _ALIGNMENTS[0]))
         except OSError:
             return False
         if not _within(_WAKING_SECONDS, lambda then=before: _switches(daemon) != then):  # type: ignore[misc]
@@ -93,7 +85,7 @@ def _wakes(daemon: int, userfaultfd: int, start: int, size: int) -> bool:
 
 def _switches(daemon: int) -> int:
     """Return how often a process has gone to sleep."""
-    return int(status_field(f"/proc/{daemon}", b"voluntary_ctxt_switches:")[0])
+    return int(proc.status_field(proc.place_of(daemon), b"voluntary_ctxt_switches"))
 
 
 def _within(seconds: float, is_so: Callable[[], bool]) -> bool:
@@ -103,35 +95,3 @@ def _within(seconds: float, is_so: Callable[[], bool]) -> bool:
             return False
         time.sleep(seconds / 20)
     return True
-
-
-def _copy(pid: int, number: int) -> int:
-    """Return a copy of a process' descriptor, -1: it cannot be had."""
-    with suppress(OSError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            copy = call(_PIDFD_GETFD, pidfd, number, 0)
-        finally:
-            os.close(pidfd)
-        with suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{copy}") == _USERFAULTFD:  # still
-                return copy
-        os.close(copy)
-    return -1
-
-
-def _processes() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
-
-
-def _pending_of(pid: int) -> Iterator[int]:
-    """Yield the userfaultfds of a process that somebody waits for; none of one that has gone."""
-    folder = f"/proc/{pid}/fd"
-    with suppress(OSError):
-        for number in os.listdir(folder):
-            with suppress(OSError):
-                if os.readlink(f"{folder}/{number}") != _USERFAULTFD:
-                    continue
-                for line in lines(f"/proc/{pid}/fdinfo/{number}"):
-                    if line.startswith(b"total:") and line.split()[1] != b"0":
-                        yield int(number)

@@ -8,7 +8,6 @@ user owes; a little is forgiven with time. Whoever has stalled us before is in d
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import signal
@@ -18,12 +17,13 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from binderd.heartbeat import BEATS, LOOKS, STALLER, STALLS, SUBJECT
+from binderd.linux import prctl, proc
 from binderd.watchdog import fault
 from binderd.watchdog.access import Access, current_access, current_call
 from binderd.watchdog.ask import reap
 from binderd.watchdog.culprit import Culprit
 from binderd.watchdog.remedies import Remedies
-from binderd.watchdog.system import lines, say
+from binderd.watchdog.system import say
 
 _LOOK_SECONDS: Final = 0.1
 _LOOKS_PER_LIMIT: Final = 4  # at least
@@ -33,16 +33,12 @@ _IDLE_LOOKS: Final = 3  # so often must it be seen to have gone on without a new
 _SECONDS_BETWEEN_WORDS: Final = 60.0
 _NICE: Final = -20
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NAME: Final = 15
-
 
 def main() -> NoReturn:
     """Watch: arguments are the heartbeat's descriptor, the daemon, the limit, the type of mount."""
     heartbeat, daemon, limit, own_type = sys.argv[1:]
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    libc.prctl(_PR_SET_NAME, b"binderd-watch", 0, 0, 0)
+    prctl.die_with_parent()
+    prctl.set_name("binderd-watch")
     # The daemon's business; we go when it does.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -88,8 +84,8 @@ class Watch:
     def _helpers(self) -> list[int]:
         """Return the processes that work for the daemon; they reach into clients as well."""
         with suppress(OSError):
-            [children] = lines(f"/proc/{self._daemon}/task/{self._daemon}/children") or [b""]
-            return [int(child) for child in children.split() if int(child) != os.getpid()]
+            children = proc.children_of(self._daemon)
+            return [child for child in children if child != os.getpid()]
         return []
 
     def _look_at(self, pid: int) -> None:

@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ptrace(2) and the calls around it that Python does not have; each raises OSError.
-
-Nothing here may know what it is used for.
-"""
+"""ptrace(2): stopping a thread, and its registers and signals while it is stopped."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-from typing import TYPE_CHECKING, Final
+from struct import Struct
+from typing import Final
 
-if TYPE_CHECKING:
-    from struct import Struct
+from binderd.linux.libc import LIBC, check
 
 # <linux/ptrace.h>
 _SYSCALL: Final = 24
@@ -33,31 +29,28 @@ _SIGMASK_SIZE: Final = 8  # bytes
 _ALL_SIGNALS: Final = (1 << 64) - 1
 _ROOM: Final = 1024  # bytes; more than any processor's registers
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_ptrace = _libc.ptrace
+_ptrace: Final = LIBC.ptrace
 _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _ptrace.restype = ctypes.c_long
 
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-_registers = ctypes.create_string_buffer(_ROOM)
-_iovec = _Iovec(ctypes.addressof(_registers), _ROOM)
-_iovec_address: Final = ctypes.addressof(_iovec)
+# The registers, and the struct iovec that says where they are; the signals that are blocked.
+_registers = bytearray(_ROOM)
+_registers_address: Final = ctypes.addressof(ctypes.c_char.from_buffer(_registers))
+_iovec: Final = Struct("=QQ")
+_room = bytearray(_iovec.size)
+_room_address: Final = ctypes.addressof(ctypes.c_char.from_buffer(_room))
 _mask = ctypes.c_uint64()
 _mask_address: Final = ctypes.addressof(_mask)
 
 
 def seize(tid: int, options: int) -> None:
     """Become the tracer of a thread, which goes on running."""
-    _check(_ptrace(_SEIZE, tid, None, options))
+    check(_ptrace(_SEIZE, tid, None, options))
 
 
 def interrupt(tid: int) -> None:
     """Have a seized thread stop as soon as it leaves the kernel."""
-    _check(_ptrace(_INTERRUPT, tid, None, None))
+    check(_ptrace(_INTERRUPT, tid, None, None))
 
 
 def go_on(tid: int, signal: int = 0) -> None:
@@ -66,19 +59,19 @@ def go_on(tid: int, signal: int = 0) -> None:
     Args:
         signal: that it receives instead of the one that it was stopped with; 0: none.
     """
-    _check(_ptrace(_SYSCALL, tid, None, signal))
+    check(_ptrace(_SYSCALL, tid, None, signal))
 
 
 def detach(tid: int, signal: int = 0) -> None:
     """Let go of a stopped thread; it receives ``signal`` unless that is 0."""
-    _check(_ptrace(_DETACH, tid, None, signal))
+    check(_ptrace(_DETACH, tid, None, signal))
 
 
 def registers(tid: int, layout: Struct) -> list[int] | None:
     """Return the registers of a stopped thread; None if they are not laid out like that."""
-    _iovec.length = _ROOM
-    _check(_ptrace(_GETREGSET, tid, _NT_PRSTATUS, _iovec_address))
-    if _iovec.length != layout.size:
+    _iovec.pack_into(_room, 0, _registers_address, _ROOM)
+    check(_ptrace(_GETREGSET, tid, _NT_PRSTATUS, _room_address))
+    if _iovec.unpack(_room)[1] != layout.size:
         return None
     return list(layout.unpack_from(_registers))
 
@@ -86,13 +79,13 @@ def registers(tid: int, layout: Struct) -> list[int] | None:
 def set_registers(tid: int, layout: Struct, values: list[int]) -> None:
     """Set all registers of a stopped thread."""
     layout.pack_into(_registers, 0, *values)
-    _iovec.length = layout.size
-    _check(_ptrace(_SETREGSET, tid, _NT_PRSTATUS, _iovec_address))
+    _iovec.pack_into(_room, 0, _registers_address, layout.size)
+    check(_ptrace(_SETREGSET, tid, _NT_PRSTATUS, _room_address))
 
 
 def block_signals(tid: int) -> int:
     """Block all signals of a stopped thread; return what was blocked before."""
-    _check(_ptrace(_GETSIGMASK, tid, _SIGMASK_SIZE, _mask_address))
+    check(_ptrace(_GETSIGMASK, tid, _SIGMASK_SIZE, _mask_address))
     before = _mask.value
     set_blocked(tid, _ALL_SIGNALS)
     return before
@@ -101,10 +94,4 @@ def block_signals(tid: int) -> int:
 def set_blocked(tid: int, mask: int) -> None:
     """Set which signals of a stopped thread are blocked."""
     _mask.value = mask
-    _check(_ptrace(_SETSIGMASK, tid, _SIGMASK_SIZE, _mask_address))
-
-
-def _check(result: int) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    check(_ptrace(_SETSIGMASK, tid, _SIGMASK_SIZE, _mask_address))

@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from binderd.linux import proc
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -126,5 +128,4 @@ def describe() -> list[str]:
 
 
 def _effective() -> int:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        return next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return proc.effective_capabilities(proc.OWN)

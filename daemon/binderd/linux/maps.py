@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions to /proc: whose thread is this, and where has a process mapped a file?
+"""/proc/PID/maps: what an address space has where, and where it has mapped a file.
 
-A question has three outcomes. It is answered; or what was asked about is gone, which every function
-here and in ``identity.py`` reports as ``ProcessLookupError``; or it could not be asked, for want of
-a descriptor or memory or because somebody forbids it: any other ``OSError``, from which nothing
-follows.
-
-A place is where /proc shows a process or thread: ``/proc/TID`` as long as a request of that thread
-is open, for its number is its own till then; afterwards the path of a descriptor that was opened
-meanwhile. Nothing here may know what the answers are for.
+A question has three outcomes, as in ``proc.py``; where the table is so long that it takes a while
+there is a fourth, ``Long``. Since Linux 6.11 the kernel answers for one area (PROCMAP_QUERY),
+before that there is only the text of all.
 """
 
 from __future__ import annotations
@@ -16,9 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from errno import ENOENT, ENOTTY, ESRCH
+from errno import ENOENT, ENOTTY
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from binderd.linux.proc import gone
 from binderwire.ioc import IOC_READ, IOC_WRITE, ioc
 
 if TYPE_CHECKING:
@@ -65,64 +61,6 @@ class Seen(NamedTuple):
     end: int  # behind the last byte
     is_shared: bool  # or would a write be its own?
     device: tuple[int, int]  # major and minor number of the file system, 0 and 0 if none
-
-
-def place_of(tid: int) -> str:
-    """Return the place of a thread that has a request open."""
-    return f"/proc/{tid}"
-
-
-def open_in(place: str, name: str, flags: int) -> int:
-    """Open a file of /proc; return the descriptor, which the caller closes.
-
-    Args:
-        place: of a process or thread.
-        name: of the file, beneath it.
-        flags: of open(2).
-    """
-    try:
-        return os.open(f"{place}/{name}", flags | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise gone() from None
-
-
-def read_in(place: str, name: str) -> bytes:
-    """Return what a file of /proc says; arguments as ``open_in``."""
-    fd = open_in(place, name, os.O_RDONLY)
-    try:
-        pieces = []
-        while piece := os.read(fd, _READ_SIZE):
-            pieces.append(piece)
-        return b"".join(pieces)
-    finally:
-        os.close(fd)
-
-
-def exists_in(place: str, name: str) -> bool:
-    """Return whether there is a file of /proc; arguments as ``open_in``."""
-    try:
-        os.stat(f"{place}/{name}")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return True
-
-
-def gone() -> ProcessLookupError:
-    """Return what is raised where the owner of a number has gone."""
-    return ProcessLookupError(ESRCH, os.strerror(ESRCH))
-
-
-def status_field(place: str, name: bytes) -> bytes:
-    """Return what the status of a process or thread says under ``name``, which has the colon."""
-    for line in read_in(place, "status").splitlines():
-        if line.startswith(name):
-            return line[len(name) :]
-    return b""
-
-
-def process_of(tid: int) -> int:
-    """Return the process id (tgid) of the thread ``tid``, both in our pid namespace."""
-    return int(status_field(place_of(tid), b"Tgid:"))
 
 
 class Long(Exception):
