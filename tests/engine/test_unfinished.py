@@ -164,6 +164,17 @@ def test_a_bad_object_behind_a_pause(world: EngineWorld, scene: Scene) -> None:
     assert not process_of(scene.client).nodes
 
 
+def test_hundreds_of_pieces_before_a_bad_object(world: EngineWorld, scene: Scene) -> None:
+    """They are let go of in steps, and then the buffer, once."""
+    count, client = 600, scene.client
+    place = client.proc.put(bytes(8))
+    pieces = bc.payload(*[bc.ptr(place, 8)] * count, bc.handle(99))
+    calling = client.start(bc.call_sg(0, pieces, buffers_size=8 * count))
+    assert go_on(world) > count + 3
+    assert_br(calling.result(), BR_NOOP, BR_FAILED_REPLY)
+    assert is_empty(process_of(scene.server))
+
+
 def test_a_bad_object_of_a_reply(world: EngineWorld, scene: Scene) -> None:
     calling = scene.client.start(bc.call(0))
     get_call(scene.server)

@@ -185,6 +185,10 @@ class FakeThread:
         self.file = memory.file
         self._nice = nice
 
+    def missing(self, ranges: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        assert all(size > 0 for _, size in ranges)
+        return ()
+
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         assert all(size > 0 for _, size in ranges)
 

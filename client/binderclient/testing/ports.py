@@ -126,6 +126,10 @@ class ThreadMemory:
         self._nice = 0
         self.commands = range(0)  # where those of the current request are
 
+    def missing(self, ranges: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        """Return nothing, as all is in this process."""
+        return ()
+
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Return, as nothing in this process keeps anybody waiting."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SLICE_NS: Final = 500_000  # several times what the largest usual call takes
+SLICE_NS: Final = 250_000  # more than what the largest usual call takes
 
 
 class Pace:

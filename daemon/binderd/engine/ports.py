@@ -222,6 +222,9 @@ class ClientMemory(Protocol):
     def forget(self) -> None:
         """The request is through for which something was fetched."""
 
+    def missing(self, ranges: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        """Return those of some ranges, (address, bytes), that cannot be read at once."""
+
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Return if ranges, (address, bytes), can be read at once as far as they can be read.
 

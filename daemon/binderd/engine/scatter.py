@@ -38,6 +38,8 @@ _pack_pointer: Final = Struct("=Q").pack
 _POINTER_SIZE: Final = 8
 _FD_SIZE: Final = 4
 _ALIGNMENT: Final = 4  # bytes; the driver writes to buffers in such steps only
+_HANDFUL: Final = 256  # pieces that are let go of in one step
+_NONE: Final[list[tuple[int, bytes]]] = []  # fix-ups, of all pieces without any
 
 
 class Piece:
@@ -53,7 +55,13 @@ class Piece:
         has_parent = fields.flags & BINDER_BUFFER_FLAG_HAS_PARENT
         self.parent: int | None = fields.parent if has_parent else None  # index of the object
         self.parent_offset: int = fields.parent_offset
-        self.fixups: list[tuple[int, bytes]] = []  # (offset in the piece, what belongs there)
+        self.fixups: list[tuple[int, bytes]] = _NONE  # (offset in the piece, what belongs there)
+
+    def fix_up(self, offset: int, octets: bytes) -> None:
+        """Have other bytes in the copy than in the sender's piece."""
+        if self.fixups is _NONE:
+            self.fixups = []
+        self.fixups.append((offset, octets))
 
 
 class Pointers:
@@ -103,7 +111,7 @@ class Pointers:
             parent = self._fixable(index, piece.parent, piece.parent_offset)
             if piece.parent_offset + _POINTER_SIZE > parent.length:
                 raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-            parent.fixups.append((piece.parent_offset, _pack_pointer(address)))
+            parent.fix_up(piece.parent_offset, _pack_pointer(address))
         self._pieces[index] = piece
         self._order.append(index)
         self._last, self._minimum = piece, 0
@@ -128,7 +136,7 @@ class Pointers:
         fits = fields.parent_offset + size <= parent.length
         if not fits or source % _FD_SIZE or (self._address + target) % _FD_SIZE:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-        parent.fixups.append((fields.parent_offset, bytes(size)))
+        parent.fix_up(fields.parent_offset, bytes(size))
         return source, target
 
     def copy_next(self, memory: ClientMemory, arena: ReceiverArena) -> bool:
@@ -142,12 +150,19 @@ class Pointers:
         """
         pieces = self._pieces
         while self._copied < len(self._order):
-            piece = pieces[self._order[self._copied]]
+            piece = pieces.pop(self._order[self._copied])
             self._copied += 1
             if piece.length:
                 self._copy(piece, memory, arena)
                 break
         return self._copied < len(self._order)
+
+    def let_go(self) -> bool:
+        """Nothing will be copied: let go of a handful of pieces; returns whether there are more."""
+        pieces = self._pieces
+        for _ in range(min(len(pieces), _HANDFUL)):
+            pieces.popitem()
+        return bool(pieces)
 
     def _copy(self, piece: Piece, memory: ClientMemory, arena: ReceiverArena) -> None:
         offset = self._offset + piece.target

@@ -309,8 +309,9 @@ def _fill(
     """
     try:
         if buffer.offsets_size or buffer.extra_size:
-            translation = Translation(thread, receiver, buffer, accepts_fds=accepts_fds)
-            translation.begin(address, offsets)
+            translation = Translation(
+                thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds
+            )
             if not translation.go_on():
                 return translation
         elif buffer.data_size and not thread.memory.copy(
@@ -371,6 +372,8 @@ class Sending(Unfinished):
             except NotYet:
                 receiver.take_back_buffer(rest.buffer)
                 raise
+        if self._failure is not None and not rest.let_go():
+            return False
         if self._emptying is not None and not self._emptying.go_on():
             return False
         if self._failure is not None:

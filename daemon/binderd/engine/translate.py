@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects in a payload: what binders, handles, files and pointers mean to the receiver.
 
-The bytes of each object are read from the sender exactly once, into the daemon, and are validated
-and translated there; only the result is written to the receiver, who may be writing to its pages
-all the while (O2). Everything between the objects goes straight across.
+The bytes of each object are read from the sender exactly once, into the daemon (``objects.py``),
+and are validated and translated there; only the result is written to the receiver, who may be
+writing to its pages all the while (O2).
 
 A table gives each object type the function that translates it. What pointers need, the copies into
 the extra area and the fix-ups in them, is next door in ``scatter.py``.
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from errno import EBADF, EFAULT, EINVAL, ENOMEM, EPERM
 from struct import Struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from binderd.engine.buffers import Passed
 from binderd.engine.errors import BinderFailure
+from binderd.engine.objects import Objects
 from binderd.engine.payload import offsets_at
 from binderd.engine.ports import NoAnswer
 from binderd.engine.scatter import Pointers
@@ -31,7 +32,6 @@ from binderwire.binder_abi import (
     BINDER_TYPE_WEAK_BINDER,
     BINDER_TYPE_WEAK_HANDLE,
     BR_FAILED_REPLY,
-    OBJECT_SIZE_MAX,
     OBJECTS,
     binder_buffer_object,
     binder_fd_array_object,
@@ -46,18 +46,10 @@ if TYPE_CHECKING:
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread
 
-_HEADER_SIZE: Final = 4
 _OFFSET_SIZE: Final = 8
 _FD_SIZE: Final = 4
 _HANDLE_MASK: Final = 0xFFFFFFFF
 _unpack_word: Final = Struct("=I").unpack_from
-
-
-class Fault(NamedTuple):
-    """Why a payload is refused, unless something before that is wrong."""
-
-    start: int  # where in the data
-    errno: int
 
 
 class Translation:
@@ -65,14 +57,19 @@ class Translation:
 
     Args:
         thread: the sender's.
+        address: of the data, in the sender.
+        offsets_address: of the array of u64 offsets of the objects, in the sender.
         accepts_fds: whether the receiver takes descriptors (O7).
+
+    Raises:
+        BinderFailure: -EFAULT, -EINVAL or -ENOMEM (E2): of the offsets.
+        NotYet: something has to be fetched first.
     """
 
     __slots__ = (
         "_end",
-        "_fault",
-        "_holes",
         "_index",
+        "_is_read",
         "_objects",
         "_table",
         "accepts_fds",
@@ -84,84 +81,90 @@ class Translation:
     )
 
     def __init__(
-        self, thread: Thread, receiver: Process, buffer: Buffer, *, accepts_fds: bool
+        self,
+        thread: Thread,
+        receiver: Process,
+        buffer: Buffer,
+        address: int,
+        offsets_address: int,
+        *,
+        accepts_fds: bool,
     ) -> None:
         self.thread = thread
         self.receiver = receiver
         self.buffer = buffer
         self.accepts_fds = accepts_fds
-        self.starts: tuple[int, ...] = ()  # the objects' offsets in the data
+        self._table = self._read_offsets(offsets_address)
+        # The objects' offsets in the data.
+        self.starts: tuple[int, ...] = Struct(f"={len(self._table) // _OFFSET_SIZE}Q").unpack(
+            self._table
+        )
         self.pointers = Pointers(buffer)
-        self._table = b""  # of those offsets
-        self._holes: list[tuple[int, int]] = []  # where in the data objects are: (start, bytes)
-        self._objects: list[bytes] = []  # as they were read
-        self._fault: Fault | None = None  # behind them
+        self._objects = Objects(buffer, address, self.starts)
+        self._objects.expect(thread.memory)
+        self._is_read = False  # are all objects here?
         self._index = 0  # of the object whose turn it is
         self._end = 0  # of the one before
-
-    def begin(self, address: int, offsets_address: int) -> None:
-        """Move the payload into the buffer, all but the objects.
-
-        Args:
-            address: of the data, in the sender.
-            offsets_address: of the array of u64 offsets of the objects, in the sender.
-
-        Raises:
-            BinderFailure: -EFAULT, -EINVAL or -ENOMEM (E2).
-            NotYet: something of it has to be fetched first.
-        """
-        buffer, memory, arena = self.buffer, self.thread.memory, self.receiver.client.arena
-        self._table = self._read_offsets(offsets_address)
-        holes, fault = _holes(self.starts, buffer.data_size)
-        objects = memory.scatter(address, buffer.data_size, arena, buffer.offset, holes)
-        if objects is None:
-            objects, fault = self._readable(address, holes, fault)
-        if buffer.extra_size:
-            memory.expect(_pieces(objects, buffer.extra_size))
         buffer.held = []
-        self._holes, self._objects, self._fault = holes, objects, fault
 
     def go_on(self) -> bool:
-        """Translate objects; returns False if others should have their turn before it goes on.
+        """Move the payload into the buffer; returns False if others should have their turn before.
 
         Raises:
             BinderFailure: -EFAULT, -EINVAL, -EPERM, -EBADF or -ENOMEM (E2); the buffer then lists
                 what was translated before, for the caller to release.
             NotYet: something has to be fetched, and then all begun anew.
         """
-        buffer, arena = self.buffer, self.receiver.client.arena
+        buffer, arena, memory = self.buffer, self.receiver.client.arena, self.thread.memory
         pace, objects = self.receiver.hub.pace, self._objects
-        while self._index < len(objects):
-            self._translate(self._index, objects[self._index])
+        if not self._is_read:
+            while objects.read_next(memory, arena):
+                if pace():
+                    return False
+            memory.expect(objects.missing)
+            self._is_read = True
+        found = objects.found
+        while self._index < len(found):
+            self._translate(self._index, found[self._index])
             self._index += 1
-            if self._index < len(objects) and pace():
+            if self._index < len(found) and pace():
                 return False
-        fault = self._fault
+        fault = objects.fault
         if fault is not None:
             errno = EFAULT if fault.start < self._end else fault.errno
             raise BinderFailure(BR_FAILED_REPLY, -errno)
         if self._table:
             arena.write(buffer.offset + offsets_at(buffer.data_size), self._table)
             self._table = b""
-        while self.pointers.copy_next(self.thread.memory, arena):
+        while self.pointers.copy_next(memory, arena):
+            if pace():
+                return False
+        return True
+
+    def let_go(self) -> bool:
+        """It has failed: let go of what was kept; returns as ``go_on``."""
+        pace = self.receiver.hub.pace
+        while self._objects.let_go() or self.pointers.let_go():
             if pace():
                 return False
         return True
 
     def _translate(self, index: int, found: bytes) -> None:
-        start, length = self._holes[index]
+        start, length = self.starts[index], len(found)
         if start < self._end:
             raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
         kind = _unpack_word(found)[0]
         record = OBJECTS.get(kind)
         if record is not None and len(found) < record.size:
-            found = b"".join(self._objects[index:])  # the next one begins inside it
+            rest = [*self._objects.found[index:], self._objects.tail]
+            found = b"".join(rest)  # the next one begins inside it
         if record is None or len(found) < record.size:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
         translated = _TRANSLATORS[kind](self, index, found)
-        # The hole may be smaller than the object; compiled, a slice must not run backwards.
-        rest = found[record.size : max(record.size, length)]
-        self.receiver.client.arena.write(self.buffer.offset + start, translated + rest)
+        # The next one may begin inside it; compiled, a slice must not run backwards.
+        translated += found[record.size : max(record.size, length)]
+        self.receiver.client.arena.write(self.buffer.offset + start, translated)
+        self._objects.found[index] = b""  # thousands are not to go in one step
         self._end = start + record.size
 
     def _read_offsets(self, address: int) -> bytes:
@@ -175,28 +178,7 @@ class Translation:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         if size:
             self.receiver.take_objects(self.buffer, size // _OFFSET_SIZE)
-        self.starts = Struct(f"={size // _OFFSET_SIZE}Q").unpack(table)
         return table
-
-    def _readable(
-        self, address: int, holes: list[tuple[int, int]], fault: Fault | None
-    ) -> tuple[list[bytes], Fault]:
-        """Return the objects up to where the data cannot be read, and what is wrong there.
-
-        Data that cannot be read matters only once everything before it is in order.
-        """
-        size = self.buffer.data_size
-        data = self.thread.memory.read(address, size)
-        objects: list[bytes] = []
-        for start, length in holes:
-            if start > len(data):
-                return objects, Fault(start, EFAULT)
-            if min(start + OBJECT_SIZE_MAX, size) > len(data):
-                return objects, Fault(start, EINVAL)
-            objects.append(data[start : start + length])
-        if fault is None or fault.start > len(data):
-            fault = Fault(size, EFAULT)
-        return objects, fault
 
     # One function for each type; all return the object as the receiver is to see it.
 
@@ -295,44 +277,3 @@ _TRANSLATORS: Final[dict[int, Callable[[Translation, int, bytes], bytes]]] = {
     BINDER_TYPE_FDA: Translation.fd_array,
     BINDER_TYPE_PTR: Translation.pointer,
 }
-
-
-def _pieces(objects: list[bytes], room: int) -> list[tuple[int, int]]:
-    """Return where the pieces of memory are that are passed, (address, bytes), as far as it goes.
-
-    Nothing is said about whether they are in order.
-    """
-    pieces: list[tuple[int, int]] = []
-    for found in objects:
-        if len(found) < binder_buffer_object.size or _unpack_word(found)[0] != BINDER_TYPE_PTR:
-            continue
-        _, _, address, length, _, _ = binder_buffer_object.unpack_from(found)
-        if length > room:
-            break
-        room -= length
-        if length:
-            pieces.append((address, length))
-    return pieces
-
-
-def _holes(starts: tuple[int, ...], data_size: int) -> tuple[list[tuple[int, int]], Fault | None]:
-    """Return where the objects lie, each with as many bytes as the largest object could have.
-
-    They end before the first offset that is not 4-aligned, too close to the end (O1: EINVAL), not
-    increasing or outside the data (EFAULT: the driver notices these two when it copies the bytes
-    up to the object).
-    """
-    holes: list[tuple[int, int]] = []
-    end = 0
-    for start in starts:
-        if start < end or start > data_size:
-            return holes, Fault(start, EFAULT)
-        size = min(OBJECT_SIZE_MAX, data_size - start)
-        if size < _HEADER_SIZE or start % _HEADER_SIZE:
-            return holes, Fault(start, EINVAL)
-        if holes:
-            before, length = holes[-1]
-            holes[-1] = (before, min(length, start - before))
-        holes.append((start, size))
-        end = start + _HEADER_SIZE
-    return holes, None

@@ -53,7 +53,7 @@ _SCRATCH_SIZE: Final = 64 << 10  # bytes; what is larger needs a buffer of its o
 _PAGE_MASK: Final = -mmap.PAGESIZE
 _RANGES_MAX: Final = 1024  # of one errand
 _SPAN_MAX: Final = 16 << 20  # bytes that are looked at for pieces that lie close to each other
-_LOOKS_MAX: Final = 256  # at pieces that do not; others are left to errands without a look
+_LOOKS_MAX: Final = 32  # at pieces that do not; others are left to errands without a look
 
 # PyDLL: the calls are short, and giving up the interpreter's lock would cost more than it brings.
 _libc = ctypes.PyDLL(None)
@@ -220,24 +220,33 @@ class ProcessMemory:
             return None
         return _cut(kept, holes)
 
-    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Raise NotYet unless all of these ranges, (address, bytes), can be read at once."""
+    def missing(self, ranges: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        """Return those of these ranges, (address, bytes), that cannot be read at once."""
         if self._errands is None or not ranges:
-            return
+            return ()
         start = min([address for address, _ in ranges])
         end = max([address + size for address, size in ranges])
         if 0 < end - start <= _SPAN_MAX and self._may_read(start, end - start):
-            return
-        wanted, looks = [], 0
-        for address, size in ranges:
-            if self._fetched.at(address, size) is not None or self._presence.knows(address, size):
+            return ()
+        missing: dict[tuple[int, int], None] = {}
+        looks = 0
+        for piece in ranges:
+            address, size = piece
+            if piece in missing or self._presence.knows(address, size):
+                continue
+            if self._fetched.at(address, size) is not None:
                 continue
             looks += 1
             if looks > _LOOKS_MAX or not self._may_read(address, size):
-                wanted.append((address, size))
-                if len(wanted) == _RANGES_MAX:
-                    break
-        if wanted:
+                missing[piece] = None
+        return list(missing)
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Raise NotYet unless all of these ranges, (address, bytes), can be read at once."""
+        missing = self.missing(ranges)
+        if missing:
+            assert self._errands is not None
+            wanted = missing[:_RANGES_MAX]
             raise NotYet(Reading(self._errands, self._payer, self._tid, self._fetched, wanted))
 
     def forget(self) -> None:
