@@ -125,6 +125,37 @@ def test_no_noun_knows_the_engine() -> None:
     assert [module for module, imports in engine().items() if top in imports] == []
 
 
+def late(tree: ast.Module) -> set[str]:
+    """Return the names that a module imports for types only."""
+    return {
+        alias.asname or alias.name
+        for item in tree.body
+        if isinstance(item, ast.If) and ast.unparse(item.test) == "TYPE_CHECKING"
+        for imported in item.body
+        if isinstance(imported, ast.ImportFrom) and str(imported.module).startswith("binder")
+        for alias in imported.names
+    }
+
+
+def test_named_tuples_find_the_types_of_their_fields() -> None:
+    """Compiled, such a class is made with them: what is not loaded then crashes the interpreter."""
+    found = 0
+    for path in sorted((ROOT / "daemon" / "binderd" / "engine").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for item in tree.body:
+            if isinstance(item, ast.ClassDef) and "NamedTuple" in map(ast.unparse, item.bases):
+                fields = [one for one in item.body if isinstance(one, ast.AnnAssign)]
+                names = {
+                    name.id
+                    for field in fields
+                    for name in ast.walk(field.annotation)
+                    if isinstance(name, ast.Name)
+                }
+                found += 1
+                assert not names & late(tree), f"{path.name}: {item.name}"
+    assert found > 10
+
+
 @pytest.mark.parametrize("package", PURE_MODULES)
 def test_what_is_pure_imports_only_what_is(package: str) -> None:
     allowed = PURE | PURE_MODULES[package]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure
 from binderd.engine.payload import Sizes, capacity_of, context_at, size_of
+from binderd.engine.ports import File  # noqa: TC001 - compiled, Passed is made with it
 from binderd.engine.spam import Flood
 from binderd.engine.work import Work
 from binderwire.binder_abi import BR_FAILED_REPLY
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from binderd.engine.node import Node
     from binderd.engine.owner import Owner, Reader
-    from binderd.engine.ports import File, Mapping
+    from binderd.engine.ports import Mapping
 
 _SIZE_MAX = (1 << 64) - 1
 
