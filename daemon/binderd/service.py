@@ -27,10 +27,10 @@ from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
-from binderd.device.binder_device import BinderDevice
 from binderd.device.cuse_device import CuseDevice
+from binderd.device.fuse_device import FuseDevice
+from binderd.device.open_files import OpenFiles
 from binderd.device.pace import Pace
-from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
 from binderd.engine.kinds import INODES, LOCK_WAITS, WORKERS
 from binderd.fetcher.fetcher import Fetcher
@@ -181,7 +181,6 @@ class Service:
     """
 
     def __init__(self, settings: Settings, reread: Callable[[], Settings], doors: Doors) -> None:
-        outgoing: list[bytes] = []
         self._settings = settings
         self._mount = mount = doors.mount
         self._nodes = doors.nodes
@@ -218,14 +217,13 @@ class Service:
         )
         charge = partial(self._opener.charge, self._engine.users)
         self._tree = Tree(directory, now, partial(charge, INODES))
-        self._pauses = Pauses(self._engine.paused, self._turns, self._go_on)
-        self._device = self._make_device(directory, outgoing)
-        self._fetcher.reports = self._device
+        self._files = self._make_files(directory)
+        self._device = FuseDevice(self._files, self._tree, directory, self._opener)
+        self._fetcher.reports = self._files
         self._logs = self._make_logs(now)
         self._session = Session(
             self._tree,
             self._device,
-            outgoing,
             self._negotiated,
             self._handler_failed,
             self._turns,
@@ -233,10 +231,13 @@ class Service:
             needs_passthrough=doors.needs_passthrough,
             charge_wait=partial(charge, LOCK_WAITS),
         )
-        self._pump = self._make_pump(mount.fd, self._session) if mount is not None else None
+        self._pump: Pump | None = None
+        if mount is not None:
+            self._pump = self._make_pump(mount.fd, self._session)
+            self._device.written_by(self._pump.flush)
         self._node_pumps: dict[CuseNode, Pump] = {}
-        for number, (name, node) in enumerate(zip(settings.devices, self._nodes, strict=False), 1):
-            self._node_pumps[node] = self._make_node_pump(directory, name, number, node)
+        for name, node in zip(settings.devices, self._nodes, strict=False):
+            self._node_pumps[node] = self._make_node_pump(directory, name, node)
         self._end = trio.CancelScope()
         self._nursery: trio.Nursery | None = None  # while it runs
         self._timers: dict[int, trio.CancelScope] = {}  # those that run
@@ -296,17 +297,16 @@ class Service:
         self._pumps.append(pump)
         return pump
 
-    def _make_device(self, directory: Directory, outgoing: list[bytes]) -> BinderDevice:
-        return BinderDevice(
+    def _make_files(self, directory: Directory) -> OpenFiles:
+        return OpenFiles(
             self._engine,
-            self._tree,
             directory,
             self._opener,
-            outgoing,
-            self._start_timer,
-            Pace(time.monotonic_ns),
-            self._pauses.look,
             self._turns,
+            Pace(time.monotonic_ns),
+            self._start_timer,
+            self._wake_pumps,
+            self._complain,
         )
 
     def _make_logs(self, now: int) -> LogFiles:
@@ -314,24 +314,24 @@ class Service:
         payer, access = self._opener.payer, self._settings.logs_access
         return LogFiles(tree, now, self._request_failed, payer, access)
 
-    def _make_node_pump(self, directory: Directory, name: str, number: int, node: CuseNode) -> Pump:
+    def _make_node_pump(self, directory: Directory, name: str, node: CuseNode) -> Pump:
         listed = directory.find(name.encode())
         assert listed is not None
         directory.opened(listed)  # it keeps its context as long as the node leads to it
-        device = CuseDevice(self._device, listed.context, number, self._flush)
+        device = CuseDevice(self._files, listed.context)
         settle = partial(self._node_negotiated, node)
         session = CuseSession(node.name, device, settle, self._handler_failed, self._turns)
         pump = self._make_pump(node.fd, session)
-        device.write = pump.flush
+        device.written_by(pump.flush)
         return pump
 
     def _flush(self) -> None:
-        """Write what is due on the file system's channel; CUSE devices see to theirs."""
-        if self._pump is not None:
-            self._pump.flush()
-        if self._turns.waiting:
-            for pump in self._pumps:
-                pump.wake()
+        """Write what is due, wherever that is."""
+        self._files.deliver()
+
+    def _wake_pumps(self) -> None:
+        for pump in self._pumps:
+            pump.wake()
 
     # Tasks
 
@@ -378,7 +378,7 @@ class Service:
             await trio.lowlevel.wait_readable(self._watch.fileno())
             for process, tid in self._opener.reap():
                 try:
-                    self._device.thread_gone(process, tid)
+                    self._files.thread_gone(process, tid)
                 except Exception as error:
                     self._complain("the end of a thread", error)
                 self._flush()
@@ -477,7 +477,7 @@ class Service:
             await trio.sleep(milliseconds / 1000)
         if self._timers.pop(timer, None) is None:
             return  # was stopped
-        self._device.expire(timer)
+        self._files.expire(timer)
         self._flush()
 
     # What the parts report
@@ -511,21 +511,13 @@ class Service:
             self._complain("an installation", error)
         self._flush()
 
-    def _go_on(self, ticket: int) -> None:
-        """It is the turn of something that has paused."""
-        try:
-            self._device.go_on(ticket)
-        except Exception as error:
-            self._complain("a request that had paused", error)
-        self._flush()
-
     def stopped(self, number: int) -> None:
         """The injector says so; see ``Engine.stopped``."""
-        self._device.stopped(number)
+        self._files.stopped(number)
 
     def installed(self, number: int, numbers: Sequence[int] | None) -> None:
         """The injector says so; see ``Engine.installed``."""
-        self._device.installed(number, numbers)
+        self._files.installed(number, numbers)
 
     def _feed_soon(self) -> None:
         self._helper_is_behind.set()
@@ -534,7 +526,7 @@ class Service:
         self._upkeep_due.set()
 
     def _unmapped(self, process: Process) -> None:
-        self._device.unmapped(process)
+        self._files.unmapped(process)
 
     def _negotiated(self, refusal: str | None) -> None:
         if refusal is not None:
@@ -588,7 +580,7 @@ class Service:
         allocated = sum(arena.allocated_bytes() for arena in self._opener.arenas())
         counts = {
             **self._engine.counts(),
-            "opens": len(self._device),
+            "opens": len(self._files),
             "pages": allocated // resource.getpagesize(),
         }
         return json.dumps(counts)

@@ -18,7 +18,7 @@ from binderd.channel.cuse_node import CuseNode
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
 from binderd.config import check_node_names
-from binderd.device.cuse_device import CHANNELS_MAX
+from binderd.device.replies import CONNECTIONS_MAX
 from binderd.engine.limits import PER_USER, Limits
 from binderd.injector.architecture import own_architecture
 
@@ -114,8 +114,8 @@ def open_doors(settings: Settings, transport: str, findings: Findings) -> Doors:
     try:
         if transport != "fuse":
             check_node_names(settings.devices, settings.device_prefix)
-            if len(settings.devices) >= CHANNELS_MAX:
-                raise StartError(f"more than {CHANNELS_MAX - 1} CUSE devices cannot be served")
+            if len(settings.devices) >= CONNECTIONS_MAX:
+                raise StartError(f"more than {CONNECTIONS_MAX - 1} CUSE devices cannot be served")
             for name in settings.devices:
                 nodes.append(CuseNode.of(f"{settings.device_prefix}{name}"))  # noqa: PERF401
         by_user = rights.is_ordinary_user()

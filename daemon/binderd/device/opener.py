@@ -45,7 +45,7 @@ class Opener(Protocol):
         """Return the errno for an OPEN by who has no thread id in the daemon's pid namespace."""
 
     def lack_passthrough(self) -> None:
-        """See ``BinderDevice.lack_passthrough``."""
+        """See ``FuseDevice.lack_passthrough``."""
 
     def can_back(self) -> bool:
         """Return whether the kernel takes files to be mapped; to be called once it is agreed."""

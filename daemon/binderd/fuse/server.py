@@ -64,7 +64,12 @@ _unpack_interrupt = abi.fuse_interrupt_in.unpack_from
 
 
 class FileHandlers(Protocol):
-    """The requests that concern an open device file, through whatever it was opened."""
+    """The requests that concern an open device file, through whatever it was opened.
+
+    ``outgoing`` is where frames are put, in the order in which they must be written.
+    """
+
+    outgoing: list[bytes]
 
     @property
     def open(self) -> Handler: ...
