@@ -21,6 +21,9 @@ REQUEST_PATH: Final = (
     "binderd.fuse",
     "binderd.device",
     "binderd.memory",
+    "binderd.descriptors.attachment",
+    "binderd.descriptors.delivery",
+    "binderd.descriptors.in_flight",
     "binderd.channel.transfer",
     "binderd.heartbeat",
 )

@@ -27,6 +27,7 @@ from binderd.channel.fuse_mount import FSTYPE
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
 from binderd.channel.submounts import Submounts
+from binderd.descriptors.delivery import DescriptorDelivery
 from binderd.device.cuse_device import CuseDevice
 from binderd.device.fuse_device import FuseDevice
 from binderd.device.open_files import OpenFiles
@@ -41,7 +42,6 @@ from binderd.fuse.tree import Tree
 from binderd.fuse.turns import Turns
 from binderd.garbage import Garbage
 from binderd.guard import Guard, feed
-from binderd.injector.injector import Injector
 from binderd.introspect.fs import LogFiles, serve
 from binderd.introspect.tree import PLACES, LogTree
 from binderd.links import Links
@@ -63,7 +63,7 @@ from binderd.start import (
 from binderwire.fuse_abi import OPCODES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Sequence
+    from collections.abc import AsyncIterable, Callable
 
     from binderd.channel.cuse_node import CuseNode
     from binderd.channel.fuse_mount import FuseMount
@@ -192,8 +192,12 @@ class Service:
         self._channels: list[KernelFd] = []
         self._pumps: list[Pump] = []
         self._helper_is_behind = trio.Event()
-        self._injector = Injector(
-            self, self._heed_helper_at, self._feed_soon, injects=settings.injects
+        self._delivery = DescriptorDelivery(
+            self._heed_helper_at,
+            self._feed_soon,
+            self._watch,
+            self._engine.limits.attachments_per_process,
+            injects=settings.injects,
         )
         self._fetching = fetching = Fetching(self._flush, self._complain, self._channels)
         worker = partial(self._engine.users.charge, kind=WORKERS)
@@ -202,8 +206,7 @@ class Service:
             mount,
             self._upkeep,
             self._watch,
-            self._injector,
-            self._engine.limits.attachments_per_process,
+            self._delivery,
             settings.security_context,
             self._fetcher,
         )
@@ -219,7 +222,7 @@ class Service:
         self._tree = Tree(directory, now, partial(charge, INODES))
         self._files = self._make_files(directory)
         self._device = FuseDevice(self._files, self._tree, directory, self._opener)
-        self._fetcher.reports = self._files
+        self._delivery.reports = self._fetcher.reports = self._files
         self._logs = self._make_logs(now)
         self._session = Session(
             self._tree,
@@ -278,8 +281,7 @@ class Service:
         for channel in self._channels:
             channel.close()
         self._watch.close()
-        self._opener.flights.close()
-        self._injector.close()
+        self._delivery.close()
         self._fetcher.close()
 
     # Channels
@@ -289,7 +291,7 @@ class Service:
         for other in self._channels:
             channel.meet(other)
             other.meet(channel)
-        channel.accompany(self._injector.fileno(), self._hear_helper)
+        channel.accompany(self._delivery.helper.fileno(), self._hear_helper)
         channel.accompany(self._fetcher.fileno(), self._fetching.hear)
         self._channels.append(channel)
         pump = Pump(channel, server, self._turns, self._reply_failed, tracer())
@@ -387,7 +389,7 @@ class Service:
     async def _heed_helper(self) -> None:
         """Hear how installations go on; the pump does so as well while it lingers."""
         while True:
-            fd = self._injector.fileno()
+            fd = self._delivery.helper.fileno()
             if fd < 0:
                 await self._helper_moved.wait()
                 self._helper_moved = trio.Event()
@@ -403,13 +405,13 @@ class Service:
         while True:
             await self._helper_is_behind.wait()
             self._helper_is_behind = trio.Event()
-            while self._injector.is_waiting:
+            while self._delivery.helper.is_waiting:
                 try:
-                    await trio.lowlevel.wait_writable(self._injector.fileno())
+                    await trio.lowlevel.wait_writable(self._delivery.helper.fileno())
                 except trio.ClosedResourceError:
                     continue
                 try:
-                    self._injector.go_on()
+                    self._delivery.helper.go_on()
                 except Exception as error:
                     self._complain("an installation", error)
                 self._flush()
@@ -500,24 +502,16 @@ class Service:
         for channel in self._channels:
             channel.accompany(fd, self._hear_helper)
         if fd < 0:
-            trio.lowlevel.notify_closing(self._injector.fileno())
+            trio.lowlevel.notify_closing(self._delivery.helper.fileno())
         else:
             self._helper_moved.set()
 
     def _hear_helper(self) -> None:
         try:
-            self._injector.receive()
+            self._delivery.helper.receive()
         except Exception as error:
             self._complain("an installation", error)
         self._flush()
-
-    def stopped(self, number: int) -> None:
-        """The injector says so; see ``Engine.stopped``."""
-        self._files.stopped(number)
-
-    def installed(self, number: int, numbers: Sequence[int] | None) -> None:
-        """The injector says so; see ``Engine.installed``."""
-        self._files.installed(number, numbers)
 
     def _feed_soon(self) -> None:
         self._helper_is_behind.set()

@@ -26,7 +26,7 @@ async def test_a_channel_that_lingers_hears_who_works_for_us(
     service = Service(settings, lambda: settings, doors)
     try:
         heard: list[str] = []
-        helper, [channel] = service._injector, service._channels
+        helper, [channel] = service._delivery.helper, service._channels
         monkeypatch.setattr(helper, "receive", lambda: heard.append("end"))
         assert helper._process is not None
         helper._process.kill()

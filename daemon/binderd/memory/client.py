@@ -8,20 +8,16 @@ per binder thread, a watch on each thread.
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import ExitStack
-from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
-from functools import partial
+from errno import EINVAL, EMFILE, ENFILE
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.kinds import ATTACHMENTS, FETCHED, OUTBOX
-from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
+from binderd.engine.kinds import FETCHED
+from binderd.engine.ports import GONE, NoAnswer
 from binderd.heartbeat import Stalls, enter
-from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.backing import Backings
 from binderd.memory.client_process import ClientProcess, ClientProcesses
-from binderd.memory.files import Disposer, TakenFile, UsersFiles
-from binderd.memory.flights import Flights
+from binderd.memory.files import UsersFiles
 from binderd.memory.identity import (
     NO_ID,
     PidNamespace,
@@ -34,24 +30,25 @@ from binderd.memory.identity import (
     security_context,
     user_of,
 )
-from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
+from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import Standings
 from binderd.memory.private_arena import PrivateArena
 from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
 from binderd.memory.strangers import Strangers
-from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
+from binderwire.extension_abi import BINDERD_ATTACH_AREA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from binderd.engine.kinds import Kind
     from binderd.engine.ports import Client, File, ReceiverArena, Room
     from binderd.engine.process import Process
-    from binderd.engine.user import Charged, Payment, Share
+    from binderd.engine.user import Payment
     from binderd.engine.user import Users as Payers
     from binderd.memory.backing import Mount
     from binderd.memory.errand import Errands
+    from binderd.memory.files import Disposer
     from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
@@ -61,43 +58,44 @@ _log: Final = logging.getLogger("binderd")
 _SEEN_PIDS_MAX: Final = 256
 
 
-class Installer(Disposer, Protocol):
-    """Puts files into processes that know nothing of us."""
+class Delivery(Protocol):
+    """How the processes that use one open file get files, and have descriptors closed."""
 
-    injects: bool  # or does it refuse?
+    @property
+    def injects(self) -> bool:
+        """Whether who does not attach gets descriptors as well, by ptrace."""
 
-    def begin(
-        self,
-        number: int,
-        tid: int,
-        files: Sequence[int],
-        closes: Sequence[int],
-        room: tuple[int, int],
-        payment: Charged,
-        charge: Callable[[int], Payment | None],
-        owner: int,
-    ) -> bool:
-        """Begin to stop a thread and give its process files; False if that cannot be.
+    def install(self, tid: int, pid: int, number: int, files: Sequence[File], room: Room) -> int:
+        """Begin to give files to the process ``pid`` of a thread; see ``Client.install``."""
 
-        Args:
-            number: what it is called from now on.
-            files: descriptors of ours, which remain ours.
-            closes: descriptors in that process, to be closed first.
-            room: the unused part of the thread's read buffer: address, bytes.
-            payment: for those that are sent at once; it ends when nothing is on its way any more,
-                whatever is returned.
-            charge: called with bytes that must wait; returns None if there is no room for them.
-            owner: the user whose thread it is; one whose thread has kept us waiting is refused.
-        """
+    def close_descriptors(self, tid: int, pid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors of that process; see ``Client.install``."""
 
     def cancel(self, number: int) -> None:
-        """Nobody wants it any more."""
+        """Nobody wants any more what has begun under that number."""
 
-    def settle(self) -> None:
-        """See what was closed meanwhile; due when the descriptor given to ``call`` is readable."""
+    def attach(self, tid: int, pid: int, fd: int, flags: int) -> int:
+        """Take the socket ``fd`` of the process ``pid``; return 0 or an errno."""
 
-    def settle_when(self, call: Callable[[int], None]) -> None:
-        """Call with a descriptor that is readable when ``settle`` is due."""
+    def detach(self, pid: int) -> None:
+        """Let go of the socket of a process, which has ended."""
+
+    def close(self) -> None:
+        """Let go of all sockets."""
+
+
+class Deliveries(Protocol):
+    """What all open files share of that."""
+
+    @property
+    def disposer(self) -> Disposer:
+        """Closes what clients gave us."""
+
+    def of(self, client: FileClient) -> Delivery:
+        """Return that of an open file."""
+
+    def look(self) -> None:
+        """See what was taken and closed meanwhile."""
 
     def is_own(self, tid: int) -> bool:
         """Whether a thread is our own, or of who does this for us."""
@@ -129,8 +127,7 @@ class FileClient:
     """
 
     __slots__ = (
-        "_attachments",
-        "_files",
+        "_delivery",
         "_opener",
         "_pid_namespace",
         "_security_context",
@@ -140,6 +137,7 @@ class FileClient:
         "arena",
         "backing_id",
         "euid",
+        "files",
         "has_mmap",
         "is_foreign",
         "nice",
@@ -178,8 +176,8 @@ class FileClient:
         # Does an mmap show the very pages? Otherwise it is better to be handed them over.
         self.has_mmap = backing_id != 0 and not arena.is_beside
         self._opener = opener
-        self._files = UsersFiles(opener.installer, self.payer)
-        self._attachments: dict[int, Attachment] = {}  # by process id
+        self.files = UsersFiles(opener.deliveries.disposer, self.payer)
+        self._delivery = opener.deliveries.of(self)
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
 
     def shares_opener(self, other: Client) -> bool:
@@ -261,7 +259,7 @@ class FileClient:
             tid,
             self.process if is_openers else None,
             self.pages.space,
-            self._files,
+            self.files,
             self._opener.errands,
             self.payer,
             self._opener.standings.of(self.payer),
@@ -271,31 +269,15 @@ class FileClient:
     def install(
         self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
     ) -> int:
-        """Begin to give files to the process of ``tid``; see ``Client.install``."""
-        fds = [file.fd for file in files if isinstance(file, TakenFile)]
+        """Begin to give a thread's process files, or to close some; see ``Client.install``."""
         pid = self._threads[tid].pid
-        attachment = self._attachments.get(pid)
-        flights, process = self._opener.flights, self._engine_process()
-        if attachment is not None and flights.can_ever_send(process, len(fds)):
-            if not flights.has_room(process, attachment, len(fds)):
-                return REFUSED
-            count = partial(flights.sent, process, attachment)
-            sent = attachment.send_closes(closes) and attachment.send_files(number, fds, count)
-            if not sent:
-                attachment.end()
-                self.detach(pid)
-            return SENT if sent else REFUSED
-        payment = flights.pay_for_injection(process, len(fds))
-        if payment is None:
-            return REFUSED
-        charge = partial(process.engine.users.charge, process.user.number, OUTBOX)
-        installer = self._opener.installer
-        begun = installer.begin(number, tid, fds, closes, room, payment, charge, self.payer)
-        return STOPPING if begun else REFUSED
+        if closes:
+            return self._delivery.close_descriptors(tid, pid, number, closes)
+        return self._delivery.install(tid, pid, number, files, room)
 
     def cancel_install(self, number: int) -> None:
         """Nobody wants the files any more."""
-        self._opener.installer.cancel(number)
+        self._delivery.cancel(number)
 
     def has_thread(self, tid: int) -> bool:
         """Return whether a thread of that number has used the file."""
@@ -308,12 +290,12 @@ class FileClient:
             return
         self._opener.watch.forget(self, entry.watched)
 
-    # The extension's socket
+    # The extension
 
     @property
     def injects(self) -> bool:
         """Whether who does not attach gets descriptors as well."""
-        return self._opener.installer.injects
+        return self._delivery.injects
 
     def attach(self, tid: int, fd: int, flags: int) -> int:
         """Take the socket that a thread names, and send what is due at once (BINDERD_ATTACH).
@@ -330,96 +312,28 @@ class FileClient:
         try:
             is_openers = self.process.has(tid)
             pid = self.pid if is_openers else process_of(tid)
-            if flags & BINDERD_ATTACH_AREA and not is_openers:
-                return EINVAL
-            attachment = attachment_of(tid, fd, flags, self._files)
         except OSError as error:
-            return _errno_for_client(error)
-        except NoAnswer:
-            return ENOMEM
-        if isinstance(attachment, int):
-            return attachment
-        errno = self._send_area(attachment) if flags & BINDERD_ATTACH_AREA else 0
-        if not errno and flags & BINDERD_ATTACH_FILES:
-            errno = self._keep(attachment, pid)
-        elif not errno:
-            self.detach(pid)
-        if errno or not flags & BINDERD_ATTACH_FILES:
-            self._opener.flights.let_go(attachment)
-        if errno:
-            return errno
-        if self.pages.process is not None:
-            self.pages.process.engine.attached(self.pages.process, pid)
-        return 0
+            # EMFILE is about our table of descriptors; to the client it would mean its own.
+            return ENFILE if error.errno == EMFILE else error.errno or EINVAL
+        if flags & BINDERD_ATTACH_AREA and not is_openers:
+            return EINVAL
+        return self._delivery.attach(tid, pid, fd, flags)
 
     def detach(self, pid: int) -> None:
-        """Let go of the socket of a process."""
-        attachment = self._attachments.pop(pid, None)
-        if attachment is not None:
-            self._opener.watch.forget(self, attachment.watched)
-            self._opener.flights.let_go(attachment)
-            self._share_of_attachments().remove(1)
-            if self.pages.process is not None:
-                self.pages.process.settle_user()
-
-    def _keep(self, attachment: Attachment, pid: int) -> int:
-        """Keep a socket instead of the one that the process had before; return 0 or the errno."""
-        share = self._share_of_attachments()
-        if pid not in self._attachments and (
-            len(self._attachments) >= self._opener.attachments_max or not share.has_room(1)
-        ):
-            return ENOSPC
-        try:
-            watched = self._opener.watch.watch_process(self, pid)
-        except OSError as error:
-            return _errno_for_client(error)
-        self.detach(pid)
-        attachment.watched = watched
-        self._attachments[pid] = attachment
-        share.add(1)
-        return 0
-
-    def _engine_process(self) -> Process:
-        process = self.pages.process
-        assert process is not None
-        return process
-
-    def _share_of_attachments(self) -> Share:
-        return self._engine_process().user.of(ATTACHMENTS)
-
-    def _send_area(self, attachment: Attachment) -> int:
-        process = self._engine_process()
-        if not self._opener.flights.has_room(process, attachment, 1):
-            return EAGAIN
-        try:
-            fd = self.pages.open_shared()
-        except OSError as error:
-            return _errno_for_client(error)
-        try:
-            errno = attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
-        finally:
-            os.close(fd)
-        if not errno:
-            self._opener.flights.sent(process, attachment, 1)
-        return errno
+        """A process that has used the file has ended."""
+        self._delivery.detach(pid)
 
     def adopt(self, process: Process) -> None:
         """Say which engine process the file has become."""
         self.pages.process = process
-        self._files.process = process
+        self.files.process = process
 
     def close(self) -> None:
         """Give everything back: descriptors, pages, the backing id."""
         for tid in list(self._threads):
             self.forget_thread(tid)
-        for pid in list(self._attachments):
-            self.detach(pid)
+        self._delivery.close()
         self._opener.take_back(self)
-
-
-def _errno_for_client(error: OSError) -> int:
-    # EMFILE is about our table of descriptors; to the client it would mean its own.
-    return ENFILE if error.errno == EMFILE else error.errno or EINVAL
 
 
 class FileOpener:
@@ -429,8 +343,7 @@ class FileOpener:
         mount: our file system, None if there is none.
         upkeep: looks after the arenas.
         watch: looks after the threads.
-        installer: puts files into clients, and closes files.
-        attachments_max: how many processes may attach a socket to one open file.
+        deliveries: puts files into clients, and closes files.
         security_context: of processes that no security module gives one; "": none.
         errands: who reaches into memory that may keep us waiting; None: we do.
     """
@@ -443,11 +356,9 @@ class FileOpener:
         "_stalls",
         "_strangers",
         "_upkeep",
-        "attachments_max",
+        "deliveries",
         "errands",
-        "flights",
         "has_passthrough",
-        "installer",
         "security_context",
         "standings",
         "watch",
@@ -458,12 +369,11 @@ class FileOpener:
         mount: Mount | None,
         upkeep: Upkeep,
         watch: ThreadWatch,
-        installer: Installer,
-        attachments_max: int,
+        deliveries: Deliveries,
         security_context: str,
         errands: Errands | None = None,
     ) -> None:
-        self.installer = installer
+        self.deliveries = deliveries
         self.errands = errands
         self._stalls = Stalls()
         self.standings = Standings()
@@ -471,15 +381,11 @@ class FileOpener:
         self._mount = mount
         self._upkeep = upkeep
         self.watch = watch
-        self.attachments_max = attachments_max
         self.security_context = security_context.encode() + b"\0" if security_context else None
         self.has_passthrough = True  # does the kernel take backing files?
         self._backings = Backings(mount) if mount is not None else None
         self._clients: dict[FileClient, None] = {}
         self._processes = ClientProcesses()
-        self.flights = Flights()
-        watch.accompany(self.flights.fileno())
-        installer.settle_when(watch.accompany)
 
     def open(self, tid: int, nodeid: int, *, is_private: bool = False) -> FileClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
@@ -548,7 +454,7 @@ class FileOpener:
 
     def is_own(self, tid: int) -> bool:
         """Return whether a thread is our own, or of who acts for us."""
-        return self.installer.is_own(tid)
+        return self.deliveries.is_own(tid)
 
     def payer(self, tid: int, uid: int) -> int:
         """Return who is charged for what a request makes us keep that concerns no open file."""
@@ -584,8 +490,7 @@ class FileOpener:
     def reap(self) -> list[tuple[Process, int]]:
         """Return threads that have ended, as (process, thread id), and keep nothing for them."""
         gone = []
-        self.flights.look()
-        self.installer.settle()
+        self.deliveries.look()
         for client, tid, is_process in self.watch.ended():
             if is_process:
                 client.detach(tid)

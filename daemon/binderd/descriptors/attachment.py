@@ -78,7 +78,7 @@ class Attachment:
         self._disposal = disposal
         self.flags = flags
         self.watched: Watched | None = None  # the process, what ``ThreadWatch.forget`` takes
-        # For the files of each message that may still be in the socket; see ``Flights``.
+        # For the files of each message that may still be in the socket; see ``InFlight``.
         self.payments: deque[Payment] = deque()
         self.payer: User | None = None  # who pays for these
 
@@ -87,7 +87,7 @@ class Attachment:
         """The descriptor of our end; -1 once it is closed."""
         return self._end.fileno()
 
-    def flying(self) -> int:
+    def in_flight(self) -> int:
         """Return how many of the files that were sent have not been taken.
 
         Messages are taken in order. What the client itself puts into its own socket can only make

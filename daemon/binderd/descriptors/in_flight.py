@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that were sent through sockets and not taken yet.
+"""Files in flight: those that were sent through sockets and not taken yet.
 
 The kernel counts them as those of the user who sends, and that is root; who has many of them on
 their way can send no more (``kinds.FLIGHTS``). So they are counted here, for who is to take them.
@@ -22,16 +22,16 @@ from binderd.engine.user import Payment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from binderd.descriptors.attachment import Attachment
     from binderd.engine.process import Process
     from binderd.engine.user import User
-    from binderd.memory.attachment import Attachment
 
 # There is an event for each message that is taken, and when the other end is gone.
 _EVENTS: Final = select.EPOLLOUT | select.EPOLLET
 
 
-class Flights:
-    """The sockets through which files were sent that may not have been taken."""
+class InFlight:
+    """The sockets with files that may be in flight."""
 
     __slots__ = ("_by_user", "_epoll", "_left")
 
@@ -59,7 +59,7 @@ class Flights:
 
     def has_room(self, process: Process, attachment: Attachment, number: int) -> bool:
         """Whether so many files may be sent through the socket of a process now."""
-        if attachment.flying() + number > process.engine.limits.flights_per_attachment:
+        if attachment.in_flight() + number > process.engine.limits.flights_per_attachment:
             return False
         return self._room(process.user, number) >= number
 
@@ -87,7 +87,7 @@ class Flights:
 
     def let_go(self, attachment: Attachment) -> None:
         """Nothing more will be sent through a socket: close it as soon as it is empty."""
-        if not attachment.flying():
+        if not attachment.in_flight():
             self._close(attachment)
             return
         self._left[attachment.fd] = attachment
@@ -98,7 +98,7 @@ class Flights:
         """Close the sockets of which ``fileno`` tells that they may be empty."""
         for fd, _ in self._epoll.poll(0):
             attachment = self._left.get(fd)
-            if attachment is not None and not attachment.flying():
+            if attachment is not None and not attachment.in_flight():
                 self._close(attachment)
 
     def _room(self, user: User, wanted: int) -> int:
@@ -114,7 +114,7 @@ class Flights:
     def _look_at(self, attachments: Iterable[Attachment]) -> None:
         """See what of the sockets' files was taken meanwhile."""
         for attachment in attachments:
-            if not attachment.flying():
+            if not attachment.in_flight():
                 if attachment.fd in self._left:
                     self._close(attachment)
                 else:

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which way the processes that use an open file get descriptors, and have them closed.
+
+A process that has attached a socket is sent both, and does it itself; the engine hears of it from
+the client. Of any other the thread that reads is stopped, by the helper process; the engine hears
+of it through ``reports``. What is under way is known where it can go wrong: what went through a
+socket in ``in_flight.py``, the helper's jobs in ``injector.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from binderd.closer import Closer
+from binderd.descriptors.attachment import attachment_of
+from binderd.descriptors.disposer import FileDisposer
+from binderd.descriptors.helper_process import HelperProcess
+from binderd.descriptors.in_flight import InFlight
+from binderd.descriptors.injector import Injector
+from binderd.engine.kinds import ATTACHMENTS, OUTBOX
+from binderd.engine.ports import REFUSED, SENT, STOPPING, NoAnswer
+from binderd.injector import messages
+from binderd.memory.files import TakenFile
+from binderd.memory.memfd_arena import ARENA_SIZE
+from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from binderd.descriptors.attachment import Attachment
+    from binderd.descriptors.injector import Reports
+    from binderd.descriptors.outbox import Charge
+    from binderd.engine.ports import File, Room
+    from binderd.engine.process import Process
+    from binderd.engine.user import Share
+    from binderd.memory.client import FileClient
+    from binderd.memory.thread_watch import ThreadWatch
+
+_OK: Final = 0
+
+
+def _errno_for_client(error: OSError) -> int:
+    # EMFILE is about our table of descriptors; to the client it would mean its own.
+    return ENFILE if error.errno == EMFILE else error.errno or EINVAL
+
+
+class Delivery:
+    """The ways to the processes that use one open file (the port ``Delivery``).
+
+    Args:
+        all_files: what every open file shares.
+        client: the open file's outside half.
+    """
+
+    __slots__ = ("_all", "_attachments", "_client")
+
+    def __init__(self, all_files: DescriptorDelivery, client: FileClient) -> None:
+        self._all = all_files
+        self._client = client
+        self._attachments: dict[int, Attachment] = {}  # by process id
+
+    @property
+    def injects(self) -> bool:
+        """Whether who does not attach gets descriptors as well."""
+        return self._all.injector.injects
+
+    def install(self, tid: int, pid: int, number: int, files: Sequence[File], room: Room) -> int:
+        """Begin to give files to the process ``pid`` of a thread that has a request open.
+
+        Args:
+            number, room: as of ``Client.install``, and so are the results.
+        """
+        fds = [file.fd for file in files if isinstance(file, TakenFile)]
+        process, in_flight = self._process(), self._all.in_flight
+        attachment = self._attachments.get(pid)
+        if attachment is not None and in_flight.can_ever_send(process, len(fds)):
+            if not in_flight.has_room(process, attachment, len(fds)):
+                return REFUSED
+            count = partial(in_flight.sent, process, attachment)
+            return self._result(attachment, pid, attachment.send_files(number, fds, count))
+        payment = in_flight.pay_for_injection(process, len(fds))
+        if payment is None:
+            return REFUSED
+        begun = self._all.injector.install(
+            number, tid, fds, room, payment, self._charge(process), self._client.payer
+        )
+        return STOPPING if begun else REFUSED
+
+    def close_descriptors(self, tid: int, pid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors of a process; arguments and results as of ``install``.
+
+        Args:
+            numbers: the descriptors, there.
+        """
+        attachment = self._attachments.get(pid)
+        if attachment is not None:
+            return self._result(attachment, pid, attachment.send_closes(numbers))
+        begun = self._all.injector.close_descriptors(
+            number, tid, numbers, self._charge(self._process()), self._client.payer
+        )
+        return STOPPING if begun else REFUSED
+
+    def _charge(self, process: Process) -> Charge:
+        """Return who is charged for what must wait for the helper."""
+        return partial(process.engine.users.charge, process.user.number, OUTBOX)
+
+    def _result(self, attachment: Attachment, pid: int, was_sent: bool) -> int:
+        """Return what comes of what was sent through a socket, of which a part is of no use."""
+        if was_sent:
+            return SENT
+        attachment.end()
+        self.detach(pid)
+        return REFUSED
+
+    def cancel(self, number: int) -> None:
+        """Nobody wants the files any more."""
+        self._all.injector.cancel(number)
+
+    # The extension's socket
+
+    def attach(self, tid: int, pid: int, fd: int, flags: int) -> int:
+        """Take the socket that a thread of the process ``pid`` names, and send what is due at once.
+
+        Args:
+            tid: the thread, which has a request open.
+            fd: the socket's number in its process.
+            flags: BINDERD_ATTACH_...
+
+        Returns:
+            0 or the errno: see docs/EXTENSION.md.
+        """
+        try:
+            attachment = attachment_of(tid, fd, flags, self._client.files)
+        except OSError as error:
+            return _errno_for_client(error)
+        except NoAnswer:
+            return ENOMEM
+        if isinstance(attachment, int):
+            return attachment
+        errno = self._send_area(attachment) if flags & BINDERD_ATTACH_AREA else _OK
+        if not errno and flags & BINDERD_ATTACH_FILES:
+            errno = self._keep(attachment, pid)
+        elif not errno:
+            self.detach(pid)
+        if errno or not flags & BINDERD_ATTACH_FILES:
+            self._all.in_flight.let_go(attachment)
+        if errno:
+            return errno
+        process = self._client.pages.process
+        if process is not None:
+            process.engine.attached(process, pid)
+        return _OK
+
+    def detach(self, pid: int) -> None:
+        """Let go of the socket of a process."""
+        attachment = self._attachments.pop(pid, None)
+        if attachment is not None:
+            self._all.watch.forget(self._client, attachment.watched)
+            self._all.in_flight.let_go(attachment)
+            self._share().remove(1)
+            if self._client.pages.process is not None:
+                self._client.pages.process.settle_user()
+
+    def close(self) -> None:
+        """Let go of all sockets."""
+        for pid in list(self._attachments):
+            self.detach(pid)
+
+    def _keep(self, attachment: Attachment, pid: int) -> int:
+        """Keep a socket instead of the one that the process had before; return 0 or the errno."""
+        share = self._share()
+        if pid not in self._attachments and (
+            len(self._attachments) >= self._all.attachments_max or not share.has_room(1)
+        ):
+            return ENOSPC
+        try:
+            watched = self._all.watch.watch_process(self._client, pid)
+        except OSError as error:
+            return _errno_for_client(error)
+        self.detach(pid)
+        attachment.watched = watched
+        self._attachments[pid] = attachment
+        share.add(1)
+        return _OK
+
+    def _send_area(self, attachment: Attachment) -> int:
+        """Send the receive area; return 0 or the errno."""
+        process = self._process()
+        if not self._all.in_flight.has_room(process, attachment, 1):
+            return EAGAIN
+        try:
+            fd = self._client.pages.open_shared()
+        except OSError as error:
+            return _errno_for_client(error)
+        try:
+            errno = attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
+        finally:
+            os.close(fd)
+        if not errno:
+            self._all.in_flight.sent(process, attachment, 1)
+        return errno
+
+    def _process(self) -> Process:
+        process = self._client.pages.process
+        assert process is not None
+        return process
+
+    def _share(self) -> Share:
+        return self._process().user.of(ATTACHMENTS)
+
+
+class DescriptorDelivery:
+    """What all open files share of it (the port ``Deliveries``).
+
+    Args:
+        moved, blocked: as of ``HelperProcess``.
+        watch: tells of the end of processes that have attached, and when ``look`` is due.
+        attachments_max: how many processes may attach a socket to one open file.
+        injects: may the helper stop clients?
+
+    ``reports`` must be set before anything is delivered.
+    """
+
+    def __init__(
+        self,
+        moved: Callable[[int], None],
+        blocked: Callable[[], None],
+        watch: ThreadWatch,
+        attachments_max: int,
+        *,
+        injects: bool = True,
+    ) -> None:
+        self.watch = watch
+        self.attachments_max = attachments_max
+        self.in_flight = InFlight()
+        closer = Closer()
+        self.helper = HelperProcess(moved, blocked, closer)
+        self.helper.owner = self
+        self.disposer = FileDisposer(self.helper, closer)
+        self.injector = Injector(self.helper, injects=injects)
+        watch.accompany(self.in_flight.fileno())
+        watch.accompany(self.disposer.fileno())
+
+    @property
+    def reports(self) -> Reports | None:
+        """Who is told how what the helper does goes on."""
+        return self.injector.reports
+
+    @reports.setter
+    def reports(self, reports: Reports) -> None:
+        self.injector.reports = reports
+
+    def of(self, client: FileClient) -> Delivery:
+        """Return the ways to the processes that use an open file."""
+        return Delivery(self, client)
+
+    def is_own(self, tid: int) -> bool:
+        """Whether a thread is of the daemon, or of its helper."""
+        pids = [os.getpid(), self.helper.pid]
+        return any(pid and os.path.exists(f"/proc/{pid}/task/{tid}") for pid in pids)
+
+    def look(self) -> None:
+        """See what was taken from sockets, and what was closed."""
+        self.in_flight.look()
+        self.disposer.settle()
+
+    def received(self, message: bytes) -> None:
+        """The helper reports something."""
+        kind, number, error = messages.report.unpack_from(message)
+        if kind == messages.CLOSED:
+            self.disposer.closed_there(number)
+        elif kind == messages.SEIZED:
+            self.injector.thread_stopped(number)
+        else:
+            numbers = messages.unpack_numbers(message, messages.report.size)
+            self.injector.ended(number, None if error else numbers)
+
+    def lost(self) -> None:
+        """The helper has ended."""
+        self.disposer.helper_is_lost()
+        self.injector.helper_is_lost()
+
+    def close(self) -> None:
+        """Let the helper go, and tell of nothing any more."""
+        self.in_flight.close()
+        self.helper.close()
+        self.disposer.close()
