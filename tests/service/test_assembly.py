@@ -26,14 +26,15 @@ async def test_a_channel_that_lingers_hears_who_works_for_us(
     service = Service(settings, lambda: settings, doors)
     try:
         heard: list[str] = []
-        helper, [channel] = service._delivery.helper, service._channels
+        parts = service.parts
+        helper, [channel] = parts.delivery.helper, parts.pumps.channels
         monkeypatch.setattr(helper, "receive", lambda: heard.append("end"))
         assert helper._process is not None
         helper._process.kill()
         helper._process.wait()
         channel.linger()
         assert heard == ["end"]
-        fetcher = service._fetching._fetches = service._fetcher
+        fetcher = parts.fetcher
         monkeypatch.setattr(fetcher, "receive", lambda: heard.append("fetched"))
         assert fetcher._process is not None
         fetcher._process.kill()
