@@ -32,7 +32,7 @@ from binderd.fuse.tree import Tree
 from binderd.fuse.turns import Turns
 from binderd.introspect.fs import LogFiles
 from binderd.introspect.tree import LogTree
-from binderd.lifecycle import Agreement, Readiness
+from binderd.lifecycle import Negotiation, Readiness
 from binderd.links import Links
 from binderd.log import BugReports, set_log_level, tracer
 from binderd.memory.client import FileOpener
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from binderd.channel.fuse_mount import FuseMount
     from binderd.channel.pump import Pump
     from binderd.config import Settings
-    from binderd.lifecycle import End
+    from binderd.lifecycle import Shutdown
     from binderd.start import Doors
 
 
@@ -62,7 +62,7 @@ class Assembly:
         settings: what to serve.
         reread: returns what the configuration says now; raises ConfigError.
         doors: where; their channels are the assembly's own from now on.
-        end: of the daemon.
+        shutdown: of the daemon.
         upkeep_due: called when there is something to look after.
     """
 
@@ -71,13 +71,13 @@ class Assembly:
         settings: Settings,
         reread: Callable[[], Settings],
         doors: Doors,
-        end: End,
+        shutdown: Shutdown,
         upkeep_due: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.doors = doors
         self.bugs = BugReports()
-        self.end = end
+        self.shutdown = shutdown
         self.engine = Engine(limits_for(settings.limits), clock=time.monotonic_ns)
         self.turns = Turns(time.monotonic_ns, time.thread_time_ns)
         self.timers = Timers(self._expire)
@@ -113,7 +113,7 @@ class Assembly:
         )
         pending = len(doors.nodes) + (mount is not None)
         self.readiness = Readiness(pending, self._where, self._show_links)
-        self.agreements: dict[Pump, Agreement] = {}
+        self.negotiations: dict[Pump, Negotiation] = {}
         self.node_pumps: dict[CuseNode, Pump] = {}
         self._connect_mount(mount)
         for name, node in zip(settings.devices, doors.nodes, strict=False):
@@ -130,7 +130,7 @@ class Assembly:
             step()
         except Exception as error:
             self.bugs.report(about, error)
-        self.files.deliver()
+        self.files.write_replies()
 
     def counts(self) -> str:
         """Return how much of everything there is, as JSON."""
@@ -197,11 +197,11 @@ class Assembly:
             logs, now, self._request_failed, self.opener.payer, settings.logs_access
         )
         self.device = FuseDevice(self.files, tree, self.directory, self.opener)
-        agreement = Agreement(self.end, _no_mount, self._see_passthrough)
+        negotiation = Negotiation(self.shutdown, _no_mount, self._see_passthrough)
         self.session = Session(
             tree,
             self.device,
-            agreement.settle,
+            negotiation.ended,
             self._handler_failed,
             self.turns,
             has_passthrough=settings.passthrough,
@@ -212,7 +212,7 @@ class Assembly:
         if mount is not None:
             self.pump = self.pumps.add(mount.fd, self.session)
             self.device.written_by(self.pump.flush)
-            self.agreements[self.pump] = agreement
+            self.negotiations[self.pump] = negotiation
 
     def _connect_node(self, name: str, node: CuseNode) -> None:
         """Serve a character device."""
@@ -220,11 +220,13 @@ class Assembly:
         assert listed is not None
         self.directory.opened(listed)  # it keeps its context as long as the node leads to it
         device = CuseDevice(self.files, listed.context)
-        agreement = Agreement(self.end, Unsupported)
-        session = CuseSession(node.name, device, agreement.settle, self._handler_failed, self.turns)
+        negotiation = Negotiation(self.shutdown, Unsupported)
+        session = CuseSession(
+            node.name, device, negotiation.ended, self._handler_failed, self.turns
+        )
         pump = self.pumps.add(node.fd, session)
         device.written_by(pump.flush)
-        self.agreements[pump] = agreement
+        self.negotiations[pump] = negotiation
         self.node_pumps[node] = pump
 
     # What the parts tell each other

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the agreement with the kernel to the end: when all is served we say so; why we end.
+"""From the negotiation with the kernel to the end: when all is served we say so; why we end.
 
 Nothing here may know how anything is served.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("binderd")
 
 
-class End:
+class Shutdown:
     """Whether the daemon is to end, and why."""
 
     def __init__(self) -> None:
@@ -30,45 +30,45 @@ class End:
         self.refusal: StartError | None = None  # why does it not come about?
         self.is_lost = False  # did somebody else take away what we serve?
 
-    def now(self) -> None:
-        """End."""
+    def begin(self) -> None:
+        """Shutdown."""
         self.scope.cancel()
 
     def refuse(self, reason: StartError) -> None:
-        """End, as the kernel and we do not come together."""
+        """Shutdown, as the kernel and we do not come together."""
         self.refusal = reason
-        self.now()
+        self.begin()
 
     def lose(self) -> None:
-        """End, as somebody took away what we serve."""
+        """Shutdown, as somebody took away what we serve."""
         self.is_lost = True
-        self.now()
+        self.begin()
 
 
-class Agreement:
-    """The agreement with the kernel on one channel.
+class Negotiation:
+    """The negotiation with the kernel on one channel.
 
     Args:
-        end: where there is none.
+        shutdown: where there is none.
         kind: makes the error of the reason.
         agreed: called when there is one, before the next request is handled.
     """
 
     def __init__(
         self,
-        end: End,
+        shutdown: Shutdown,
         kind: Callable[[str], StartError],
         agreed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._end = end
+        self._shutdown = shutdown
         self._kind = kind
         self._agreed = agreed
         self._event = trio.Event()
 
-    def settle(self, refusal: str | None) -> None:
+    def ended(self, refusal: str | None) -> None:
         """The kernel and we agree; with a reason if we cannot."""
         if refusal is not None:
-            self._end.refuse(self._kind(refusal))
+            self._shutdown.refuse(self._kind(refusal))
             return
         self._agreed()
         self._event.set()

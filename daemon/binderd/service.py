@@ -21,7 +21,7 @@ from binderd.channel.errors import StartError, Unsupported, explain
 from binderd.channel.fuse_mount import FSTYPE
 from binderd.garbage import Garbage
 from binderd.guard import Guard, feed
-from binderd.lifecycle import End
+from binderd.lifecycle import Shutdown
 from binderd.log import start_log
 from binderd.notify import notify
 from binderd.start import (
@@ -123,7 +123,7 @@ async def _serve_through(
         service = Service(settings, reread, doors)
         await service.run(signals, guard)
     finally:
-        if service is None or service.end.refusal is None:
+        if service is None or service.shutdown.refusal is None:
             notify("STOPPING=1")
         if service is not None:
             service.hide()
@@ -132,9 +132,9 @@ async def _serve_through(
             _log.warning("%s", complaint)
         if service is not None:
             service.close()
-    if service.end.refusal is not None:
-        raise service.end.refusal
-    return service.end.is_lost
+    if service.shutdown.refusal is not None:
+        raise service.shutdown.refusal
+    return service.shutdown.is_lost
 
 
 class Service:
@@ -147,14 +147,14 @@ class Service:
     """
 
     def __init__(self, settings: Settings, reread: Callable[[], Settings], doors: Doors) -> None:
-        self.end = End()
+        self.shutdown = Shutdown()
         self._upkeep = tasks.UpkeepTask()
-        self.parts = Assembly(settings, reread, doors, self.end, self._upkeep.due)
+        self.parts = Assembly(settings, reread, doors, self.shutdown, self._upkeep.due)
 
     async def run(self, signals: AsyncIterable[int], guard: Guard) -> None:
         """Serve until a signal or an unmount says that it is enough."""
         parts, attempt = self.parts, self.parts.attempt
-        with self.end.scope:
+        with self.shutdown.scope:
             async with trio.open_nursery() as nursery:
                 start = nursery.start_soon
                 parts.timers.nursery = nursery
@@ -169,14 +169,14 @@ class Service:
                 self._serve_channels(nursery)
 
     def _serve_channels(self, nursery: trio.Nursery) -> None:
-        parts, start, end = self.parts, nursery.start_soon, self.end
+        parts, start, shutdown = self.parts, nursery.start_soon, self.shutdown
         mount = parts.doors.mount
         if mount is not None and parts.pump is not None:
-            start(tasks.show_inside, mount, parts.agreements[parts.pump], parts)
-            start(tasks.serve_channel, parts.pump, mount.path, end, mount)
+            start(tasks.show_inside, mount, parts.negotiations[parts.pump], parts)
+            start(tasks.serve_channel, parts.pump, mount.path, shutdown, mount)
         for node, pump in parts.node_pumps.items():
-            start(tasks.place_node, node, parts.agreements[pump], parts)
-            start(tasks.serve_channel, pump, node.path, end)
+            start(tasks.place_node, node, parts.negotiations[pump], parts)
+            start(tasks.serve_channel, pump, node.path, shutdown)
 
     def hide(self) -> None:
         """Take away what leads to the devices."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from binderd.channel.fuse_mount import FuseMount
     from binderd.channel.pump import Pump
     from binderd.device.open_files import OpenFiles
-    from binderd.lifecycle import Agreement, End, Readiness
+    from binderd.lifecycle import Negotiation, Readiness, Shutdown
     from binderd.memory.client import FileOpener
     from binderd.memory.thread_watch import ThreadWatch
     from binderd.memory.upkeep import Upkeep
@@ -50,7 +50,7 @@ async def handle_signals(signals: AsyncIterable[int], parts: Assembly) -> None:
             parts.reload.run()
         else:
             _log.info("%s: ending", signal.Signals(number).name)
-            parts.end.now()
+            parts.shutdown.begin()
 
 
 async def watch_threads(
@@ -84,7 +84,9 @@ class UpkeepTask:
                 attempt("looking after receive buffers", upkeep.tick)
 
 
-async def serve_channel(pump: Pump, path: str, end: End, mount: FuseMount | None = None) -> None:
+async def serve_channel(
+    pump: Pump, path: str, shutdown: Shutdown, mount: FuseMount | None = None
+) -> None:
     """Serve a channel to its end, which is ours.
 
     Args:
@@ -92,10 +94,10 @@ async def serve_channel(pump: Pump, path: str, end: End, mount: FuseMount | None
         mount: the file system, if it is that.
     """
     await pump.run()
-    if end.refusal is None:
+    if shutdown.refusal is None:
         _log.error("%s %s by somebody else: ending", path, _how_it_ended(mount))
-        end.lose()
-    end.now()
+        shutdown.lose()
+    shutdown.begin()
 
 
 def _how_it_ended(mount: FuseMount | None) -> str:
@@ -108,23 +110,23 @@ def _how_it_ended(mount: FuseMount | None) -> str:
     return "lost its connection, which was aborted"
 
 
-async def place_node(node: CuseNode, agreement: Agreement, parts: Assembly) -> None:
+async def place_node(node: CuseNode, negotiation: Negotiation, parts: Assembly) -> None:
     """Give the node to whom it should belong, once the kernel has made it."""
-    await agreement.wait()
+    await negotiation.wait()
     try:
         node.place(*parts.settings.access)
     except StartError as error:
-        parts.end.refuse(error)
+        parts.shutdown.refuse(error)
     else:
         parts.readiness.one_is_there()
 
 
-async def show_inside(mount: FuseMount, agreement: Agreement, parts: Assembly) -> None:
+async def show_inside(mount: FuseMount, negotiation: Negotiation, parts: Assembly) -> None:
     """Show features and binder_logs; then the file system is ready.
 
     The devices do not need them: where they cannot be shown we say so and go on.
     """
-    await agreement.wait()
+    await negotiation.wait()
     parts.device.try_passthrough()
     readiness = parts.readiness
     try:

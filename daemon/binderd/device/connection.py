@@ -21,7 +21,8 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
-    from binderd.device.open_files import OpenFile, OpenFiles
+    from binderd.device.open_file import OpenFile
+    from binderd.device.open_files import OpenFiles
 
 _unpack_poll = fuse_poll_in.unpack_from
 

@@ -20,7 +20,8 @@ from binderwire.binder_abi import BINDER_WRITE_READ
 from binderwire.ioc import IOC_WRITE, ioc_direction, ioc_size
 
 if TYPE_CHECKING:
-    from binderd.device.open_files import OpenFile, OpenFiles
+    from binderd.device.open_file import OpenFile
+    from binderd.device.open_files import OpenFiles
     from binderd.engine.ports import ClientMemory
 
 

@@ -37,7 +37,8 @@ from binderwire.fuse_abi import (
 )
 
 if TYPE_CHECKING:
-    from binderd.device.open_files import OpenFile, OpenFiles
+    from binderd.device.open_file import OpenFile
+    from binderd.device.open_files import OpenFiles
     from binderd.device.opener import Opener
     from binderd.fuse.directory import Directory
     from binderd.fuse.tree import Tree
