@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from binderd.channel.pump import Pump
     from binderd.config import Settings
     from binderd.lifecycle import Shutdown
-    from binderd.start import Doors
+    from binderd.start import Transport
 
 
 class Assembly:
@@ -61,7 +61,7 @@ class Assembly:
     Args:
         settings: what to serve.
         reread: returns what the configuration says now; raises ConfigError.
-        doors: where; their channels are the assembly's own from now on.
+        transport: where; their channels are the assembly's own from now on.
         shutdown: of the daemon.
         upkeep_due: called when there is something to look after.
     """
@@ -70,12 +70,12 @@ class Assembly:
         self,
         settings: Settings,
         reread: Callable[[], Settings],
-        doors: Doors,
+        transport: Transport,
         shutdown: Shutdown,
         upkeep_due: Callable[[], None],
     ) -> None:
         self.settings = settings
-        self.doors = doors
+        self.transport = transport
         self.bugs = BugReports()
         self.shutdown = shutdown
         self.engine = Engine(limits_for(settings.limits), clock=time.monotonic_ns)
@@ -90,7 +90,7 @@ class Assembly:
         self.fetcher = self._make_fetcher()
         self.delivery = self._make_delivery()
         self.opener = FileOpener(
-            doors.mount,
+            transport.mount,
             self.upkeep,
             self.watch,
             self.delivery,
@@ -100,7 +100,7 @@ class Assembly:
         self.directory = self._make_directory()
         self.files = self._make_files()
         self.delivery.reports = self.fetcher.reports = self.files
-        mount = doors.mount
+        mount = transport.mount
         self.links = Links(settings.symlinks, mount.path) if mount is not None else None
         self.reload = Reload(
             settings,
@@ -111,12 +111,12 @@ class Assembly:
             self.turns,
             self._set_log_level,
         )
-        pending = len(doors.nodes) + (mount is not None)
+        pending = len(transport.nodes) + (mount is not None)
         self.readiness = Readiness(pending, self._where, self._show_links)
         self.negotiations: dict[Pump, Negotiation] = {}
         self.node_pumps: dict[CuseNode, Pump] = {}
         self._connect_mount(mount)
-        for name, node in zip(settings.devices, doors.nodes, strict=False):
+        for name, node in zip(settings.devices, transport.nodes, strict=False):
             self._connect_node(name, node)
         self.pumps.trace_with(tracer())
 
@@ -205,7 +205,7 @@ class Assembly:
             self._handler_failed,
             self.turns,
             has_passthrough=settings.passthrough,
-            needs_passthrough=self.doors.needs_passthrough,
+            needs_passthrough=self.transport.needs_passthrough,
             charge_wait=partial(charge, LOCK_WAITS),
         )
         self.pump: Pump | None = None
@@ -247,9 +247,9 @@ class Assembly:
 
     def _where(self) -> str:
         """Return what is served, as people write paths."""
-        prefixes = [f"/dev/{self.settings.device_prefix}"] if self.doors.nodes else []
-        if self.doors.mount is not None:
-            prefixes.insert(0, f"{self.doors.mount.path}/")
+        prefixes = [f"/dev/{self.settings.device_prefix}"] if self.transport.nodes else []
+        if self.transport.mount is not None:
+            prefixes.insert(0, f"{self.transport.mount.path}/")
         names = ",".join(self.reload.settings.devices)
         names = f"{{{names}}}" if "," in names else names
         return " and ".join(f"{prefix}{names}" for prefix in prefixes)

@@ -74,7 +74,7 @@ def main(settings: Settings) -> int:
 
 
 def can_serve(findings: Sequence[Finding]) -> bool:
-    """Whether clients can be served, through one of the doors."""
+    """Whether clients can be served, through one of the transports."""
     names = {one.name for one in findings if one.is_there}
     return all(one.is_there for one in findings if one.is_needed) and bool(names & {"FUSE", "CUSE"})
 
@@ -83,11 +83,11 @@ def look(settings: Settings) -> list[Finding]:
     """Try everything."""
     fuse, passthrough = _in_child(_try_fuse).partition("\n")[::2]
     found = [
-        _door("FUSE", fuse, "devices as files"),
-        _door(
+        _transport("FUSE", fuse, "devices as files"),
+        _transport(
             "passthrough", passthrough or fuse, "receive areas that are shared with us: one copy"
         ),
-        _door("CUSE", _in_child(_try_cuse), "devices as character devices"),
+        _transport("CUSE", _in_child(_try_cuse), "devices as character devices"),
     ]
     missing = rights.missing()
     is_ordinary = rights.is_ordinary_user()
@@ -132,7 +132,7 @@ def as_table(findings: Sequence[Finding]) -> str:
     return "\n".join([*(line.rstrip() for line in lines), served])
 
 
-def _door(name: str, failure: str, purpose: str) -> Finding:
+def _transport(name: str, failure: str, purpose: str) -> Finding:
     return Finding(name, not failure, False, failure or purpose)
 
 

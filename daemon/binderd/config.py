@@ -69,7 +69,7 @@ examples:
   binderd --transport cuse                   /dev/{binder,hwbinder,vndbinder}, character devices
   binderd --transport both --device-prefix binderd/
                                              /dev/binderd/binder beside /dev/binderfs/binder and
-                                             so on: two doors to the same contexts
+                                             so on: two ways to the same contexts
   binderd --print-config                     every option, as a configuration file
   binderd --check-config                     is /etc/binderd/binderd.toml right?
   binderd --check                            what does this machine allow?

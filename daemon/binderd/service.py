@@ -27,7 +27,7 @@ from binderd.notify import notify
 from binderd.start import (
     check_proc,
     check_rights,
-    open_doors,
+    open_transport,
     raise_descriptor_limit,
     sum_up,
     transports_to_try,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
     from binderd.config import Settings
-    from binderd.start import Doors, Findings
+    from binderd.start import Findings, Transport
 
 _log: Final = logging.getLogger("binderd")
 
@@ -89,14 +89,14 @@ async def _serve(
     missing: list[Unsupported] = []
     # Before the mount: a signal must never end us in a way that leaves it behind.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
-        for transport in transports_to_try(settings.transport):
+        for name in transports_to_try(settings.transport):
             try:
-                doors = open_doors(settings, transport, findings)
+                transport = open_transport(settings, name, findings)
                 while findings.warnings:
                     _log.warning("%s", findings.warnings.pop(0))
                 for reason in missing:
-                    _log.info("%s: taking %s", reason, transport.upper())
-                is_lost = await _serve_through(doors, settings, reread, guard, signals)
+                    _log.info("%s: taking %s", reason, name.upper())
+                is_lost = await _serve_through(transport, settings, reread, guard, signals)
             except Unsupported as error:
                 missing.append(error)
             except StartError as error:
@@ -107,7 +107,7 @@ async def _serve(
 
 
 async def _serve_through(
-    doors: Doors,
+    transport: Transport,
     settings: Settings,
     reread: Callable[[], Settings],
     guard: Guard,
@@ -120,14 +120,14 @@ async def _serve_through(
     """
     service = None
     try:
-        service = Service(settings, reread, doors)
+        service = Service(settings, reread, transport)
         await service.run(signals, guard)
     finally:
         if service is None or service.shutdown.refusal is None:
             notify("STOPPING=1")
         if service is not None:
             service.hide()
-        complaint = doors.close()
+        complaint = transport.close()
         if complaint:
             _log.warning("%s", complaint)
         if service is not None:
@@ -143,13 +143,15 @@ class Service:
     Args:
         settings: what to serve.
         reread: returns what the configuration says now; raises ConfigError.
-        doors: where; their channels are the service's own from now on.
+        transport: where; their channels are the service's own from now on.
     """
 
-    def __init__(self, settings: Settings, reread: Callable[[], Settings], doors: Doors) -> None:
+    def __init__(
+        self, settings: Settings, reread: Callable[[], Settings], transport: Transport
+    ) -> None:
         self.shutdown = Shutdown()
         self._upkeep = tasks.UpkeepTask()
-        self.parts = Assembly(settings, reread, doors, self.shutdown, self._upkeep.due)
+        self.parts = Assembly(settings, reread, transport, self.shutdown, self._upkeep.due)
 
     async def run(self, signals: AsyncIterable[int], guard: Guard) -> None:
         """Serve until a signal or an unmount says that it is enough."""
@@ -170,7 +172,7 @@ class Service:
 
     def _serve_channels(self, nursery: trio.Nursery) -> None:
         parts, start, shutdown = self.parts, nursery.start_soon, self.shutdown
-        mount = parts.doors.mount
+        mount = parts.transport.mount
         if mount is not None and parts.pump is not None:
             start(tasks.show_inside, mount, parts.negotiations[parts.pump], parts)
             start(tasks.serve_channel, parts.pump, mount.path, shutdown, mount)

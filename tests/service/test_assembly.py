@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from binderd.config import Settings
 from binderd.service import Service
-from binderd.start import Findings, open_doors
+from binderd.start import Findings, open_transport
 from channel.helpers import needs_fuse
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ async def test_a_channel_that_lingers_hears_who_works_for_us(
 ) -> None:
     """Else whoever waits for a file, or for memory, waits until the channel has lingered."""
     settings = Settings(str(tmp_path / "binderfs"))
-    doors = open_doors(settings, "fuse", Findings(warnings=[], has_private_pages=True))
-    service = Service(settings, lambda: settings, doors)
+    transport = open_transport(settings, "fuse", Findings(warnings=[], has_private_pages=True))
+    service = Service(settings, lambda: settings, transport)
     try:
         heard: list[str] = []
         parts = service.parts
@@ -42,5 +42,5 @@ async def test_a_channel_that_lingers_hears_who_works_for_us(
         channel.linger()
         assert "fetched" in heard
     finally:
-        doors.close()
+        transport.close()
         service.close()

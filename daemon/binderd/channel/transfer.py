@@ -2,7 +2,7 @@
 """Frames in and out of a kernel channel, without waiting: the part of the loop that has no trio.
 
 On a channel each read is one request and each write one reply. This is on the request path and
-compiled (setup.py); the coroutines next door call it.
+compiled (setup.py); the coroutines of ``pump.py`` call it.
 """
 
 from __future__ import annotations
