@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @needs_fuse
-async def test_a_channel_that_lingers_hears_who_works_for_us(
+async def test_a_channel_that_polls_hears_the_processes_that_work_for_us(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else whoever waits for a file, or for memory, waits until the channel has lingered."""
+    """Else whoever waits for a file, or for memory, waits until the channel has polled."""
     settings = Settings(str(tmp_path / "binderfs"))
     transport = open_transport(settings, "fuse", Findings(warnings=[], has_private_pages=True))
     service = Service(settings, lambda: settings, transport)
@@ -32,14 +32,14 @@ async def test_a_channel_that_lingers_hears_who_works_for_us(
         assert helper._process is not None
         helper._process.kill()
         helper._process.wait()
-        channel.linger()
+        channel.poll()
         assert heard == ["end"]
         fetcher = parts.fetcher
         monkeypatch.setattr(fetcher, "receive", lambda: heard.append("fetched"))
         assert fetcher._process is not None
         fetcher._process.kill()
         fetcher._process.wait()
-        channel.linger()
+        channel.poll()
         assert "fetched" in heard
     finally:
         transport.close()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hearing a process beside us, through a descriptor that is another one once it was started again.
 
-Trio waits for it; a channel that lingers, which is without trio, looks at it as well.
+Trio waits for it; a channel that polls, which is without trio, looks at it as well.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Listener:
         self._has_moved = trio.Event()
 
     def join(self, channel: KernelFd) -> None:
-        """Have a channel hear the process while it lingers."""
-        channel.accompany(self._fd, self._hear)
+        """Have a channel hear the process while it polls."""
+        channel.register(self._fd, self._hear)
         self._channels.append(channel)
 
     def move(self, fd: int) -> None:
@@ -39,7 +39,7 @@ class Listener:
         if fd < 0:
             trio.lowlevel.notify_closing(self._fd)
         for channel in self._channels:
-            channel.accompany(fd, self._hear)
+            channel.register(fd, self._hear)
         self._fd = fd
         self._has_moved.set()
 

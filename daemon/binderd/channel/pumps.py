@@ -23,7 +23,7 @@ class Pumps:
     Args:
         turns: everybody's.
         spin_ns: as of ``KernelFd``.
-        listeners: hear others while a channel lingers.
+        listeners: hear others while a channel polls.
         reply_failed: called with the exception when the kernel does not understand a reply.
     """
 
@@ -50,8 +50,8 @@ class Pumps:
         """
         channel = KernelFd(fd, READ_BUFFER_SIZE, self._spin_ns)
         for other in self.channels:
-            channel.meet(other)
-            other.meet(channel)
+            channel.yield_to(other)
+            other.yield_to(channel)
         for listener in self._listeners:
             listener.join(channel)
         self.channels.append(channel)

@@ -241,8 +241,8 @@ class DescriptorDelivery:
         self.helper.owner = self
         self.disposer = FileDisposer(self.helper, closer)
         self.injector = Injector(self.helper, injects=injects)
-        watch.accompany(self.in_flight.fileno())
-        watch.accompany(self.disposer.fileno())
+        watch.register(self.in_flight.fileno())
+        watch.register(self.disposer.fileno())
 
     @property
     def reports(self) -> Reports | None:

@@ -67,7 +67,7 @@ class ThreadWatch:
         """Return the descriptor that is readable when a watched thread has ended."""
         return self._epoll.fileno()
 
-    def accompany(self, fd: int) -> None:
+    def register(self, fd: int) -> None:
         """Have ``fileno`` be readable as well when ``fd`` is."""
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -93,18 +93,18 @@ class ThreadWatch:
                 elif error.errno != ESRCH:
                     raise
                 return None
-            watched = self._register(pidfd, tid, is_process=False)
+            watched = self._watch(pidfd, tid, is_process=False)
             self._threads[tid] = watched
         watched.clients[client] = None
         return watched
 
     def watch_process(self, client: FileClient, pid: int) -> Watched:
         """Watch a process, of which a thread has a request open; results as ``watch``."""
-        watched = self._register(os.pidfd_open(pid), pid, is_process=True)
+        watched = self._watch(os.pidfd_open(pid), pid, is_process=True)
         watched.clients[client] = None
         return watched
 
-    def _register(self, pidfd: int, tid: int, *, is_process: bool) -> Watched:
+    def _watch(self, pidfd: int, tid: int, *, is_process: bool) -> Watched:
         try:
             self._epoll.register(pidfd, select.EPOLLIN)
         except BaseException:
