@@ -64,16 +64,16 @@ class Closer:
             with self._changed:
                 if is_busy:
                     self._leave(owner)
-                found = self._next()
-                if found is None:
+                job = self._next()
+                if job is None:
                     self._idle += 1
                     self._changed.wait(_IDLE_SECONDS)
                     self._idle -= 1
-                    found = self._next()
-                if found is None:
+                    job = self._next()
+                if job is None:
                     self._workers -= 1
                     return
-                owner, fds, done = found
+                owner, fds, done = job
                 is_busy = True
             for fd in fds:
                 with suppress(OSError):

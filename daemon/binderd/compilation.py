@@ -51,8 +51,8 @@ def _request_path() -> Iterator[ModuleType]:
         if not hasattr(module, "__path__"):
             yield module
             continue
-        for found in pkgutil.iter_modules(module.__path__, f"{name}."):
-            yield importlib.import_module(found.name)
+        for module_info in pkgutil.iter_modules(module.__path__, f"{name}."):
+            yield importlib.import_module(module_info.name)
 
 
 def _is_compiled(module: ModuleType) -> bool:

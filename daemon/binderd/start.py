@@ -152,8 +152,8 @@ def check_rights(settings: Settings) -> Findings:
     missing = rights.missing()
     if rights.is_ordinary_user():
         transports_to_try(settings.transport)
-        found = _try_on_a_child(settings, {right.name for right in missing})
-        return Findings([_ORDINARY, *found.warnings], found.has_private_pages)
+        findings = _try_on_a_child(settings, {right.name for right in missing})
+        return Findings([_ORDINARY, *findings.warnings], findings.has_private_pages)
     required = [right for right in missing if not right.loss]
     if required:
         needs = ", ".join(f"{right.name} to {right.purpose}" for right in required)
@@ -163,8 +163,8 @@ def check_rights(settings: Settings) -> Findings:
         for right in missing
         if not right.only_in_containers
     ]
-    found = _try_on_a_child(settings, {right.name for right in missing})
-    return Findings(warnings + found.warnings, found.has_private_pages)
+    findings = _try_on_a_child(settings, {right.name for right in missing})
+    return Findings(warnings + findings.warnings, findings.has_private_pages)
 
 
 def _try_on_a_child(settings: Settings, missing: set[str]) -> Findings:

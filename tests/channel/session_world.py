@@ -71,7 +71,7 @@ class FakeOpener:
     def is_own(self, tid: int) -> bool:
         return False
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         pass
 
 

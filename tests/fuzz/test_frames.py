@@ -118,7 +118,7 @@ class Opener:
     def is_own(self, tid: int) -> bool:
         return False
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         pass
 
 

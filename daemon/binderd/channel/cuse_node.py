@@ -115,8 +115,8 @@ class CuseNode:
 
     def _make(self, number: int) -> None:
         try:
-            mode, found = _look(self.path)
-            if stat.S_ISCHR(mode) and found == number:
+            mode, device = _look(self.path)
+            if stat.S_ISCHR(mode) and device == number:
                 return
             raise OSError(EEXIST, os.strerror(EEXIST))
         except FileNotFoundError:

@@ -47,8 +47,8 @@ _bytes_unread: Final = Struct("=i")
 
 def _unread(fd: int) -> int:
     """Return how many bytes of the kernel's memory hold what a socket's peer has not taken."""
-    found: int = _bytes_unread.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0]
-    return found
+    unread: int = _bytes_unread.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0]
+    return unread
 
 
 def _cost_of_message() -> int:

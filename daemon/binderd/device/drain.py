@@ -86,7 +86,7 @@ class Drain:
 
     def run(self) -> None:
         """Hand on all that is there, in order."""
-        self._opener.heed_stalls()
+        self._opener.note_stalls()
         outbox = self._outbox
         if outbox:
             connections = self._connections

@@ -60,5 +60,5 @@ class Opener(Protocol):
     def is_own(self, tid: int) -> bool:
         """Return whether a thread is our own, or of who acts for us."""
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         """See whether the request that is through was kept waiting by a client."""

@@ -183,8 +183,8 @@ class Server:
                 if self._waiting and self._interrupt(frame, size):
                     return
             else:
-                found = self._turns.files.get(_unpack_handle(frame, BODY)[0])
-                account, process = (self._turns.of_user(uid), tid) if found is None else found
+                file = self._turns.files.get(_unpack_handle(frame, BODY)[0])
+                account, process = (self._turns.of_user(uid), tid) if file is None else file
                 if account.waits:
                     self._put_off(account, process, turn, unique, frame, size)
                     return

@@ -464,7 +464,7 @@ class FileOpener:
         """Charge who is for one more of a kind; None if there is no room for it."""
         return users.charge(self.payer(tid, uid), kind)
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         """If a client has kept us waiting until the watchdog ended it, reach into it no more.
 
         To be called right behind whatever reaches into clients, as its numbers are its own there.

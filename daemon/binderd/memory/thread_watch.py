@@ -130,8 +130,8 @@ class ThreadWatch:
 
     def ended(self) -> list[Ended]:
         """Return what has ended; never waits. Each must be forgotten by who watched it."""
-        found = [self._by_pidfd[fd] for fd, _ in self._epoll.poll(0) if fd in self._by_pidfd]
-        return [Ended(client, one.tid, one.is_process) for one in found for client in one.clients]
+        ended = [self._by_pidfd[fd] for fd, _ in self._epoll.poll(0) if fd in self._by_pidfd]
+        return [Ended(client, one.tid, one.is_process) for one in ended for client in one.clients]
 
     def close(self) -> None:
         """Forget everybody."""
