@@ -59,7 +59,7 @@ class FakeOpener:
         self.clients.append(FakeClient(tid, backing_id, is_private=is_private))
         return self.clients[-1]
 
-    def refuse_stranger(self) -> int:
+    def refuse_foreign_pid(self) -> int:
         return EACCES
 
     def can_back(self) -> bool:

@@ -112,7 +112,7 @@ class Opener:
         self.clients.append(FuzzedClient(len(self.clients), self.memory))
         return self.clients[-1]
 
-    def refuse_stranger(self) -> int:
+    def refuse_foreign_pid(self) -> int:
         return EACCES
 
     def is_own(self, tid: int) -> bool:

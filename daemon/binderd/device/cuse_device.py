@@ -54,7 +54,7 @@ class CuseDevice(Connection):
     ) -> bytes | int | None:
         """FUSE_OPEN (binder_open)."""
         if not tid:
-            return self.files.refuse_stranger()
+            return self.files.refuse_foreign_pid()
         flags, _ = fuse_open_in.unpack_from(frame, BODY)
         file = self.files.open(self, self._context, 0, uid, tid, flags)
         if isinstance(file, int):

@@ -110,7 +110,7 @@ class FuseDevice(Connection):
         if flags & O_DIRECT:
             return EINVAL
         if not tid:
-            return self.files.refuse_stranger()
+            return self.files.refuse_foreign_pid()
         pages = self.choice.of(node, nodeid, tid)
         if pages == AGAIN:
             return EINVAL if flags == _LSATTR else ESTALE

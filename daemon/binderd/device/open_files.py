@@ -151,13 +151,13 @@ class OpenFiles:
         policy = self._directory.policy_of(context)
         return policy.is_open() or policy.admits(*self._opener.credentials(tid))
 
-    def refuse_stranger(self) -> int:
+    def refuse_foreign_pid(self) -> int:
         """Return the errno for who opens a device and has no thread id.
 
         Differs: a client outside our pid namespace has no number here, so there is no way to its
         memory.
         """
-        return self._opener.refuse_stranger()
+        return self._opener.refuse_foreign_pid()
 
     def ioctl(
         self,

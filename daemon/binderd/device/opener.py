@@ -41,7 +41,7 @@ class Opener(Protocol):
             OSError: the file cannot be opened; its errno goes to the client.
         """
 
-    def refuse_stranger(self) -> int:
+    def refuse_foreign_pid(self) -> int:
         """Return the errno for an OPEN by who has no thread id in the daemon's pid namespace."""
 
     def lack_passthrough(self) -> None:

@@ -18,6 +18,7 @@ from binderd.heartbeat import Stalls, enter
 from binderd.memory.backing import Backings
 from binderd.memory.client_process import ClientProcess, ClientProcesses
 from binderd.memory.files import UsersFiles
+from binderd.memory.foreign_pids import ForeignPids
 from binderd.memory.identity import (
     NO_ID,
     PidNamespace,
@@ -35,7 +36,6 @@ from binderd.memory.presence import Standings
 from binderd.memory.private_arena import PrivateArena
 from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
-from binderd.memory.strangers import Strangers
 from binderwire.extension_abi import BINDERD_ATTACH_AREA
 
 if TYPE_CHECKING:
@@ -351,10 +351,10 @@ class FileOpener:
     __slots__ = (
         "_backings",
         "_clients",
+        "_foreign_pids",
         "_mount",
         "_processes",
         "_stalls",
-        "_strangers",
         "_upkeep",
         "deliveries",
         "errands",
@@ -377,7 +377,7 @@ class FileOpener:
         self.errands = errands
         self._stalls = Stalls()
         self.standings = Standings()
-        self._strangers = Strangers()
+        self._foreign_pids = ForeignPids()
         self._mount = mount
         self._upkeep = upkeep
         self.watch = watch
@@ -432,9 +432,9 @@ class FileOpener:
         undo.callback(backings.drop, nodeid)
         return arena, backing_id
 
-    def refuse_stranger(self) -> int:
+    def refuse_foreign_pid(self) -> int:
         """Return the errno for who has no thread id in our pid namespace."""
-        return self._strangers.refuse()
+        return self._foreign_pids.refuse()
 
     def lack_passthrough(self) -> None:
         """The kernel maps nothing that we give it; to be called before anything is opened."""
