@@ -32,7 +32,7 @@ from binderd.memory.identity import (
     user_of,
 )
 from binderd.memory.memfd_arena import MemfdArena
-from binderd.memory.presence import Standings
+from binderd.memory.presence import TrustOfPayers
 from binderd.memory.private_arena import PrivateArena
 from binderd.memory.proc import FileId, place_of, process_of
 from binderd.memory.process_memory import ProcessMemory
@@ -262,7 +262,7 @@ class FileClient:
             self.files,
             self._opener.errands,
             self.payer,
-            self._opener.standings.of(self.payer),
+            self._opener.trust.of(self.payer),
             self.pages.process.user.of(FETCHED) if self.pages.process is not None else None,
         )
 
@@ -360,7 +360,7 @@ class FileOpener:
         "errands",
         "has_passthrough",
         "security_context",
-        "standings",
+        "trust",
         "watch",
     )
 
@@ -376,7 +376,7 @@ class FileOpener:
         self.deliveries = deliveries
         self.errands = errands
         self._stalls = Stalls()
-        self.standings = Standings()
+        self.trust = TrustOfPayers()
         self._foreign_pids = ForeignPids()
         self._mount = mount
         self._upkeep = upkeep
@@ -398,12 +398,12 @@ class FileOpener:
         """
         with ExitStack() as undo:
             payer = payer_of(tid)
-            process = self._processes.join(tid, self.standings.of(payer))
+            process = self._processes.join(tid, self.trust.of(payer))
             undo.callback(self._processes.leave, process)
             arena, backing_id = self._make_arena(process, nodeid, undo, is_private=is_private)
             if self.errands is not None:
-                standing = process.presence.standing
-                arena.rely_on(self.errands, payer, process.pid, process.place, standing)
+                trust = process.presence.trust
+                arena.rely_on(self.errands, payer, process.pid, process.place, trust)
             client = FileClient(process, tid, arena, nodeid, backing_id, self)
             if self._backings is not None:
                 self._backings.hold(nodeid, client.euid)
@@ -438,7 +438,7 @@ class FileOpener:
 
     def lack_passthrough(self) -> None:
         """The kernel maps nothing that we give it; to be called before anything is opened."""
-        self.has_passthrough = self.standings.trusts_users = False
+        self.has_passthrough = self.trust.trusts_users = False
 
     def can_back(self) -> bool:
         """Return whether the kernel takes backing files from us."""
@@ -475,8 +475,8 @@ class FileOpener:
         for client in self._clients:
             process = client.process
             if process.space.subject == subject or client.has_thread(-subject):
-                process.presence.standing.lose()
-                self.standings.of(client.payer).lose()
+                process.presence.trust.revoke()
+                self.trust.of(client.payer).revoke()
                 return
 
     def take_back(self, client: FileClient) -> None:
