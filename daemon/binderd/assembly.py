@@ -143,7 +143,7 @@ class Assembly:
         return json.dumps(counts)
 
     def close(self) -> None:
-        """Let go of everything; whoever is still blocked in a request gets ECONNABORTED."""
+        """Let go of everything; requests that are still open fail with ECONNABORTED."""
         self.pumps.close()
         self.watch.close()
         self.delivery.close()

@@ -186,5 +186,5 @@ class Service:
             self.parts.links.close()
 
     def close(self) -> None:
-        """Let go of the channels; whoever is still blocked in a request gets ECONNABORTED."""
+        """Let go of the channels; requests that are still open fail with ECONNABORTED."""
         self.parts.close()

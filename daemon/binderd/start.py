@@ -62,7 +62,7 @@ class Transport:
         self.needs_passthrough = needs_passthrough
 
     def close(self) -> str:
-        """Take them away; whoever serves them closes the channels.
+        """Take them away; the loops that serve them close the channels.
 
         Returns:
             What did not go as it should, or an empty string.

@@ -16,7 +16,7 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.25  # for errands that are late
 
 
 class Fetches(Protocol):
-    """Who has the workers."""
+    """Sends workers to memory that may never answer."""
 
     @property
     def is_idle(self) -> bool:
@@ -43,7 +43,7 @@ class Fetching:
         self._is_busy = trio.Event()
 
     def wake(self) -> None:
-        """Somebody is on an errand."""
+        """A worker is under way."""
         self._is_busy.set()
 
     def serve(self, fetches: Fetches) -> None:

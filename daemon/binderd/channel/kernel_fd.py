@@ -145,7 +145,7 @@ class KernelFd:
         await trio.lowlevel.wait_readable(self._fd)
 
     def close(self) -> None:
-        """Close the channel and wake whoever waits for it; a second call does nothing."""
+        """Close the channel and wake the task that waits for it; a second call does nothing."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             trio.lowlevel.notify_closing(fd)

@@ -34,7 +34,7 @@ class Pump:
     Args:
         channel: read from and written to by nobody else.
         session: handles the requests.
-        turns: everybody's; the session has the same.
+        turns: of all users; the session has the same.
         report_bug: called with the exception when the kernel does not understand a reply.
         trace: called with (True, request) and (False, reply), for debugging only.
     """
@@ -90,7 +90,7 @@ class Pump:
             checked = turns.begin()
 
     async def _wait(self) -> None:
-        """Wait until there is something to read, or until it is somebody's turn who waits."""
+        """Wait until there is something to read, or a turn comes that is waited for."""
         delay = self._turns.delay()
         with trio.CancelScope() as self._waiting:
             if delay >= 0:
@@ -99,7 +99,7 @@ class Pump:
         self._waiting = None
 
     def wake(self) -> None:
-        """Somebody has begun to wait for a turn, outside of the pumps."""
+        """Something has begun to wait for its turn, outside of the pumps."""
         if self._waiting is not None:
             self._waiting.cancel()
 

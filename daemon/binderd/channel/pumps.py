@@ -21,7 +21,7 @@ class Pumps:
     """The loops, and their channels.
 
     Args:
-        turns: everybody's.
+        turns: of all users.
         spin_ns: as of ``KernelFd``.
         listeners: hear others while a channel polls.
         reply_failed: called with the exception when the kernel does not understand a reply.
@@ -61,7 +61,7 @@ class Pumps:
         return pump
 
     def wake(self) -> None:
-        """Somebody has begun to wait for a turn, outside of the pumps."""
+        """Something has begun to wait for its turn, outside of the pumps."""
         for pump in self.all:
             pump.wake()
 
@@ -71,6 +71,6 @@ class Pumps:
             pump.trace = trace
 
     def close(self) -> None:
-        """Close the channels; whoever is still blocked in a request gets ECONNABORTED."""
+        """Close the channels; requests that are still open fail with ECONNABORTED."""
         for channel in self.channels:
             channel.close()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from binderd.memory.files import Disposal
     from binderd.memory.thread_watch import Watched
 
-# It might work later; for whoever waits for nothing it is all the same.
+# It might work later; to us, who do not wait, that is the same.
 _NO_ROOM: Final = frozenset({EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM, ETOOMANYREFS})
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _NUMBER_SIZE: Final = 4  # bytes of an s32

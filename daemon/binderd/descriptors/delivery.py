@@ -64,7 +64,7 @@ class Delivery:
 
     @property
     def injects(self) -> bool:
-        """Whether who does not attach gets descriptors as well."""
+        """Whether processes that do not attach get descriptors as well."""
         return self._all.injector.injects
 
     def install(self, tid: int, pid: int, number: int, files: Sequence[File], room: Room) -> int:
@@ -104,7 +104,7 @@ class Delivery:
         return STOPPING if begun else REFUSED
 
     def _charge(self, process: Process) -> Charge:
-        """Return who is charged for what must wait for the helper."""
+        """Return how what must wait for the helper is charged."""
         return partial(process.engine.users.charge, process.user.number, OUTBOX)
 
     def _result(self, attachment: Attachment, pid: int, was_sent: bool) -> int:
@@ -246,7 +246,7 @@ class DescriptorDelivery:
 
     @property
     def reports(self) -> Reports | None:
-        """Who is told how what the helper does goes on."""
+        """What is told how jobs of the helper go on."""
         return self.injector.reports
 
     @reports.setter

@@ -2,8 +2,8 @@
 """The daemon's end of the helper process: starts it, speaks to it, starts another should it end.
 
 The helper is a process of its own, not a thread: a second thread would make each system call of the
-daemon dearer. It puts files into clients' processes and closes files of clients, which nobody who
-serves requests may do.
+daemon dearer. It puts files into clients' processes and closes files of clients, which a
+process that serves requests must not do.
 
 Nothing here waits: what the helper has to say is taken by ``receive`` when ``fileno`` is readable.
 Nothing here may know what the messages mean.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files in flight: those that were sent through sockets and not taken yet.
 
-The kernel counts them as those of the user who sends, and that is root; who has many of them on
-their way can send no more (``kinds.FLIGHTS``). So they are counted here, for who is to take them.
+The kernel counts them as files of the user who sends, and that is root; a user with many of them
+on their way can send no more (``kinds.FLIGHTS``). So they are counted here, for the user who is to
+take them.
 What was taken is known from the socket alone: what a client reports proves nothing, as it can look
 at a message and leave it where it is. So a socket stays open until it is empty, also when its owner
 has let go of it.

@@ -151,7 +151,7 @@ class Injector:
     def helper_is_lost(self) -> None:
         """The helper has ended: so have all jobs."""
         jobs, self._jobs = self._jobs, {}
-        for job in jobs.values():  # first, as whoever is told may begin others
+        for job in jobs.values():  # first, as the engine may begin others when it is told
             if job.payment is not None:
                 job.payment.end()
         for number, job in jobs.items():

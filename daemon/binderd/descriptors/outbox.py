@@ -2,7 +2,7 @@
 """What the daemon has to say to its helper, which may be slow to listen.
 
 A socket holds what net.core.wmem_max lets it, as more would need a right of its own; what does not
-fit waits here, in order. Sending never blocks: whoever owns this sends on when the socket can be
+fit waits here, in order. Sending never blocks: the owner sends on when the socket can be
 written to.
 
 Nothing here may know what the messages mean.

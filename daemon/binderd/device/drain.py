@@ -29,10 +29,10 @@ class Drain:
     Args:
         engine: the driver.
         opener: looks at what has kept us waiting.
-        turns: everybody's.
+        turns: of all users.
         pace: how long the engine works in one go.
         start_timer: called with a number and milliseconds; with negative milliseconds: stop it.
-        wake: called when something waits for its turn, and whoever serves the turns may sleep.
+        wake: called when something waits for its turn, and the loop that serves turns may sleep.
         go_on: called with the ticket of something that has paused when it is its turn.
     """
 
@@ -105,7 +105,7 @@ class Drain:
         if self._paused:
             self._pauses.look()
         if len(self._connections) > 1:
-            # Whoever is served writes its own connection's frames, and nobody else's.
+            # The loop of a connection writes the frames of that connection only.
             self._write_out()
 
     def write_replies(self) -> None:
@@ -128,5 +128,5 @@ class Drain:
             file = self.open.get(process)
             if file is not None and file.kernel_handle:
                 file.replies.wake_poller(file.kernel_handle)
-                file.kernel_handle = 0  # whoever still waits asks again, and says so
+                file.kernel_handle = 0  # the kernel asks again for pollers that still wait
         self._poll_wakes.clear()

@@ -45,11 +45,11 @@ class OpenFiles:
         engine: the driver.
         directory: the devices, for their policies.
         opener: makes the outside half of a new open file.
-        turns: everybody's; told who pays for an open file.
+        turns: of all users; they are told which user pays for an open file.
         pace: how long the engine works in one go.
         start_timer: called with a number and milliseconds; ``expire`` takes the number later. With
             negative milliseconds: stop it.
-        wake: called when something waits for its turn, and whoever serves the turns may sleep.
+        wake: called when something waits for its turn, and the loop that serves turns may sleep.
         report_bug: called with what was done and the exception when that failed.
     """
 
@@ -152,7 +152,7 @@ class OpenFiles:
         return policy.is_open() or policy.admits(*self._opener.credentials(tid))
 
     def refuse_foreign_pid(self) -> int:
-        """Return the errno for who opens a device and has no thread id.
+        """Return the errno for an OPEN by a program that has no thread id here.
 
         Differs: a client outside our pid namespace has no number here, so there is no way to its
         memory.

@@ -42,7 +42,7 @@ class Opener(Protocol):
         """
 
     def refuse_foreign_pid(self) -> int:
-        """Return the errno for an OPEN by who has no thread id in the daemon's pid namespace."""
+        """Return the errno for an OPEN by a program outside of the daemon's pid namespace."""
 
     def lack_passthrough(self) -> None:
         """See ``FuseDevice.lack_passthrough``."""
@@ -58,7 +58,7 @@ class Opener(Protocol):
         """
 
     def is_own(self, tid: int) -> bool:
-        """Return whether a thread is our own, or of who acts for us."""
+        """Return whether a thread is of the daemon, or of its helper process."""
 
     def note_stalls(self) -> None:
         """See whether the request that is through was kept waiting by a client."""

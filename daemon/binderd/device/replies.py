@@ -51,6 +51,6 @@ class Replies:
         """Have the kernel ask once more what a poll finds.
 
         Args:
-            kernel_handle: what the kernel has called those who wait.
+            kernel_handle: what the kernel has called the pollers that wait.
         """
         self.outgoing.append(poll_wakeup(kernel_handle))

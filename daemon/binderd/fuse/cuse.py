@@ -30,7 +30,7 @@ class CuseSession(Server):
         negotiated: called once, when the kernel and we agree; with a reason if we cannot. The
             device is there when the answer was written.
         report_bug: called with the opcode and the exception when a handler failed.
-        turns: everybody's.
+        turns: of all users.
     """
 
     __slots__ = ("_name", "_negotiated")

@@ -78,10 +78,10 @@ class Session(Server):
         device: the handlers of open files; its list of frames is the session's.
         negotiated: called once, when the kernel and we agree; with a reason if we cannot.
         report_bug: called with the opcode and the exception when a handler failed.
-        turns: everybody's; the device has the same.
+        turns: of all users; the device has the same.
         has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
         needs_passthrough: refuse a kernel that cannot.
-        charge_wait: who waits for a lock is charged so; see ``LockHandlers``.
+        charge_wait: charges a request that waits for a lock; see ``LockHandlers``.
     """
 
     __slots__ = ("_is_switched_off", "_needs_passthrough", "_negotiated", "has_passthrough")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outside half of one open device file (the port ``Client``), and who makes it.
+"""The outside half of one open device file (the port ``Client``), and its maker.
 
 Here the pieces of this package meet: a receive arena, the process that opened the file, one memory
 per binder thread, a watch on each thread.
@@ -63,7 +63,7 @@ class Delivery(Protocol):
 
     @property
     def injects(self) -> bool:
-        """Whether who does not attach gets descriptors as well, by ptrace."""
+        """Whether processes that do not attach get descriptors as well, by ptrace."""
 
     def install(self, tid: int, pid: int, number: int, files: Sequence[File], room: Room) -> int:
         """Begin to give files to the process ``pid`` of a thread; see ``Client.install``."""
@@ -98,7 +98,7 @@ class Deliveries(Protocol):
         """See what was taken and closed meanwhile."""
 
     def is_own(self, tid: int) -> bool:
-        """Whether a thread is our own, or of who does this for us."""
+        """Whether a thread is of the daemon, or of its helper process."""
 
 
 class _ThreadEntry:
@@ -115,12 +115,12 @@ class FileClient:
     """One open file's pages, memories and watched threads.
 
     Args:
-        process: who opened it.
+        process: that opened it.
         tid: the thread that does.
         arena: its pages.
         nodeid: its inode, 0 if it has none.
         backing_id: what the kernel maps for it, 0 if it maps nothing of ours.
-        opener: who made this, and takes it back.
+        opener: has made this, and takes it back.
 
     Raises:
         OSError: something about the process could not be asked.
@@ -294,7 +294,7 @@ class FileClient:
 
     @property
     def injects(self) -> bool:
-        """Whether who does not attach gets descriptors as well."""
+        """Whether processes that do not attach get descriptors as well."""
         return self._delivery.injects
 
     def attach(self, tid: int, fd: int, flags: int) -> int:
@@ -345,7 +345,7 @@ class FileOpener:
         watch: looks after the threads.
         deliveries: puts files into clients, and closes files.
         security_context: of processes that no security module gives one; "": none.
-        errands: who reaches into memory that may keep us waiting; None: we do.
+        errands: reach into memory that may keep us waiting; None: we do.
     """
 
     __slots__ = (
@@ -433,7 +433,7 @@ class FileOpener:
         return arena, backing_id
 
     def refuse_foreign_pid(self) -> int:
-        """Return the errno for who has no thread id in our pid namespace."""
+        """Return the errno for an OPEN by a program outside of our pid namespace."""
         return self._foreign_pids.refuse()
 
     def lack_passthrough(self) -> None:
@@ -453,7 +453,7 @@ class FileOpener:
         return credentials_of(place_of(tid))
 
     def is_own(self, tid: int) -> bool:
-        """Return whether a thread is our own, or of who acts for us."""
+        """Return whether a thread is of the daemon, or of its helper process."""
         return self.deliveries.is_own(tid)
 
     def payer(self, tid: int, uid: int) -> int:
@@ -461,7 +461,7 @@ class FileOpener:
         return payer_of_request(tid, uid)
 
     def charge(self, users: Payers, kind: Kind, uid: int, tid: int) -> Payment | None:
-        """Charge who is for one more of a kind; None if there is no room for it."""
+        """Charge a user for one more of a kind; None if there is no room for it."""
         return users.charge(self.payer(tid, uid), kind)
 
     def note_stalls(self) -> None:

@@ -2,7 +2,7 @@
 """A process that has device files open: its place in /proc, and its memory.
 
 All open files of one process share what is here, so that a client with many files costs few
-descriptors: one of /proc/PID, which stands for this very process whoever gets its number later, and
+descriptors: one of /proc/PID, which stands for this process whatever gets its number later, and
 one each of /proc/PID/mem and /proc/PID/maps. These two belong to the program that the process ran
 when they were opened: once that is gone, by exec or in the end, they say so, also if the number
 lives on. The one of /proc/PID is what signals can be sent through, too: it is the process' subject
@@ -109,7 +109,7 @@ class ClientProcess:
     Args:
         pid: its number, in our pid namespace.
         tid: one of its threads, which must have a request open.
-        trust: of who is charged for it.
+        trust: in the user who is charged for it.
 
     Raises:
         OSError: it cannot be reached now.
@@ -166,13 +166,13 @@ class ClientProcesses:
     __slots__ = ("_by_pid",)
 
     def __init__(self) -> None:
-        self._by_pid: dict[int, ClientProcess] = {}  # who had that number last
+        self._by_pid: dict[int, ClientProcess] = {}  # the last one of that number
 
     def join(self, tid: int, trust: Trust | None = None) -> ClientProcess:
         """Return the process of a thread that opens a file; ``leave`` undoes it.
 
         Args:
-            trust: of who is charged for the process.
+            trust: in the user who is charged for the process.
 
         Raises:
             OSError: it cannot be reached now.

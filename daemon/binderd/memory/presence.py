@@ -2,13 +2,13 @@
 """Which memory of a client is there, so that touching it cannot keep us waiting.
 
 A page that is in a client's page table is read without asking anybody for it. One that is not may
-have to come from a file system of the client's own, from a network, from who handles its page
-faults (userfaultfd) or from a disk: whatever it is, somebody else may wait for that
+have to come from a file system of the client's own, from a network, from the handler of its
+page faults (userfaultfd) or from a disk: whatever it is, somebody else may wait for that
 (``errand.py``), not we. What is in the table shows in /proc/PID/pagemap, for anonymous memory,
 files and shared memory alike.
 
 To write takes more: a shared mapping of a file asks the file system for leave with the first write
-to each page, and pages that userfaultfd protects ask whoever handles that.
+to each page, and pages that userfaultfd protects ask their handler.
 
 What was seen is believed for half a second (``Generation``), in which usual clients change nothing
 of what they use. A client that takes pages away in just that time is waited for, once: see
@@ -79,7 +79,7 @@ GENERATION: Final = Generation()  # the daemon's; it has one thread
 class Trust:
     """Whether the memory of somebody's processes is touched at all.
 
-    Whose memory has kept us waiting in spite of everything is served by others from then on.
+    Memory that has kept us waiting in spite of everything is left to workers from then on.
     """
 
     __slots__ = ("is_revoked",)
@@ -102,7 +102,7 @@ class TrustOfPayers:
 
     ``trusts_users`` is whether ordinary users' memory is touched by us. Not where the kernel would
     ask us for pages of a device file that is mapped: what was seen may be wrong by the time it is
-    used, and who waits for itself waits for ever, whoever is killed.
+    used, and a daemon that waits for itself waits for ever, whatever is killed.
     """
 
     __slots__ = ("_by_payer", "trusts_users")
@@ -176,7 +176,7 @@ class Presence:
     """What was seen of one process' memory in this moment.
 
     Args:
-        trust: of who is charged for the process.
+        trust: in the user who is charged for the process.
     """
 
     __slots__ = ("_generation", "_reads", "_writes", "trust")

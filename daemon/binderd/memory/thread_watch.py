@@ -57,7 +57,7 @@ class ThreadWatch:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._by_pidfd: dict[int, Watched] = {}
-        self._threads: dict[int, Watched] = {}  # by thread id: who has that number
+        self._threads: dict[int, Watched] = {}  # by thread id: the latest of that number
         self.is_available = True  # can this kernel watch single threads?
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ class ThreadWatch:
         watched.pidfd = -1
 
     def ended(self) -> list[Ended]:
-        """Return what has ended; never waits. Each must be forgotten by who watched it."""
+        """Return what has ended; never waits. Each must be forgotten by its open file."""
         ended = [self._by_pidfd[fd] for fd, _ in self._epoll.poll(0) if fd in self._by_pidfd]
         return [Ended(client, one.tid, one.is_process) for one in ended for client in one.clients]
 
