@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from binderd.device.connection import Connection
 from binderd.device.cuse_ioctl import CuseIoctl
-from binderd.engine.errors import KernelErrno
 from binderd.fuse.frames import BODY, ioctl_result
 from binderwire.fuse_abi import (
     FOPEN_DIRECT_IO,
@@ -71,10 +70,9 @@ class CuseDevice(Connection):
             return EBADF
         if not tid:
             return EACCES
-        try:
-            memory = self.files.memory_of(file, tid)
-        except KernelErrno as error:
-            return error.errno
+        memory = self.files.memory_of(file, tid)
+        if isinstance(memory, int):
+            return memory
         ticket = unique | self.ticket_base
         ioctl = CuseIoctl(self.files, file, memory, ticket, (tid, uid, request), address)
         self._ioctls[ticket] = ioctl

@@ -223,13 +223,12 @@ class OpenFiles:
 
     # Parts of a step of ``run``, which drains
 
-    def memory_of(self, file: OpenFile, tid: int) -> ClientMemory:
-        """Return the memory of a thread that has a request open.
-
-        Raises:
-            KernelErrno: there are too many threads.
-        """
-        memory = file.process.thread(tid).memory
+    def memory_of(self, file: OpenFile, tid: int) -> ClientMemory | int:
+        """Return the memory of a thread that has a request open, or an errno: too many threads."""
+        try:
+            memory = file.process.thread(tid).memory
+        except KernelErrno as error:
+            return error.errno
         memory.is_settled = False
         return memory
 
