@@ -17,7 +17,7 @@ from binderd.channel.errors import Unmappable, Unsupported
 from binderd.channel.fetching import Fetching
 from binderd.channel.helper_tasks import HelperTasks
 from binderd.channel.pumps import Pumps
-from binderd.descriptors.delivery import DescriptorDelivery
+from binderd.descriptors.deliveries import Deliveries
 from binderd.device.cuse_device import CuseDevice
 from binderd.device.fuse_device import FuseDevice
 from binderd.device.open_files import OpenFiles
@@ -158,8 +158,8 @@ class Assembly:
         self.fetching.serve(fetcher)
         return fetcher
 
-    def _make_delivery(self) -> DescriptorDelivery:
-        delivery = DescriptorDelivery(
+    def _make_delivery(self) -> Deliveries:
+        delivery = Deliveries(
             self.helper_tasks.listener.move,
             self.helper_tasks.blocked,
             self.watch,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.closer import Closer
-from binderd.descriptors.delivery import DescriptorDelivery
+from binderd.descriptors.deliveries import Deliveries
 from binderd.descriptors.injector import _Job
 from binderd.descriptors.outbox import Outbox
 from binderd.engine.kinds import OUTBOX
@@ -253,16 +253,16 @@ def wait_for_helper(pid: int, count: int) -> None:
 
 
 @pytest.fixture
-def delivery() -> Iterator[DescriptorDelivery]:
+def delivery() -> Iterator[Deliveries]:
     watch = ThreadWatch()
-    delivery = DescriptorDelivery(lambda _: None, lambda: None, watch, 1)
+    delivery = Deliveries(lambda _: None, lambda: None, watch, 1)
     delivery.reports = Deaf()
     yield delivery
     delivery.close()
     watch.close()
 
 
-def test_half_a_job_is_given_up(delivery: DescriptorDelivery) -> None:
+def test_half_a_job_is_given_up(delivery: Deliveries) -> None:
     """The rest of it will not come: the helper keeps none of its files."""
     process, own = delivery.helper, 4  # three standard ones, its signals
     helper = process.pid
@@ -281,9 +281,7 @@ def test_half_a_job_is_given_up(delivery: DescriptorDelivery) -> None:
 
 
 @pytest.mark.parametrize("fate", ["it never began", "the helper has gone", "there is no helper"])
-def test_a_job_that_comes_to_nothing_is_paid_for_no_longer(
-    delivery: DescriptorDelivery, fate: str
-) -> None:
+def test_a_job_that_comes_to_nothing_is_paid_for_no_longer(delivery: Deliveries, fate: str) -> None:
     payment = Payment()
     process = delivery.helper
     helper = process.pid
@@ -302,7 +300,7 @@ def test_a_job_that_comes_to_nothing_is_paid_for_no_longer(
     assert payment.ends == 1
 
 
-def test_a_helper_is_told_of_so_many_descriptors_at_most(delivery: DescriptorDelivery) -> None:
+def test_a_helper_is_told_of_so_many_descriptors_at_most(delivery: Deliveries) -> None:
     injector, tid = delivery.injector, os.getpid()
     assert not injector.close_descriptors(1, tid, [0] * (CLOSES + 1), None, OWNER)
     assert not injector._jobs
@@ -321,7 +319,7 @@ class Told:
         self.words.append(("installed", number, numbers))
 
 
-def test_the_states_of_a_job(delivery: DescriptorDelivery) -> None:
+def test_the_states_of_a_job(delivery: Deliveries) -> None:
     """Whoever has cancelled a job hears no more of it, and it is paid for until it is over."""
     told = delivery.reports = Told()
     os.kill(delivery.helper.pid, signal.SIGSTOP)

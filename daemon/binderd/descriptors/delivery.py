@@ -12,30 +12,24 @@ from __future__ import annotations
 import os
 from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.closer import Closer
 from binderd.descriptors.attachment import attachment_of
-from binderd.descriptors.disposer import FileDisposer
-from binderd.descriptors.helper_process import HelperProcess
-from binderd.descriptors.in_flight import InFlight
-from binderd.descriptors.injector import Injector
 from binderd.engine.kinds import ATTACHMENTS, OUTBOX
 from binderd.engine.ports import REFUSED, SENT, STOPPING, NoAnswer
-from binderd.injector import messages
 from binderd.memory.files import TakenFile
 from binderd.memory.memfd_arena import ARENA_SIZE
 from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from binderd.descriptors.attachment import Attachment
-    from binderd.descriptors.injector import Reports
+    from binderd.descriptors.in_flight import InFlight
     from binderd.descriptors.outbox import Charge
     from binderd.engine.ports import File, Room
     from binderd.engine.process import Process
-    from binderd.engine.user import Share
+    from binderd.engine.user import Charged, Share
     from binderd.memory.client import FileClient
     from binderd.memory.thread_watch import ThreadWatch
 
@@ -47,25 +41,59 @@ def _errno_for_client(error: OSError) -> int:
     return ENFILE if error.errno == EMFILE else error.errno or EINVAL
 
 
+class Jobs(Protocol):
+    """What the helper process is to do; see ``Injector``."""
+
+    injects: bool
+
+    def install(
+        self,
+        number: int,
+        tid: int,
+        files: Sequence[int],
+        room: tuple[int, int],
+        payment: Charged,
+        charge: Charge | None,
+        owner: int,
+    ) -> bool: ...
+
+    def close_descriptors(
+        self, number: int, tid: int, numbers: Sequence[int], charge: Charge | None, owner: int
+    ) -> bool: ...
+
+    def cancel(self, number: int) -> None: ...
+
+
+class Shared(Protocol):
+    """What all open files share; see ``Deliveries``."""
+
+    watch: ThreadWatch
+    attachments_max: int
+    in_flight: InFlight
+
+    @property
+    def injector(self) -> Jobs: ...
+
+
 class Delivery:
     """The ways to the processes that use one open file (the port ``Delivery``).
 
     Args:
-        all_files: what every open file shares.
+        shared: what all open files share.
         client: the open file's outside half.
     """
 
-    __slots__ = ("_all", "_attachments", "_client")
+    __slots__ = ("_attachments", "_client", "_shared")
 
-    def __init__(self, all_files: DescriptorDelivery, client: FileClient) -> None:
-        self._all = all_files
+    def __init__(self, shared: Shared, client: FileClient) -> None:
+        self._shared = shared
         self._client = client
         self._attachments: dict[int, Attachment] = {}  # by process id
 
     @property
     def injects(self) -> bool:
         """Whether processes that do not attach get descriptors as well."""
-        return self._all.injector.injects
+        return self._shared.injector.injects
 
     def install(self, tid: int, pid: int, number: int, files: Sequence[File], room: Room) -> int:
         """Begin to give files to the process ``pid`` of a thread that has a request open.
@@ -74,7 +102,7 @@ class Delivery:
             number, room: as of ``Client.install``, and so are the results.
         """
         fds = [file.fd for file in files if isinstance(file, TakenFile)]
-        process, in_flight = self._process(), self._all.in_flight
+        process, in_flight = self._process(), self._shared.in_flight
         attachment = self._attachments.get(pid)
         if attachment is not None and in_flight.can_ever_send(process, len(fds)):
             if not in_flight.has_room(process, attachment, len(fds)):
@@ -84,7 +112,7 @@ class Delivery:
         payment = in_flight.pay_for_injection(process, len(fds))
         if payment is None:
             return REFUSED
-        begun = self._all.injector.install(
+        begun = self._shared.injector.install(
             number, tid, fds, room, payment, self._charge(process), self._client.payer
         )
         return STOPPING if begun else REFUSED
@@ -98,7 +126,7 @@ class Delivery:
         attachment = self._attachments.get(pid)
         if attachment is not None:
             return self._result(attachment, pid, attachment.send_closes(numbers))
-        begun = self._all.injector.close_descriptors(
+        begun = self._shared.injector.close_descriptors(
             number, tid, numbers, self._charge(self._process()), self._client.payer
         )
         return STOPPING if begun else REFUSED
@@ -117,7 +145,7 @@ class Delivery:
 
     def cancel(self, number: int) -> None:
         """Nobody wants the files any more."""
-        self._all.injector.cancel(number)
+        self._shared.injector.cancel(number)
 
     # The extension's socket
 
@@ -146,7 +174,7 @@ class Delivery:
         elif not errno:
             self.detach(pid)
         if errno or not flags & BINDERD_ATTACH_FILES:
-            self._all.in_flight.let_go(attachment)
+            self._shared.in_flight.let_go(attachment)
         if errno:
             return errno
         process = self._client.pages.process
@@ -158,8 +186,8 @@ class Delivery:
         """Let go of the socket of a process."""
         attachment = self._attachments.pop(pid, None)
         if attachment is not None:
-            self._all.watch.forget(self._client, attachment.watched)
-            self._all.in_flight.let_go(attachment)
+            self._shared.watch.forget(self._client, attachment.watched)
+            self._shared.in_flight.let_go(attachment)
             self._share().remove(1)
             if self._client.pages.process is not None:
                 self._client.pages.process.settle_user()
@@ -173,11 +201,11 @@ class Delivery:
         """Keep a socket instead of the one that the process had before; return 0 or the errno."""
         share = self._share()
         if pid not in self._attachments and (
-            len(self._attachments) >= self._all.attachments_max or not share.has_room(1)
+            len(self._attachments) >= self._shared.attachments_max or not share.has_room(1)
         ):
             return ENOSPC
         try:
-            watched = self._all.watch.watch_process(self._client, pid)
+            watched = self._shared.watch.watch_process(self._client, pid)
         except OSError as error:
             return _errno_for_client(error)
         self.detach(pid)
@@ -189,7 +217,7 @@ class Delivery:
     def _send_area(self, attachment: Attachment) -> int:
         """Send the receive area; return 0 or the errno."""
         process = self._process()
-        if not self._all.in_flight.has_room(process, attachment, 1):
+        if not self._shared.in_flight.has_room(process, attachment, 1):
             return EAGAIN
         try:
             fd = self._client.pages.open_shared()
@@ -200,7 +228,7 @@ class Delivery:
         finally:
             os.close(fd)
         if not errno:
-            self._all.in_flight.sent(process, attachment, 1)
+            self._shared.in_flight.sent(process, attachment, 1)
         return errno
 
     def _process(self) -> Process:
@@ -210,81 +238,3 @@ class Delivery:
 
     def _share(self) -> Share:
         return self._process().user.of(ATTACHMENTS)
-
-
-class DescriptorDelivery:
-    """What all open files share of it (the port ``Deliveries``).
-
-    Args:
-        moved, blocked: as of ``HelperProcess``.
-        watch: tells of the end of processes that have attached, and when ``look`` is due.
-        attachments_max: how many processes may attach a socket to one open file.
-        injects: may the helper stop clients?
-
-    ``reports`` must be set before anything is delivered.
-    """
-
-    def __init__(
-        self,
-        moved: Callable[[int], None],
-        blocked: Callable[[], None],
-        watch: ThreadWatch,
-        attachments_max: int,
-        *,
-        injects: bool = True,
-    ) -> None:
-        self.watch = watch
-        self.attachments_max = attachments_max
-        self.in_flight = InFlight()
-        closer = Closer()
-        self.helper = HelperProcess(moved, blocked, closer)
-        self.helper.owner = self
-        self.disposer = FileDisposer(self.helper, closer)
-        self.injector = Injector(self.helper, injects=injects)
-        watch.register(self.in_flight.fileno())
-        watch.register(self.disposer.fileno())
-
-    @property
-    def reports(self) -> Reports | None:
-        """What is told how jobs of the helper go on."""
-        return self.injector.reports
-
-    @reports.setter
-    def reports(self, reports: Reports) -> None:
-        self.injector.reports = reports
-
-    def of(self, client: FileClient) -> Delivery:
-        """Return the ways to the processes that use an open file."""
-        return Delivery(self, client)
-
-    def is_own(self, tid: int) -> bool:
-        """Whether a thread is of the daemon, or of its helper."""
-        pids = [os.getpid(), self.helper.pid]
-        return any(pid and os.path.exists(f"/proc/{pid}/task/{tid}") for pid in pids)
-
-    def look(self) -> None:
-        """See what was taken from sockets, and what was closed."""
-        self.in_flight.look()
-        self.disposer.settle()
-
-    def received(self, message: bytes) -> None:
-        """The helper reports something."""
-        kind, number, error = messages.report.unpack_from(message)
-        if kind == messages.CLOSED:
-            self.disposer.closed_there(number)
-        elif kind == messages.SEIZED:
-            self.injector.thread_stopped(number)
-        else:
-            numbers = messages.unpack_numbers(message, messages.report.size)
-            self.injector.ended(number, None if error else numbers)
-
-    def lost(self) -> None:
-        """The helper has ended."""
-        self.disposer.helper_is_lost()
-        self.injector.helper_is_lost()
-
-    def close(self) -> None:
-        """Let the helper go, and tell of nothing any more."""
-        self.in_flight.close()
-        self.helper.close()
-        self.disposer.close()
