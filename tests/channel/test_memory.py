@@ -16,7 +16,7 @@ from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.proc import FileId, process_of
 from binderd.memory.process_memory import ProcessMemory
 from binderd.memory.upkeep import Upkeep
-from channel.helpers import ClientProcess, NoInstaller
+from channel.helpers import ClientProcess, Disposer
 from channel.rawclient import anonymous, peek, poke, protect, unmap
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def closing() -> Iterator[None]:
 def memory_of(tid: int) -> ProcessMemory:
     PROCESSES.append(client_process.ClientProcess(tid, tid))
     process = PROCESSES[-1]
-    return ProcessMemory(tid, tid, process, process.space, NoInstaller())
+    return ProcessMemory(tid, tid, process, process.space, Disposer())
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_large_pieces(memory: ProcessMemory) -> None:
 
 
 def test_threads_of_other_processes_are_reached_the_honest_way(sleeper: int, place: int) -> None:
-    memory = ProcessMemory(sleeper, sleeper, None, None, NoInstaller())
+    memory = ProcessMemory(sleeper, sleeper, None, None, Disposer())
     for text in (b"1st", b"2nd", b"3rd"):
         assert memory.write(place, text)
         assert memory.read(place, 3) == text

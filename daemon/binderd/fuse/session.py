@@ -75,15 +75,13 @@ class Session(Server):
 
     Args:
         tree: the directory.
-        device: the handlers of open files.
-        outgoing: where reply frames are put, in the order in which they must be written; the
-            device has the same list.
+        device: the handlers of open files; its list of frames is the session's.
         negotiated: called once, when the kernel and we agree; with a reason if we cannot.
         report_bug: called with the opcode and the exception when a handler failed.
-        turns: everybody's; the device has the same.
+        turns: of all users; the device has the same.
         has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
         needs_passthrough: refuse a kernel that cannot.
-        charge_wait: who waits for a lock is charged so; see ``LockHandlers``.
+        charge_wait: charges a request that waits for a lock; see ``LockHandlers``.
     """
 
     __slots__ = ("_is_switched_off", "_needs_passthrough", "_negotiated", "has_passthrough")
@@ -92,7 +90,6 @@ class Session(Server):
         self,
         tree: Tree,
         device: DeviceHandlers,
-        outgoing: list[bytes],
         negotiated: Callable[[str | None], None],
         report_bug: Callable[[int, Exception], None],
         turns: Turns,
@@ -101,6 +98,7 @@ class Session(Server):
         needs_passthrough: bool = False,
         charge_wait: Callable[[int, int], Charge | None] | None = None,
     ) -> None:
+        outgoing = device.outgoing
         locks = LockHandlers(tree, outgoing, device.release, device.interrupt, charge_wait)
         rows = self._table(tree, device, locks)
         super().__init__(rows, outgoing, device.drain, report_bug, turns)

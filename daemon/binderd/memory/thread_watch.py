@@ -57,7 +57,7 @@ class ThreadWatch:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._by_pidfd: dict[int, Watched] = {}
-        self._threads: dict[int, Watched] = {}  # by thread id: who has that number
+        self._threads: dict[int, Watched] = {}  # by thread id: the latest of that number
         self.is_available = True  # can this kernel watch single threads?
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class ThreadWatch:
         """Return the descriptor that is readable when a watched thread has ended."""
         return self._epoll.fileno()
 
-    def accompany(self, fd: int) -> None:
+    def register(self, fd: int) -> None:
         """Have ``fileno`` be readable as well when ``fd`` is."""
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -93,18 +93,18 @@ class ThreadWatch:
                 elif error.errno != ESRCH:
                     raise
                 return None
-            watched = self._register(pidfd, tid, is_process=False)
+            watched = self._watch(pidfd, tid, is_process=False)
             self._threads[tid] = watched
         watched.clients[client] = None
         return watched
 
     def watch_process(self, client: FileClient, pid: int) -> Watched:
         """Watch a process, of which a thread has a request open; results as ``watch``."""
-        watched = self._register(os.pidfd_open(pid), pid, is_process=True)
+        watched = self._watch(os.pidfd_open(pid), pid, is_process=True)
         watched.clients[client] = None
         return watched
 
-    def _register(self, pidfd: int, tid: int, *, is_process: bool) -> Watched:
+    def _watch(self, pidfd: int, tid: int, *, is_process: bool) -> Watched:
         try:
             self._epoll.register(pidfd, select.EPOLLIN)
         except BaseException:
@@ -129,9 +129,9 @@ class ThreadWatch:
         watched.pidfd = -1
 
     def ended(self) -> list[Ended]:
-        """Return what has ended; never waits. Each must be forgotten by who watched it."""
-        found = [self._by_pidfd[fd] for fd, _ in self._epoll.poll(0) if fd in self._by_pidfd]
-        return [Ended(client, one.tid, one.is_process) for one in found for client in one.clients]
+        """Return what has ended; never waits. Each must be forgotten by its open file."""
+        ended = [self._by_pidfd[fd] for fd, _ in self._epoll.poll(0) if fd in self._by_pidfd]
+        return [Ended(client, one.tid, one.is_process) for one in ended for client in one.clients]
 
     def close(self) -> None:
         """Forget everybody."""
