@@ -46,7 +46,10 @@ FOREIGN: dict[str, tuple[str, ...]] = {
         "binderd.garbage",
         "binderd.guard",
         "binderd.introspect.fs",
+        "binderd.lifecycle",
         "binderd.service",
+        "binderd.tasks",
+        "binderd.timers",
     ),
 }
 

@@ -46,8 +46,8 @@ class Accounts:
 
     def of(self, device: str) -> frozenset[int] | None:
         """Return the numbers for a device; None: no entry is about it."""
-        found = self._by_device.get(device, self._by_device.get(""))
-        return None if found is None else frozenset(found)
+        uids = self._by_device.get(device, self._by_device.get(""))
+        return None if uids is None else frozenset(uids)
 
 
 def put_into_force(settings: Settings, directory: Directory, engine: Engine) -> list[str]:

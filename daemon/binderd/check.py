@@ -68,7 +68,7 @@ def main(settings: Settings) -> int:
 
 
 def can_serve(findings: Sequence[Finding]) -> bool:
-    """Whether clients can be served, through one of the doors."""
+    """Whether clients can be served, through one of the transports."""
     names = {one.name for one in findings if one.is_there}
     return all(one.is_there for one in findings if one.is_needed) and bool(names & {"FUSE", "CUSE"})
 
@@ -76,28 +76,28 @@ def can_serve(findings: Sequence[Finding]) -> bool:
 def look(settings: Settings) -> list[Finding]:
     """Try everything."""
     fuse, passthrough = _in_child(_try_fuse).partition("\n")[::2]
-    found = [
-        _door("FUSE", fuse, "devices as files"),
-        _door(
+    findings = [
+        _transport("FUSE", fuse, "devices as files"),
+        _transport(
             "passthrough", passthrough or fuse, "receive areas that are shared with us: one copy"
         ),
-        _door("CUSE", _in_child(_try_cuse), "devices as character devices"),
+        _transport("CUSE", _in_child(_try_cuse), "devices as character devices"),
     ]
     missing = rights.missing()
     is_ordinary = rights.is_ordinary_user()
     if is_ordinary:
-        found.append(Finding("root", False, False, _WITHOUT_ROOT))
+        findings.append(Finding("root", False, False, _WITHOUT_ROOT))
     for right in () if is_ordinary else missing:
         loss = f"without it: {right.loss}; " if right.loss else f"needed to {right.purpose}: "
-        found.append(Finding(right.name, False, not right.loss, loss + rights.advice([right])))
+        findings.append(Finding(right.name, False, not right.loss, loss + rights.advice([right])))
     if not is_ordinary and any(not right.loss for right in missing):
-        return found  # what else would be denied is denied for that
+        return findings  # what else would be denied is denied for that
     injects = settings.injects and own_architecture() is not None
     names = {right.name for right in missing}
     try:
         denials = {one.trial: one for one in selftest.run(injects=injects, missing=names)}
     except OSError as error:
-        return [*found, Finding("a child process", False, True, explain(error, "there is none"))]
+        return [*findings, Finding("a child process", False, True, explain(error, "there is none"))]
     for trial in selftest.TRIALS:
         denial = denials.get(trial)
         if trial.right in names or (is_ordinary and trial.takes_root and not trial.loss):
@@ -105,8 +105,8 @@ def look(settings: Settings) -> list[Finding]:
         text = trial.loss and f"without it: {trial.loss}"
         if denial is not None:
             text = selftest.explain([denial])
-        found.append(Finding(trial.call, denial is None, not trial.loss, text))
-    return found
+        findings.append(Finding(trial.call, denial is None, not trial.loss, text))
+    return findings
 
 
 def as_json(findings: Sequence[Finding]) -> str:
@@ -126,7 +126,7 @@ def as_table(findings: Sequence[Finding]) -> str:
     return "\n".join([*(line.rstrip() for line in lines), served])
 
 
-def _door(name: str, failure: str, purpose: str) -> Finding:
+def _transport(name: str, failure: str, purpose: str) -> Finding:
     return Finding(name, not failure, False, failure or purpose)
 
 

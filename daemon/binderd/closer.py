@@ -2,7 +2,7 @@
 """Closing other people's files, which may take any time: in threads that may get stuck.
 
 A close can flush to a file system of a client's own, wait for a peer to read, or free gigabytes. So
-nobody who has other things to do may close a file that a client gave us. Nor may one user's closes,
+no thread with other things to do may close a file that a client gave us. Nor may one user's closes,
 if they are stuck, hold up those of others: each has a few threads at most.
 """
 
@@ -68,16 +68,16 @@ class Closer:
             with self._changed:
                 if is_busy:
                     self._leave(owner)
-                found = self._next()
-                if found is None:
+                job = self._next()
+                if job is None:
                     self._idle += 1
                     self._changed.wait(_IDLE_SECONDS)
                     self._idle -= 1
-                    found = self._next()
-                if found is None:
+                    job = self._next()
+                if job is None:
                     self._workers -= 1
                     return
-                owner, fds, done = found
+                owner, fds, done = job
                 is_busy = True
             for fd in fds:
                 with suppress(OSError):

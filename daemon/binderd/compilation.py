@@ -21,6 +21,9 @@ REQUEST_PATH: Final = (
     "binderd.fuse",
     "binderd.device",
     "binderd.memory",
+    "binderd.descriptors.attachment",
+    "binderd.descriptors.delivery",
+    "binderd.descriptors.in_flight",
     "binderd.channel.transfer",
     "binderd.heartbeat",
     "binderd.linux",
@@ -49,8 +52,8 @@ def _request_path() -> Iterator[ModuleType]:
         if not hasattr(module, "__path__"):
             yield module
             continue
-        for found in pkgutil.iter_modules(module.__path__, f"{name}."):
-            yield importlib.import_module(found.name)
+        for module_info in pkgutil.iter_modules(module.__path__, f"{name}."):
+            yield importlib.import_module(module_info.name)
 
 
 def _is_compiled(module: ModuleType) -> bool:

@@ -70,7 +70,7 @@ examples:
   binderd --transport cuse                   /dev/{binder,hwbinder,vndbinder}, character devices
   binderd --transport both --device-prefix binderd/
                                              /dev/binderd/binder beside /dev/binderfs/binder and
-                                             so on: two doors to the same contexts
+                                             so on: two ways to the same contexts
   binderd --print-config                     every option, as a configuration file
   binderd --check-config                     is /etc/binderd/binderd.toml right?
   binderd --check                            what does this machine allow?
@@ -249,7 +249,7 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
     Raises:
         ConfigError: what cannot be, and why.
     """
-    value = {name: found.value for name, found in values.items()}
+    value = {name: option.value for name, option in values.items()}
     check_text(values)
     devices = value["devices"]
     _checked(values["devices"], check_device_names, devices)
@@ -274,9 +274,9 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         raise ConfigError(
             f"{values['spin'].origin} {value['spin']}: must be from 0 to {SPIN_US_MAX} microseconds"
         )
-    for found in limits.values():
-        if not 1 <= found.value <= LIMIT_MAX:
-            raise ConfigError(f"{found.origin} {found.value}: must be from 1 to {LIMIT_MAX}")
+    for limit in limits.values():
+        if not 1 <= limit.value <= LIMIT_MAX:
+            raise ConfigError(f"{limit.origin} {limit.value}: must be from 1 to {LIMIT_MAX}")
     host = rights.owner()
     return Settings(
         value["mount"],
@@ -300,7 +300,7 @@ def _settings(values: Mapping[str, _Value], limits: Mapping[str, _Value]) -> Set
         ),
         value["symlinks"],
         value["log-to"],
-        tuple((LIMIT_NAMES[name], found.value) for name, found in sorted(limits.items())),
+        tuple((LIMIT_NAMES[name], limit.value) for name, limit in sorted(limits.items())),
         _checked(values["manager-uid"], check_accounts, value["manager-uid"]),
         _checked(values["allow-users"], check_accounts, value["allow-users"]),
         _checked(values["allow-groups"], check_accounts, value["allow-groups"]),

@@ -60,7 +60,7 @@ class Guard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Before we end: what we have as standard error is its own as well, and whoever reads that
+        # Before we end: what we have as standard error is its own as well, and a reader of that
         # takes its end for ours.
         if self._process is not None:
             self._process.kill()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from logging.handlers import SysLogHandler
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SYSLOG: Final = "/dev/log"
-SECONDS_BETWEEN_COMPLAINTS: Final = 10.0
+_SECONDS_BETWEEN_REPORTS: Final = 10.0
 
 _log: Final = logging.getLogger("binderd")
 
@@ -65,22 +66,39 @@ def set_log_level(level: str) -> None:
     logging.getLogger().setLevel(level.upper())
 
 
-class Complaints:
-    """Counts what goes wrong and says when it may be logged."""
+class BugReports:
+    """Logs bugs of ours, but not each: whatever goes wrong may do so with every request.
 
-    __slots__ = ("_last", "count")
+    Args:
+        clock: returns seconds.
+    """
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._last = -SECONDS_BETWEEN_COMPLAINTS
+    __slots__ = ("_clock", "_count", "_last")
 
-    def is_due(self, now: float) -> bool:
-        """Count one more; return whether it may be logged at the time ``now`` (seconds)."""
-        self.count += 1
-        if now - self._last < SECONDS_BETWEEN_COMPLAINTS:
-            return False
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._count = 0
+        self._last = -_SECONDS_BETWEEN_REPORTS
+
+    def report(self, about: str, error: Exception) -> None:
+        """Count one more, and log it unless one was a moment ago.
+
+        Args:
+            about: what was done.
+            error: how it failed.
+        """
+        self._count += 1
+        now = self._clock()
+        if now - self._last < _SECONDS_BETWEEN_REPORTS:
+            return
         self._last = now
-        return True
+        _log.error(
+            "our bug in %s (%d so far, %s)",
+            about,
+            self._count,
+            f"at most one line per {_SECONDS_BETWEEN_REPORTS:.0f} s",
+            exc_info=error,
+        )
 
 
 def tracer() -> Callable[[bool, bytes], None] | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be there before anything is served: rights, and the doors through which clients come.
+"""What must be there before anything is served: rights, and a transport by which clients come.
 
-A door is the mounted file system, or one character device. Nothing here may know how they are
-served.
+A transport is the mounted file system, character devices, or both. Nothing here may know how they
+are served.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from binderd.channel.cuse_node import CuseNode
 from binderd.channel.errors import StartError, Unmappable, Unsupported, explain
 from binderd.channel.fuse_mount import FuseMount
 from binderd.config import check_node_names
-from binderd.device.cuse_device import CHANNELS_MAX
+from binderd.device.replies import CONNECTIONS_MAX
 from binderd.engine.limits import PER_USER, Limits
 from binderd.injector.architecture import own_architecture
 from binderd.linux import proc, rights
@@ -45,8 +45,8 @@ class Findings(NamedTuple):
     has_private_pages: bool  # can clients receive in pages of their own?
 
 
-class Doors:
-    """Where clients come in.
+class Transport:
+    """What leads clients to us.
 
     Args:
         mount: the file system, None: not served.
@@ -62,7 +62,7 @@ class Doors:
         self.needs_passthrough = needs_passthrough
 
     def close(self) -> str:
-        """Take them away; whoever serves them closes the channels.
+        """Take them away; the loops that serve them close the channels.
 
         Returns:
             What did not go as it should, or an empty string.
@@ -85,7 +85,7 @@ def transports_to_try(transport: str) -> list[str]:
                 "(--transport fuse)"
             )
         return ["fuse"]
-    # What can be mapped with a plain mmap is the better door.
+    # What can be mapped with a plain mmap is the better transport.
     return ["fuse", "cuse"] if transport == "auto" else [transport]
 
 
@@ -103,7 +103,7 @@ def sum_up(missing: Sequence[Unsupported], last: StartError) -> StartError:
     return StartError("; ".join([*map(str, reasons), *ways]))
 
 
-def open_doors(settings: Settings, transport: str, findings: Findings) -> Doors:
+def open_transport(settings: Settings, name: str, findings: Findings) -> Transport:
     """Open what a transport (fuse, cuse or both) consists of.
 
     Raises:
@@ -112,14 +112,14 @@ def open_doors(settings: Settings, transport: str, findings: Findings) -> Doors:
     """
     nodes: list[CuseNode] = []
     try:
-        if transport != "fuse":
+        if name != "fuse":
             check_node_names(settings.devices, settings.device_prefix)
-            if len(settings.devices) >= CHANNELS_MAX:
-                raise StartError(f"more than {CHANNELS_MAX - 1} CUSE devices cannot be served")
-            for name in settings.devices:
-                nodes.append(CuseNode.of(f"{settings.device_prefix}{name}"))  # noqa: PERF401
+            if len(settings.devices) >= CONNECTIONS_MAX:
+                raise StartError(f"more than {CONNECTIONS_MAX - 1} CUSE devices cannot be served")
+            for device in settings.devices:
+                nodes.append(CuseNode.of(f"{settings.device_prefix}{device}"))  # noqa: PERF401
         by_user = rights.is_ordinary_user()
-        mount = FuseMount.at(settings.mount, by_user=by_user) if transport != "cuse" else None
+        mount = FuseMount.at(settings.mount, by_user=by_user) if name != "cuse" else None
     except BaseException as error:
         for node in nodes:
             os.close(node.fd)
@@ -127,7 +127,7 @@ def open_doors(settings: Settings, transport: str, findings: Findings) -> Doors:
             raise StartError(str(error)) from None
         raise
     needs_passthrough = settings.transport == "auto" and not findings.has_private_pages
-    return Doors(mount, nodes, needs_passthrough=needs_passthrough)
+    return Transport(mount, nodes, needs_passthrough=needs_passthrough)
 
 
 def check_proc() -> None:
@@ -152,8 +152,8 @@ def check_rights(settings: Settings) -> Findings:
     missing = rights.missing()
     if rights.is_ordinary_user():
         transports_to_try(settings.transport)
-        found = _try_on_a_child(settings, {right.name for right in missing})
-        return Findings([_ORDINARY, *found.warnings], found.has_private_pages)
+        findings = _try_on_a_child(settings, {right.name for right in missing})
+        return Findings([_ORDINARY, *findings.warnings], findings.has_private_pages)
     required = [right for right in missing if not right.loss]
     if required:
         needs = ", ".join(f"{right.name} to {right.purpose}" for right in required)
@@ -163,8 +163,8 @@ def check_rights(settings: Settings) -> Findings:
         for right in missing
         if not right.only_in_containers
     ]
-    found = _try_on_a_child(settings, {right.name for right in missing})
-    return Findings(warnings + found.warnings, found.has_private_pages)
+    findings = _try_on_a_child(settings, {right.name for right in missing})
+    return Findings(warnings + findings.warnings, findings.has_private_pages)
 
 
 def _try_on_a_child(settings: Settings, missing: set[str]) -> Findings:

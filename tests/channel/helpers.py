@@ -346,26 +346,11 @@ def run_client(directory: Path, code: str) -> list[str]:
         return said.decode().splitlines()
 
 
-class NoInstaller:
-    """Where no file is to be installed; implements ``Installer``."""
-
-    injects = False
-
-    def begin(self, *arguments: object) -> bool:
-        raise AssertionError("no file is there to be installed")
-
-    def cancel(self, number: int) -> None:
-        raise AssertionError("nothing is being installed")
-
-    def is_own(self, tid: int) -> bool:
-        return tid == os.getpid()
+class Disposer:
+    """Closes files at once; implements ``Disposal`` and ``Disposer``."""
 
     def has_room(self) -> bool:
         return True
-
-    def settle_when(self, call: Callable[[int], None]) -> None: ...
-
-    def settle(self) -> None: ...
 
     def dispose(
         self, fd: int, *, flushes: bool, owner: int = 0, payment: Charged | None = None
@@ -373,3 +358,25 @@ class NoInstaller:
         os.close(fd)
         if payment is not None:
             payment.end()
+
+
+class NoDelivery:
+    """Where no file is to be delivered; implements ``Deliveries`` and ``Delivery``."""
+
+    injects = False
+
+    def __init__(self) -> None:
+        self.disposer = Disposer()
+
+    def of(self, client: object) -> NoDelivery:
+        return self
+
+    def is_own(self, tid: int) -> bool:
+        return tid == os.getpid()
+
+    def install(self, *arguments: object) -> int:
+        raise AssertionError("no file is there to be delivered")
+
+    def look(self) -> None: ...
+
+    def close(self) -> None: ...

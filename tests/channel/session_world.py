@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from errno import EACCES, ESTALE
 
-from binderd.device.binder_device import BinderDevice
+from binderd.device.fuse_device import FuseDevice
+from binderd.device.open_files import OpenFiles
 from binderd.device.pace import Pace
 from binderd.fuse.directory import Directory
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
@@ -58,7 +59,7 @@ class FakeOpener:
         self.clients.append(FakeClient(tid, backing_id, is_private=is_private))
         return self.clients[-1]
 
-    def refuse_stranger(self) -> int:
+    def refuse_foreign_pid(self) -> int:
         return EACCES
 
     def can_back(self) -> bool:
@@ -70,7 +71,7 @@ class FakeOpener:
     def is_own(self, tid: int) -> bool:
         return False
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         pass
 
 
@@ -83,27 +84,27 @@ class World:
         self.gone: list[str] = []
         self.directory = Directory(DEVICES, DEVICES_MAX, self.gone.append)
         self.tree = Tree(self.directory)
-        self.outgoing: list[bytes] = []
         self.negotiated: list[str | None] = []
         self.reported: list[tuple[int, Exception]] = []
+        self.failed: list[tuple[str, Exception]] = []
         self.timers: list[tuple[int, int]] = []
         self.clock = 0
         self.turns = Turns(lambda: self.clock, lambda: self.clock)
-        self.device = BinderDevice(
+        self.files = OpenFiles(
             self.engine,
-            self.tree,
             self.directory,
             self.opener,
-            self.outgoing,
-            lambda number, milliseconds: self.timers.append((number, milliseconds)),
-            Pace(lambda: 0),
-            lambda: None,
             self.turns,
+            Pace(lambda: 0),
+            lambda number, milliseconds: self.timers.append((number, milliseconds)),
+            lambda: None,
+            lambda about, error: self.failed.append((about, error)),
         )
+        self.device = FuseDevice(self.files, self.tree, self.directory, self.opener)
+        self.outgoing = self.device.outgoing
         self.session = Session(
             self.tree,
             self.device,
-            self.outgoing,
             self.negotiated.append,
             lambda opcode, error: self.reported.append((opcode, error)),
             self.turns,

@@ -14,7 +14,7 @@ import pytest
 from binderd import config
 from binderd.config import DEFAULT_DEVICES, Settings, parse
 from binderd.linux.sd_notify import notify
-from binderd.log import Complaints
+from binderd.log import BugReports
 
 UNIT = Path(__file__).parents[2] / "systemd" / "binderd.service"
 
@@ -107,16 +107,15 @@ def test_notify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool)
     assert not notify("READY=1")
 
 
-def test_complaints_are_rate_limited() -> None:
-    complaints = Complaints()
-    assert [complaints.is_due(now) for now in (0.0, 1.0, 9.0, 10.0, 11.0)] == [
-        True,
-        False,
-        False,
-        True,
-        False,
+def test_reports_of_bugs_are_rate_limited(caplog: pytest.LogCaptureFixture) -> None:
+    times = iter((0.0, 1.0, 9.0, 10.0, 11.0))
+    bugs = BugReports(lambda: next(times))
+    for number in range(5):
+        bugs.report("a request", ValueError(number))
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "our bug in a request (1 so far",
+        "our bug in a request (4 so far",
     ]
-    assert complaints.count == 5
 
 
 def test_the_service_unit_is_sound() -> None:

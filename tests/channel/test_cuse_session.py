@@ -7,7 +7,8 @@ import errno
 
 import pytest
 
-from binderd.device.cuse_device import TICKET_SHIFT, CuseDevice
+from binderd.device.cuse_device import CuseDevice
+from binderd.device.replies import TICKET_SHIFT
 from binderd.engine.ports import NotYet
 from binderd.fuse.cuse import CuseSession
 from binderwire import fuse_abi as abi
@@ -76,11 +77,12 @@ class CuseWorld(World):
         self.memory = FakeMemory(bytes(range(64)))
         self.written: list[tuple[int, bytes]] = []  # (channel, frame), as the kernel gets them
         self.agreed: list[str | None] = []
+        self.device.written_by(lambda: self._write(0, self.outgoing))
         self.sessions = [self._channel(number) for number in (1, 2)]
 
     def _channel(self, number: int) -> CuseSession:
-        device = CuseDevice(self.device, "binder", number, lambda: self._write(0, self.outgoing))
-        device.write = lambda: self._write(number, device.outgoing)
+        device = CuseDevice(self.files, "binder")
+        device.written_by(lambda: self._write(number, device.outgoing))
         return CuseSession(
             f"dir/binder{number}",
             device,
@@ -112,7 +114,7 @@ class CuseWorld(World):
         [(_, _, error, body)] = self.receive(channel, frame)
         assert error == 0
         handle = abi.fuse_open_out.read(body).fh
-        self.device.file(handle).process.memory = lambda: self.memory
+        self.files.find(handle).process.memory = lambda: self.memory
         return handle
 
     def ioctl(self, handle: int, command: int, unique: int = 2, channel: int = 1) -> int:
@@ -193,7 +195,7 @@ def test_beside_an_errno_only_a_write_read_goes_back(world: CuseWorld) -> None:
         ticket = world.engine.calls[-1][5]
         world.memory.written.clear()
         world.engine.outbox.append(Done(ticket, -errno.EINTR, b"x" * 48))
-        world.device.drain()
+        world.files.drain()
         [(channel, frame)] = world.written
         assert (channel, abi.fuse_out_header.read(frame).unique) == (1, 6)
         assert world.memory.written == written
@@ -215,7 +217,7 @@ def test_an_argument_that_comes_late(world: CuseWorld, command: int) -> None:
         assert ticket == 6 | 1 << TICKET_SHIFT
         memory.has_arrived = True
         world.engine.arrive(ticket)
-        world.device.go_on(ticket)
+        world.files.go_on(ticket)
     [(channel, reply)] = world.written
     assert (channel, abi.fuse_out_header.read(reply).unique) == (1, 6)
     [(address, written)] = memory.written
@@ -235,7 +237,7 @@ def test_a_signal_while_the_argument_is_awaited_ends_what_sleeps_then(world: Cus
     assert world.receive(1, frame) == []
     memory.has_arrived = True
     world.engine.arrive(ticket)
-    world.device.go_on(ticket)
+    world.files.go_on(ticket)
     assert world.engine.calls[-1] == ("interrupt", ticket)
 
 
@@ -286,8 +288,8 @@ def test_pollers_are_woken_through_their_channel(world: CuseWorld) -> None:
     body = abi.fuse_poll_in.pack(handle, 77, flags, 0xFFFF)
     [(_, _, error, _)] = world.receive(1, request(abi.FUSE_POLL, body, nodeid=0))
     assert error == 0
-    world.engine.poll_wakes.append(world.device.file(handle).process)
-    world.device.drain()
+    world.engine.poll_wakes.append(world.files.find(handle).process)
+    world.files.drain()
     [(channel, frame)] = world.written
     assert channel == 1
     assert abi.fuse_notify_poll_wakeup_out.unpack_from(frame, abi.fuse_out_header.size) == (77,)
@@ -299,7 +301,7 @@ def test_release_forgets_the_file(world: CuseWorld) -> None:
     assert world.receive(1, frame) == [(1, 2, 0, b"")]
     assert world.engine.calls[-1] == ("release",)
     assert world.opener.clients[-1].is_closed
-    assert len(world.device) == 0
+    assert len(world.files) == 0
     assert world.receive(1, frame) == [(1, 2, -errno.EBADF, b"")]
 
 
@@ -328,7 +330,7 @@ def test_what_an_extension_ioctl_ends_is_answered_at_once(world: CuseWorld) -> N
 
 def test_too_many_threads(world: CuseWorld) -> None:
     handle = world.open_node()
-    world.device.file(handle).process.memory = None  # nothing can be had of a thread
+    world.files.find(handle).process.memory = None  # nothing can be had of a thread
     frame = ioctl_request(handle, BINDER_VERSION, b"", 0)
     assert world.receive(1, frame) == [(1, 2, -errno.ENOMEM, b"")]
 

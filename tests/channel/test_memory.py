@@ -17,7 +17,7 @@ from binderd.memory import client_process
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.process_memory import ProcessMemory
 from binderd.memory.upkeep import Upkeep
-from channel.helpers import ClientProcess, NoInstaller
+from channel.helpers import ClientProcess, Disposer
 from channel.rawclient import anonymous, peek, poke, protect, unmap
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def closing() -> Iterator[None]:
 def memory_of(tid: int) -> ProcessMemory:
     PROCESSES.append(client_process.ClientProcess(tid, tid))
     process = PROCESSES[-1]
-    return ProcessMemory(tid, tid, process, process.space, NoInstaller())
+    return ProcessMemory(tid, tid, process, process.space, Disposer())
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_large_pieces(memory: ProcessMemory) -> None:
 
 
 def test_threads_of_other_processes_are_reached_the_honest_way(sleeper: int, place: int) -> None:
-    memory = ProcessMemory(sleeper, sleeper, None, None, NoInstaller())
+    memory = ProcessMemory(sleeper, sleeper, None, None, Disposer())
     for text in (b"1st", b"2nd", b"3rd"):
         assert memory.write(place, text)
         assert memory.read(place, 3) == text

@@ -213,7 +213,7 @@ def test_ioctl_of_any_size(
     error, body = world.answer(ioctl_request(handle, command, argument, out_size))
     assert (error, body[16:]) == (0, returned)
     assert world.engine.calls[-1][4] == argument
-    assert not world.device._unusual
+    assert not world.device._room
 
 
 def test_an_errno_takes_the_argument_along(world: World) -> None:
@@ -221,7 +221,7 @@ def test_an_errno_takes_the_argument_along(world: World) -> None:
     world.engine.parks = True
     assert world.send(ioctl_request(handle, BINDER_WRITE_READ, bytes(48), 48, unique=10)) == []
     world.engine.outbox.append(Done(10, -errno.EAGAIN, b"x" * 48))
-    world.device.drain()
+    world.files.drain()
     [frame] = world.outgoing
     assert abi.fuse_out_header.unpack_from(frame) == (80, 0, 10)
     assert abi.fuse_ioctl_out.read(frame, 16).result == -errno.EAGAIN
@@ -242,7 +242,7 @@ def test_an_argument_that_is_not_there(world: World, in_size: int) -> None:
     handle = world.open()
     body = abi.fuse_ioctl_in.pack(handle, 0, BINDER_WRITE_READ, 0, in_size, 48)
     assert world.answer(request(abi.FUSE_IOCTL, body)) == (-errno.EINVAL, b"")
-    assert not world.device._unusual
+    assert not world.device._room
 
 
 def test_handles_that_do_not_exist(world: World) -> None:
@@ -260,11 +260,11 @@ def test_a_poller_is_woken_once(world: World) -> None:
     error, body = world.answer(poll_request(handle, 77, schedule=False))
     assert (error, abi.fuse_poll_out.read(body).revents) == (0, 0)
     world.engine.poll_wakes.append(process)
-    world.device.drain()
+    world.files.drain()
     assert world.outgoing == [], "nobody waits"
     world.answer(poll_request(handle, 77, schedule=True))
     world.engine.poll_wakes.extend([process, process, FakeProcess(None)])
-    world.device.drain()
+    world.files.drain()
     [frame] = world.outgoing
     assert abi.fuse_out_header.unpack_from(frame) == (24, abi.FUSE_NOTIFY_POLL, 0)
     assert abi.fuse_notify_poll_wakeup_out.read(frame, 16).kh == 77
@@ -274,12 +274,12 @@ def test_a_poller_is_woken_once(world: World) -> None:
 def test_the_outside_is_heard_only_about_open_files(world: World) -> None:
     handle = world.open()
     process = world.opener.clients[0].process
-    world.device.thread_gone(process, 9)
-    world.device.unmapped(process)
+    world.files.thread_gone(process, 9)
+    world.files.unmapped(process)
     assert world.engine.calls[1:] == [("thread_gone", 9), ("unmapped",)]
     world.answer(request(abi.FUSE_RELEASE, abi.fuse_release_in.pack(handle, 2, 0, 0)))
-    world.device.thread_gone(process, 9)
-    world.device.unmapped(process)
+    world.files.thread_gone(process, 9)
+    world.files.unmapped(process)
     assert world.engine.calls[-1] == ("release",)
 
 
@@ -294,7 +294,7 @@ def test_our_bug_ends_one_request_only(world: World) -> None:
     assert [(unique, error) for unique, error, _ in replies] == [(8, 0), (2, -errno.EIO)]
     assert world.session.bugs == 1
     assert [opcode for opcode, _ in world.reported] == [abi.FUSE_IOCTL]
-    assert not world.device._unusual
+    assert not world.device._room
     assert world.answer(ioctl_request(handle, BINDER_VERSION, b"abcd", 4))[1][16:] == b"abcd"
 
 
@@ -304,7 +304,7 @@ def test_a_bug_in_release_still_frees_the_pages(world: World) -> None:
     release = request(abi.FUSE_RELEASE, abi.fuse_release_in.pack(handle, 2, 0, 0))
     assert world.answer(release) == (-errno.EIO, b"")
     assert world.opener.clients[0].is_closed
-    assert len(world.device) == 0
+    assert len(world.files) == 0
 
 
 def test_a_client_that_cannot_be_closed_is_closed_once(world: World) -> None:

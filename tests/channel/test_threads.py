@@ -14,7 +14,7 @@ from binderd.engine.ports import NoAnswer
 from binderd.memory.client import FileClient, FileOpener
 from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.upkeep import Upkeep
-from channel.helpers import FakeEngine, FakeProcess, NoInstaller
+from channel.helpers import FakeEngine, FakeProcess, NoDelivery
 from channel.rawclient import PAGE, anonymous, poke, unmap
 
 if TYPE_CHECKING:
@@ -72,12 +72,9 @@ def backing() -> Backing:
 
 
 @pytest.fixture
-def opener(watch: ThreadWatch, backing: Backing) -> Iterator[FileOpener]:
+def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
     upkeep = Upkeep(lambda: None, lambda process: None)
-    installer = NoInstaller()
-    opener = FileOpener(backing, upkeep, watch, installer, 2, "")
-    yield opener
-    opener.flights.close()
+    return FileOpener(backing, upkeep, watch, NoDelivery(), "")
 
 
 def open_client(opener: FileOpener) -> FileClient:

@@ -306,9 +306,9 @@ def test_a_release_is_answered_at_once_and_done_behind_what_came_before() -> Non
     other = world.send(ioctl_request(world.handle, BINDER_WRITE_READ, ARGUMENT, 48))
     release = request(abi.FUSE_RELEASE, abi.fuse_release_in.build(fh=world.handle), unique=5)
     assert (other, world.send(release)) == ([], [(5, 0, b"")])
-    assert len(world.device) == 1
+    assert len(world.files) == 1
     [(unique, _, _)] = world.take_turns()
-    assert (unique, len(world.device)) == (2, 0)
+    assert (unique, len(world.files)) == (2, 0)
     calls = [call[0] for call in world.engine.calls if call[0] in ("ioctl", "release")]
     assert calls == ["ioctl", "release"]
     assert world.opener.clients[0].is_closed

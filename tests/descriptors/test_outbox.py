@@ -21,19 +21,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from binderd.closer import Closer
+from binderd.descriptors.deliveries import Deliveries
+from binderd.descriptors.injector import _Job
+from binderd.descriptors.outbox import Outbox
 from binderd.engine.kinds import OUTBOX
 from binderd.engine.limits import Limits
 from binderd.engine.user import Users
 from binderd.injector import messages
-from binderd.injector.injector import Injector
-from binderd.injector.outbox import Outbox
+from binderd.memory.thread_watch import ThreadWatch
 from channel.helpers import SECONDS_MAX, needs_fuse
 from descriptors.programs import Running, at_rest, build, daemon_at, descriptors, helper_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from binderd.injector.outbox import Charge
+    from binderd.descriptors.outbox import Charge
 
 CLOSES = 16384
 FILES = 1024
@@ -250,50 +252,95 @@ def wait_for_helper(pid: int, count: int) -> None:
     wait_for_count(pid, count)
 
 
-def test_half_a_job_is_given_up(tmp_path: Path) -> None:
+@pytest.fixture
+def delivery() -> Iterator[Deliveries]:
+    watch = ThreadWatch()
+    delivery = Deliveries(lambda _: None, lambda: None, watch, 1)
+    delivery.reports = Deaf()
+    yield delivery
+    delivery.close()
+    watch.close()
+
+
+def test_half_a_job_is_given_up(delivery: Deliveries) -> None:
     """The rest of it will not come: the helper keeps none of its files."""
-    injector = Injector(Deaf(), lambda _: None, lambda: None)
-    try:
-        assert injector._process is not None
-        assert injector._outbox is not None
-        helper, own = injector._process.pid, 4  # three standard ones, its signals
-        wait_for_helper(helper, own)
-        begin = messages.head.pack(messages.BEGIN, 1)
-        begin += messages.job.pack(1, 2, 0, *ROOM, AT_ONCE, OWNER)
-        assert injector._outbox.send(1, begin, [0])
-        wait_for_helper(helper, own + 1)
-        injector._jobs[1] = None
-        payment = injector._payments[1] = Payment()
-        injector.cancel(1)
-        wait_for_helper(helper, own)
-        assert select.select([injector.fileno()], [], [], SECONDS_MAX)[0]
-        injector.receive()
-        assert payment.ends == 1
-    finally:
-        injector.close()
+    process, own = delivery.helper, 4  # three standard ones, its signals
+    helper = process.pid
+    wait_for_helper(helper, own)
+    begin = messages.head.pack(messages.BEGIN, 1)
+    begin += messages.job.pack(1, 2, 0, *ROOM, AT_ONCE, OWNER)
+    assert process.send(1, begin, [0])
+    wait_for_helper(helper, own + 1)
+    payment = Payment()
+    delivery.injector._jobs[1] = _Job(payment)
+    delivery.injector.cancel(1)
+    wait_for_helper(helper, own)
+    assert select.select([process.fileno()], [], [], SECONDS_MAX)[0]
+    process.receive()
+    assert payment.ends == 1
 
 
 @pytest.mark.parametrize("fate", ["it never began", "the helper has gone", "there is no helper"])
-def test_a_job_that_comes_to_nothing_is_paid_for_no_longer(fate: str) -> None:
+def test_a_job_that_comes_to_nothing_is_paid_for_no_longer(delivery: Deliveries, fate: str) -> None:
     payment = Payment()
-    injector = Injector(Deaf(), lambda _: None, lambda: None)
-    try:
-        assert injector._process is not None
-        closes: list[int] = [0] * (CLOSES + 1) if fate == "it never began" else []
-        if fate == "the helper has gone":
-            os.kill(injector._process.pid, signal.SIGSTOP)
-        elif fate == "there is no helper":
-            injector.close()
-        begun = injector.begin(1, os.getpid(), [0], closes, ROOM, payment)
-        assert begun == (fate == "the helper has gone")
-        assert payment.ends == (not begun)
-        if begun:
-            injector._process.kill()
-            assert select.select([injector.fileno()], [], [], SECONDS_MAX)[0]
-            injector.receive()
-    finally:
-        injector.close()
+    process = delivery.helper
+    helper = process.pid
+    if fate == "the helper has gone":
+        os.kill(helper, signal.SIGSTOP)
+    elif fate == "there is no helper":
+        process.close()
+    delivery.injector.injects = fate != "it never began"
+    begun = delivery.injector.install(1, os.getpid(), [0], ROOM, payment, None, OWNER)
+    assert begun == (fate == "the helper has gone")
+    assert payment.ends == (not begun)
+    if begun:
+        os.kill(helper, signal.SIGKILL)
+        assert select.select([process.fileno()], [], [], SECONDS_MAX)[0]
+        process.receive()
     assert payment.ends == 1
+
+
+def test_a_helper_is_told_of_so_many_descriptors_at_most(delivery: Deliveries) -> None:
+    injector, tid = delivery.injector, os.getpid()
+    assert not injector.close_descriptors(1, tid, [0] * (CLOSES + 1), None, OWNER)
+    assert not injector._jobs
+
+
+class Told:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.words: list[tuple[object, ...]] = []
+
+    def stopped(self, number: int) -> None:
+        self.words.append(("stopped", number))
+
+    def installed(self, number: int, numbers: object) -> None:
+        self.words.append(("installed", number, numbers))
+
+
+def test_the_states_of_a_job(delivery: Deliveries) -> None:
+    """Whoever has cancelled a job hears no more of it, and it is paid for until it is over."""
+    told = delivery.reports = Told()
+    os.kill(delivery.helper.pid, signal.SIGSTOP)
+    payments = [Payment(), Payment(), Payment()]
+    for number, payment in enumerate(payments):
+        args = (number, os.getpid(), [0], ROOM, payment, None, OWNER)
+        assert delivery.injector.install(*args)
+    delivery.received(messages.report.pack(messages.SEIZED, 0, 0))
+    assert told.words == [("stopped", 0)]
+    delivery.injector.cancel(1)
+    delivery.received(messages.report.pack(messages.SEIZED, 1, 0))
+    delivery.received(messages.report.pack(messages.FAILED, 1, 125))
+    assert told.words == [("stopped", 0)]
+    delivery.received(messages.report.pack(messages.DONE, 0, 0) + messages.pack_numbers([7]))
+    assert told.words[1:] == [("installed", 0, (7,))]
+    assert [payment.ends for payment in payments] == [1, 1, 0]
+    os.kill(delivery.helper.pid, signal.SIGKILL)
+    assert select.select([delivery.helper.fileno()], [], [], SECONDS_MAX)[0]
+    delivery.helper.receive()
+    assert told.words[2:] == [("installed", 2, None)]
+    assert [payment.ends for payment in payments] == [1, 1, 1]
 
 
 def helper_socket(daemon: int) -> socket.socket:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.device.binder_device import BinderDevice
+from binderd.device.fuse_device import FuseDevice
+from binderd.device.open_files import OpenFiles
 from binderd.device.pace import Pace
-from binderd.device.pauses import Pauses
 from binderd.engine.engine import Engine
 from binderd.engine.ports import REFUSED
 from binderd.engine.process import Process
@@ -113,13 +113,13 @@ class Opener:
         self.clients.append(FuzzedClient(len(self.clients), self.memory))
         return self.clients[-1]
 
-    def refuse_stranger(self) -> int:
+    def refuse_foreign_pid(self) -> int:
         return EACCES
 
     def is_own(self, tid: int) -> bool:
         return False
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         pass
 
 
@@ -132,28 +132,25 @@ class Kernel:
         calls = b"".join(self.command() for _ in range(20))
         self.memory.map(HEAP, bytearray(calls.ljust(4096, b"\xff")), writable=True)
         self.opener = Opener(self.memory)
-        self.outgoing: list[bytes] = []
         self.engine = Engine()
         self.now = self.had_to_wait = 0
         self.turns = Turns(self.clock, self.clock)
-        pauses = Pauses(self.engine.paused, self.turns, lambda ticket: self.device.go_on(ticket))
         directory = Directory(["binder", "hwbinder"], DEVICES_MAX, self.engine.forget_context)
         tree = Tree(directory)
         pace = Pace(itertools.count().__next__, slice_ns=1)  # each slice is over with a step
-        self.device = BinderDevice(
+        files = OpenFiles(
             self.engine,
-            tree,
             directory,
             self.opener,
-            self.outgoing,
-            self.start_timer,
-            pace,
-            pauses.look,
             self.turns,
+            pace,
+            self.start_timer,
+            lambda: None,
+            self.bug,
         )
-        self.session = Session(
-            tree, self.device, self.outgoing, lambda _: None, self.bug, self.turns
-        )
+        self.device = FuseDevice(files, tree, directory, self.opener)
+        self.outgoing = self.device.outgoing
+        self.session = Session(tree, self.device, lambda _: None, self.bug, self.turns)
         self.frame = bytearray(READ_BUFFER_SIZE)
         self.unique = 0
         self.waiting: dict[int, int] = {}  # opcodes of requests without a reply, by unique
@@ -175,8 +172,9 @@ class Kernel:
         self.now += self.random.choice([1000] * 50 + [LONG_NS + 1, 2 * TOO_LONG_NS])
         return self.now
 
-    def bug(self, opcode: int, error: Exception) -> None:
-        raise AssertionError(f"{fuse.OPCODES.get(opcode, opcode)} failed") from error
+    def bug(self, about: int | str, error: Exception) -> None:
+        name = fuse.OPCODES.get(about, about) if isinstance(about, int) else about
+        raise AssertionError(f"{name} failed") from error
 
     def number(self) -> int:
         random = self.random

@@ -154,7 +154,7 @@ def test_told_to_end_at_any_moment(place: Path, number: int) -> None:
 
 
 def loaded(daemon: Daemon) -> None:
-    """Wait until our own code heeds signals: before, SIGINT is the interpreter's business."""
+    """Wait until our own code handles signals: before, SIGINT is the interpreter's business."""
     while True:
         assert daemon.process.poll() is None
         with open(f"/proc/{daemon.process.pid}/maps", encoding="utf-8") as maps:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from binderd.config import Settings
 from binderd.service import Service
-from binderd.start import Findings, open_doors
+from binderd.start import Findings, open_transport
 from channel.helpers import needs_fuse
 
 if TYPE_CHECKING:
@@ -17,29 +17,30 @@ if TYPE_CHECKING:
 
 
 @needs_fuse
-async def test_a_channel_that_lingers_hears_who_works_for_us(
+async def test_a_channel_that_polls_hears_the_processes_that_work_for_us(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else whoever waits for a file, or for memory, waits until the channel has lingered."""
+    """Else whoever waits for a file, or for memory, waits until the channel has polled."""
     settings = Settings(str(tmp_path / "binderfs"))
-    doors = open_doors(settings, "fuse", Findings(warnings=[], has_private_pages=True))
-    service = Service(settings, lambda: settings, doors)
+    transport = open_transport(settings, "fuse", Findings(warnings=[], has_private_pages=True))
+    service = Service(settings, lambda: settings, transport)
     try:
         heard: list[str] = []
-        helper, [channel] = service._injector, service._channels
+        parts = service.parts
+        helper, [channel] = parts.delivery.helper, parts.pumps.channels
         monkeypatch.setattr(helper, "receive", lambda: heard.append("end"))
         assert helper._process is not None
         helper._process.kill()
         helper._process.wait()
-        channel.linger()
+        channel.poll()
         assert heard == ["end"]
-        fetcher = service._fetching._fetches = service._fetcher
+        fetcher = parts.fetcher
         monkeypatch.setattr(fetcher, "receive", lambda: heard.append("fetched"))
         assert fetcher._process is not None
         fetcher._process.kill()
         fetcher._process.wait()
-        channel.linger()
+        channel.poll()
         assert "fetched" in heard
     finally:
-        doors.close()
+        transport.close()
         service.close()

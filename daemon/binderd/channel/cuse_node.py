@@ -40,7 +40,7 @@ class CuseNode:
     def __init__(self, name: str, path: str, fd: int) -> None:
         self.name = name
         self.path = path
-        self.fd = fd  # /dev/cuse; whoever serves it closes it, and the device goes with it
+        self.fd = fd  # /dev/cuse; the loop that serves it closes it, and the device goes with it
         self._made: os.stat_result | None = None  # the node, if we made it
         self._made_parent = False  # did we make its directory?
 
@@ -80,7 +80,7 @@ class CuseNode:
         number = self._number()
         try:
             self._make(number)
-            # Ours first, whoever udev has given it to: so the mode needs no right of its own.
+            # Ours first, also if udev has given it away: so the mode needs no right of its own.
             os.chown(self.path, os.geteuid(), -1)
             os.chmod(self.path, mode)
             os.chown(self.path, uid, gid)
@@ -115,8 +115,8 @@ class CuseNode:
 
     def _make(self, number: int) -> None:
         try:
-            mode, found = _look(self.path)
-            if stat.S_ISCHR(mode) and found == number:
+            mode, device = _look(self.path)
+            if stat.S_ISCHR(mode) and device == number:
                 return
             raise OSError(EEXIST, os.strerror(EEXIST))
         except FileNotFoundError:

@@ -2,7 +2,7 @@
 """Why a transport cannot be had: because this machine has not got it, or because of what was asked.
 
 The difference decides whether another transport may be taken instead, so it is one of type. Every
-text says why and what to do, and is true by itself: whoever catches one adds nothing to it.
+text says why and what to do, and is true by itself: a handler adds nothing to it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our place in the file system: claiming a directory, mounting on it, leaving it as it was.
 
-Theory of operation. Whoever serves a directory holds a lock (flock) on the directory *below*
+Theory of operation. A daemon that serves a directory holds a lock (flock) on the directory *below*
 the mount. The lock goes with the process however that ends, so it alone says whether a mount
 found there may be served, without asking a file system that may never answer. A mount
 hides the directory below it; ``open_below_mounts`` reaches it nevertheless. The order
@@ -79,7 +79,7 @@ _FREE_SPACE: Final = f"free some space or inodes there, or {_ELSEWHERE}"
 
 
 class Mounter(Protocol):
-    """How somebody mounts who may: ``Root`` or ``Fusermount``."""
+    """The way to mount: ``Root`` or ``Fusermount``."""
 
     @property
     def can_look_below(self) -> bool:
@@ -89,13 +89,13 @@ class Mounter(Protocol):
         """Return a descriptor of a directory, below all mounts if that can be."""
 
     def mount(self, path: str) -> int:
-        """Mount a new file system; return its channel, which whoever serves it closes."""
+        """Mount a new file system; return its channel, which the loop that serves it closes."""
 
     def unmount(self, path: str) -> None:
         """Take what is mounted there out of the tree, also while it is in use."""
 
     def close(self) -> None:
-        """Close the channel; only for whoever has nobody to serve it."""
+        """Close the channel; only where nothing serves it."""
 
 
 class Root:
@@ -151,7 +151,7 @@ class FuseMount:
 
     def __init__(self, claim: _Claim, fd: int, entry: MountEntry, mounter: Mounter) -> None:
         self.path = claim.path
-        self.fd = fd  # /dev/fuse; whoever serves it closes it
+        self.fd = fd  # /dev/fuse; the loop that serves it closes it
         self.device = entry.device  # (major, minor) as /proc/PID/maps shows it
         self._claim = claim
         self._entry = entry
@@ -419,7 +419,7 @@ def _lock_directory(parent: int, name: str, path: str) -> tuple[int, bool]:
         is_made = _make(parent, name, path)
         fd = _open(parent, name, path)
         if fd < 0:
-            continue  # whoever had made it removed it just now
+            continue  # its maker removed it just now
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -480,7 +480,7 @@ def _open(parent: int, name: str, path: str) -> int:
 
 
 def _clear(parent: int, path: str, mounter: Mounter) -> None:
-    """See that nothing is mounted at ``path``, for whoever cannot look below.
+    """See that nothing is mounted at ``path``, for a user who cannot look below.
 
     Args:
         parent: the directory that holds it; locked while something is removed.

@@ -62,7 +62,7 @@ class Fusermount:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def mount(self, path: str) -> int:
-        """Mount a new file system; return its channel, which whoever serves it closes.
+        """Mount a new file system; return its channel, which the loop that serves it closes.
 
         Raises:
             StartError: it was not done.
@@ -91,7 +91,7 @@ class Fusermount:
         self._run(["-u", "-z", "--", path])
 
     def close(self) -> None:
-        """Close the channel that was made; only for whoever has nobody to serve it."""
+        """Close the channel that was made; only where nothing serves it."""
         if self._fd >= 0:
             os.close(self._fd)
 

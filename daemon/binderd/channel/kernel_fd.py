@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # How long a busy channel is waited for without trio, in milliseconds: so long may a signal, the end
 # of a thread or a timer have to wait for its turn.
-_LINGER_MS: Final = 1
-_NEIGHBOURLY_NS: Final = 250_000  # so long may another channel have to wait for its turn
+_POLL_MS: Final = 1
+_TIMESLICE_NS: Final = 250_000  # so long may another channel have to wait for its turn
 
 
 class KernelFd:
@@ -34,11 +34,11 @@ class KernelFd:
     """
 
     __slots__ = (
-        "_companions",
+        "_callbacks",
         "_fd",
-        "_has_neighbours",
-        "_heeds",
+        "_fds",
         "_poll",
+        "_shares_loop",
         "_spin",
         "buffer",
         "buffers",
@@ -52,9 +52,9 @@ class KernelFd:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._spin = Spin(spin_ns)
-        self._has_neighbours = False
-        self._companions: dict[Callable[[], None], int] = {}  # who heeds what
-        self._heeds: dict[int, Callable[[], None]] = {}  # the other way round
+        self._shares_loop = False  # with other channels?
+        self._callbacks: dict[int, Callable[[], None]] = {}  # of descriptors beside the channel's
+        self._fds: dict[Callable[[], None], int] = {}  # the other way round
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -76,32 +76,28 @@ class KernelFd:
         """
         write_frame(self._fd, frame)
 
-    def accompany(self, fd: int, heed: Callable[[], None]) -> None:
-        """Have ``linger`` look at another descriptor as well.
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        """Have ``poll`` look at another descriptor as well.
 
         Args:
-            fd: in the place of the one that had the same ``heed``; -1 for none.
-            heed: called when it is readable.
+            fd: in the place of the one that had the same callback; -1 for none.
+            callback: called when it is readable.
         """
-        last = self._companions.pop(heed, -1)
+        last = self._fds.pop(callback, -1)
         if last >= 0:
-            del self._heeds[last]
+            del self._callbacks[last]
             self._poll.unregister(last)
         if fd >= 0:
-            self._companions[heed] = fd
-            self._heeds[fd] = heed
+            self._fds[callback] = fd
+            self._callbacks[fd] = callback
             self._poll.register(fd, select.POLLIN)
 
-    def meet(self, neighbour: KernelFd) -> None:
-        """Have ``linger`` give way when another channel has something to read."""
-        self._has_neighbours = True
-        self._poll.register(neighbour.fileno(), select.POLLIN)
+    def yield_to(self, other: KernelFd) -> None:
+        """Have ``poll`` return when another channel has something to read."""
+        self._shares_loop = True
+        self._poll.register(other.fileno(), select.POLLIN)
 
-    def part(self, neighbour: KernelFd) -> None:
-        """Undo ``meet``, before the other is closed."""
-        self._poll.unregister(neighbour.fileno())
-
-    def linger(self) -> bool:
+    def poll(self) -> bool:
         """Wait a moment, without trio, for the next request of a busy channel.
 
         Trio's way of waiting costs more than a request: it enters and leaves the scheduler and
@@ -112,19 +108,23 @@ class KernelFd:
         """
         if self._fd < 0:
             return False
-        ready = self._spin.look(self._poll) or self._poll.poll(_LINGER_MS)
+        ready = self._spin.look(self._poll) or self._poll.poll(_POLL_MS)
         if len(ready) == 1 and ready[0][0] == self._fd:
             return True
         numbers = {fd for fd, _ in ready}
         for fd in numbers:
-            heed = self._heeds.get(fd)
-            if heed is not None:
-                heed()
-        return self._fd in numbers if self._has_neighbours else bool(ready)
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback()
+        return self._fd in numbers if self._shares_loop else bool(ready)
 
-    def patience(self, alone: int) -> int:
-        """Return how long neither trio nor another channel needs a turn, ``alone`` if none is."""
-        return _NEIGHBOURLY_NS if self._has_neighbours else alone
+    def timeslice(self, alone: int) -> int:
+        """Return how long neither trio nor another channel needs a turn, in nanoseconds.
+
+        Args:
+            alone: where there is no other channel.
+        """
+        return _TIMESLICE_NS if self._shares_loop else alone
 
     def is_waiting(self) -> bool:
         """Return whether there is something to read."""
@@ -145,7 +145,7 @@ class KernelFd:
         await trio.lowlevel.wait_readable(self._fd)
 
     def close(self) -> None:
-        """Close the channel and wake whoever waits for it; a second call does nothing."""
+        """Close the channel and wake the task that waits for it; a second call does nothing."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             trio.lowlevel.notify_closing(fd)

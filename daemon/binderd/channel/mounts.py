@@ -133,7 +133,7 @@ def _ask(fd: int) -> NoReturn:
     """Ask the file system anything; end with the error that it gives."""
     status = 0
     with suppress(BaseException):
-        os.closerange(0, fd)  # whoever waits for their end must not wait for us
+        os.closerange(0, fd)  # a reader that waits for their end must not wait for us
         os.closerange(fd + 1, _DESCRIPTORS_END)
         try:
             os.fstatvfs(fd)

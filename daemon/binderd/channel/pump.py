@@ -6,7 +6,7 @@ between, so a cancelled pump never loses one; or it waits for its turn, and the 
 before it has it. Trio gets its turn every few milliseconds only: a checkpoint costs as much as a
 request, and waiting with trio costs more. A channel that was busy a moment ago is therefore waited
 for a millisecond directly, before trio is asked to. That goes by time: however long requests take,
-signals, timers and the ends of threads are heeded, and other channels served.
+signals, timers and the ends of threads are seen, and other channels served.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ class Pump:
     Args:
         channel: read from and written to by nobody else.
         session: handles the requests.
-        turns: everybody's; the session has the same.
+        turns: of all users; the session has the same.
         report_bug: called with the exception when the kernel does not understand a reply.
         trace: called with (True, request) and (False, reply), for debugging only.
     """
 
     __slots__ = (
         "_channel",
-        "_nap",
         "_report_bug",
         "_rounds",
         "_rounds_seen",
         "_session",
         "_turns",
+        "_waiting",
         "trace",
     )
 
@@ -65,7 +65,7 @@ class Pump:
         self.trace = trace
         self._rounds = 0  # how often has the loop gone round?
         self._rounds_seen = -1  # by the last ``is_alive``
-        self._nap: trio.CancelScope | None = None  # while it waits for the channel
+        self._waiting: trio.CancelScope | None = None  # while it waits for the channel
 
     async def run(self) -> None:
         """Serve until the file system is unmounted.
@@ -80,8 +80,8 @@ class Pump:
             size = self._serve() if channel.fileno() >= 0 else WOULD_BLOCK
             if size == ENDED:
                 return
-            is_due = turns.now - checked >= channel.patience(CHECKPOINT_NS)
-            if not is_due and (size > 0 or channel.linger()):
+            is_due = turns.now - checked >= channel.timeslice(CHECKPOINT_NS)
+            if not is_due and (size > 0 or channel.poll()):
                 continue
             if size > 0:
                 await trio.lowlevel.checkpoint()
@@ -90,18 +90,18 @@ class Pump:
             checked = turns.begin()
 
     async def _wait(self) -> None:
-        """Wait until there is something to read, or until it is somebody's turn who waits."""
+        """Wait until there is something to read, or a turn comes that is waited for."""
         delay = self._turns.delay()
-        with trio.CancelScope() as self._nap:
+        with trio.CancelScope() as self._waiting:
             if delay >= 0:
-                self._nap.deadline = trio.current_time() + delay / _NS_PER_SECOND
+                self._waiting.deadline = trio.current_time() + delay / _NS_PER_SECOND
             await self._channel.wait()
-        self._nap = None
+        self._waiting = None
 
     def wake(self) -> None:
-        """Somebody has begun to wait for a turn, outside of the pumps."""
-        if self._nap is not None:
-            self._nap.cancel()
+        """Something has begun to wait for its turn, outside of the pumps."""
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def _serve(self) -> int:
         """Handle what is there, for a moment; results as ``serve``."""

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looking for the next request for some microseconds before sleeping until it comes.
 
-Who sleeps has to be woken, by the client, and has to be put on a processor again: with clients on
-another processor that takes longer than the whole request. So after a request we look again and
-again for a moment, and let others have the processor between two looks (sched_yield): where
+A loop that sleeps has to be woken, by the client, and has to be put on a processor again: with
+clients on another one that takes longer than the whole request. So after a request we look again
+and again for a moment, and let others have the processor between two looks (sched_yield): where
 everybody shares one, that is how the client comes to its next request, and it costs nothing.
 
 Where others keep the processor for long after such a look, they need it, and we are better off
-asleep: who is woken comes before those who compute, who has given the processor away comes last.
+asleep: a process that is woken comes before those that compute, one that has yielded comes last.
 
-It is for those who call often. Whoever calls now and then comes too late for it anyway, so after
-some looks in vain there are none for a while, and a daemon that nobody calls sleeps.
+It is for clients that call often. One that calls now and then comes too late for it anyway, so
+after some looks in vain there are none for a while, and a daemon without calls sleeps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 _TRUST: Final = 8  # so often in vain, then not for a while
 _PAUSE: Final = 64  # so many times
-_LOST_NS: Final = 500_000  # who is away for longer between two looks has no processor to spare
+_LOST_NS: Final = 500_000  # where two looks are further apart there is no processor to spare
 
 
 class Poll(Protocol):

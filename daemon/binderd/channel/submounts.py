@@ -49,7 +49,7 @@ class Submounts:
     def __init__(self, mount: FuseMount, names: Sequence[str]) -> None:
         self._root = mount.path
         self._names = names
-        self.fd = open_device()  # whoever serves it closes it
+        self.fd = open_device()  # the loop that serves it closes it
         # A request may be taken back between the moment when it can be read and the read, which
         # would then wait for the next one, and everybody else with it.
         os.set_blocking(self.fd, False)

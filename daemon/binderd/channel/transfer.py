@@ -2,7 +2,7 @@
 """Frames in and out of a kernel channel, without waiting: the part of the loop that has no trio.
 
 On a channel each read is one request and each write one reply. This is on the request path and
-compiled (setup.py); the coroutines next door call it.
+compiled (setup.py); the coroutines of ``pump.py`` call it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from binderd.fuse.turns import Turns
 
 MOMENT_NS: Final = 500_000  # so long is a channel served in one go
-_LOOK_NS: Final = 100_000  # after so long the channel is looked at before somebody who waits
+_LOOK_NS: Final = 100_000  # after so long the channel is looked at before requests that wait
 
 # Results of ``read_frame`` that are no frame size.
 WOULD_BLOCK: Final = -1
@@ -141,7 +141,7 @@ def serve(
 
 
 def _run_waiting(turns: Turns, now: int, until: int) -> int:
-    """Serve one of those who wait, and others up to a time; return the time, 0: nobody's turn."""
+    """Serve a request that waits, and others up to a time; return the time, 0: none's turn."""
     beat()
     if not turns.run_next(now):
         return 0

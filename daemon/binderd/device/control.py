@@ -14,6 +14,8 @@ from binderwire.binder_abi import BINDER_CTL_ADD, binderfs_device
 if TYPE_CHECKING:
     from binderd.fuse.directory import Directory
 
+CONTROL_HANDLE: Final = 1  # of every open file of binder-control; devices' files have others
+
 # What a poll of a file that knows nothing of polling reports.
 POLL_EVENTS: Final = 0x001 | 0x004 | 0x040 | 0x100  # POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM
 

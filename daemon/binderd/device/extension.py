@@ -37,7 +37,7 @@ class ExtensionClient(Protocol):
 
     @property
     def injects(self) -> bool:
-        """Whether who does not attach gets descriptors as well, by ptrace."""
+        """Whether processes that do not attach get descriptors as well, by ptrace."""
 
     def attach(self, tid: int, fd: int, flags: int) -> int:
         """Take the socket ``fd`` of thread ``tid``, whose request is open; return 0 or an errno."""

@@ -42,11 +42,11 @@ class Opener(Protocol):
             OSError: the file cannot be opened; its errno goes to the client.
         """
 
-    def refuse_stranger(self) -> int:
-        """Return the errno for an OPEN by who has no thread id in the daemon's pid namespace."""
+    def refuse_foreign_pid(self) -> int:
+        """Return the errno for an OPEN by a program outside of the daemon's pid namespace."""
 
     def lack_passthrough(self) -> None:
-        """See ``BinderDevice.lack_passthrough``."""
+        """See ``FuseDevice.lack_passthrough``."""
 
     def can_back(self) -> bool:
         """Return whether the kernel takes files to be mapped; to be called once it is agreed."""
@@ -59,7 +59,7 @@ class Opener(Protocol):
         """
 
     def is_own(self, tid: int) -> bool:
-        """Return whether a thread is our own, or of who acts for us."""
+        """Return whether a thread is of the daemon, or of its helper process."""
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         """See whether the request that is through was kept waiting by a client."""

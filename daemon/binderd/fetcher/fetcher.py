@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon's end: sends workers on errands, hears what they bring, gives up on the late ones.
 
-A worker may be stuck for ever in what it does, also when it has been killed. So whoever waits for
-one waits for a limited time, each user has few of them (WORKERS), and the stuck ones count until
-they are gone: who has only such can have nothing fetched, and waits for nobody.
+A worker may be stuck for ever in what it does, also when it has been killed. So a request
+waits for one for a limited time, each user has few of them (WORKERS), and the stuck ones count
+until they are gone: for a user who has only such, nothing is fetched and no request waits.
 
 Nothing here waits: what workers have to say is taken by ``receive`` when ``fileno`` is readable.
 """
@@ -40,7 +40,7 @@ _FD_SIZE: Final = 4
 
 
 class Reports(Protocol):
-    """Who wants to know when errands are over."""
+    """Is told when errands are over."""
 
     def fetched(self, ticket: int) -> None:
         """What the request with that ticket has waited for is there, or will never be."""
@@ -109,7 +109,7 @@ class Fetcher:
         self._clock = clock
         self._patience = min(_LIMITS * stall_limit or PATIENCE_SECONDS, PATIENCE_SECONDS)
         self._jobs: dict[int, _Job] = {}  # those that a worker has, by number
-        self._users: dict[int, _User] = {}  # by payer; who has none is not listed
+        self._users: dict[int, _User] = {}  # by payer; one that has none is not listed
         self._last_number = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None

@@ -120,14 +120,14 @@ def _locate(tid: int, body: bytes) -> list[bytes]:
     taken = {address for (address,) in messages.where.iter_unpack(addresses)}
     files = [FileId(*numbers) for numbers in messages.file.iter_unpack(body[files_at:])]
     try:
-        found = _find(tid, files, taken)
+        mapped = _find(tid, files, taken)
     except (FileNotFoundError, ProcessLookupError):
-        found = None
+        mapped = None
     except OSError:
         return []
-    if found is None:
+    if mapped is None:
         return [messages.area.pack(-1, 0, 0, 0)]
-    which, area = found
+    which, area = mapped
     return [messages.area.pack(which, *area)]
 
 

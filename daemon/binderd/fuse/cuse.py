@@ -8,22 +8,17 @@ FLUSH and no mmap. Nothing here may know the engine, file descriptors, time or t
 from __future__ import annotations
 
 from errno import EPROTO
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from binderd.fuse.frames import BODY
-from binderd.fuse.server import AT_ONCE, MAX_WRITE, FileHandlers, Server, file_rows, row
+from binderd.fuse.server import AT_ONCE, MAX_WRITE, Server, file_rows, row
 from binderwire import fuse_abi as abi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from binderd.fuse.server import FileHandlers
     from binderd.fuse.turns import Turns
-
-
-class CuseHandlers(FileHandlers, Protocol):
-    """The requests that concern open files of the device."""
-
-    outgoing: list[bytes]
 
 
 class CuseSession(Server):
@@ -35,7 +30,7 @@ class CuseSession(Server):
         negotiated: called once, when the kernel and we agree; with a reason if we cannot. The
             device is there when the answer was written.
         report_bug: called with the opcode and the exception when a handler failed.
-        turns: everybody's.
+        turns: of all users.
     """
 
     __slots__ = ("_name", "_negotiated")
@@ -43,7 +38,7 @@ class CuseSession(Server):
     def __init__(
         self,
         name: str,
-        device: CuseHandlers,
+        device: FileHandlers,
         negotiated: Callable[[str | None], None],
         report_bug: Callable[[int, Exception], None],
         turns: Turns,

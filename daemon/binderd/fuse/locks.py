@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""flock(2) of devices: each open has an inode of its own, so the kernel cannot tell who shares one.
+"""flock(2) of devices: each open has its own inode, so the kernel cannot tell which share one.
 
 A lock that has to wait is data: its request stays unanswered until somebody lets go or a signal
 arrives (FUSE_INTERRUPT). The kernel names the open file that a lock belongs to by a number, the
@@ -49,7 +49,7 @@ class _Locks:
         self.waiting: dict[int, tuple[int, int]] = {}  # by request: (owner, kind); oldest first
 
     def is_free(self, kind: int) -> bool:
-        """Whether a lock of that kind can be had, by who has none."""
+        """Whether a lock of that kind can be had by an open file that has none."""
         if kind == F_WRLCK or len(self.held) == 1:
             return not self.held or (kind == F_RDLCK and F_WRLCK not in self.held.values())
         return True  # nobody is alone
@@ -63,8 +63,8 @@ class LockHandlers:
         outgoing: where replies to requests that have waited are put.
         release: handles FUSE_RELEASE.
         interrupt: handles FUSE_INTERRUPT.
-        charge: called with user and thread of who wants to wait; returns None if there is no room
-            for that. None: nobody is charged.
+        charge: called with user and thread of a request that waits; returns None if there is no
+            room for that. None: nobody is charged.
     """
 
     __slots__ = (
@@ -139,7 +139,7 @@ class LockHandlers:
         locks = self._by_device.get(key)
         if locks is None:
             locks = self._by_device[key] = _Locks()
-        before = locks.held.pop(owner, None)  # who wants another kind lets go of the one it has
+        before = locks.held.pop(owner, None)  # one that wants another kind lets go of what it has
         answer: bytes | int | None = b""
         if kind != F_UNLCK:
             if locks.is_free(kind):
@@ -178,7 +178,7 @@ class LockHandlers:
         return nodeid if node is None else node.device
 
     def _settle(self, key: Device | int, locks: _Locks) -> None:
-        """Give those who wait what has become free."""
+        """Give waiting requests what has become free."""
         for unique, (owner, kind) in list(locks.waiting.items()):
             if locks.is_free(kind):
                 del locks.waiting[unique]

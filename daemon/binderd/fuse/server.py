@@ -52,7 +52,7 @@ _UNANSWERED: Final = frozenset({abi.FUSE_FORGET, abi.FUSE_BATCH_FORGET, abi.FUSE
 AT_ONCE: Final = 0  # nobody's: it takes no time
 OF_NAMES: Final = 1  # its user's, for looking around
 OF_USER: Final = 2  # its user's
-OF_FILE: Final = 3  # that of who pays for the open file, whose handle the body begins with
+OF_FILE: Final = 3  # that of the user who pays for the open file, whose handle the body begins with
 OF_RELEASE: Final = 4  # the same, and nobody waits for the answer
 INTERRUPTS: Final = 5  # that of the request that it names
 
@@ -64,7 +64,12 @@ _unpack_interrupt = abi.fuse_interrupt_in.unpack_from
 
 
 class FileHandlers(Protocol):
-    """The requests that concern an open device file, through whatever it was opened."""
+    """The requests that concern an open device file, through whatever it was opened.
+
+    ``outgoing`` is where frames are put, in the order in which they must be written.
+    """
+
+    outgoing: list[bytes]
 
     @property
     def open(self) -> Handler: ...
@@ -86,7 +91,7 @@ class WaitingRequest(Job):
 
     Args:
         server: that it came to.
-        account: who pays.
+        account: of the user who pays.
         unique: its number.
         frame: the request.
         is_answered: nobody waits for an answer any more.
@@ -118,7 +123,7 @@ class Server:
             device has the same list.
         drain: turns everything that has become ready into frames.
         report_bug: called with the opcode and the exception when a handler failed.
-        turns: everybody's; other connections have the same.
+        turns: of all users; other connections have the same.
     """
 
     __slots__ = (
@@ -178,8 +183,8 @@ class Server:
                 if self._waiting and self._interrupt(frame, size):
                     return
             else:
-                found = self._turns.files.get(_unpack_handle(frame, BODY)[0])
-                account, process = (self._turns.of_user(uid), tid) if found is None else found
+                file = self._turns.files.get(_unpack_handle(frame, BODY)[0])
+                account, process = (self._turns.of_user(uid), tid) if file is None else file
                 if account.waits:
                     self._put_off(account, process, turn, unique, frame, size)
                     return

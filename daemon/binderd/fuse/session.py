@@ -91,15 +91,13 @@ class Session(Server):
 
     Args:
         tree: the directory.
-        device: the handlers of open files.
-        outgoing: where reply frames are put, in the order in which they must be written; the
-            device has the same list.
+        device: the handlers of open files; its list of frames is the session's.
         negotiated: called once, when the kernel and we agree; with a reason if we cannot.
         report_bug: called with the opcode and the exception when a handler failed.
-        turns: everybody's; the device has the same.
+        turns: of all users; the device has the same.
         has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
         needs_passthrough: refuse a kernel that cannot.
-        charge_wait: who waits for a lock is charged so; see ``LockHandlers``.
+        charge_wait: charges a request that waits for a lock; see ``LockHandlers``.
         inside: others who answer requests; None: there are none.
     """
 
@@ -109,7 +107,6 @@ class Session(Server):
         self,
         tree: Tree,
         device: DeviceHandlers,
-        outgoing: list[bytes],
         negotiated: Callable[[str | None], None],
         report_bug: Callable[[int, Exception], None],
         turns: Turns,
@@ -119,6 +116,7 @@ class Session(Server):
         charge_wait: Callable[[int, int], Charge | None] | None = None,
         inside: InsideHandlers | None = None,
     ) -> None:
+        outgoing = device.outgoing
         locks = LockHandlers(tree, outgoing, device.release, device.interrupt, charge_wait)
         rows = self._table(tree, device, locks)
         if inside is not None:

@@ -110,7 +110,7 @@ class Tree:
     Args:
         directory: the devices.
         seconds: the time that all files show, in seconds since the epoch.
-        charge: called with user and thread of who looks a device up; returns None if there is no
+        charge: called with user and thread of a LOOKUP of a device; returns None if there is no
             room for one more inode of theirs. None: nobody is charged.
     """
 

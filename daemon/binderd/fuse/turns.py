@@ -178,9 +178,9 @@ class Turns:
 
     def closed(self, handle: int) -> None:
         """A file is not open any more."""
-        found = self.files.pop(handle, None)
-        if found is not None:
-            found[0].files -= 1
+        file = self.files.pop(handle, None)
+        if file is not None:
+            file[0].files -= 1
 
     def of_user(self, uid: int) -> Account:
         """Return who pays for what ``uid`` does without an open file."""

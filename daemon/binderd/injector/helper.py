@@ -4,7 +4,7 @@
 A thread that a job waits for may be slow to stop, or be kept from running altogether; so the stops
 of all of them are awaited together, and each job is a generator that goes on when its thread does.
 
-The helper must not die while a thread is stopped in the middle of something: it heeds no signal and
+The helper must not die while a thread is stopped in the middle of something: it ignores signals and
 ends when the daemon's end of the socket is closed, after the jobs.
 """
 
@@ -84,7 +84,7 @@ class Helper:
             for fd, _ in ready:
                 if fd == self._signals:
                     os.read(fd, signalfd.INFO_SIZE)
-                    self._heed_stops()
+                    self._continue_jobs()
                 elif not self._receive_all():
                     self._is_over = True
                     deadline = time.monotonic() + _FAREWELL_SECONDS
@@ -190,7 +190,7 @@ class Helper:
                     del self._late[next(iter(self._late))]
                 self._late[job.owner] = now + _LATE_SECONDS
 
-    def _heed_stops(self) -> None:
+    def _continue_jobs(self) -> None:
         """Let each job whose thread has stopped, or ended, go on."""
         while True:
             try:

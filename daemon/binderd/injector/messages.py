@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    Parts = Iterator[tuple[bytes, Sequence[int]]]
+
 FILES_MAX: Final = 253  # in one message, SCM_MAX_FD
 
 # From the daemon. Each begins with its kind and the number of the job.
@@ -48,7 +50,7 @@ def of_job(
     room: tuple[int, int],
     at_once: int,
     owner: int,
-) -> Iterator[tuple[bytes, Sequence[int]]]:
+) -> Parts:
     """Yield the messages that make a job, each with the files that go along; see ``Injector``."""
     begin = head.pack(BEGIN, number) + job.pack(tid, len(files), len(closes), *room, at_once, owner)
     yield begin + pack_numbers(closes[:NUMBERS_MAX]), files[:FILES_MAX]

@@ -75,9 +75,9 @@ class Backings:
         Raises:
             OSError: the kernel does not take it, or there is no descriptor left.
         """
-        found = self._by_inode.get(nodeid)
-        if found is not None:
-            return found.number
+        backing = self._by_inode.get(nodeid)
+        if backing is not None:
+            return backing.number
         if not self._zeros:
             fd = make_zeros()
             try:
@@ -95,21 +95,21 @@ class Backings:
         Raises:
             OSError: ESTALE, it is not.
         """
-        found = self._by_inode.get(nodeid)
-        if found is None:
+        backing = self._by_inode.get(nodeid)
+        if backing is None:
             return
-        if not found.holders:
-            found.euid = euid
-        elif euid not in {0, found.euid}:
+        if not backing.holders:
+            backing.euid = euid
+        elif euid not in {0, backing.euid}:
             raise OSError(ESTALE, os.strerror(ESTALE))
-        found.holders += 1
+        backing.holders += 1
 
     def let_go(self, nodeid: int, arena: MemfdArena) -> None:
         """A client of an inode is gone, and with it what was in these pages."""
-        found = self._by_inode.get(nodeid)
-        if found is not None:
-            found.holders -= 1
-            if not found.holders:
+        backing = self._by_inode.get(nodeid)
+        if backing is not None:
+            backing.holders -= 1
+            if not backing.holders:
                 self.drop(nodeid)
             elif not arena.is_beside:
                 arena.empty()

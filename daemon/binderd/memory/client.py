@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outside half of one open device file (the port ``Client``), and who makes it.
+"""The outside half of one open device file (the port ``Client``), and its maker.
 
 Here the package's pieces meet: a receive arena, the opener's process, memory and watch per thread.
 """
@@ -7,22 +7,19 @@ Here the package's pieces meet: a receive arena, the opener's process, memory an
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import ExitStack
-from errno import EAGAIN, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSPC
-from functools import partial
+from errno import EINVAL, EMFILE, ENFILE
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.engine.limits import ATTACHMENTS, FETCHED, OUTBOX
-from binderd.engine.ports import GONE, REFUSED, SENT, STOPPING, NoAnswer
+from binderd.engine.limits import FETCHED
+from binderd.engine.ports import GONE, NoAnswer
 from binderd.heartbeat import Stalls, enter
 from binderd.linux.maps import FileId
 from binderd.linux.proc import place_of, process_of
-from binderd.memory.attachment import Attachment, attachment_of
 from binderd.memory.backing import Backings
 from binderd.memory.client_process import ClientProcess, ClientProcesses
-from binderd.memory.files import Disposer, TakenFile, UsersFiles
-from binderd.memory.flights import Flights
+from binderd.memory.files import UsersFiles
+from binderd.memory.foreign_pids import ForeignPids
 from binderd.memory.identity import (
     NO_ID,
     PidNamespace,
@@ -35,20 +32,20 @@ from binderd.memory.identity import (
     security_context,
     user_of,
 )
-from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.presence import Standings
+from binderd.memory.memfd_arena import MemfdArena
+from binderd.memory.presence import TrustOfPayers
 from binderd.memory.private_arena import PrivateArena
 from binderd.memory.process_memory import ProcessMemory
-from binderd.memory.strangers import Strangers
-from binderwire.extension_abi import BINDERD_AREA, BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES
+from binderwire.extension_abi import BINDERD_ATTACH_AREA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from binderd.engine.limits import Kind
     from binderd.engine.ports import Charged, Client, Facade, File, OpenFile, ReceiverArena, Room
     from binderd.memory.backing import Mount
     from binderd.memory.errand import Errands
+    from binderd.memory.files import Disposer
     from binderd.memory.thread_watch import ThreadWatch, Watched
     from binderd.memory.upkeep import Upkeep
 
@@ -58,46 +55,47 @@ _log: Final = logging.getLogger("binderd")
 _SEEN_PIDS_MAX: Final = 256
 
 
-class Installer(Disposer, Protocol):
-    """Puts files into processes that know nothing of us."""
+class Delivery(Protocol):
+    """How the processes that use one open file get files, and have descriptors closed."""
 
-    injects: bool  # or does it refuse?
+    @property
+    def injects(self) -> bool:
+        """Whether processes that do not attach get descriptors as well, by ptrace."""
 
-    def begin(
-        self,
-        number: int,
-        tid: int,
-        files: Sequence[int],
-        closes: Sequence[int],
-        room: tuple[int, int],
-        payment: Charged,
-        charge: Callable[[int], Charged | None],
-        owner: int,
-    ) -> bool:
-        """Begin to stop a thread and give its process files; False if that cannot be.
+    def install(self, tid: int, pid: int, number: int, files: Sequence[File], room: Room) -> int:
+        """Begin to give files to the process ``pid`` of a thread; see ``Client.install``."""
 
-        Args:
-            number: what it is called from now on.
-            files: descriptors of ours, which remain ours.
-            closes: descriptors in that process, to be closed first.
-            room: the unused part of the thread's read buffer: address, bytes.
-            payment: for those that are sent at once; it ends when nothing is on its way any more,
-                whatever is returned.
-            charge: called with bytes that must wait; returns None if there is no room for them.
-            owner: the user whose thread it is; one whose thread has kept us waiting is refused.
-        """
+    def close_descriptors(self, tid: int, pid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors of that process; see ``Client.install``."""
 
     def cancel(self, number: int) -> None:
-        """Nobody wants it any more."""
+        """Nobody wants any more what has begun under that number."""
 
-    def settle(self) -> None:
-        """See what was closed meanwhile; due when the descriptor given to ``call`` is readable."""
+    def attach(self, tid: int, pid: int, fd: int, flags: int) -> int:
+        """Take the socket ``fd`` of the process ``pid``; return 0 or an errno."""
 
-    def settle_when(self, call: Callable[[int], None]) -> None:
-        """Call with a descriptor that is readable when ``settle`` is due."""
+    def detach(self, pid: int) -> None:
+        """Let go of the socket of a process, which has ended."""
+
+    def close(self) -> None:
+        """Let go of all sockets."""
+
+
+class Deliveries(Protocol):
+    """What all open files share of that."""
+
+    @property
+    def disposer(self) -> Disposer:
+        """Closes what clients gave us."""
+
+    def of(self, client: FileClient) -> Delivery:
+        """Return that of an open file."""
+
+    def look(self) -> None:
+        """See what was taken and closed meanwhile."""
 
     def is_own(self, tid: int) -> bool:
-        """Whether a thread is our own, or of who does this for us."""
+        """Whether a thread is of the daemon, or of its helper process."""
 
 
 class _ThreadEntry:
@@ -114,21 +112,19 @@ class FileClient:
     """One open file's pages, memories and watched threads.
 
     Args:
-        process: who opened it.
+        process: that opened it.
         tid: the thread that does.
         arena: its pages.
         nodeid: its inode, 0 if it has none.
         backing_id: what the kernel maps for it, 0 if it maps nothing of ours.
-        opener: who made this, and takes it back.
+        opener: has made this, and takes it back.
 
     Raises:
         OSError: something about the process could not be asked.
     """
 
     __slots__ = (
-        "_attachments",
-        "_engine",
-        "_files",
+        "_delivery",
         "_opener",
         "_pid_namespace",
         "_security_context",
@@ -138,6 +134,7 @@ class FileClient:
         "arena",
         "backing_id",
         "euid",
+        "files",
         "has_mmap",
         "is_foreign",
         "nice",
@@ -176,9 +173,8 @@ class FileClient:
         # Does an mmap show the very pages? Otherwise it is better to be handed them over.
         self.has_mmap = backing_id != 0 and not arena.is_beside
         self._opener = opener
-        self._engine: Facade | None = None
-        self._files = UsersFiles(opener.installer, self.payer)
-        self._attachments: dict[int, Attachment] = {}  # by process id
+        self.files = UsersFiles(opener.deliveries.disposer, self.payer)
+        self._delivery = opener.deliveries.of(self)
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
 
     def shares_opener(self, other: Client) -> bool:
@@ -255,46 +251,31 @@ class FileClient:
         except OSError as error:
             raise NoAnswer from error
         self._threads[tid] = _ThreadEntry(pid, watched)
+        engine = self.pages.engine
         return ProcessMemory(
             pid,
             tid,
             self.process if is_openers else None,
             self.pages.space,
-            self._files,
+            self.files,
             self._opener.errands,
             self.payer,
-            self._opener.standings.of(self.payer),
-            None if self._engine is None else self._engine.share_of(self.payer, FETCHED),
+            self._opener.trust.of(self.payer),
+            None if engine is None else engine.share_of(self.payer, FETCHED),
         )
 
     def install(
         self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
     ) -> int:
-        """Begin to give files to the process of ``tid``; see ``Client.install``."""
-        fds = [file.fd for file in files if isinstance(file, TakenFile)]
+        """Begin to give a thread's process files, or to close some; see ``Client.install``."""
         pid = self._threads[tid].pid
-        attachment = self._attachments.get(pid)
-        flights, accounts, payer = self._opener.flights, self._accounts(), self.payer
-        if attachment is not None and flights.can_ever_send(accounts, payer, len(fds)):
-            if not flights.has_room(accounts, payer, attachment, len(fds)):
-                return REFUSED
-            count = partial(flights.sent, accounts, payer, attachment)
-            sent = attachment.send_closes(closes) and attachment.send_files(number, fds, count)
-            if not sent:
-                attachment.end()
-                self.detach(pid)
-            return SENT if sent else REFUSED
-        payment = flights.pay_for_injection(accounts, payer, len(fds))
-        if payment is None:
-            return REFUSED
-        charge = partial(accounts.charge, payer, OUTBOX)
-        installer = self._opener.installer
-        begun = installer.begin(number, tid, fds, closes, room, payment, charge, payer)
-        return STOPPING if begun else REFUSED
+        if closes:
+            return self._delivery.close_descriptors(tid, pid, number, closes)
+        return self._delivery.install(tid, pid, number, files, room)
 
     def cancel_install(self, number: int) -> None:
         """Nobody wants the files any more."""
-        self._opener.installer.cancel(number)
+        self._delivery.cancel(number)
 
     def has_thread(self, tid: int) -> bool:
         """Return whether a thread of that number has used the file."""
@@ -307,12 +288,12 @@ class FileClient:
             return
         self._opener.watch.forget(self, entry.watched)
 
-    # The extension's socket
+    # The extension
 
     @property
     def injects(self) -> bool:
-        """Whether who does not attach gets descriptors as well."""
-        return self._opener.installer.injects
+        """Whether processes that do not attach get descriptors as well."""
+        return self._delivery.injects
 
     def attach(self, tid: int, fd: int, flags: int) -> int:
         """Take the socket that a thread names, and send what is due at once (BINDERD_ATTACH).
@@ -329,92 +310,28 @@ class FileClient:
         try:
             is_openers = self.process.has(tid)
             pid = self.pid if is_openers else process_of(tid)
-            if flags & BINDERD_ATTACH_AREA and not is_openers:
-                return EINVAL
-            attachment = attachment_of(tid, fd, flags, self._files)
         except OSError as error:
-            return _errno_for_client(error)
-        except NoAnswer:
-            return ENOMEM
-        if isinstance(attachment, int):
-            return attachment
-        errno = self._send_area(attachment) if flags & BINDERD_ATTACH_AREA else 0
-        if not errno and flags & BINDERD_ATTACH_FILES:
-            errno = self._keep(attachment, pid)
-        elif not errno:
-            self.detach(pid)
-        if errno or not flags & BINDERD_ATTACH_FILES:
-            self._opener.flights.let_go(attachment)
-        if errno:
-            return errno
-        if self._engine is not None and self.pages.open_file is not None:
-            self._engine.attached(self.pages.open_file, pid)
-        return 0
+            # EMFILE is about our table of descriptors; to the client it would mean its own.
+            return ENFILE if error.errno == EMFILE else error.errno or EINVAL
+        if flags & BINDERD_ATTACH_AREA and not is_openers:
+            return EINVAL
+        return self._delivery.attach(tid, pid, fd, flags)
 
     def detach(self, pid: int) -> None:
-        """Let go of the socket of a process."""
-        attachment = self._attachments.pop(pid, None)
-        if attachment is not None:
-            self._opener.watch.forget(self, attachment.watched)
-            self._opener.flights.let_go(attachment)
-            if attachment.charged is not None:
-                attachment.charged.end()
-
-    def _keep(self, attachment: Attachment, pid: int) -> int:
-        """Keep a socket instead of the one that the process had before; return 0 or the errno."""
-        accounts = self._accounts()
-        share = accounts.share_of(self.payer, ATTACHMENTS)
-        if pid not in self._attachments and (
-            len(self._attachments) >= self._opener.attachments_max or not share.has_room(1)
-        ):
-            return ENOSPC
-        try:
-            watched = self._opener.watch.watch_process(self, pid)
-        except OSError as error:
-            return _errno_for_client(error)
-        self.detach(pid)
-        attachment.watched = watched
-        attachment.charged = accounts.charge_anyway(self.payer, ATTACHMENTS)
-        self._attachments[pid] = attachment
-        return 0
-
-    def _accounts(self) -> Facade:
-        assert self._engine is not None
-        return self._engine
-
-    def _send_area(self, attachment: Attachment) -> int:
-        flights, accounts = self._opener.flights, self._accounts()
-        if not flights.has_room(accounts, self.payer, attachment, 1):
-            return EAGAIN
-        try:
-            fd = self.pages.open_shared()
-        except OSError as error:
-            return _errno_for_client(error)
-        try:
-            errno = attachment.send(BINDERD_AREA, ARENA_SIZE, fds=(fd,))
-        finally:
-            os.close(fd)
-        if not errno:
-            flights.sent(accounts, self.payer, attachment, 1)
-        return errno
+        """A process that has used the file has ended."""
+        self._delivery.detach(pid)
 
     def adopt(self, engine: Facade, file: OpenFile) -> None:
         """Say what the open file is to the engine."""
-        self._engine = self.pages.engine = self._files.accounts = engine
+        self.pages.engine = self.files.accounts = engine
         self.pages.open_file = file
 
     def close(self) -> None:
         """Give everything back: descriptors, pages, the backing id."""
         for tid in list(self._threads):
             self.forget_thread(tid)
-        for pid in list(self._attachments):
-            self.detach(pid)
+        self._delivery.close()
         self._opener.take_back(self)
-
-
-def _errno_for_client(error: OSError) -> int:
-    # EMFILE is about our table of descriptors; to the client it would mean its own.
-    return ENFILE if error.errno == EMFILE else error.errno or EINVAL
 
 
 class FileOpener:
@@ -424,27 +341,24 @@ class FileOpener:
         mount: our file system, None if there is none.
         upkeep: looks after the arenas.
         watch: looks after the threads.
-        installer: puts files into clients, and closes files.
-        attachments_max: how many processes may attach a socket to one open file.
+        deliveries: puts files into clients, and closes files.
         security_context: of processes that no security module gives one; "": none.
-        errands: who reaches into memory that may keep us waiting; None: we do.
+        errands: reach into memory that may keep us waiting; None: we do.
     """
 
     __slots__ = (
         "_backings",
         "_clients",
+        "_foreign_pids",
         "_mount",
         "_processes",
         "_stalls",
-        "_strangers",
         "_upkeep",
-        "attachments_max",
+        "deliveries",
         "errands",
-        "flights",
         "has_passthrough",
-        "installer",
         "security_context",
-        "standings",
+        "trust",
         "watch",
     )
 
@@ -453,28 +367,23 @@ class FileOpener:
         mount: Mount | None,
         upkeep: Upkeep,
         watch: ThreadWatch,
-        installer: Installer,
-        attachments_max: int,
+        deliveries: Deliveries,
         security_context: str,
         errands: Errands | None = None,
     ) -> None:
-        self.installer = installer
+        self.deliveries = deliveries
         self.errands = errands
         self._stalls = Stalls()
-        self.standings = Standings()
-        self._strangers = Strangers()
+        self.trust = TrustOfPayers()
+        self._foreign_pids = ForeignPids()
         self._mount = mount
         self._upkeep = upkeep
         self.watch = watch
-        self.attachments_max = attachments_max
         self.security_context = security_context.encode() + b"\0" if security_context else None
         self.has_passthrough = True  # does the kernel take backing files?
         self._backings = Backings(mount) if mount is not None else None
         self._clients: dict[FileClient, None] = {}
         self._processes = ClientProcesses()
-        self.flights = Flights()
-        watch.accompany(self.flights.fileno())
-        installer.settle_when(watch.accompany)
 
     def open(self, tid: int, nodeid: int, *, is_private: bool = False) -> FileClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``; 0: of none.
@@ -487,12 +396,12 @@ class FileOpener:
         """
         with ExitStack() as undo:
             payer = payer_of(tid)
-            process = self._processes.join(tid, self.standings.of(payer))
+            process = self._processes.join(tid, self.trust.of(payer))
             undo.callback(self._processes.leave, process)
             arena, backing_id = self._make_arena(process, nodeid, undo, is_private=is_private)
             if self.errands is not None:
-                standing = process.presence.standing
-                arena.rely_on(self.errands, payer, process.pid, process.place, standing)
+                trust = process.presence.trust
+                arena.rely_on(self.errands, payer, process.pid, process.place, trust)
             client = FileClient(process, tid, arena, nodeid, backing_id, self)
             if self._backings is not None:
                 self._backings.hold(nodeid, client.euid)
@@ -521,13 +430,13 @@ class FileOpener:
         undo.callback(backings.drop, nodeid)
         return arena, backing_id
 
-    def refuse_stranger(self) -> int:
-        """Return the errno for who has no thread id in our pid namespace."""
-        return self._strangers.refuse()
+    def refuse_foreign_pid(self) -> int:
+        """Return the errno for an OPEN by a program outside of our pid namespace."""
+        return self._foreign_pids.refuse()
 
     def lack_passthrough(self) -> None:
         """The kernel maps nothing that we give it; to be called before anything is opened."""
-        self.has_passthrough = self.standings.trusts_users = False
+        self.has_passthrough = self.trust.trusts_users = False
 
     def can_back(self) -> bool:
         """Return whether the kernel takes backing files from us."""
@@ -542,18 +451,18 @@ class FileOpener:
         return credentials_of(place_of(tid))
 
     def is_own(self, tid: int) -> bool:
-        """Return whether a thread is our own, or of who acts for us."""
-        return self.installer.is_own(tid)
+        """Return whether a thread is of the daemon, or of its helper process."""
+        return self.deliveries.is_own(tid)
 
     def payer(self, tid: int, uid: int) -> int:
         """Return who is charged for what a request makes us keep that concerns no open file."""
         return payer_of_request(tid, uid)
 
     def charge(self, accounts: Facade, kind: Kind, uid: int, tid: int) -> Charged | None:
-        """Charge who is for one more of a kind; None if there is no room for it."""
+        """Charge a user for one more of a kind; None if there is no room for it."""
         return accounts.charge(self.payer(tid, uid), kind)
 
-    def heed_stalls(self) -> None:
+    def note_stalls(self) -> None:
         """If a client has kept us waiting until the watchdog ended it, reach into it no more.
 
         To be called right behind whatever reaches into clients, as its numbers are its own there.
@@ -564,8 +473,8 @@ class FileOpener:
         for client in self._clients:
             process = client.process
             if process.space.subject == subject or client.has_thread(-subject):
-                process.presence.standing.lose()
-                self.standings.of(client.payer).lose()
+                process.presence.trust.revoke()
+                self.trust.of(client.payer).revoke()
                 return
 
     def take_back(self, client: FileClient) -> None:
@@ -579,8 +488,7 @@ class FileOpener:
     def reap(self) -> list[tuple[OpenFile, int]]:
         """Return threads that have ended, as (file, thread id), and keep nothing for them."""
         gone = []
-        self.flights.look()
-        self.installer.settle()
+        self.deliveries.look()
         for client, tid, is_process in self.watch.ended():
             if is_process:
                 client.detach(tid)

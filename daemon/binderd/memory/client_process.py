@@ -2,7 +2,7 @@
 """A process that has device files open: its place in /proc, and its memory.
 
 All open files of one process share what is here, so that a client with many files costs few
-descriptors: one of /proc/PID, which stands for this very process whoever gets its number later, and
+descriptors: one of /proc/PID, which stands for this process whatever gets its number later, and
 one each of /proc/PID/mem and /proc/PID/maps. These two belong to the program that the process ran
 when they were opened: once that is gone, by exec or in the end, they say so, also if the number
 lives on. The one of /proc/PID is what signals can be sent through, too: it is the process' subject
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.heartbeat import NOBODY, enter
 from binderd.linux.maps import is_alive
 from binderd.linux.proc import exists_in, gone, open_in, path_of, place_of, process_of
-from binderd.memory.presence import Presence, Standing
+from binderd.memory.presence import Presence, Trust
 
 if TYPE_CHECKING:
     from binderd.linux.maps import FileId
@@ -110,7 +110,7 @@ class ClientProcess:
     Args:
         pid: its number, in our pid namespace.
         tid: one of its threads, which must have a request open.
-        standing: of who is charged for it.
+        trust: in the user who is charged for it.
 
     Raises:
         OSError: it cannot be reached now.
@@ -118,9 +118,9 @@ class ClientProcess:
 
     __slots__ = ("_directory", "files", "pid", "place", "presence", "space")
 
-    def __init__(self, pid: int, tid: int, standing: Standing | None = None) -> None:
+    def __init__(self, pid: int, tid: int, trust: Trust | None = None) -> None:
         self.pid = pid
-        self.presence = Presence(standing or Standing())
+        self.presence = Presence(trust or Trust())
         self.files = 0  # open ones of its
         self._directory = open_in(place_of(pid), "", _DIRECTORY)
         self.place = path_of(self._directory)
@@ -146,7 +146,7 @@ class ClientProcess:
                 is not the process' own, as that is dead and its numbers are others' now.
         """
         # Whose table may keep us waiting is not asked: its memory is not reached by us at all.
-        if not self.presence.standing.is_bad and not self.space.is_alive():
+        if not self.presence.trust.is_revoked and not self.space.is_alive():
             if not self.has(tid):
                 raise gone()
             self.presence.forget()
@@ -167,13 +167,13 @@ class ClientProcesses:
     __slots__ = ("_by_pid",)
 
     def __init__(self) -> None:
-        self._by_pid: dict[int, ClientProcess] = {}  # who had that number last
+        self._by_pid: dict[int, ClientProcess] = {}  # the last one of that number
 
-    def join(self, tid: int, standing: Standing | None = None) -> ClientProcess:
+    def join(self, tid: int, trust: Trust | None = None) -> ClientProcess:
         """Return the process of a thread that opens a file; ``leave`` undoes it.
 
         Args:
-            standing: of who is charged for the process.
+            trust: in the user who is charged for the process.
 
         Raises:
             OSError: it cannot be reached now.
@@ -182,7 +182,7 @@ class ClientProcesses:
         pid = process_of(tid)
         process = self._by_pid.get(pid)
         if process is None or not process.has(tid):
-            process = self._by_pid[pid] = ClientProcess(pid, tid, standing)
+            process = self._by_pid[pid] = ClientProcess(pid, tid, trust)
         else:
             process.space_of(tid)
         process.files += 1

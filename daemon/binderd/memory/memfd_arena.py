@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from binderd.linux.maps import Area, FileId
     from binderd.memory.client_process import AddressSpace
     from binderd.memory.errand import Errands
-    from binderd.memory.presence import Standing
+    from binderd.memory.presence import Trust
     from binderd.memory.upkeep import Upkeep
 
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
@@ -93,8 +93,8 @@ class MemfdArena:
         "_pid",
         "_place",
         "_siblings",
-        "_standing",
         "_start",
+        "_trust",
         "address",
         "engine",
         "fd",
@@ -139,7 +139,7 @@ class MemfdArena:
         self._errands: Errands | None = None
         self._payer = self._pid = 0
         self._place = ""
-        self._standing: Standing | None = None
+        self._trust: Trust | None = None
         # What an errand has found, until it is asked for; whether it could be asked.
         self._found: tuple[tuple[int, Area] | None, bool] | None = None
         self._file = own  # by which of them did ``locate`` find it?
@@ -147,18 +147,16 @@ class MemfdArena:
         self.address = self._start
         self._pages = memoryview((ctypes.c_char * ARENA_SIZE).from_address(self._start)).cast("B")
 
-    def rely_on(
-        self, errands: Errands, payer: int, pid: int, place: str, standing: Standing
-    ) -> None:
+    def rely_on(self, errands: Errands, payer: int, pid: int, place: str, trust: Trust) -> None:
         """Say who looks where the opener has the pages, where that may keep us waiting.
 
         Args:
             payer: who is charged for it.
             pid: the opener's process.
             place: of that very process in /proc.
-            standing: the payer's.
+            trust: the payer's.
         """
-        self._errands, self._payer, self._standing = errands, payer, standing
+        self._errands, self._payer, self._trust = errands, payer, trust
         self._pid, self._place = pid, place
 
     def locate(self) -> Mapping | None:
@@ -232,7 +230,7 @@ class MemfdArena:
 
     def _is_trusted(self) -> bool:
         """Whether the opener's table of mappings may be looked at by us."""
-        return self._standing is None or not self._standing.is_bad
+        return self._trust is None or not self._trust.is_revoked
 
     def is_alive(self) -> bool:
         """Return whether the program that opened the file is still there.

@@ -2,16 +2,17 @@
 """Which memory of a client is there, so that touching it cannot keep us waiting.
 
 A page that is in a client's page table is read without asking anybody for it. One that is not may
-have to come from a file system of the client's own, from a network, from who handles its page
-faults (userfaultfd) or from a disk: whatever it is, somebody else may wait for that
+have to come from a file system of the client's own, from a network, from the handler of its
+page faults (userfaultfd) or from a disk: whatever it is, somebody else may wait for that
 (``errand.py``), not we. What is in the table shows in /proc/PID/pagemap, for anonymous memory,
 files and shared memory alike.
 
 To write takes more: a shared mapping of a file asks the file system for leave with the first write
-to each page, and pages that userfaultfd protects ask whoever handles that.
+to each page, and pages that userfaultfd protects ask their handler.
 
-What was seen is believed for half a second (``Moment``), in which usual clients change nothing of
-what they use. Who takes pages away in just that time is waited for, once: see ``Standing``.
+What was seen is believed for half a second (``Generation``), in which usual clients change nothing
+of what they use. A client that takes pages away in just that time is waited for, once: see
+``Trust``.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ _WRITABLE: Final = bytes(number for number in _READABLE if not number & (_OF_FIL
 _WRITABLE_FILE: Final = bytes(number for number in _READABLE if not number & _PROTECTED)
 
 
-class Moment:
-    """For how long what was seen is believed: until ``pass_on``.
+class Generation:
+    """For how long what was seen is believed: until ``advance``.
 
-    ``wake`` is called when something was seen, and ``pass_on`` must be called some time after that.
+    ``wake`` is called when something was seen, and ``advance`` must be called some time after that.
     """
 
     __slots__ = ("is_used", "number", "wake")
@@ -67,67 +68,67 @@ class Moment:
             if self.wake is not None:
                 self.wake()
 
-    def pass_on(self) -> None:
+    def advance(self) -> None:
         """Nothing of what was seen is believed any more."""
         self.number += 1
         self.is_used = False
 
 
-MOMENT: Final = Moment()  # the daemon's; it has one thread
+GENERATION: Final = Generation()  # the daemon's; it has one thread
 
 
-class Standing:
+class Trust:
     """Whether the memory of somebody's processes is touched at all.
 
-    Whose memory has kept us waiting in spite of everything is served by others from then on.
+    Memory that has kept us waiting in spite of everything is left to workers from then on.
     """
 
-    __slots__ = ("is_bad",)
+    __slots__ = ("is_revoked",)
 
     def __init__(self) -> None:
-        self.is_bad = False
+        self.is_revoked = False
 
-    def lose(self) -> None:
+    def revoke(self) -> None:
         """Their memory has kept us waiting."""
-        self.is_bad = True
-        MOMENT.pass_on()
+        self.is_revoked = True
+        GENERATION.advance()
 
 
-_BAD: Final = Standing()
-_BAD.is_bad = True
+_REVOKED: Final = Trust()
+_REVOKED.is_revoked = True
 
 
-class Standings:
-    """The standing of everybody.
+class TrustOfPayers:
+    """Which payers are trusted.
 
     ``trusts_users`` is whether ordinary users' memory is touched by us. Not where the kernel would
     ask us for pages of a device file that is mapped: what was seen may be wrong by the time it is
-    used, and who waits for itself waits for ever, whoever is killed.
+    used, and a daemon that waits for itself waits for ever, whatever is killed.
     """
 
     __slots__ = ("_by_payer", "trusts_users")
 
     def __init__(self) -> None:
-        self._by_payer: dict[int, Standing] = {}
+        self._by_payer: dict[int, Trust] = {}
         self.trusts_users = True
 
-    def of(self, payer: int) -> Standing:
-        """Return the standing of who is charged; each of root's processes has its own."""
+    def of(self, payer: int) -> Trust:
+        """Return whether a payer is trusted; each of root's processes has a trust of its own."""
         if not payer:
-            return Standing()
+            return Trust()
         if not self.trusts_users:
-            return _BAD
-        standing = self._by_payer.get(payer)
-        if standing is None:
+            return _REVOKED
+        trust = self._by_payer.get(payer)
+        if trust is None:
             if len(self._by_payer) >= _STANDINGS_MAX:
                 self._forget_some()
-            standing = self._by_payer[payer] = Standing()
-        return standing
+            trust = self._by_payer[payer] = Trust()
+        return trust
 
     def _forget_some(self) -> None:
-        """Users come and go; those whose standing is bad stay known as long as there is room."""
-        for payer, standing in list(self._by_payer.items()):
-            if not standing.is_bad:
+        """Users come and go; those whose trust is revoked stay known as long as there is room."""
+        for payer, trust in list(self._by_payer.items()):
+            if not trust.is_revoked:
                 del self._by_payer[payer]
         if len(self._by_payer) >= _STANDINGS_MAX:
             del self._by_payer[next(iter(self._by_payer))]
@@ -176,14 +177,14 @@ class Presence:
     """What was seen of one process' memory in this moment.
 
     Args:
-        standing: of who is charged for the process.
+        trust: in the user who is charged for the process.
     """
 
-    __slots__ = ("_moment", "_reads", "_writes", "standing")
+    __slots__ = ("_generation", "_reads", "_writes", "trust")
 
-    def __init__(self, standing: Standing) -> None:
-        self.standing = standing
-        self._moment = MOMENT.number
+    def __init__(self, trust: Trust) -> None:
+        self.trust = trust
+        self._generation = GENERATION.number
         self._reads = _Ranges()
         self._writes = _Ranges()
 
@@ -196,22 +197,22 @@ class Presence:
             size: how many, from 1 on.
         """
         end = address + size
-        if self._moment == MOMENT.number and self._reads.have(address, end):
+        if self._generation == GENERATION.number and self._reads.have(address, end):
             return True
         return self._look(tid, address, end, self._reads, _READABLE, _AHEAD)
 
     def knows(self, address: int, size: int) -> bool:
         """Return what ``may_read`` would, if that takes no look."""
-        return self._moment == MOMENT.number and self._reads.have(address, address + size)
+        return self._generation == GENERATION.number and self._reads.have(address, address + size)
 
     def may_write(self, tid: int, address: int, size: int) -> bool:
         """Return whether writing cannot keep us waiting; arguments as ``may_read``."""
         end = address + size
-        if self._moment == MOMENT.number and self._writes.have(address, end):
+        if self._generation == GENERATION.number and self._writes.have(address, end):
             return True
         if self._look(tid, address, end, self._writes, _WRITABLE, _AHEAD):
             return True
-        if self.standing.is_bad or not _is_memory(tid, address, end):
+        if self.trust.is_revoked or not _is_memory(tid, address, end):
             return False
         return self._look(tid, address, end, self._writes, _WRITABLE_FILE, 0)
 
@@ -229,12 +230,12 @@ class Presence:
             good: the highest bytes of good entries.
             ahead: how many neighbours may be remembered as well.
         """
-        if self.standing.is_bad:
+        if self.trust.is_revoked:
             return False
-        if self._moment != MOMENT.number:
-            self._moment = MOMENT.number
+        if self._generation != GENERATION.number:
+            self._generation = GENERATION.number
             self.forget()
-        MOMENT.use()
+        GENERATION.use()
         if address < 0 or end > _ADDRESS_END:
             return True  # fails at once
         first = address >> _PAGE_BITS
@@ -262,10 +263,10 @@ class OwnPages:
     Writing to one of them asks nobody. To make one, the file must be asked what is in it.
     """
 
-    __slots__ = ("_moment", "_ranges")
+    __slots__ = ("_generation", "_ranges")
 
     def __init__(self) -> None:
-        self._moment = MOMENT.number
+        self._generation = GENERATION.number
         self._ranges = _Ranges()
 
     def have(self, place: str, address: int, size: int) -> bool:
@@ -276,13 +277,13 @@ class OwnPages:
             address: of the first byte.
             size: how many, from 1 on.
         """
-        if self._moment != MOMENT.number:
-            self._moment = MOMENT.number
+        if self._generation != GENERATION.number:
+            self._generation = GENERATION.number
             self._ranges.clear()
         end = address + size
         if self._ranges.have(address, end):
             return True
-        MOMENT.use()
+        GENERATION.use()
         first, last = address >> _PAGE_BITS, end + _PAGE - 1 >> _PAGE_BITS
         try:
             tops = _tops(place, first, last + _AHEAD)

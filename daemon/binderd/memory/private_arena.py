@@ -92,14 +92,14 @@ class PrivateArena(MemfdArena):
         return self.space.memory, self.space.maps
 
     def locate(self) -> Mapping | None:
-        found = super().locate()
-        if found is None or self._file != self.file:
-            return found
-        if self._is_trusted() and not self._is_private_at(found.address):
+        mapping = super().locate()
+        if mapping is None or self._file != self.file:
+            return mapping
+        if self._is_trusted() and not self._is_private_at(mapping.address):
             self._give_up(_NO_MAPPING)
             return None
         self.is_private = True
-        return found
+        return mapping
 
     def _is_private_at(self, address: int) -> bool:
         enter(self.space.subject)

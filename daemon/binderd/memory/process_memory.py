@@ -36,7 +36,7 @@ from binderd.memory.errand import Fetched, Reading, Writing
 from binderd.memory.files import Disposal, TakenFile, take_file
 from binderd.memory.identity import nice_of, set_nice
 from binderd.memory.memfd_arena import MemfdArena
-from binderd.memory.presence import MOMENT, Presence, Standing
+from binderd.memory.presence import GENERATION, Presence, Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +82,7 @@ class ProcessMemory:
         disposal: closes what files are taken.
         errands: who reaches into memory that may keep us waiting; None: we do.
         payer: who is charged for that.
-        standing: the payer's, if it is not the opener's process.
+        trust: the payer's, if it is not the opener's process.
         share: the payer's, of what is fetched.
     """
 
@@ -95,12 +95,12 @@ class ProcessMemory:
         "_payer",
         "_presence",
         "_read_end",
-        "_read_moment",
+        "_read_generation",
         "_read_start",
         "_space",
         "_tid",
         "_write_end",
-        "_write_moment",
+        "_write_generation",
         "_write_start",
         "is_openers",
         "is_settled",
@@ -117,7 +117,7 @@ class ProcessMemory:
         disposal: Disposal,
         errands: Errands | None = None,
         payer: int = 0,
-        standing: Standing | None = None,
+        trust: Trust | None = None,
         share: Share | None = None,
     ) -> None:
         self.pid = pid
@@ -131,11 +131,11 @@ class ProcessMemory:
         # The pages that command streams were last read from and written to: proven, see above.
         self._read_start = self._read_end = 0
         self._write_start = self._write_end = 0
-        self._read_moment = self._write_moment = MOMENT.number
+        self._read_generation = self._write_generation = GENERATION.number
         self._errands = errands
         self._payer = payer
         # Others than the opener's threads may change the program that they run without our notice.
-        self._presence = opener.presence if opener is not None else Presence(standing or Standing())
+        self._presence = opener.presence if opener is not None else Presence(trust or Trust())
         self._fetched = Fetched(share)
 
     def read(self, address: int, size: int) -> bytes:
@@ -143,7 +143,7 @@ class ProcessMemory:
         if (
             self._read_start <= address
             and address + size <= self._read_end
-            and self._read_moment == MOMENT.number
+            and self._read_generation == GENERATION.number
         ):
             assert self._space is not None
             enter(-self._tid)
@@ -162,7 +162,7 @@ class ProcessMemory:
         if (
             self._write_start <= address
             and address + size <= self._write_end
-            and self._write_moment == MOMENT.number
+            and self._write_generation == GENERATION.number
         ):
             assert self._space is not None
             enter(-self._tid)
@@ -330,7 +330,7 @@ class ProcessMemory:
             return bytes(local[:count])
         self._read_start = address & _PAGE_MASK
         self._read_end = -(-(address + count) & _PAGE_MASK)
-        self._read_moment = MOMENT.number
+        self._read_generation = GENERATION.number
         return bytes(local[:count])
 
     def _prove_write(self, address: int, data: bytes | bytearray) -> bool:
@@ -351,7 +351,7 @@ class ProcessMemory:
         if is_quick and count > 0:
             self._write_start = address & _PAGE_MASK
             self._write_end = -(-(address + count) & _PAGE_MASK)
-            self._write_moment = MOMENT.number
+            self._write_generation = GENERATION.number
         return count == size
 
     def _call(self, function: Callable[..., int], local: bytearray, address: int, size: int) -> int:

@@ -71,7 +71,7 @@ class ThreadWatch:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._by_pidfd: dict[int, Watched] = {}
-        self._threads: dict[int, Watched] = {}  # by thread id: who has that number
+        self._threads: dict[int, Watched] = {}  # by thread id: the latest of that number
         self._asked: dict[Watched, None] = {}  # those that must be asked about, longest ago first
         self._timer = -1  # is readable when it is time for that; -1: it never was
         self.is_available = True  # does this kernel tell of single threads by itself?
@@ -83,7 +83,7 @@ class ThreadWatch:
         """Return the descriptor that is readable when a watched thread has ended."""
         return self._epoll.fileno()
 
-    def accompany(self, fd: int) -> None:
+    def register(self, fd: int) -> None:
         """Have ``fileno`` be readable as well when ``fd`` is."""
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -160,7 +160,7 @@ class ThreadWatch:
         watched.pidfd = -1
 
     def ended(self) -> list[Ended]:
-        """Return what has ended; never waits. Each must be forgotten by who watched it."""
+        """Return what has ended; never waits. Each must be forgotten by its open file."""
         told = [fd for fd, _ in self._epoll.poll(0)]
         found = [self._by_pidfd[fd] for fd in told if fd in self._by_pidfd]
         if self._timer in told:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from binderd.memory.presence import MOMENT
+from binderd.memory.presence import GENERATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +43,12 @@ class Upkeep:
         self._wake = wake
         self._unmapped = unmapped
         self._listed: dict[MemfdArena, None] = {}
-        MOMENT.wake = wake
+        GENERATION.wake = wake
 
     @property
     def is_idle(self) -> bool:
         """Is there nothing to look after?"""
-        return not self._listed and not MOMENT.is_used
+        return not self._listed and not GENERATION.is_used
 
     def add(self, arena: MemfdArena) -> None:
         """Look after ``arena`` from now on."""
@@ -64,8 +64,8 @@ class Upkeep:
 
     def tick(self) -> None:
         """Look at every listed arena once."""
-        if MOMENT.is_used:
-            MOMENT.pass_on()
+        if GENERATION.is_used:
+            GENERATION.advance()
         for arena in list(self._listed):
             engine, file = arena.engine, arena.open_file
             if engine is None or file is None:

@@ -44,7 +44,7 @@ def connections() -> list[Connection]:
     Raises:
         OSError: it could not be asked.
     """
-    found = []
+    connections = []
     with _control() as folder:
         for name in os.listdir(folder):
             with suppress(FileNotFoundError):  # it has ended meanwhile
@@ -54,8 +54,8 @@ def connections() -> list[Connection]:
                     waiting = int(os.read(file, 32))
                 finally:
                     os.close(file)
-                found.append(Connection(int(name), owner, waiting))
-    return found
+                connections.append(Connection(int(name), owner, waiting))
+    return connections
 
 
 def abort(number: int) -> OSError | None:

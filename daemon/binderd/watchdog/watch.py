@@ -132,10 +132,10 @@ class Watch:
         # Looks are a period apart, and what they find began at most one before the first.
         if self._debts[user] < self._limit:
             return
-        found = fault.find(pid, access, culprit, self._own_type)
-        if not found.is_clients:
+        cause = fault.find(pid, access, culprit, self._own_type)
+        if not cause.is_clients:
             del self._debts[user]
-            self._say_of_the_blameless(f"client {culprit.pid} {found.what}")
+            self._say_of_the_blameless(f"client {culprit.pid} {cause.what}")
             return
         if pid == self._daemon:
             self._cells[STALLER] = subject
@@ -149,7 +149,7 @@ class Watch:
             idle = idle + 1 if self._access(pid) is None else 0
             return self._moment(pid) == moment and idle < _IDLE_LOOKS
 
-        Remedies(access, culprit, found, self._limit, self._own_type, is_stuck).run()
+        Remedies(access, culprit, cause, self._limit, self._own_type, is_stuck).run()
         self._debts[user] = self._limit * _REMEMBERED
 
     def _say_of_the_blameless(self, what: str) -> None:

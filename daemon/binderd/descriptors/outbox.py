@@ -2,7 +2,7 @@
 """What the daemon has to say to its helper, which may be slow to listen.
 
 A socket holds what net.core.wmem_max lets it, as more would need a right of its own; what does not
-fit waits here, in order. Sending never blocks: whoever owns this sends on when the socket can be
+fit waits here, in order. Sending never blocks: the owner sends on when the socket can be
 written to.
 
 Nothing here may know what the messages mean.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _ROOM: Final = 1 << 20  # bytes to ask for; the kernel gives what it allows
 _MESSAGE_COST: Final = 512  # bytes that a message costs us beside its own
-# What was sent and not taken counts as root's files on their way (``kinds.FLIGHTS``).
+# What was sent and not taken counts as root's files on their way (``limits.FLIGHTS``).
 _FILES_UNREAD_MAX: Final = 253
 # It will work later.
 _FULL: Final = frozenset({EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS})

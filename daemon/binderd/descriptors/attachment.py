@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from binderd.memory.files import Disposal
     from binderd.memory.thread_watch import Watched
 
-# It might work later; for whoever waits for nothing it is all the same.
+# It might work later; to us, who do not wait, that is the same.
 _NO_ROOM: Final = frozenset({EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM, ETOOMANYREFS})
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _NUMBER_SIZE: Final = 4  # bytes of an s32
@@ -47,8 +47,8 @@ _bytes_unread: Final = Struct("=i")
 
 def _unread(fd: int) -> int:
     """Return how many bytes of the kernel's memory hold what a socket's peer has not taken."""
-    found: int = _bytes_unread.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0]
-    return found
+    unread: int = _bytes_unread.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0]
+    return unread
 
 
 def _cost_of_message() -> int:
@@ -79,7 +79,7 @@ class Attachment:
         self.flags = flags
         self.watched: Watched | None = None  # the process, what ``ThreadWatch.forget`` takes
         self.charged: Charged | None = None  # for the socket itself
-        # For the files of each message that may still be in the socket; see ``Flights``.
+        # For the files of each message that may still be in the socket; see ``InFlight``.
         self.payments: deque[Charged] = deque()
         self.payer: int | None = None  # who pays for these
 
@@ -88,7 +88,7 @@ class Attachment:
         """The descriptor of our end; -1 once it is closed."""
         return self._end.fileno()
 
-    def flying(self) -> int:
+    def in_flight(self) -> int:
         """Return how many of the files that were sent have not been taken.
 
         Messages are taken in order. What the client itself puts into its own socket can only make

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that were sent through sockets and not taken yet.
+"""Files in flight: those that were sent through sockets and not taken yet.
 
-The kernel counts them as those of the user who sends, and that is root; who has many of them on
-their way can send no more (``limits.FLIGHTS``). So they are counted here, for who is to take them.
+The kernel counts them as files of the user who sends, and that is root; a user with many of them
+on their way can send no more (``limits.FLIGHTS``). So they are counted here, for the user who is to
+take them.
 What was taken is known from the socket alone: what a client reports proves nothing, as it can look
 at a message and leave it where it is. So a socket stays open until it is empty, also when its owner
 has let go of it.
@@ -21,15 +22,15 @@ from binderd.engine.limits import FILES_AT_ONCE, FLIGHTS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from binderd.descriptors.attachment import Attachment
     from binderd.engine.ports import Accounts, Charged
-    from binderd.memory.attachment import Attachment
 
 # There is an event for each message that is taken, and when the other end is gone.
 _EVENTS: Final = select.EPOLLOUT | select.EPOLLET
 
 
-class Flights:
-    """The sockets through which files were sent that may not have been taken."""
+class InFlight:
+    """The sockets with files that may be in flight."""
 
     __slots__ = ("_by_user", "_epoll", "_left")
 
@@ -57,7 +58,7 @@ class Flights:
 
     def has_room(self, accounts: Accounts, payer: int, attachment: Attachment, number: int) -> bool:
         """Whether so many files may be sent through a socket of a user now."""
-        if attachment.flying() + number > accounts.limits.flights_per_attachment:
+        if attachment.in_flight() + number > accounts.limits.flights_per_attachment:
             return False
         return self._room(accounts, payer, number) >= number
 
@@ -84,7 +85,7 @@ class Flights:
 
     def let_go(self, attachment: Attachment) -> None:
         """Nothing more will be sent through a socket: close it as soon as it is empty."""
-        if not attachment.flying():
+        if not attachment.in_flight():
             self._close(attachment)
             return
         self._left[attachment.fd] = attachment
@@ -95,7 +96,7 @@ class Flights:
         """Close the sockets of which ``fileno`` tells that they may be empty."""
         for fd, _ in self._epoll.poll(0):
             attachment = self._left.get(fd)
-            if attachment is not None and not attachment.flying():
+            if attachment is not None and not attachment.in_flight():
                 self._close(attachment)
 
     def _room(self, accounts: Accounts, payer: int, wanted: int) -> int:
@@ -111,7 +112,7 @@ class Flights:
     def _look_at(self, attachments: Iterable[Attachment]) -> None:
         """See what of the sockets' files was taken meanwhile."""
         for attachment in attachments:
-            if not attachment.flying():
+            if not attachment.in_flight():
                 if attachment.fd in self._left:
                     self._close(attachment)
                 else:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who opens a device and is outside of our pid namespace: refused, and said once.
+"""Programs outside of our pid namespace that open a device: they are refused, which is said once.
 
-Such a program has no number here, so there is no way to its memory. Who runs it sees EACCES alone,
-as for a device whose mode does not admit him; that the two were put into the wrong containers can
+Such a program has no number here, so there is no way to its memory. Its user sees EACCES alone, as
+for a device whose mode does not admit him; that the two were put into the wrong containers can
 be seen from in here only. A client can provoke it at will, so it is one line and no more.
 """
 
@@ -15,8 +15,8 @@ from typing import Final
 _log: Final = logging.getLogger("binderd")
 
 
-class Strangers:
-    """Those who were refused."""
+class ForeignPids:
+    """The openers that were refused."""
 
     __slots__ = ("_was_said",)
 
