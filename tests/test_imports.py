@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from binderd.compilation import REQUEST_PATH
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (ROOT / "protocol", ROOT / "daemon", ROOT / "client")
 PACKAGES = ("binderwire", "binderd", "binderclient")
@@ -140,10 +142,20 @@ def late(tree: ast.Module) -> set[str]:
     }
 
 
+def compiled_files() -> list[Path]:
+    """Return the sources of what is compiled."""
+    places = [ROOT / "daemon" / Path(*name.split(".")) for name in REQUEST_PATH]
+    return sorted(
+        path
+        for place in places
+        for path in (place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")])
+    )
+
+
 def test_named_tuples_find_the_types_of_their_fields() -> None:
     """Compiled, such a class is made with them: what is not loaded then crashes the interpreter."""
     found = 0
-    for path in sorted((ROOT / "daemon" / "binderd" / "engine").glob("*.py")):
+    for path in compiled_files():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for item in tree.body:
             if isinstance(item, ast.ClassDef) and "NamedTuple" in map(ast.unparse, item.bases):

@@ -225,7 +225,7 @@ def test_without_thread_pidfds_threads_are_asked_about(
     assert (len(watch), watch.is_available) == (3, False)
     worker.end()
     assert is_readable(watch, 5)
-    assert opener.reap() == [(client.pages.process, worker.tid)]
+    assert opener.reap() == [(client.pages.open_file, worker.tid)]
     assert is_readable(watch, 5), "the others are asked about still"
     assert opener.reap() == []
     client.close()

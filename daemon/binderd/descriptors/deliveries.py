@@ -16,6 +16,7 @@ from binderd.descriptors.helper_process import HelperProcess
 from binderd.descriptors.in_flight import InFlight
 from binderd.descriptors.injector import Injector
 from binderd.injector import messages
+from binderd.linux.proc import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ class Deliveries:
     def is_own(self, tid: int) -> bool:
         """Whether a thread is of the daemon, or of its helper."""
         pids = [os.getpid(), self.helper.pid]
-        return any(pid and os.path.exists(f"/proc/{pid}/task/{tid}") for pid in pids)
+        return any(pid and os.path.exists(f"{place_of(pid)}/task/{tid}") for pid in pids)
 
     def look(self) -> None:
         """See what was taken from sockets, and what was closed."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import select
 from errno import EINVAL, ESRCH
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from binderd.linux import pidfd, proc, timerfd
 
@@ -29,12 +29,15 @@ _SECONDS_BETWEEN_LOOKS: Final = 1
 _LOOKS_MAX: Final = 512  # threads to ask about in one go: some 2 ms
 
 
-class Ended(NamedTuple):
+class Ended:
     """A thread or a process that has ended, and an open file that was interested in it."""
 
-    client: FileClient
-    tid: int
-    is_process: bool
+    __slots__ = ("client", "is_process", "tid")
+
+    def __init__(self, client: FileClient, tid: int, *, is_process: bool) -> None:
+        self.client = client
+        self.tid = tid
+        self.is_process = is_process
 
 
 class Watched:
@@ -166,7 +169,11 @@ class ThreadWatch:
         if self._timer in told:
             timerfd.take(self._timer)
             found += self._ask()
-        return [Ended(client, one.tid, one.is_process) for one in found for client in one.clients]
+        return [
+            Ended(client, one.tid, is_process=one.is_process)
+            for one in found
+            for client in one.clients
+        ]
 
     def _ask(self) -> list[Watched]:
         """Return which threads have ended, of those that have not been asked about for longest."""
