@@ -489,8 +489,9 @@ class FileOpener:
         """Return threads that have ended, as (file, thread id), and keep nothing for them."""
         gone = []
         self.deliveries.look()
-        for client, tid, is_process in self.watch.ended():
-            if is_process:
+        for ended in self.watch.ended():
+            client, tid = ended.client, ended.tid
+            if ended.is_process:
                 client.detach(tid)
                 continue
             client.forget_thread(tid)
