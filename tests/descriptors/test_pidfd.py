@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from binderd.injector.injection import _take_socket
-from binderd.pidfd import open_for_descriptors
+from binderd.linux.pidfd import open_for_descriptors
 
 if TYPE_CHECKING:
     import pytest
