@@ -167,13 +167,14 @@ class FileClient:
         self._security_context = security_context(tid) or opener.security_context
         self.euid = user_of(place)
         self._seen_pids: dict[ClientProcess, int] = {}  # a sender -> its number for this client
-        self.arena = self.pages = arena  # the port, and what it is
+        self.arena = arena  # the port
+        self.pages: MemfdArena = arena  # what it is
         self.nodeid = nodeid
         self.backing_id = backing_id
         # Does an mmap show the very pages? Otherwise it is better to be handed them over.
         self.has_mmap = backing_id != 0 and not arena.is_beside
         self._opener = opener
-        self.files = UsersFiles(opener.deliveries.disposer, self.payer)
+        self.files: UsersFiles = UsersFiles(opener.deliveries.disposer, self.payer)
         self._delivery = opener.deliveries.of(self)
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
 
