@@ -9,6 +9,7 @@ import itertools
 import re
 import runpy
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_functions_fit() -> None:
         if size > FUNCTION_LINES_USUAL:
             print(f"{name}: {size} lines, usual are {FUNCTION_LINES_USUAL}")
     assert {name: size for name, size in sizes.items() if size > FUNCTION_LINES_MAX} == {}
+
+
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    setuptools = settings["tool"]["setuptools"]
+    found = {
+        ".".join((name, *file.parent.relative_to(ROOT / folder).parts))
+        for name, folder in setuptools["package-dir"].items()
+        for file in (ROOT / folder).rglob("__init__.py")
+    }
+    assert found == set(setuptools["packages"])
 
 
 def test_the_rules_reach_every_folder() -> None:
