@@ -19,7 +19,7 @@ export MANUAL := build/manual
 WHEEL_STAMP := build/wheel/.done
 SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
-COMPILED_TESTS := tests/conformance tests/inprocess tests/channel/test_device.py \
+COMPILED_TESTS := tests/conformance tests/inprocess tests/linux tests/channel/test_device.py \
 	tests/integration/client/test_demo.py tests/integration/client/test_examples.py \
 	tests/stress/test_run.py::test_with_accidents
 
@@ -115,7 +115,7 @@ endif
 
 # What works on another kernel: each way of ours to deliver that it has. Its own driver is asked nothing.
 KERNEL_FILES := $(addprefix tests/,channel/test_private_pages.py channel/test_extension.py channel/test_opens.py \
-	channel/test_threads.py client/test_with.py integration/test_rootless.py integration/test_containers.py \
+	channel/test_threads.py integration/client/test_with.py integration/test_rootless.py integration/test_containers.py \
 	integration/test_transports.py service/test_check.py conformance)
 in_kernel = VM_MEMORY=2G VM_TIMEOUT=$${VM_TIMEOUT:-7200} $(VM) run "BINDERD_BACKENDS='$(1)' \
 	BINDERD_EVERY=$(2) $(BIN)/python tests/again.py $(3)"
