@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from binderclient import stress, tool
 from binderclient.blocking import DEFAULT_PATH, Device
-from binderclient.errors import DeadObject
+from binderclient.errors import CallTimeout, DeadObject
 from binderclient.notify import notify
 from binderclient.objects import Proxy
 from binderclient.parcel import Parcel
@@ -391,6 +391,9 @@ def _wait(manager: _Manager, chosen: argparse.Namespace) -> dict[str, object]:
             except ServiceNotFound as error:
                 if left <= _SLICE_SECONDS:
                     raise ServiceNotFound(f"{error} after {chosen.timeout:g} s") from None
+            except CallTimeout:  # the manager is slow, and there is time
+                if left <= _SLICE_SECONDS:
+                    raise
             status.show(f"waiting {limit} for {chosen.name}: {passed + _SLICE_SECONDS:.0f} s")
     return _describe(manager, chosen.name)
 

@@ -6,17 +6,20 @@ Status 2: the arguments are wrong. 1: it could not be done. 130: Ctrl-C. 141: no
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from binderclient import commandline, tool
 from binderclient.demo import __main__ as demo
+from binderclient.errors import CallTimeout
 from client.programs import EXAMPLES, compiled
 
 if TYPE_CHECKING:
@@ -251,3 +254,27 @@ def test_what_is_no_device(programs: Path, tmp_path: Path, program: str, kind: s
 
 def test_what_others_say_stays_on_its_line() -> None:
     assert tool.printable("a\n\033[2Jb\u202e\ud800 ü") == r"a\n\x1b[2Jb\u202e\ud800 ü"
+
+
+class SlowManager:
+    """Does not answer in time at first."""
+
+    def __init__(self) -> None:
+        self.left_unanswered = 2
+
+    def wait(self, name: str, timeout: float) -> None:
+        if self.left_unanswered:
+            self.left_unanswered -= 1
+            raise CallTimeout(timeout, "manager", 1)
+
+    def get(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(interface=lambda: "org.example.IEcho", handle=3)
+
+
+def test_wait_has_patience_with_a_slow_manager() -> None:
+    """``binderctl --timeout 60 wait`` asks anew each second, and gave up at the first silence."""
+    chosen = argparse.Namespace(name="org.example.echo", timeout=60.0)
+    found = commandline._wait(SlowManager(), chosen)  # type: ignore[arg-type]
+    assert found == {"name": chosen.name, "interface": "org.example.IEcho", "handle": 3}
+    with pytest.raises(CallTimeout):
+        commandline._wait(SlowManager(), argparse.Namespace(name="x", timeout=0.5))  # type: ignore[arg-type]
