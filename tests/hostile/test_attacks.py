@@ -28,11 +28,6 @@ STALL_MS: Final = 2000.0
 STALL_SECONDS: Final = 4.0  # then the attacker is killed
 END_TIMES: Final = 4
 
-# What is still to be done, and who does it. The mark goes with the cure.
-OWNERS: Final = {
-    "objects": "turns",
-}
-
 
 @pytest.fixture(scope="module")
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,14 +37,7 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(folder)
 
 
-def marked(attack: Attack) -> object:
-    owner = OWNERS.get(attack.name)
-    # Not strict: how long the victims wait is up to the machine as well.
-    marks = [pytest.mark.xfail(strict=False, reason=f"open: {owner}")] if owner else []
-    return pytest.param(attack, id=attack.name, marks=marks)
-
-
-@pytest.mark.parametrize("attack", [marked(attack) for attack in ATTACKS])
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_victims_go_on(tmp_path: Path, victims: Path, attack: Attack) -> None:
     tmp_path.chmod(0o711)
     if attack.kind == STALL:
