@@ -125,9 +125,7 @@ def duplicate(file: int | HasFileno, method: str = "duplicate()") -> ReceivedFil
         number = file if isinstance(file, int) else file.fileno()
         return ReceivedFile(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
     except io.UnsupportedOperation:  # it has the method, and no descriptor
-        raise TypeError(
-            f"{method} takes a file or a descriptor, not {type(file).__name__}"
-        ) from None
+        raise TypeError(refusal) from None
     except (OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno != errno.EBADF:
             raise

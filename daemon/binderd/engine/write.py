@@ -67,8 +67,6 @@ _LONGEST: Final = _WORD + max(row.payload.size for row in COMMANDS.values() if r
 
 PAUSED: Final = 1  # a result of ``run``
 
-Handler = "Callable[[Thread, bytes, int], None]"
-
 
 def run(thread: Thread, request: WriteRead) -> int:
     """Carry out the commands from ``write_consumed`` on, which follows each (R10, Q11).

@@ -17,7 +17,7 @@ from binderclient.driver import Driver
 from binderclient.errors import DeadObject, DeviceError, DeviceGone
 from binderclient.objects import Proxy
 from binderclient.servicemanager import ServiceManager, ServiceNotFound
-from client.drivers import PATIENCE, missing_capability
+from client.drivers import PATIENCE
 from client.recovery_world import (
     ECHO,
     RESTARTS,
@@ -33,25 +33,12 @@ from client.recovery_world import (
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from client.conftest import Bench
 
 NAME: Final = "org.binderd.test.restart"
 ENDS: Final = ["SIGKILL", "SIGTERM", "abort", "unmount"]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    missing = missing_capability()
-    if missing is not None:
-        pytest.skip(missing)
-    world = World(tmp_path)
-    try:
-        yield world
-    finally:
-        world.close()
 
 
 def echo(target: Proxy, number: int) -> int:

@@ -41,18 +41,6 @@ AREA: Final = 1 << 20
 PAGE: Final = 4096
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    missing = missing_capability()
-    if missing is not None:
-        pytest.skip(missing)
-    world = World(tmp_path)
-    try:
-        yield world
-    finally:
-        world.close()
-
-
 # What any program sees
 
 

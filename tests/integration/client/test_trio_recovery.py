@@ -11,14 +11,11 @@ import trio
 from binderclient.errors import DeadObject, DeviceGone
 from binderclient.objects import Service, transaction
 from binderclient.trio import AsyncDevice, AsyncProxy, AsyncServiceManager, open_device
-from client.drivers import PATIENCE, missing_capability
+from client.drivers import PATIENCE
 from client.recovery_world import DESCRIPTOR, ECHO, RESTARTS, WAIT, World, held, request
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from binderclient.parcel import Parcel
 
 NAME: Final = "org.binderd.test.trio"
@@ -26,16 +23,10 @@ CALL: Final = 3
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    missing = missing_capability()
-    if missing is not None:
-        pytest.skip(missing)
-    world = World(tmp_path)
-    try:
-        world.start_manager()
-        yield world
-    finally:
-        world.close()
+def world(world: World) -> World:
+    """The same, with a service manager from the beginning."""
+    world.start_manager()
+    return world
 
 
 class AsyncEcho(Service):
