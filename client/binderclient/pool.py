@@ -31,7 +31,7 @@ class ThreadPool:
         self._threads: list[threading.Thread] = []
         self._is_started = self._is_stopping = False
         self.is_owed = False  # has the driver asked for a thread that could not be started?
-        self.turns = 0  # how often a thread of the program's own has come back; see ``serve``
+        self.returns = 0  # how often a thread of the program's own has come back; see ``serve``
 
     def start(self) -> None:
         """Serve in the background: start the first thread; idempotent.
@@ -123,7 +123,7 @@ class ThreadPool:
         try:
             while go_on():
                 session.exchange(thread, read=True, go_on=go_on)
-                self.turns += is_joined
+                self.returns += is_joined
             with session.lock:
                 thread.state.exit_looper()
         finally:

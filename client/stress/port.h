@@ -47,4 +47,4 @@ void port_reply(struct port *port, const void *data, size_t size, size_t objects
 void port_free(struct port *port, binder_uintptr_t buffer);
 
 // What a return means that is not the call's own: whoever uses ports defines it.
-void port_heed(struct port *port, uint32_t word, const void *payload);
+void port_handle(struct port *port, uint32_t word, const void *payload);

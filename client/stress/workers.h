@@ -15,7 +15,7 @@ int run_idle(void);
 extern void (*on_return)(struct port *port, uint32_t word, const void *payload);
 
 int run_looper(struct port *port, uint32_t enter);
-void heed_references(struct port *port, uint32_t word, const void *payload);
+void handle_references(struct port *port, uint32_t word, const void *payload);
 void start_thread(void *(*function)(void *), void *argument);
 void wait_for_the_end(void); // of standard input
 unsigned count_files(void);

@@ -150,8 +150,8 @@ class Service:
         self, settings: Settings, reread: Callable[[], Settings], transport: Transport
     ) -> None:
         self.shutdown = Shutdown()
-        self._upkeep = tasks.UpkeepTask()
-        self.parts = Assembly(settings, reread, transport, self.shutdown, self._upkeep.due)
+        self._shrinker = tasks.ShrinkerTask()
+        self.parts = Assembly(settings, reread, transport, self.shutdown, self._shrinker.due)
 
     async def run(self, signals: AsyncIterable[int], guard: Guard) -> None:
         """Serve until a signal or an unmount says that it is enough."""
@@ -164,7 +164,7 @@ class Service:
                 start(tasks.watch_threads, parts.watch, parts.opener, parts.files, attempt)
                 start(parts.helper_tasks.run, parts.delivery.helper)
                 start(parts.fetching.run, parts.fetcher)
-                start(self._upkeep.run, parts.upkeep, attempt)
+                start(self._shrinker.run, parts.shrinker, attempt)
                 start(guard.keep)
                 start(Garbage().run)
                 start(feed, parts.pumps.all)

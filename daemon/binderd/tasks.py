@@ -20,7 +20,7 @@ from binderd.channel.fuse_mount import ABORTED
 from binderd.channel.submounts import Submounts
 from binderd.introspect.fs import serve
 from binderd.introspect.tree import PLACES
-from binderd.memory.upkeep import TICK_SECONDS
+from binderd.memory.shrinker import TICK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from binderd.lifecycle import Negotiation, Readiness, Shutdown
     from binderd.memory.client import FileOpener
     from binderd.memory.thread_watch import ThreadWatch
-    from binderd.memory.upkeep import Upkeep
+    from binderd.memory.shrinker import Shrinker
 
     Attempt = Callable[[str, Callable[[], None]], None]
 
@@ -64,24 +64,24 @@ async def watch_threads(
             await trio.lowlevel.checkpoint()  # any number may end at once
 
 
-class UpkeepTask:
-    """Ticks while there is something to look after; no timer runs otherwise."""
+class ShrinkerTask:
+    """Has the shrinker tick while it has anything to do; no timer runs otherwise."""
 
     def __init__(self) -> None:
         self._is_due = trio.Event()
 
     def due(self) -> None:
-        """There is something from now on."""
+        """The shrinker has something to do from now on."""
         self._is_due.set()
 
-    async def run(self, upkeep: Upkeep, attempt: Attempt) -> NoReturn:
+    async def run(self, shrinker: Shrinker, attempt: Attempt) -> NoReturn:
         """Wait for ever."""
         while True:
             await self._is_due.wait()
             self._is_due = trio.Event()
-            while not upkeep.is_idle:
+            while not shrinker.is_idle:
                 await trio.sleep(TICK_SECONDS)
-                attempt("looking after receive buffers", upkeep.tick)
+                attempt("looking after receive buffers", shrinker.tick)
 
 
 async def serve_channel(

@@ -211,8 +211,8 @@ class FakeThread:
         self._nice = nice
 
 
-class FakeErrand:
-    """What somebody else does; a test says when it is done."""
+class FakeFetch:
+    """A fetch; a test says when it is over."""
 
     ticket = 0
 
@@ -269,13 +269,13 @@ class FakeArena:
         """From now on the client sees what is brought to it, and no more.
 
         Args:
-            outcomes: of the next attempts to bring something: late (an errand, which brings it),
+            outcomes: of the next attempts to bring something: late (a fetch, which brings it),
                 never (one that does not), refused or unknown; then all goes well.
         """
         self.is_private = True
         self.staged = bytearray(len(self.octets))
         self.outcomes = list(outcomes)
-        self.errands: list[FakeErrand] = []
+        self.fetches: list[FakeFetch] = []
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         assert 0 <= offset <= len(self.octets) - len(data), "written outside of the receive area"
@@ -294,8 +294,8 @@ class FakeArena:
             raise NoAnswer
         if outcome in ("late", "never"):
             self.outcomes.insert(0, "" if outcome == "late" else "refused")
-            self.errands.append(FakeErrand())
-            raise NotYet(self.errands[-1])
+            self.fetches.append(FakeFetch())
+            raise NotYet(self.fetches[-1])
         if not outcome:
             self.octets[offset : offset + size] = self.staged[offset : offset + size]
         return not outcome

@@ -79,7 +79,7 @@ def works_of(processes: Iterable[Process]) -> Iterator[Work]:
             yield from queue
     for process in processes:
         hub = process.hub
-        for found in (*hub.paused.values(), *hub.errands.values()):
+        for found in (*hub.paused.values(), *hub.fetching.values()):
             if isinstance(found, HandingOver) and found.thread.process is process:
                 # What else ends a read has happened by then, and may be over.
                 yield from [found.last] if isinstance(found.last, Transaction) else []
@@ -317,13 +317,13 @@ def _check_paused(engine: Engine, alive: list[Process]) -> None:
     paused = {t.paused.ticket: t.paused for t in threads_of(alive) if t.paused is not None}
     listed = {
         ticket: found.request
-        for ticket, found in (*engine.paused.items(), *engine.errands.items())
+        for ticket, found in (*engine.paused.items(), *engine.fetching.items())
         if isinstance(found, PausedIoctl | HandingOver)
     }
     assert listed == paused
     assert all(ticket == found.ticket for ticket, found in engine.paused.items())
     assert not engine.paused.keys() & engine.parked.keys()
-    assert not engine.errands.keys() & (engine.paused.keys() | engine.parked.keys())
+    assert not engine.fetching.keys() & (engine.paused.keys() | engine.parked.keys())
 
 
 def _check_counts(engine: Engine, alive: list[Process]) -> None:

@@ -12,7 +12,7 @@ from binderd.channel.listener import Listener
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SECONDS_BETWEEN_LOOKS: Final = 0.25  # for errands that are late
+_SECONDS_BETWEEN_LOOKS: Final = 0.25  # for accesses that are late
 
 
 class Fetches(Protocol):
@@ -20,7 +20,7 @@ class Fetches(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Is nobody on an errand?"""
+        """Is no access under way?"""
 
     def receive(self) -> None:
         """Hear it."""

@@ -128,4 +128,4 @@ class CuseIoctl(Paused):
 
     def _wait(self, reason: NotYet) -> None:
         self._has_waited = True
-        self._files.await_errand(self, reason)
+        self._files.await_fetch(self, reason)

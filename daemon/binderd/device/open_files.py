@@ -254,9 +254,9 @@ class OpenFiles:
         """Answer an ioctl behind all that was completed before."""
         self._engine.outbox.append(Completion(ticket, result, payload))
 
-    def await_errand(self, step: Paused, reason: NotYet) -> None:
+    def await_fetch(self, step: Paused, reason: NotYet) -> None:
         """Have a step done once somebody has fetched or stored what it takes."""
-        self._engine.await_errand(step, reason)
+        self._engine.await_fetch(step, reason)
 
     # What the outside noticed by itself
 
@@ -311,7 +311,7 @@ class OpenFiles:
             ticket < 0
             or ticket in engine.paused
             or ticket in engine.parked
-            or ticket in engine.errands
+            or ticket in engine.fetching
         )
         if not is_known and not any(completion.ticket == ticket for completion in engine.outbox):
             self.complete(ticket, -EIO, b"")

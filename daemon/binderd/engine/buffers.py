@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure
 from binderd.engine.payload import Sizes, capacity_of, context_at, size_of
-from binderd.engine.ports import File  # noqa: TC001 - compiled, Passed is made with it
+from binderd.engine.ports import File  # noqa: TC001 - compiled, FdFixup is made with it
 from binderd.engine.spam import Flood
 from binderd.engine.work import Work
 from binderwire.binder_abi import BR_FAILED_REPLY
@@ -33,7 +33,7 @@ _SIZE_MAX = (1 << 64) - 1
 Held = list[tuple[bool, "int | Node"]]
 
 
-class Passed(NamedTuple):
+class FdFixup(NamedTuple):
     """A file in a payload, on its way from the sender to the receiver."""
 
     offset: int  # where in the buffer its number belongs
@@ -41,7 +41,7 @@ class Passed(NamedTuple):
     in_array: bool  # does freeing the buffer close it? (O9)
 
 
-_NO_FILES: list[Passed] = []  # shared by all buffers without files; never appended to
+_NO_FILES: list[FdFixup] = []  # shared by all buffers without files; never appended to
 _NO_NUMBERS: list[int] = []
 _pack_number: Final = Struct("=i").pack
 
@@ -161,7 +161,7 @@ class Buffer:
         # Kept here because the receiver could change the objects in its pages.
         self.held: Held | None = None
         self.objects = 0  # how many the receiver's user is charged for
-        self.files: list[Passed] = _NO_FILES  # not installed yet
+        self.files: list[FdFixup] = _NO_FILES  # not installed yet
         self.files_from: Owner | None = None
         self.array_numbers: list[int] = _NO_NUMBERS  # what the arrays brought the receiver (O9)
 
@@ -186,19 +186,19 @@ class Buffer:
         assert self.held is not None
         self.held.append((strong, target))
 
-    def hold_file(self, passed: Passed, sender: Owner) -> None:
+    def hold_file(self, fixup: FdFixup, sender: Owner) -> None:
         """Take a file along."""
         if not self.files:
             self.files, self.files_from = [], sender
-        self.files.append(passed)
+        self.files.append(fixup)
 
     def fill_in(self, numbers: Sequence[int], receiver: Owner) -> None:
         """Write the receiver's numbers of the files where they belong; they are installed."""
         arena = receiver.client.arena
         in_arrays = []
-        for passed, number in zip(self.files, numbers, strict=True):
-            arena.write(self.offset + passed.offset, _pack_number(number))
-            if passed.in_array:
+        for fixup, number in zip(self.files, numbers, strict=True):
+            arena.write(self.offset + fixup.offset, _pack_number(number))
+            if fixup.in_array:
                 in_arrays.append(number)
         if in_arrays:
             self.array_numbers = in_arrays
@@ -214,8 +214,8 @@ class Buffer:
         receiver.hub.users.settle(sender.user)
         receiver.files_queued -= count
         receiver.hub.stats.files -= count
-        for passed in self.files:
-            passed.file.close()
+        for fixup in self.files:
+            fixup.file.close()
         self.files, self.files_from = _NO_FILES, None
 
 

@@ -8,7 +8,7 @@ or when a later call gives a blocked read something to return; the transport dra
 
 A call that would take long stops in between and is listed in ``paused``; the transport calls
 ``go_on`` for it when others have had their turn. What waits for something to be fetched is listed
-in ``errands``, and there ``fetched`` ends the wait.
+in ``fetching``, and there ``fetched`` ends the wait.
 
 This is the top: it knows all nouns, and none of them may know it. What they share is in
 ``hub.py`` and ``roster.py``.
@@ -71,7 +71,7 @@ class Engine:
         "_hub",
         "_roster",
         "_runnable",
-        "errands",
+        "fetching",
         "outbox",
         "parked",
         "paused",
@@ -93,7 +93,7 @@ class Engine:
         self.timers: list[tuple[int, int]] = hub.timers
         self.released: list[OpenFile] = roster.released
         self.paused: OrderedDict[int, Paused] = hub.paused
-        self.errands: dict[int, Paused] = hub.errands
+        self.fetching: dict[int, Paused] = hub.fetching
         self.parked: dict[int, Thread] = roster.parked
 
     # What the administrator and the transport decide
@@ -197,13 +197,13 @@ class Engine:
         """What a request waited for is there, or will never be: it goes on with the next turn.
 
         Args:
-            ticket: of ``errands``; one that is not there any more is ignored.
+            ticket: of ``fetching``; one that is not there any more is ignored.
         """
         self._hub.fetched(ticket)
 
-    def await_errand(self, paused: Paused, reason: NotYet) -> None:
-        """Let something of the transport's own wait until an errand is over, in ``errands``."""
-        self._hub.await_errand(paused, reason)
+    def await_fetch(self, paused: Paused, reason: NotYet) -> None:
+        """Let a step of the transport's own wait in ``fetching`` until a fetch is over."""
+        self._hub.await_fetch(paused, reason)
 
     def poll(self, file: OpenFile, tid: int, *, wake: bool) -> int:
         """Return POLLIN if the thread's next read would not block, else 0 (R15, binder_poll).
@@ -229,7 +229,7 @@ class Engine:
 
     def interrupt(self, ticket: int) -> None:
         """A signal reached the thread whose request has that ticket (R9)."""
-        paused = self.paused.get(ticket) or self.errands.get(ticket)
+        paused = self.paused.get(ticket) or self.fetching.get(ticket)
         if paused is not None:
             paused.interrupt()
             return
@@ -328,7 +328,7 @@ class Engine:
         """Return the number of live objects by kind; all zero when no file is open."""
         return {
             **self._hub.stats.as_dict(),
-            "errands": len(self.errands),
+            "fetching": len(self.fetching),
             "freezing": len(self._hub.waiting),
             "installations": len(self._roster.installations),
             "parked": len(self.parked),

@@ -73,7 +73,7 @@ def begin(thread: Thread, request: WriteRead, buffer: Buffer) -> bool:
     room = Room(
         request.read_buffer + request.read_consumed, request.read_size - request.read_consumed
     )
-    files = [passed.file for passed in buffer.files]
+    files = [fixup.file for fixup in buffer.files]
     installation = _list(thread, len(files))
     thread.installation = installation
     started = thread.process.client.install(thread.tid, installation.number, files, (), room)

@@ -39,18 +39,18 @@ class NoAnswer(Exception):
 
 
 class NotYet(Exception):
-    """What was asked would keep us waiting, so somebody else has to ask it first.
+    """An access to a client's memory would block, so a worker process has to make it first.
 
-    Nothing has happened. Once the errand is over, asking the same again brings what it has brought.
+    Nothing has happened. Once the fetch is over, the same call returns what the worker has got.
     """
 
-    def __init__(self, errand: Errand) -> None:
+    def __init__(self, fetch: Fetch) -> None:
         super().__init__()
-        self.errand = errand
+        self.fetch = fetch
 
 
-class Errand(Protocol):
-    """What somebody else is to ask."""
+class Fetch(Protocol):
+    """An access to a client's memory that a worker process is to make."""
 
     def begin(self, ticket: int) -> bool:
         """Begin; ``Engine.fetched`` follows, but not from within this call.
@@ -217,7 +217,7 @@ class ClientMemory(Protocol):
     sees_area: bool
     # Was it seen since the thread was last in user space? The engine says when that was.
     is_settled: bool
-    # Errands bring what is the current request's only: the engine says when that is through.
+    # What was fetched is the current request's only: the engine says when that is through.
 
     def forget(self) -> None:
         """The request is through for which something was fetched."""
@@ -229,7 +229,7 @@ class ClientMemory(Protocol):
         """Return if ranges, (address, bytes), can be read at once as far as they can be read.
 
         Raises:
-            NotYet: some cannot; its errand is for all of them, or for many.
+            NotYet: some cannot; its fetch is for all of them, or for many.
         """
 
     def read(self, address: int, size: int) -> bytes:

@@ -157,7 +157,7 @@ class Thread(Reader):
         """Let a request wait for what has to be fetched first."""
         self._hold(request)
         self.fetches = True
-        self.process.hub.await_errand(paused, reason)
+        self.process.hub.await_fetch(paused, reason)
 
     def _hold(self, request: WriteRead) -> None:
         """A request goes on later; a read that was blocked is that no longer."""
@@ -170,7 +170,7 @@ class Thread(Reader):
         if self.paused is not None:
             hub = self.process.hub
             request, self.paused = self.paused, None
-            paused = hub.paused.pop(request.ticket, None) or hub.errands.pop(request.ticket)
+            paused = hub.paused.pop(request.ticket, None) or hub.fetching.pop(request.ticket)
             paused.abandon()
             if self.unfinished is not None:
                 self.unfinished.abandon()

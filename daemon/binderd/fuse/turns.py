@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose turn it is: the daemon's time is shared by users, and a user's share by its processes.
+"""Fair queueing: users share the daemon's time, and the processes of a user its share.
 
 Theory of operation. Each user has an account of the time that its requests have taken. While
-nobody is ahead, requests are served as they come, and that is all that happens to them. Who is
-QUANTUM_NS ahead of where the others are (``_base``) waits: its requests are put off, and whoever
-has spent least goes on (start-time fair queueing). When there is nothing left to do everybody is
+no user is ahead, requests are served as they come, and that is all that happens to them. A user
+that is QUANTUM_NS ahead of the others (``_base``) waits: its requests are queued, and the user that
+has spent least is served next (start-time fair queueing). When no request is left all users are
 even again.
 
-That shares the time, but it does not bound how long others wait for a piece of work that cannot
-be stopped in the middle. So a piece longer than LONG_NS is paid for with a pause while other users
-are active: twice its length, so that a call of somebody else, which is three requests, meets one
-such piece at most. If it exceeded TOO_LONG_NS its user owes PAUSE_FACTOR times its length, so that
-fewer than one call in a hundred meets such a piece. How long it took is wall time, as that is what
-others wait for; but being preempted in the middle is nobody's fault, so TOO_LONG_NS is of processor
-time. Nor is it that a usual request needs that much once in a while (cold caches, the collector):
-what is owed passes with time, and who owes GRACE_NS or less goes on.
+That shares the time, but it does not bound how long other users wait for a piece of work that
+cannot be stopped in the middle. So a user pays for a piece longer than LONG_NS with a pause while
+other users are active: twice its length, so that another user's call, which is three requests,
+waits for one such piece at most. If a piece exceeded TOO_LONG_NS its user owes PAUSE_FACTOR times
+its length, so that fewer than one call in a hundred waits for such a piece. The length is in wall
+time, as other users wait that long; but a user cannot help being preempted in the middle, so
+TOO_LONG_NS is of processor time. Nor can it help that a usual request takes that much once in a
+while (cold caches, the collector): the debt passes with time, and a user that owes GRACE_NS or less
+is served.
 
-Requests that names are looked up with have an account of their own, which never has such pieces:
-the kernel holds locks meanwhile that other users wait for.
+Requests that look names up have an account of their own, which never has such pieces: while they
+wait, the kernel holds locks that other users need.
 
 Nothing here may know what a request means. Times are nanoseconds of clocks that are handed in.
 """
@@ -52,7 +53,7 @@ _AT_FILES: Final = 0
 
 
 class Job:
-    """Something that waits for its turn."""
+    """A request, or the rest of one, that waits in a user's queue."""
 
     __slots__ = ("size",)
 

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from binderd.engine.limits import Kind
     from binderd.engine.ports import Charged, Client, Facade, File, OpenFile, ReceiverArena, Room
     from binderd.memory.backing import Mount
-    from binderd.memory.errand import Errands
+    from binderd.memory.remote_access import Workers
     from binderd.memory.files import Disposer
     from binderd.memory.thread_watch import ThreadWatch, Watched
-    from binderd.memory.upkeep import Upkeep
+    from binderd.memory.shrinker import Shrinker
 
 
 _log: Final = logging.getLogger("binderd")
@@ -259,7 +259,7 @@ class FileClient:
             self.process if is_openers else None,
             self.pages.space,
             self.files,
-            self._opener.errands,
+            self._opener.workers,
             self.payer,
             self._opener.trust.of(self.payer),
             None if engine is None else engine.share_of(self.payer, FETCHED),
@@ -340,11 +340,11 @@ class FileOpener:
 
     Args:
         mount: our file system, None if there is none.
-        upkeep: looks after the arenas.
-        watch: looks after the threads.
+        shrinker: gives the arenas' free pages back.
+        watch: tells of the end of threads.
         deliveries: puts files into clients, and closes files.
         security_context: of processes that no security module gives one; "": none.
-        errands: reach into memory that may keep us waiting; None: we do.
+        workers: reach into memory that may keep us waiting; None: the daemon does.
     """
 
     __slots__ = (
@@ -354,9 +354,9 @@ class FileOpener:
         "_mount",
         "_processes",
         "_stalls",
-        "_upkeep",
+        "_shrinker",
         "deliveries",
-        "errands",
+        "workers",
         "has_passthrough",
         "security_context",
         "trust",
@@ -366,19 +366,19 @@ class FileOpener:
     def __init__(
         self,
         mount: Mount | None,
-        upkeep: Upkeep,
+        shrinker: Shrinker,
         watch: ThreadWatch,
         deliveries: Deliveries,
         security_context: str,
-        errands: Errands | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.deliveries = deliveries
-        self.errands = errands
+        self.workers = workers
         self._stalls = Stalls()
         self.trust = TrustOfPayers()
         self._foreign_pids = ForeignPids()
         self._mount = mount
-        self._upkeep = upkeep
+        self._shrinker = shrinker
         self.watch = watch
         self.security_context = security_context.encode() + b"\0" if security_context else None
         self.has_passthrough = True  # does the kernel take backing files?
@@ -400,9 +400,9 @@ class FileOpener:
             process = self._processes.join(tid, self.trust.of(payer))
             undo.callback(self._processes.leave, process)
             arena, backing_id = self._make_arena(process, nodeid, undo, is_private=is_private)
-            if self.errands is not None:
+            if self.workers is not None:
                 trust = process.presence.trust
-                arena.rely_on(self.errands, payer, process.pid, process.place, trust)
+                arena.rely_on(self.workers, payer, process.pid, process.place, trust)
             client = FileClient(process, tid, arena, nodeid, backing_id, self)
             if self._backings is not None:
                 self._backings.hold(nodeid, client.euid)
@@ -416,16 +416,16 @@ class FileOpener:
         """Return the pages of an open file, and the backing id of what the kernel maps for it."""
         mount, backings, space = self._mount, self._backings, process.space
         if mount is None or backings is None or not nodeid:
-            arena = MemfdArena(space, None, self._upkeep)
+            arena = MemfdArena(space, None, self._shrinker)
             undo.callback(arena.close)
             return arena, 0
         file = FileId(*mount.device, nodeid)
         if is_private:
             backing_id = backings.beside(nodeid) if self.has_passthrough else 0
-            arena = PrivateArena(space, file, self._upkeep, asks_us=not backing_id)
+            arena = PrivateArena(space, file, self._shrinker, asks_us=not backing_id)
             undo.callback(arena.close)
             return arena, backing_id
-        arena = MemfdArena(space, file, self._upkeep)
+        arena = MemfdArena(space, file, self._shrinker)
         undo.callback(arena.close)
         backing_id = backings.share(nodeid, arena.fd)
         undo.callback(backings.drop, nodeid)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which memory of a client is there, so that touching it cannot keep us waiting.
+"""Which pages of a client are present, so that an access to them cannot block the daemon.
 
-A page that is in a client's page table is read without asking anybody for it. One that is not may
-have to come from a file system of the client's own, from a network, from the handler of its
-page faults (userfaultfd) or from a disk: whatever it is, somebody else may wait for that
-(``errand.py``), not we. What is in the table shows in /proc/PID/pagemap, for anonymous memory,
-files and shared memory alike.
+A read of a page that is in the client's page table takes no page fault. A page that is not there
+may have to come from a file system of the client's own, from a network, from the handler of its
+page faults (userfaultfd) or from a disk. A worker process waits for such a page
+(``remote_access.py``), not the daemon. /proc/PID/pagemap shows which pages are in the table, for
+anonymous memory, files and shared memory alike.
 
-To write takes more: a shared mapping of a file asks the file system for leave with the first write
-to each page, and pages that userfaultfd protects ask their handler.
+A write takes more: the first write to each page of a shared mapping of a file is announced to the
+file system (page_mkwrite), and one to a page that userfaultfd write-protects to its handler.
 
-What was seen is believed for half a second (``Generation``), in which usual clients change nothing
-of what they use. A client that takes pages away in just that time is waited for, once: see
-``Trust``.
+What pagemap has shown is believed for half a second (``Generation``), in which usual clients unmap
+nothing of what they use. A client that takes pages away in just that time blocks the daemon once:
+see ``Trust``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ that write gives a private mapping a page of its own, also if it is read-only.
 
 Such a page can be written to at once. One that is not there, or is the file's still, must first be
 made, and that may ask somebody: a file system, which may be ours, or who handles the client's page
-faults. So it is left to an errand, and where our own file system would be asked each write is: what
+faults. So it is left to a worker, and where our own file system would be asked each write is: what
 was seen of a client's pages may be wrong by the time of the write, and we would wait for ourselves.
 
 Whoever writes looks right before whether a private mapping of the very file is there. A client that
@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
 from binderd.linux.maps import Long, is_own_copy
-from binderd.memory.errand import Storing
+from binderd.memory.remote_access import Storing
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import OwnPages
 
 if TYPE_CHECKING:
     from binderd.linux.maps import FileId
     from binderd.memory.client_process import AddressSpace
-    from binderd.memory.upkeep import Upkeep
+    from binderd.memory.shrinker import Shrinker
 
 _log: Final = logging.getLogger("binderd")
 
@@ -71,15 +71,17 @@ class PrivateArena(MemfdArena):
     themselves, which it was handed over: then nothing has to be brought.
 
     Args:
-        space, upkeep: as ``MemfdArena`` has them.
+        space, shrinker: as ``MemfdArena`` has them.
         file: the device file's inode.
         asks_us: would the kernel ask us what is in a page of that file?
     """
 
     __slots__ = ("_asks_us", "_begun", "_own", "file")
 
-    def __init__(self, space: AddressSpace, file: FileId, upkeep: Upkeep, *, asks_us: bool) -> None:
-        super().__init__(space, file, upkeep)
+    def __init__(
+        self, space: AddressSpace, file: FileId, shrinker: Shrinker, *, asks_us: bool
+    ) -> None:
+        super().__init__(space, file, shrinker)
         self.file = file
         self.is_beside = True
         self._asks_us = asks_us
@@ -88,7 +90,7 @@ class PrivateArena(MemfdArena):
 
     @property
     def there(self) -> tuple[int, int]:
-        """See ``errand.Pages``."""
+        """See ``remote_access.Pages``."""
         return self.space.memory, self.space.maps
 
     def locate(self) -> Mapping | None:
@@ -112,13 +114,13 @@ class PrivateArena(MemfdArena):
         begun = self._begun.pop(offset, None)
         if begun is not None and begun.is_over:
             return self._outcome(begun)
-        address = self.found_at + offset
+        address = self.mapped_at + offset
         if self._may_write(address, size):
             enter(self.space.subject)
             return self._store(address, self._base + offset, size) or self._give_up(_NO_MAPPING)
-        assert self._errands is not None
+        assert self._workers is not None
         begun = Storing(
-            self._errands, self._payer, self._pid, self, address, self._base + offset, size
+            self._workers, self._payer, self._pid, self, address, self._base + offset, size
         )
         self._begun[offset] = begun
         raise NotYet(begun)
@@ -132,7 +134,7 @@ class PrivateArena(MemfdArena):
 
     def _may_write(self, address: int, size: int) -> bool:
         """Whether we may write ourselves, as that cannot keep us waiting."""
-        if self._errands is None:
+        if self._workers is None:
             return True
         if self._asks_us or not self._is_trusted() or self.space.memory < 0:
             return False
