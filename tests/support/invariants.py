@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from binderd.engine.death import Death
 from binderd.engine.freeze import Freezing
 from binderd.engine.freeze_notice import FreezeNotice
+from binderd.engine.installation import ASKED, STOPPED
 from binderd.engine.kinds import CALLS, KINDS, NOTICES
 from binderd.engine.node import Node
 from binderd.engine.paused_ioctl import PausedIoctl
@@ -282,8 +283,11 @@ def _check_files(engine: Engine, alive: list[Process]) -> None:
     assert engine.counts()["files"] == sum(len(buffer.files) for _, buffer in queued)
     for number, installation in engine._roster.installations.items():
         assert (installation.number, installation.is_over) == (number, False)
-        if installation.count and not installation.thread.is_dead:
+        assert installation.thread.process.installations[number] is installation
+        if not installation.thread.is_dead:
             assert installation.thread.installation is installation
+    for number, close in engine._roster.deferred_closes.items():
+        assert (close.number, close.state) in {(number, ASKED), (number, STOPPED)}
     for thread in threads_of(alive):
         assert not thread.closes or thread.paused is not None
         if thread.installation is not None:

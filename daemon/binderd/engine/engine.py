@@ -19,14 +19,15 @@ counter of the instance, so that two engines with the same inputs produce the sa
 
 from __future__ import annotations
 
-from errno import EINTR, ENOMEM
+from errno import ENOMEM
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine import installation, ioctls, snapshot, write_read
+from binderd.engine import ioctls, snapshot, write_read
 from binderd.engine.completion import Completion, Paused
 from binderd.engine.context import Context
 from binderd.engine.errors import KernelErrno
 from binderd.engine.hub import Hub
+from binderd.engine.installation import give_up
 from binderd.engine.ioctls import argument_of
 from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
@@ -243,32 +244,34 @@ class Engine:
             freezing.give_up()
 
     def stopped(self, number: int) -> None:
-        """The thread that an installation concerns will run no code of its own before that is done.
+        """The thread of an installation or a deferred close runs no code of its own until its end.
 
         So its request can be answered: with EINTR and what it has read so far if it is to be issued
-        again, which whoever stopped the thread does in its name.
+        again, which the helper that has stopped the thread does in its name.
         """
-        found = self._roster.installations.get(number)
-        if found is None:
+        installation = self._roster.installations.get(number)
+        if installation is not None:
+            installation.stopped()
             return
-        thread, completion = found.thread, found.completion
-        if thread.closing is found:
-            thread.closing = None  # its request sleeps, as files must be installed as well
-        if completion is not None:
-            found.completion = None
-            self.outbox.append(completion)
-        elif thread.parked is not None:
-            thread.complete(thread.parked, -EINTR)
+        close = self._roster.deferred_closes.get(number)
+        if close is not None:
+            close.stopped()
 
     def installed(self, number: int, numbers: Sequence[int] | None) -> None:
-        """An installation is over.
+        """An installation or a deferred close is over.
 
         Args:
-            numbers: of the descriptors, in order; None: it failed and has left none behind.
+            numbers: of the descriptors, in order; None: it failed and has left none behind. Of a
+                deferred close it does not matter.
         """
-        found = self._roster.installations.get(number)
-        if found is not None:
-            installation.end(found, numbers)
+        installation = self._roster.installations.get(number)
+        if installation is not None:
+            installation.end(numbers)
+            run_woken(self._hub, self._roster)
+            return
+        close = self._roster.deferred_closes.get(number)
+        if close is not None:
+            close.end()
             run_woken(self._hub, self._roster)
 
     def attached(self, file: OpenFile, pid: int) -> None:
@@ -277,7 +280,7 @@ class Engine:
         It may have lost the place where they were sent to before, and could never report them.
         """
         assert isinstance(file, Process)
-        installation.give_up(file, pid)
+        give_up(file, pid)
         run_woken(self._hub, self._roster)
 
     def expire(self, timer: int) -> None:
@@ -330,7 +333,7 @@ class Engine:
             **self._hub.stats.as_dict(),
             "fetching": len(self.fetching),
             "freezing": len(self._hub.waiting),
-            "installations": len(self._roster.installations),
+            "installations": len(self._roster.installations) + len(self._roster.deferred_closes),
             "parked": len(self.parked),
             "paused": len(self.paused),
             "users": len(self._hub.users),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from binderd.engine.limits import Limits
 
 
-# What ``Client.install`` returns.
+# What ``Client.install`` and ``Client.close_descriptors`` return.
 REFUSED: Final = 0  # it cannot be done
 STOPPING: Final = 1  # the thread will be stopped for it: ``Engine.stopped`` says when
 SENT: Final = 2  # the client was told how, and will do it itself
@@ -333,27 +333,34 @@ class Client(Protocol):
     def forget_thread(self, tid: int) -> None:
         """The thread object of ``tid`` is gone; its memory is not used any more."""
 
-    def install(
-        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
-    ) -> int:
+    def install(self, tid: int, number: int, files: Sequence[File], room: Room) -> int:
         """Begin to give ``files`` to the process of a thread, which has a request open.
 
         Each gets the lowest free number, in order, close-on-exec: all of them or none.
 
         Args:
             number: what the installation is called from now on; never used before.
-            closes: descriptors of that process that are to be closed first, as far as they are
-                open. There may be no files, only these.
-            room: may be used meanwhile; what is there afterwards does not matter. Nothing is
-                known about it where there are no files.
+            room: may be used meanwhile; what is there afterwards does not matter.
 
         Returns:
             STOPPING: ``Engine.stopped`` follows, when the request may be answered, then
             ``Engine.installed``; or ``Engine.installed`` alone if it fails before.
-            SENT: the request is to be answered with BINDERD_ERRNO; if there are files the client
-            reports their numbers with BINDERD_INSTALLED.
+            SENT: the request is to be answered with BINDERD_ERRNO; the client reports the files'
+            numbers with BINDERD_INSTALLED.
             REFUSED: neither; nothing will follow.
         """
 
     def cancel_install(self, number: int) -> None:
-        """Nobody wants the files of this installation any more: undo it if that is possible."""
+        """The files of an installation are no longer wanted: undo it if that is possible."""
+
+    def close_descriptors(self, tid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors of the process of a thread, which has a request open.
+
+        Args:
+            number: as of ``install``, and no number of an installation.
+            numbers: the descriptors; those that are not open are left out.
+
+        Returns:
+            STOPPING and REFUSED: as of ``install``.
+            SENT: the request is to be answered with BINDERD_ERRNO; nothing will follow.
+        """

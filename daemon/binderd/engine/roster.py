@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from binderd.engine.installation import Installation
+    from binderd.engine.installation import DeferredClose, Installation
     from binderd.engine.ports import OpenFile
     from binderd.engine.process import Process
     from binderd.engine.thread import Thread
@@ -20,6 +20,7 @@ class Roster:
     """The open files and the waiting threads of one engine."""
 
     __slots__ = (
+        "deferred_closes",
         "installations",
         "last_installation",
         "parked",
@@ -36,4 +37,10 @@ class Roster:
         self.poll_wakes: list[OpenFile] = []  # whose pollers are to look again
         self.released: list[OpenFile] = []  # nothing of their clients will be used any more
         self.installations: dict[int, Installation] = {}  # under way, by number
-        self.last_installation = 0
+        self.deferred_closes: dict[int, DeferredClose] = {}  # the same
+        self.last_installation = 0  # the latest number of either
+
+    def next_installation(self) -> int:
+        """Return the number of a new installation or deferred close."""
+        self.last_installation += 1
+        return self.last_installation

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.completion import Completion
 from binderd.engine.errors import BinderFailure
-from binderd.engine.installation import begin_closing, cancel
+from binderd.engine.installation import BY_CLIENT, begin_closing
 from binderd.engine.kinds import CALLS, NOTICES, THREADS
 from binderd.engine.nice import Nice
 from binderd.engine.owner import Reader
@@ -22,7 +22,7 @@ from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK
 
 if TYPE_CHECKING:
     from binderd.engine.completion import Paused
-    from binderd.engine.installation import Installation
+    from binderd.engine.installation import DeferredClose, Installation
     from binderd.engine.ports import Client, ClientMemory, NotYet
     from binderd.engine.process import Process
     from binderd.engine.request import Unfinished, WriteRead
@@ -83,7 +83,7 @@ class Thread(Reader):
         # For the transaction at the front of todo; None: not begun, or it needs none.
         self.installation: Installation | None = None
         self.closes: list[int] = []  # descriptors to be closed before this ioctl ends (O9)
-        self.closing: Installation | None = None  # the current ioctl's answer waits for it
+        self.closing: DeferredClose | None = None  # the current ioctl's answer waits for it
         self.proven_buffer = -1  # read buffer address that could be written to before
         # (id, BR_ code, negative errno) of the latest transaction (E8)
         self.extended_error: tuple[int, int, int] = (0, BR_OK, 0)
@@ -186,7 +186,8 @@ class Thread(Reader):
 
     def is_being_served(self) -> bool:
         """Whether a read waits for an installation that will end soon, and nothing else ends."""
-        return self.must_wait() and self.installation is not None and not self.installation.is_sent
+        installation = self.installation
+        return self.must_wait() and installation is not None and installation.state != BY_CLIENT
 
     def fail(self, word: int) -> None:
         """Report our own failure to send; no further command is taken before it is read (Q10)."""
@@ -257,7 +258,7 @@ class Thread(Reader):
         del process.threads[self.tid]
         process.waiting.pop(self, None)
         if self.installation is not None:
-            cancel(self.installation)
+            self.installation.cancel()
         self.is_dead = True
         call = self.stack
         unanswered = call if call is not None and call.target_thread is self else None

@@ -66,10 +66,10 @@ class Delivery(Protocol):
         """Begin to give files to the process ``pid`` of a thread; see ``Client.install``."""
 
     def close_descriptors(self, tid: int, pid: int, number: int, numbers: Sequence[int]) -> int:
-        """Begin to close descriptors of that process; see ``Client.install``."""
+        """Begin to close descriptors of that process; see ``Client.close_descriptors``."""
 
     def cancel(self, number: int) -> None:
-        """Nobody wants any more what has begun under that number."""
+        """The files of an installation are no longer wanted."""
 
     def attach(self, tid: int, pid: int, fd: int, flags: int) -> int:
         """Take the socket ``fd`` of the process ``pid``; return 0 or an errno."""
@@ -265,18 +265,17 @@ class FileClient:
             None if engine is None else engine.share_of(self.payer, FETCHED),
         )
 
-    def install(
-        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
-    ) -> int:
-        """Begin to give a thread's process files, or to close some; see ``Client.install``."""
-        pid = self._threads[tid].pid
-        if closes:
-            return self._delivery.close_descriptors(tid, pid, number, closes)
-        return self._delivery.install(tid, pid, number, files, room)
+    def install(self, tid: int, number: int, files: Sequence[File], room: Room) -> int:
+        """Begin to give files to a thread's process; see ``Client.install``."""
+        return self._delivery.install(tid, self._threads[tid].pid, number, files, room)
 
     def cancel_install(self, number: int) -> None:
-        """Nobody wants the files any more."""
+        """The files of an installation are no longer wanted."""
         self._delivery.cancel(number)
+
+    def close_descriptors(self, tid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors of a thread's process; see ``Client.close_descriptors``."""
+        return self._delivery.close_descriptors(tid, self._threads[tid].pid, number, numbers)
 
     def has_thread(self, tid: int) -> bool:
         """Return whether a thread of that number has used the file."""
