@@ -150,12 +150,12 @@ class Buffer:
         self.size = size  # bytes accounted, a multiple of 8
         self.data_size, self.offsets_size, self.extra_size, self.context_size = sizes
         self.debug_id = 0  # of its transaction
-        self.one_way_from: int | None = None  # whose one-way call is it? None: no one-way call
+        self.one_way_from: int | None = None  # the sender's process id; None: it is no one-way call
         self.spam_suspect = False  # does that sender hold too much of the one-way half? (B4)
         self.clear = False  # zero the memory when it is freed? (B6)
         self.has_arrived = False  # does the client see it, if its pages are its own?
         self.allow_user_free = False  # was it delivered and not freed yet? (B5)
-        self.wiper: Reader | None = None  # who is freeing it, which takes more than one step
+        self.wiper: Reader | None = None  # the thread that is freeing it, in several steps
         self.transaction: Delivery | None = None
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
@@ -167,11 +167,11 @@ class Buffer:
 
     @property
     def is_empty(self) -> bool:
-        """Is there nothing in it that anybody could read?"""
+        """Whether it has no bytes at all."""
         return not (self.data_size or self.offsets_size or self.extra_size or self.context_size)
 
     def is_left_to(self, thread: Reader) -> bool:
-        """May a thread free it, or is another one just doing that?"""
+        """Whether a thread may free it, as no other one is doing that."""
         return self.wiper is None or self.wiper is thread or self.wiper.is_dead
 
     @property
@@ -291,5 +291,5 @@ class BufferArea:
         return self._ranges.free_ranges()
 
     def report_spam_again(self) -> None:
-        """Who was to hear of the latest report never has."""
+        """The sender never got the latest report of spam; see ``spam.py``."""
         self._flood.report_again()

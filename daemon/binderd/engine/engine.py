@@ -105,7 +105,7 @@ class Engine:
         return self._hub.limits
 
     def set_limits(self, limits: Limits) -> None:
-        """Go by other limits from now on; what clients have beyond them stays theirs."""
+        """Use other limits from now on; what clients have beyond them stays theirs."""
         self._hub.limits = limits
         self._hub.users.renew(limits)
 
@@ -116,11 +116,11 @@ class Engine:
     def set_access(
         self, managers: Callable[[str], frozenset[int] | None], *, freezes_others: bool
     ) -> None:
-        """Say who may do what from now on.
+        """Set which users may do what from now on.
 
         Args:
-            managers: returns the users who may become manager of a context; None: whoever is
-                first, and then that user (I5).
+            managers: returns the users that may become manager of a context; None: the first one
+                that asks, and from then on that user (I5).
             freezes_others: may a client freeze other users' processes, as in the driver?
         """
         self._hub.managers = managers
@@ -195,7 +195,7 @@ class Engine:
             run_woken(self._hub, self._roster)
 
     def fetched(self, ticket: int) -> None:
-        """What a request waited for is there, or will never be: it goes on with the next turn.
+        """A fetch is over: the request that waited for it goes on with its next turn.
 
         Args:
             ticket: of ``fetching``; one that is not there any more is ignored.
@@ -275,9 +275,9 @@ class Engine:
             run_woken(self._hub, self._roster)
 
     def attached(self, file: OpenFile, pid: int) -> None:
-        """The process ``pid`` takes its descriptors elsewhere from now on.
+        """The process ``pid`` has attached a socket, and gets its descriptors there from now on.
 
-        It may have lost the place where they were sent to before, and could never report them.
+        It may have lost the socket that it had before, and could never report what was in that.
         """
         assert isinstance(file, Process)
         give_up(file, pid)
@@ -315,7 +315,7 @@ class Engine:
         file.unmap()
 
     def forget_context(self, context: str) -> None:
-        """A device is gone; whoever opens one of that name from now on gets a new context."""
+        """A device is gone; the next open of a device of that name makes a new context."""
         self._contexts.pop(context, None)
 
     def release(self, file: OpenFile) -> None:
@@ -362,10 +362,10 @@ class Engine:
         assert isinstance(file, Process)
         return file.free_ranges()
 
-    # Who has how much (``ports.Accounts``)
+    # What each user has (``ports.Accounts``)
 
     def share_of(self, payer: int, kind: Kind) -> Share:
-        """Return how many of a kind a user has, who has an open file or is to be settled."""
+        """Return how many of a kind a user has; one without an open file must be settled after."""
         return self._hub.users.find(payer).of(kind)
 
     def charge(self, payer: int, kind: Kind, number: int = 1) -> Payment | None:
@@ -373,11 +373,11 @@ class Engine:
         return self._hub.users.charge(payer, kind, number)
 
     def charge_anyway(self, payer: int, kind: Kind, number: int = 1) -> Payment:
-        """Do that for what is there already."""
+        """Charge a user for what is there already, whether there is room or not."""
         return Payment(self._hub.users, self._hub.users.find(payer), kind, number)
 
     def settle(self, payer: int) -> None:
-        """Something of a share is gone: forget a user who has nothing any more."""
+        """A user is charged for less: forget it if that was the last."""
         self._hub.users.settle(self._hub.users.find(payer))
 
     # What introspection sees

@@ -2,7 +2,7 @@
 """What all nouns share: ids, limits, counters, logs, the clock, and what is left to do.
 
 Whatever the engine has to say to the transport is put here (``outbox``, ``timers``, ``paused``,
-``fetching``); ``Engine`` shows it. Who is there and who is to be woken is next door, in
+``fetching``); ``Engine`` shows it. The processes, and the threads to be woken, are in
 ``roster.py``.
 
 Nothing here may know a process, a thread or anything else that a client has.

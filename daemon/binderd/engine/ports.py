@@ -26,15 +26,15 @@ GONE: Final = -1
 
 
 class OpenFile:
-    """One open file, as the outside knows it: what ``Engine.open`` returns, to be handed back."""
+    """One open file, as the outside knows it: an opaque token that ``Engine.open`` returns."""
 
     __slots__ = ()
 
 
 class NoAnswer(Exception):
-    """The machine could not be asked now, for want of memory or a descriptor of ours.
+    """The kernel could not be asked now, as the daemon has no memory or no descriptor left.
 
-    That is no "no": nothing may follow from it that lasts.
+    The answer is not known: nothing lasting may follow from it.
     """
 
 
@@ -85,7 +85,7 @@ class File(Protocol):
 
 
 class Charged(Protocol):
-    """What somebody is charged for something, as those see it who know when it is over."""
+    """A charge to a user, as the code sees it that knows when it ends."""
 
     number: int  # for how many
 
@@ -116,14 +116,14 @@ class Share(Protocol):
 
 
 class Accounts(Protocol):
-    """Who has how much; users are named by ``Client.payer``. The engine is it."""
+    """What each user has; users are named by ``Client.payer``. ``Engine`` implements it."""
 
     @property
     def limits(self) -> Limits:
         """How much a client can make the engine keep."""
 
     def share_of(self, payer: int, kind: Kind) -> Share:
-        """Return how many of a kind a user has, who has an open file or is to be settled."""
+        """Return how many of a kind a user has; one without an open file must be settled after."""
 
     def charge(self, payer: int, kind: Kind, number: int = 1) -> Charged | None:
         """Charge a user for so many more of a kind; None if there is no room for them."""
@@ -132,7 +132,7 @@ class Accounts(Protocol):
         """Do that for what is there already."""
 
     def settle(self, payer: int) -> None:
-        """Something of a share is gone: forget a user who has nothing any more."""
+        """A user is charged for less: forget it if that was the last."""
 
 
 class Facade(Accounts, Protocol):
@@ -281,7 +281,7 @@ class Client(Protocol):
     """The outside half of one open file."""
 
     arena: ReceiverArena
-    payer: int  # who is charged for what is kept: the opener's user, 0 is root
+    payer: int  # the user that is charged for what is kept: the opener's, 0 is root
     euid: int  # the opener's effective user when it opened, in the daemon's user namespace
     nice: int  # of the opener, when it opened
     is_foreign: bool  # is the opener in another pid or user namespace than the daemon?
@@ -312,7 +312,7 @@ class Client(Protocol):
         """Return the effective user that the opener's process has now, in our user namespace.
 
         Returns:
-            GONE once it is dead, whoever has its number then.
+            GONE once it is dead, even if another process has its number then.
 
         Raises:
             NoAnswer: it could not be asked.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is there, and who is to be looked at before the current call of the engine ends.
+"""The roster: all open files, and the threads to be looked at before a call of the engine ends.
 
-What all share beside that is in ``hub.py``.
+It knows processes and threads. What the nouns share beside that is in ``hub.py``.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Roster:
         self.processes: dict[Process, None] = {}  # all open files, the latest last
         self.parked: dict[int, Thread] = {}  # blocked reads by ticket
         self.runnable: deque[Thread] = deque()  # blocked threads that have something to look at
-        self.poll_wakes: list[OpenFile] = []  # whose pollers are to look again
-        self.released: list[OpenFile] = []  # nothing of their clients will be used any more
+        self.poll_wakes: list[OpenFile] = []  # their pollers are to poll again
+        self.released: list[OpenFile] = []  # closed for good: their clients can be closed as well
         self.installations: dict[int, Installation] = {}  # under way, by number
         self.deferred_closes: dict[int, DeferredClose] = {}  # the same
         self.last_installation = 0  # the latest number of either

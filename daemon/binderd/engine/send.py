@@ -122,7 +122,7 @@ def _fail_call(
     *,
     one_way: bool,
 ) -> None:
-    """A call leads nowhere.
+    """A call has failed: log it and tell the sender.
 
     Args:
         target_ids: of what it was sent to; see ``log.note``.
@@ -227,7 +227,7 @@ def _fail_reply(
     failure: BinderFailure,
     call: Transaction,
 ) -> None:
-    """A reply to ``call`` leads nowhere; arguments as ``_fail_call``."""
+    """A reply to ``call`` has failed; arguments as ``_fail_call``."""
     caller = call.sender
     thread.stack = call.target_parent
     if caller is not None and caller.extended_error[1] == BR_OK:  # E4
@@ -238,7 +238,7 @@ def _fail_reply(
 
 
 def _queue_reply(thread: Thread, reply: Transaction, call: Transaction, caller: Thread) -> None:
-    """``caller`` gets what it has waited for."""
+    """Queue a reply at ``caller``, which waits for it."""
     thread.stack = call.target_parent
     thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
     reply.started_ns = call.started_ns
@@ -337,7 +337,7 @@ class Sending(Unfinished):
         rest: what is left to do.
         header: its number, code, flags and handle.
         sizes: of data, offsets and the room for pieces of memory, in bytes.
-        euid: the user whom the receiver is shown.
+        euid: the user that the receiver is shown.
     """
 
     __slots__ = ("_emptying", "_failure", "_rest", "euid", "header", "sizes")
@@ -440,7 +440,7 @@ class SendingCall(Sending):
         thread, receiver = self._rest.thread, self._rest.receiver
         number, _, flags, handle = self.header
         one_way = bool(flags & TF_ONE_WAY)
-        # Who waited for this thread when the call was begun may have gone.
+        # The thread that waited for this one when the call was begun may have gone.
         target = None if one_way else _waiting_for(thread.stack, receiver)
         target_ids = (receiver.pid, 0 if target is None else target.tid, self._node.debug_id)
         note(thread, number, ONE_WAY if one_way else CALL, target_ids, handle, self.sizes, None)
@@ -507,7 +507,7 @@ def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Proc
 
 
 def _queue(call: Transaction, receiver: Process, thread: Thread | None) -> None:
-    """Give ``call`` to ``thread``, or to whoever fell asleep last, or to the process (Q1)."""
+    """Queue ``call`` for ``thread``, the thread that fell asleep last, or the process (Q1)."""
     if thread is None and receiver.waiting:
         thread, _ = receiver.waiting.popitem()
     if thread is not None:

@@ -2,7 +2,7 @@
 """Objects in a payload: what binders, handles, files and pointers mean to the receiver.
 
 The bytes of each object are read from the sender exactly once, into the daemon (``objects.py``),
-and are validated and translated there; only the result is written to the receiver, who may be
+and are validated and translated there; only the result is written to the receiver, which may be
 writing to its pages all the while (O2).
 
 A table gives each object type the function that translates it. What pointers need, the copies into
