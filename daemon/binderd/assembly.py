@@ -37,8 +37,8 @@ from binderd.lifecycle import Negotiation, Readiness
 from binderd.links import Links
 from binderd.log import BugReports, set_log_level, tracer
 from binderd.memory.client import FileOpener
-from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.shrinker import Shrinker
+from binderd.memory.thread_watch import ThreadWatch
 from binderd.reload import Reload
 from binderd.start import limits_for
 from binderd.timers import Timers

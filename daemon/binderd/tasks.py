@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from binderd.device.open_files import OpenFiles
     from binderd.lifecycle import Negotiation, Readiness, Shutdown
     from binderd.memory.client import FileOpener
-    from binderd.memory.thread_watch import ThreadWatch
     from binderd.memory.shrinker import Shrinker
+    from binderd.memory.thread_watch import ThreadWatch
 
     Attempt = Callable[[str, Callable[[], None]], None]
 

@@ -12,8 +12,8 @@ import pytest
 
 from binderd.engine.ports import NoAnswer
 from binderd.memory.client import FileClient, FileOpener
-from binderd.memory.thread_watch import ThreadWatch
 from binderd.memory.shrinker import Shrinker
+from binderd.memory.thread_watch import ThreadWatch
 from channel.helpers import FakeEngine, FakeProcess, NoDelivery
 from channel.rawclient import PAGE, anonymous, poke, unmap
 

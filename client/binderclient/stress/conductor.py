@@ -365,7 +365,9 @@ class Conductor:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.signal(number, self._handle_signal) for number in _ENDING_SIGNALS}
+        previous = {
+            number: signal.signal(number, self._handle_signal) for number in _ENDING_SIGNALS
+        }
         try:
             yield
         finally:

@@ -30,13 +30,13 @@ class Hub:
     """What belongs to one engine as a whole; arguments as ``Engine`` has them."""
 
     __slots__ = (
-        "_last_step",
         "_last_id",
+        "_last_step",
         "_last_timer",
         "clock",
         "drained",
-        "fetching",
         "failed_log",
+        "fetching",
         "freezes_others",
         "limits",
         "log",

@@ -51,8 +51,8 @@ class Objects:
         "_room",
         "_starts",
         "fault",
-        "octets",
         "missing",
+        "octets",
         "tail",
     )
 

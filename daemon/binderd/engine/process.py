@@ -93,7 +93,7 @@ class Process(Owner):
         self._area: BufferArea | None = None
         self.threads: dict[int, Thread] = {}  # by thread id
         self.nodes: dict[int, Node] = {}  # by ptr
-        # The ptrs of all nodes, sorted, for BINDER_GET_NODE_DEBUG_INFO; keeping it sorted would cost
+        # The ptrs of all nodes, sorted, for BINDER_GET_NODE_DEBUG_INFO; keeping it so would cost
         # a new node the more, the more there are. None: it is to be made anew.
         self._sorted_ptrs: list[int] | None = None
         self.handles: HandleTable = HandleTable(self)

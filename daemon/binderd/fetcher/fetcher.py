@@ -56,7 +56,7 @@ class Charge(Protocol):
 class _Job:
     """An access under way."""
 
-    __slots__ = ("charge", "deadline", "access", "is_over", "ticket")
+    __slots__ = ("access", "charge", "deadline", "is_over", "ticket")
 
     def __init__(self, access: RemoteAccess, ticket: int, deadline: float) -> None:
         self.access = access

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from binderd.engine.limits import Kind
     from binderd.engine.ports import Charged, Client, Facade, File, OpenFile, ReceiverArena, Room
     from binderd.memory.backing import Mount
-    from binderd.memory.remote_access import Workers
     from binderd.memory.files import Disposer
-    from binderd.memory.thread_watch import ThreadWatch, Watched
+    from binderd.memory.remote_access import Workers
     from binderd.memory.shrinker import Shrinker
+    from binderd.memory.thread_watch import ThreadWatch, Watched
 
 
 _log: Final = logging.getLogger("binderd")
@@ -352,14 +352,14 @@ class FileOpener:
         "_foreign_pids",
         "_mount",
         "_processes",
-        "_stalls",
         "_shrinker",
+        "_stalls",
         "deliveries",
-        "workers",
         "has_passthrough",
         "security_context",
         "trust",
         "watch",
+        "workers",
     )
 
     def __init__(

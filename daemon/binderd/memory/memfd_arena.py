@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from binderd.engine.ports import Facade, OpenFile
     from binderd.linux.maps import Area, FileId
     from binderd.memory.client_process import AddressSpace
-    from binderd.memory.remote_access import Workers
     from binderd.memory.presence import Trust
+    from binderd.memory.remote_access import Workers
     from binderd.memory.shrinker import Shrinker
 
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
@@ -84,7 +84,6 @@ class MemfdArena:
 
     __slots__ = (
         "_base",
-        "_workers",
         "_file",
         "_files",
         "_found",
@@ -95,19 +94,20 @@ class MemfdArena:
         "_siblings",
         "_start",
         "_trust",
+        "_workers",
         "address",
         "engine",
         "fd",
-        "mapped_at",
         "is_beside",
         "is_listed",
         "is_private",
         "is_quiet",
+        "mapped_at",
         "open_file",
+        "shrinker",
         "size",
         "space",
         "ticks_unchecked",
-        "shrinker",
     )
 
     def __init__(self, space: AddressSpace, file: FileId | None, shrinker: Shrinker) -> None:

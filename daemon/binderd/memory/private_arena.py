@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
 from binderd.linux.maps import Long, is_own_copy
-from binderd.memory.remote_access import Storing
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import OwnPages
+from binderd.memory.remote_access import Storing
 
 if TYPE_CHECKING:
     from binderd.linux.maps import FileId

@@ -32,11 +32,11 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.ports import NotYet
 from binderd.heartbeat import enter
 from binderd.linux import process_vm
-from binderd.memory.remote_access import Fetched, Reading, Writing
 from binderd.memory.files import Disposal, TakenFile, take_file
 from binderd.memory.identity import nice_of, set_nice
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import GENERATION, Presence, Trust
+from binderd.memory.remote_access import Fetched, Reading, Writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +88,6 @@ class ProcessMemory:
 
     __slots__ = (
         "_disposal",
-        "_workers",
         "_fetched",
         "_home",
         "_opener",
@@ -99,6 +98,7 @@ class ProcessMemory:
         "_read_start",
         "_space",
         "_tid",
+        "_workers",
         "_write_end",
         "_write_generation",
         "_write_start",
