@@ -2,7 +2,7 @@
 """What the loop is at, in memory that the watchdog sees: which request, and in whose hands it is.
 
 Some calls reach into a client, and a client can keep those from coming back: its memory, its
-mapping table, the locks that it holds in its exec. Whoever makes such a call says right before
+mapping table, the locks that it holds in its exec. Code that makes such a call says right before
 whose it is. The watchdog (``watchdog/``) looks at both numbers from outside; if they stay the same
 while the loop sleeps in such a call, it knows whom that is due to, without asking the stuck loop.
 

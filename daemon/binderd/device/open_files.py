@@ -188,7 +188,7 @@ class OpenFiles:
         """Return what a poll of an open file finds (binder_poll).
 
         Args:
-            kernel_handle: what to notify when it may find more; 0: nobody waits for that.
+            kernel_handle: what to notify when it may find more; 0: nothing.
         """
         if kernel_handle:
             file.kernel_handle = kernel_handle
@@ -255,7 +255,7 @@ class OpenFiles:
         self._engine.outbox.append(Completion(ticket, result, payload))
 
     def await_fetch(self, step: Paused, reason: NotYet) -> None:
-        """Have a step done once somebody has fetched or stored what it takes."""
+        """Have a step go on once a worker has made its access."""
         self._engine.await_fetch(step, reason)
 
     # What the outside noticed by itself

@@ -3,7 +3,7 @@
 
 A worker may be stuck for ever in what it does, also when it has been killed. So a request
 waits for one for a limited time, each user has few of them (WORKERS), and the stuck ones count
-until they are gone: for a user who has only such, nothing is fetched and no request waits.
+until they are gone: for a user that has only stuck ones, nothing is fetched and no request waits.
 
 Nothing here waits: what workers have to say is taken by ``receive`` when ``fileno`` is readable.
 """
@@ -43,14 +43,14 @@ class Reports(Protocol):
     """Is told when accesses are over."""
 
     def fetched(self, ticket: int) -> None:
-        """What the request with that ticket has waited for is there, or will never be."""
+        """The access that the request with that ticket has waited for is over."""
 
 
 class Charge(Protocol):
     """What one worker is charged for (WORKERS)."""
 
     def end(self) -> None:
-        """It is free, or has gone."""
+        """The worker is free, or has ended."""
 
 
 class _Job:
@@ -83,11 +83,11 @@ class Fetcher:
     Args:
         moved: called with the new ``fileno`` when the manager was started, and with -1 before that
             is closed.
-        wake: called when there is something to look after: ``expire`` must be called several times
+        wake: called when the first access begins: ``expire`` must be called several times
             a second from then on, until ``is_idle``.
         charge: called with a payer; charges that for a worker, None if there may be no more.
-        stall_limit: seconds for which we may be kept waiting; nobody waits here, so an access
-            may take ten times that, and at most PATIENCE_SECONDS. 0: that many.
+        stall_limit: seconds for which a client may block the daemon. It is not blocked here, so an
+            access may take ten times that, and at most PATIENCE_SECONDS. 0: that many.
         clock: returns seconds.
 
     ``reports`` is told of the end of accesses, from within ``receive`` and ``expire`` only; it must
@@ -139,7 +139,7 @@ class Fetcher:
         if self._is_running() and not user.waiting:
             job.charge = self._charge(access.payer)
         if job.charge is None and user.running and user.stuck == user.running:
-            return False  # there is nobody to wait for
+            return False  # all its workers are stuck
         if not self._users:
             self._wake()
         self._users[access.payer] = user

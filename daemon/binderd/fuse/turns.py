@@ -148,7 +148,7 @@ class Turns:
         self._nobody = Account(_NOBODY)
         self.payer = self._nobody  # of what is being done
         self.process = 0  # for which process
-        self.files: dict[int, tuple[Account, int]] = {}  # by handle: who pays, the process
+        self.files: dict[int, tuple[Account, int]] = {}  # by handle: the account, the process
         self._most = self._most_of_user = self._most_of_ordinary = _WAITING_BYTES
         self.waiting = 0  # jobs
         self.bytes = 0  # that they take
@@ -156,7 +156,7 @@ class Turns:
         self._sweep_at = _ACCOUNTS_KEPT
         self._payers: dict[int, int] = {}  # users that somebody else pays for, as was seen
         self._base = self._top = 0  # where the others are; the most that anybody has spent
-        self._ahead: dict[Account, None] = {}  # who may wait for no other reason
+        self._ahead: dict[Account, None] = {}  # users that may have to wait
         self._ready: list[tuple[int, int, Account]] = []  # (spent, number, account), a heap
         self._held: list[tuple[int, int, Account]] = []  # (until, number, account), a heap
         self._number = 0
@@ -165,7 +165,7 @@ class Turns:
         self._latest = _NOBODY
         self._latest_at = self._others_at = -ACTIVE_NS - 1
 
-    # Who pays
+    # Accounts
 
     def opened(self, handle: int, uid: int, payer: int, process: int) -> None:
         """A file was opened by user ``uid`` for whom ``payer`` pays."""
@@ -184,15 +184,15 @@ class Turns:
             file[0].files -= 1
 
     def of_user(self, uid: int) -> Account:
-        """Return who pays for what ``uid`` does without an open file."""
+        """Return the account for what ``uid`` does without an open file."""
         return self._account(self._payers.get(uid, uid), _AT_FILES)
 
     def of_names(self, uid: int) -> Account:
-        """Return who pays for looking at names and attributes."""
+        """Return the account for requests that look at names and attributes."""
         return self._account(self._payers.get(uid, uid), _AT_NAMES)
 
     def of_payer(self, payer: int) -> Account:
-        """Return the account of a user who pays."""
+        """Return the account of a user."""
         return self._account(payer, _AT_FILES)
 
     def _account(self, payer: int, kind: int) -> Account:
@@ -205,7 +205,7 @@ class Turns:
         return account
 
     def _sweep(self) -> None:
-        """Forget those who have nothing and owe nothing."""
+        """Forget accounts that have no request waiting and owe nothing."""
         most = 0
         for accounts in self._accounts:
             for payer, account in list(accounts.items()):
@@ -226,7 +226,7 @@ class Turns:
         return now
 
     def charge(self) -> int:
-        """Whoever is ``payer`` pays for what was done since the last call; return the time."""
+        """Charge the payer for the time since the last call; return the time."""
         now = self._clock()
         account = self.payer
         if account is self._nobody:
@@ -251,7 +251,7 @@ class Turns:
         return now
 
     def rest(self) -> None:
-        """There is nothing to do but for those who are held: everybody is even."""
+        """No request is left but of users that are held: all others are even."""
         self._base = self._top
         if self._ahead:
             for account in self._ahead:
@@ -382,7 +382,7 @@ class Turns:
         return False
 
     def delay(self) -> int:
-        """Return in how many nanoseconds it may be somebody's turn who waits, -1: nobody waits."""
+        """Return in how many nanoseconds a waiting request may be served, -1: none waits."""
         if not self.waiting:
             return -1
         if self._ready or not self._held:

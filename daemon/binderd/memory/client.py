@@ -82,14 +82,14 @@ class Delivery(Protocol):
 
 
 class Deliveries(Protocol):
-    """What all open files share of that."""
+    """Descriptor delivery for all open files."""
 
     @property
     def disposer(self) -> Disposer:
-        """Closes what clients gave us."""
+        """Closes files that were taken from clients."""
 
     def of(self, client: FileClient) -> Delivery:
-        """Return that of an open file."""
+        """Return the delivery for one open file."""
 
     def look(self) -> None:
         """See what was taken and closed meanwhile."""
@@ -455,7 +455,7 @@ class FileOpener:
         return self.deliveries.is_own(tid)
 
     def payer(self, tid: int, uid: int) -> int:
-        """Return who is charged for what a request makes us keep that concerns no open file."""
+        """Return the user that is charged for what a request makes us keep beside open files."""
         return payer_of_request(tid, uid)
 
     def charge(self, accounts: Facade, kind: Kind, uid: int, tid: int) -> Charged | None:
@@ -463,7 +463,7 @@ class FileOpener:
         return accounts.charge(self.payer(tid, uid), kind)
 
     def note_stalls(self) -> None:
-        """If a client has kept us waiting until the watchdog ended it, reach into it no more.
+        """If a client has blocked the daemon until the watchdog ended that, reach into it no more.
 
         To be called right behind whatever reaches into clients, as its numbers are its own there.
         """

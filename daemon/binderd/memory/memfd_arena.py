@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
 
-# Nobody may resize the file under our mapping, or change these seals. F_SEAL_FUTURE_WRITE must
+# No process may resize the file under our mapping, or change these seals. F_SEAL_FUTURE_WRITE must
 # never be among them: it forbids giving pages back. What keeps a client to whom the file was handed
 # over from writing are the mode of the file and of the descriptor.
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -165,7 +165,7 @@ class MemfdArena:
 
         Raises:
             NoAnswer: it could not be asked.
-            NotYet: it takes a long look, or one that may keep us waiting.
+            NotYet: it takes a long look, or one that may block.
         """
         enter(self.space.subject)
         try:
@@ -209,8 +209,8 @@ class MemfdArena:
     def _look_among_siblings(self) -> tuple[int, Area] | None:
         """Find the mapping of one of several files that a program has opened as one inode.
 
-        Nobody can tell which is whose. A program maps one file after the other, and the kernel
-        maps downwards; so it is taken that they follow one another like that.
+        The kernel does not tell which mapping is which open file's. A program maps one file after
+        the other, and the kernel maps downwards; so they are taken to follow one another so.
         """
         taken = self._taken()
         areas = find_each(self.space.maps, self._files[0], _LOOKS_MAX)
@@ -223,7 +223,7 @@ class MemfdArena:
         return 0, areas[min(rank, len(areas) - 1)]
 
     def _taken(self) -> list[int]:
-        """Return where mappings start that are somebody else's."""
+        """Return where mappings start that are another open file's."""
         return [arena.mapped_at for arena in self._siblings if arena.mapped_at]
 
     def _has_been_found(self, found: tuple[int, Area] | None, could_be_asked: bool) -> None:
@@ -323,7 +323,7 @@ class MemfdArena:
                 give_back(self._start + start, end - start)
 
     def empty(self) -> None:
-        """Give all pages back: who has opened the file is gone, but others see it still."""
+        """Give all pages back: the opener has gone, but other processes have the file mapped."""
         give_back(self._start, ARENA_SIZE)
 
     def allocated_bytes(self) -> int:

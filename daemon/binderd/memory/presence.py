@@ -62,7 +62,7 @@ class Generation:
         self.wake: Callable[[], None] | None = None
 
     def use(self) -> None:
-        """Something was seen."""
+        """Something was seen that ``advance`` must invalidate."""
         if not self.is_used:
             self.is_used = True
             if self.wake is not None:
@@ -78,9 +78,9 @@ GENERATION: Final = Generation()  # the daemon's; it has one thread
 
 
 class Trust:
-    """Whether the memory of somebody's processes is touched at all.
+    """Whether the daemon itself touches the memory of a user's processes.
 
-    Memory that has kept us waiting in spite of everything is left to workers from then on.
+    Once their memory has blocked it in spite of everything, it is left to workers.
     """
 
     __slots__ = ("is_revoked",)
@@ -89,7 +89,7 @@ class Trust:
         self.is_revoked = False
 
     def revoke(self) -> None:
-        """Their memory has kept us waiting."""
+        """Their memory has blocked the daemon."""
         self.is_revoked = True
         GENERATION.advance()
 
@@ -177,7 +177,7 @@ class Presence:
     """What was seen of one process' memory in this moment.
 
     Args:
-        trust: in the user who is charged for the process.
+        trust: in the user that is charged for the process.
     """
 
     __slots__ = ("_generation", "_reads", "_writes", "trust")
@@ -189,7 +189,7 @@ class Presence:
         self._writes = _Ranges()
 
     def may_read(self, tid: int, address: int, size: int) -> bool:
-        """Return whether reading cannot keep us waiting.
+        """Return whether a read cannot block.
 
         Args:
             tid: a thread of the process, which has a request open.
@@ -206,7 +206,7 @@ class Presence:
         return self._generation == GENERATION.number and self._reads.have(address, address + size)
 
     def may_write(self, tid: int, address: int, size: int) -> bool:
-        """Return whether writing cannot keep us waiting; arguments as ``may_read``."""
+        """Return whether a write cannot block; arguments as ``may_read``."""
         end = address + size
         if self._generation == GENERATION.number and self._writes.have(address, end):
             return True
@@ -260,7 +260,7 @@ class Presence:
 class OwnPages:
     """Which pages of a private mapping have become its process' own, as was seen in this moment.
 
-    Writing to one of them asks nobody. To make one, the file must be asked what is in it.
+    A write to one of them takes no page fault. To make one, the kernel reads the file.
     """
 
     __slots__ = ("_generation", "_ranges")

@@ -7,14 +7,15 @@ pages of ours (those of ``MemfdArena``), and when the client reads the transacti
 into its mapping, through the /proc/PID/mem of the program that opened the file. Like a debugger's,
 that write gives a private mapping a page of its own, also if it is read-only.
 
-Such a page can be written to at once. One that is not there, or is the file's still, must first be
-made, and that may ask somebody: a file system, which may be ours, or who handles the client's page
-faults. So it is left to a worker, and where our own file system would be asked each write is: what
-was seen of a client's pages may be wrong by the time of the write, and we would wait for ourselves.
+Such a page can be written to at once. A page that is not present, or is the file's still, must
+first be made, and the page fault may ask a file system, which may be ours, or the handler of the
+client's page faults. So a worker writes it. Where the kernel would ask our own file system, workers
+make all writes: what was seen of a client's pages may be wrong by the time of the write, and the
+daemon would wait for itself.
 
-Whoever writes looks right before whether a private mapping of the very file is there. A client that
-puts something else there in between is written to in its own memory, and nowhere else: a write of
-this kind never reaches a file, and shared memory only if the client could write to it as well.
+Right before each write, daemon or worker check that a private mapping of the very file is there. If
+the client maps something else there in between, its own memory is written to, and nothing else: a
+write of this kind never reaches a file, and shared memory only if the client could write to it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("binderd")
 
 _NO_MAPPING: Final = "is no private mapping of the device any more, or cannot be written to"
-_LATE: Final = "keeps waiting who writes there"
+_LATE: Final = "blocks writes to it"
 _PIECES_MAX: Final = 16  # of a mapping that we look at ourselves
 _SECONDS_BETWEEN_LINES: Final = 10.0
 
@@ -133,7 +134,7 @@ class PrivateArena(MemfdArena):
         super().close()
 
     def _may_write(self, address: int, size: int) -> bool:
-        """Whether we may write ourselves, as that cannot keep us waiting."""
+        """Whether the daemon may write itself, as that cannot block."""
         if self._workers is None:
             return True
         if self._asks_us or not self._is_trusted() or self.space.memory < 0:

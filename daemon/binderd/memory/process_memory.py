@@ -81,7 +81,7 @@ class ProcessMemory:
         home: the address space in which the opener has the receive area.
         disposal: closes what files are taken.
         workers: reach into memory that may keep us waiting; None: the daemon does.
-        payer: who is charged for that.
+        payer: the user that is charged for that.
         trust: the payer's, if it is not the opener's process.
         share: the payer's, of what is fetched.
     """
@@ -248,7 +248,7 @@ class ProcessMemory:
             raise NotYet(Reading(self._workers, self._payer, self._tid, self._fetched, wanted))
 
     def forget(self) -> None:
-        """The request is through for which something was fetched."""
+        """Forget what was fetched: the request is over."""
         self._fetched.clear()
 
     def file(self, fd: int) -> TakenFile | None:
@@ -273,7 +273,7 @@ class ProcessMemory:
         return _process_vm_readv(self._tid, _LOCAL_IOVECS, count, _REMOTE_IOVEC, 1, 0) == total  # type: ignore[no-any-return]
 
     def _may_read(self, address: int, size: int) -> bool:
-        """Whether reading there cannot keep us waiting."""
+        """Whether a read there cannot block."""
         if not self._fetched.is_empty and self._fetched.at(address, size) is not None:
             return False  # as it was then, and nowhere else
         if not self.is_openers:
@@ -295,7 +295,7 @@ class ProcessMemory:
         return octets
 
     def _may_write(self, address: int, size: int) -> bool:
-        """Whether writing there cannot keep us waiting."""
+        """Whether a write there cannot block."""
         if not self.is_openers:
             self._presence.forget()
         enter(-self._tid)

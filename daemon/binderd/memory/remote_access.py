@@ -244,7 +244,7 @@ class Fetched:
         self._order = sorted(kept)
 
     def at(self, address: int, size: int) -> bytes | None:
-        """Return what was brought of a range; None: nobody was asked for it."""
+        """Return what was read of a range; None: no worker was asked for it."""
         data = self._pieces.get((address, size))
         if data is not None:
             return data

@@ -3,7 +3,7 @@
 
 A client whose pages are being read from a local disk, or from swap, is not, however long it takes,
 and killing it would change nothing. One is whose memory comes from a FUSE file system, or from a
-userfaultfd, or who holds the lock of its own mapping table or the like.
+userfaultfd, or a client that holds the lock of its own mapping table or the like.
 
 Nothing here may act on it.
 """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 0.15  # seconds for a step to help
 _BETWEEN_LOOKS: Final = 0.01
-# So long may what belongs to other users, who may know nothing of the client, keep us.
+# So long may a file system or process of other users, which need not know the client, block us.
 _GRACE: Final = 15.0
 
 
