@@ -199,7 +199,7 @@ class AsyncDevice:
         seconds: float | None = None,
     ) -> Parcel:
         """Send a transaction and wait for its reply; ``AsyncProxy.call`` is the way to use it."""
-        await self.loop.checkpoint()  # who is cancelled already sends nothing
+        await self.loop.checkpoint()  # a task that is cancelled already sends nothing
         home = _current_home.get()
         transact = partial(session.transact, handle, code, data, flags)
         if home is not None and home.is_free:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ThreadPool``: the threads of one session that serve whoever calls.
+"""``ThreadPool``: the threads of one session that serve incoming calls.
 
 One that the program starts, and as many more, up to ``max_threads``, as the driver asks for when
 all of them are busy.  What a thread does with what it reads is the session's business.
@@ -103,7 +103,7 @@ class ThreadPool:
         try:
             self._loop(register=register)
         except DeviceGone:
-            pass  # said once, by who deals with it
+            pass  # logged once, by the session
         except BinderError as error:
             if not self._session.closed:
                 _log.error("a serving thread ended: %s", error)

@@ -3,8 +3,8 @@
 
 A request's token says of which era it is; within that, the manager speaks the Android that it was
 told.  ``binderwire.service_manager`` has the methods, ``values`` their bytes, ``entries`` the
-tables, ``lazy`` the client callbacks.  The manager calls nobody but one-way, so nobody who does
-not answer is waited for.
+tables, ``lazy`` the client callbacks.  The manager makes one-way calls only, so it never waits
+for a process that does not answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of events: a device, processes, accidents, the end of all calls, judgement.
 
-It runs in one thread, which looks a few hundred times a second at who has ended and what is due.
+It runs in one thread, which looks a few hundred times a second for ended workers and what is due.
 What the workers do meanwhile it only sees on the board.
 """
 
