@@ -43,7 +43,7 @@ _log: Final = logging.getLogger("binderd")
 
 _ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_ENDING_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
-_STATUS_LOST: Final = 3  # somebody else took away what we serve
+_STATUS_LOST: Final = 3  # another process has unmounted or aborted what is served
 
 
 def main(settings: Settings, reread: Callable[[], Settings]) -> int:
@@ -113,7 +113,7 @@ async def _serve_through(
     guard: Guard,
     signals: AsyncIterable[int],
 ) -> bool:
-    """Serve to the end; return whether that is because somebody took away what we serve.
+    """Serve to the end; return whether another process has unmounted or aborted what is served.
 
     Raises:
         StartError: the kernel and we do not come together.

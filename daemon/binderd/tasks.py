@@ -41,7 +41,7 @@ _log: Final = logging.getLogger("binderd")
 
 
 async def handle_signals(signals: AsyncIterable[int], parts: Assembly) -> None:
-    """SIGUSR1 shows counts, SIGHUP reads the configuration again, others end us."""
+    """SIGUSR1 shows counts, SIGHUP reads the configuration again, others end the daemon."""
     async for number in signals:
         if number == signal.SIGUSR1:
             with suppress(OSError):  # nobody reads it
@@ -87,7 +87,7 @@ class ShrinkerTask:
 async def serve_channel(
     pump: Pump, path: str, shutdown: Shutdown, mount: FuseMount | None = None
 ) -> None:
-    """Serve a channel to its end, which is ours.
+    """Serve a channel to its end, with which the daemon ends.
 
     Args:
         path: of what it serves.
@@ -102,7 +102,7 @@ async def serve_channel(
 
 
 async def place_node(node: CuseNode, negotiation: Negotiation, parts: Assembly) -> None:
-    """Give the node to whom it should belong, once the kernel has made it."""
+    """Set the node's owner and mode, once the kernel has made it."""
     await negotiation.wait()
     try:
         node.place(*parts.settings.access)

@@ -71,7 +71,7 @@ class DeviceHandlers(FileHandlers, Protocol):
 
 
 class InsideHandlers(Protocol):
-    """Requests on inodes that others answer; see ``introspect/inside.py``."""
+    """Requests on inodes of another tree; see ``introspect/inside.py``."""
 
     def covers(self, nodeid: int) -> bool:
         """Whether an inode is theirs."""

@@ -69,7 +69,7 @@ class Account:
     """What one user has spent, and what of it waits.
 
     Args:
-        user: whose; -1: nobody's.
+        user: its number; -1: of what no user pays for.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Account:
 
 
 class Turns:
-    """Everybody's account.
+    """All users' accounts, and the requests that wait in them.
 
     Args:
         clock: returns nanoseconds since any fixed moment.
@@ -154,7 +154,7 @@ class Turns:
         self.bytes = 0  # that they take
         self._accounts: tuple[dict[int, Account], dict[int, Account]] = ({}, {})
         self._sweep_at = _ACCOUNTS_KEPT
-        self._payers: dict[int, int] = {}  # users that somebody else pays for, as was seen
+        self._payers: dict[int, int] = {}  # users that another one pays for, as was seen
         self._base = self._top = 0  # where the others are; the most that anybody has spent
         self._ahead: dict[Account, None] = {}  # users that may have to wait
         self._ready: list[tuple[int, int, Account]] = []  # (spent, number, account), a heap
@@ -218,7 +218,7 @@ class Turns:
     # Time
 
     def begin(self) -> int:
-        """What was until now is nobody's to pay; return the time."""
+        """Charge no user for the time until now; return the time."""
         self.payer = self._nobody
         now = self.now = self._clock()
         if now - self._marked_at > _MARK_NS:
@@ -285,7 +285,7 @@ class Turns:
                 self._ahead[account] = None
 
     def _hold(self, account: Account, spent: int) -> None:
-        """Have the others go on alone for a while."""
+        """Hold an account: other users are served alone for a while."""
         pause = 2 * min(spent, TOO_LONG_NS)
         if spent > TOO_LONG_NS:
             # What was done between the mark and the beginning is not known: at most all of it.
@@ -305,7 +305,7 @@ class Turns:
         return account.owes_until - GRACE_NS - now
 
     def _release(self, now: int) -> None:
-        """Let those go on whose pause is over."""
+        """Queue the accounts again whose pause is over."""
         held = self._held
         while held and held[0][0] <= now:
             account = heappop(held)[2]
@@ -360,7 +360,7 @@ class Turns:
             heappush(self._ready, (tag, self._number, account))
 
     def run_next(self, now: int) -> bool:
-        """Run the job whose turn it is and return True, or False if it is nobody's.
+        """Run the job whose turn it is and return True; False if there is none.
 
         ``charge`` must follow.
         """

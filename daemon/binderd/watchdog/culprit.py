@@ -70,7 +70,7 @@ class Culprit:
 
 
 class Spared(OSError):
-    """Nobody had to be killed."""
+    """The process need not be killed any more."""
 
 
 def _users(place: str) -> list[tuple[int, int]]:
