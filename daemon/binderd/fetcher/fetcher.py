@@ -234,8 +234,8 @@ class Fetcher:
         access = job.access
         try:
             if is_late:
-                access.be_late()
-            elif outcome is None or not _take_home(access, outcome):
+                access.time_out()
+            elif outcome is None or not _end_with(access, outcome):
                 access.fail()
         finally:
             if access.then is not None:
@@ -360,7 +360,7 @@ def _files_of(access: RemoteAccess) -> tuple[int, ...]:
     return (*access.pages.there, access.pages.fd) if isinstance(access, Storing) else ()
 
 
-def _take_home(access: RemoteAccess, outcome: bytes) -> bool:
+def _end_with(access: RemoteAccess, outcome: bytes) -> bool:
     """Give an access what a worker has answered; False if that is nothing."""
     if isinstance(access, Reading):
         end = position = len(access.ranges) * messages.length.size

@@ -68,7 +68,7 @@ class RemoteAccess:
         """It took too long, or could not be done: the memory counts as not usable."""
         raise NotImplementedError
 
-    def be_late(self) -> None:
+    def time_out(self) -> None:
         """The worker has not answered in time."""
         self.fail()
 
@@ -179,7 +179,7 @@ class Storing(RemoteAccess):
     def fail(self) -> None:
         self.is_over = True
 
-    def be_late(self) -> None:
+    def time_out(self) -> None:
         self.is_late = True
         self.fail()
 

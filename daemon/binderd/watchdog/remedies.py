@@ -104,7 +104,7 @@ class Remedies:
         copy = self._fault.userfaultfd
         if copy < 0:
             return
-        error = userfaults.let_go(copy, self._access.start, self._access.size)
+        error = userfaults.unregister(copy, self._access.start, self._access.size)
         os.close(copy)
         what = f"the userfaultfd that client {self._culprit.pid}'s memory waits for"
         if error is None:

@@ -52,8 +52,8 @@ def find(daemon: int, start: int, size: int, nearest: list[int]) -> int:
     return -1
 
 
-def let_go(copy: int, start: int, size: int) -> OSError | None:
-    """Have a userfaultfd leave a range alone; return why that failed."""
+def unregister(copy: int, start: int, size: int) -> OSError | None:
+    """Unregister a range from a userfaultfd; return why that failed."""
     error = OSError(EINVAL, os.strerror(EINVAL))
     for alignment in _ALIGNMENTS:
         try:
