@@ -196,35 +196,42 @@ static inline void bench_echo(echo_fn *echo, void *peer, size_t size, double sec
 	free(payload);
 }
 
-// Starts `count` processes that do what `join` does and then nothing, says so, and waits to be ended:
-// they end with us.
+static inline _Noreturn void idle(pid_t parent, void (*join)(const char *), const char *place,
+				  int joined)
+{
+	char byte = 0;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		exit(1);
+	join(place);
+	if (write(joined, &byte, 1) != 1)
+		die("write");
+	for (;;)
+		pause();
+}
+
+// Starts `count` processes that do what `join` does and then nothing, one after the other, says so,
+// and waits to be ended: they end with us.
 static inline _Noreturn void be_a_crowd(size_t count, void (*join)(const char *), const char *place)
 {
 	pid_t parent = getpid();
 	int joined[2];
-	char byte = 0;
+	char byte;
 
-	if (pipe(joined) < 0)
-		die("pipe");
 	for (size_t i = 0; i < count; i++) {
+		if (pipe(joined) < 0)
+			die("pipe");
 		pid_t child = fork();
 		if (child < 0)
 			die("fork");
-		if (child == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			if (getppid() != parent)
-				exit(1);
-			join(place);
-			if (write(joined[1], &byte, 1) != 1)
-				die("write");
-			for (;;)
-				pause();
-		}
-	}
-	close(joined[1]);
-	for (size_t i = 0; i < count; i++)
+		if (child == 0)
+			idle(parent, join, place, joined[1]);
+		close(joined[1]);
 		if (read(joined[0], &byte, 1) != 1)
 			die_saying("an idle process did not get that far");
+		close(joined[0]);
+	}
 	announce_ready();
 	for (;;)
 		pause();
