@@ -43,6 +43,14 @@ class Front:
         self.areas.append((address, size))
         return address
 
+    def unmap(self, address: int, size: int) -> None:
+        """Unmap a part of an area, for good: what comes to lie there later is not ours."""
+        unmap(address, size)
+        (area,) = [one for one in self.areas if one[0] <= address < sum(one)]
+        self.areas.remove(area)
+        pieces = (area[0], address - area[0]), (address + size, sum(area) - address - size)
+        self.areas.extend(piece for piece in pieces if piece[1])
+
     def close(self) -> None:
         for address, size in self.areas:
             unmap(address, size)
@@ -124,7 +132,7 @@ def test_a_split_mapping_counts_as_one(front: Front, arena: MemfdArena, maps: in
     protect(address + 8 * PAGE, PAGE, 0)
     protect(address + 63 * PAGE, PAGE, 0)
     assert find_first(maps, [front.id]) == (0, Area(address, address + 64 * PAGE, 0))
-    unmap(address + 32 * PAGE, PAGE)
+    front.unmap(address + 32 * PAGE, PAGE)
     assert arena.locate() == Mapping(address, 32 * PAGE)
 
 
@@ -176,7 +184,7 @@ def test_is_mapped(front: Front, maps: int) -> None:
     assert is_mapped(maps, front.id, address + 4 * PAGE - 1)
     assert not is_mapped(maps, front.id, address + 4 * PAGE)
     assert not is_mapped(maps, front.id._replace(inode=1), address)
-    unmap(address, PAGE)
+    front.unmap(address, PAGE)
     assert not is_mapped(maps, front.id, address)
 
 
@@ -309,7 +317,7 @@ def test_a_mapping_that_is_gone_is_reported(
         watcher.upkeep.tick()
     assert watcher.unmapped == []
     arena.touched()
-    unmap(address, 4 * PAGE)
+    front.unmap(address, 4 * PAGE)
     for _ in range(2):
         watcher.upkeep.tick()
     assert watcher.unmapped == [process]
