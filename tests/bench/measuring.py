@@ -52,7 +52,7 @@ def measure(peer: Peer, size: int, seconds: float, *, pinned: bool) -> Sample:
         said["p99_us"],
         said["mean_us"],
         said["calls_per_s"],
-        cpu_us,
+        _rounded(cpu_us),
     )
 
 
@@ -80,7 +80,16 @@ def measure_load(peer: Peer, seconds: float, *, pinned: bool) -> Load:
         busy = statistics.fmean(one["cpu_us"][place] / one["span_us"] for one in said)
         cpu_us[role] += busy * 1e6 / calls_per_s
     p50_us, p99_us = (statistics.median(one[key] for one in said) for key in ("p50_us", "p99_us"))
-    return Load(peer.name, CLIENTS, len(peer.calls), pinned, calls_per_s, p50_us, p99_us, cpu_us)
+    return Load(
+        peer.name,
+        CLIENTS,
+        len(peer.calls),
+        pinned,
+        round(calls_per_s, 1),
+        p50_us,
+        p99_us,
+        _rounded(cpu_us),
+    )
 
 
 def measure_crowd(peer: Peer, processes: int, seconds: float) -> Crowd:
@@ -97,7 +106,8 @@ def measure_crowd(peer: Peer, processes: int, seconds: float) -> Crowd:
         beside_us = call_us()
         members = family(crowd.pid)
     _wait_for_end(members)
-    return Crowd(peer.name, processes, kib, (before_us + call_us()) / 2, beside_us)
+    alone_us = (before_us + call_us()) / 2
+    return Crowd(peer.name, processes, round(kib, 2), round(alone_us, 3), beside_us)
 
 
 def run_round(
@@ -163,6 +173,11 @@ def _others(peer: Peer) -> tuple[list[str], dict[str, str]]:
     found += [("server", pid) for pid in peer.servers]
     numbers = " ".join(str(pid) for _, pid in found)
     return [role for role, _ in found], {"BENCH_PROCESSES": numbers}
+
+
+def _rounded(cpu_us: dict[str, float]) -> dict[str, float]:
+    """To nanoseconds, which is more than the clocks mean."""
+    return {role: round(spent_us, 3) for role, spent_us in cpu_us.items()}
 
 
 def _report(client: subprocess.Popen[bytes], seconds: float, who: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from bench.errors import BenchError, Missing
 from bench.measuring import PARTS, run_round
 from bench.processes import allow_files, isolate_mounts
 from bench.programs import compiler, need
+from bench.publish import publish
 from bench.report import report
 from bench.systems import BINDER, BY_NAME, Stage
 from bench.targets import judge
@@ -110,6 +111,7 @@ def add_how(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--json", action="store_true", help="print everything as JSON instead of the tables")
     add("--svg", type=Path, metavar="FILE", help="draw a picture of the round trips as well")
+    add("--publish", action="store_true", help="put the results into README.md and docs as well")
     add(
         "--from",
         dest="earlier",
@@ -206,6 +208,8 @@ def run(settings: argparse.Namespace) -> None:
         found = measure(settings)
     if settings.svg:
         settings.svg.write_text(picture.draw(found), encoding="utf-8")
+    if settings.publish:
+        publish(found)
     if settings.json:
         print(json.dumps({**found.as_json(), "targets": judge(found)}, indent=2))
     else:

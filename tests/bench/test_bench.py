@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench import publish
 from bench.errors import BenchError, Missing
 from bench.picture import draw
 from bench.programs import broker
@@ -199,3 +200,12 @@ def test_the_picture_is_svg_for_light_and_dark() -> None:
     width = float(root.get("width", "0"))
     ends = [float(one.get("x", "0")) + float(one.get("width", "0")) for one in bars]
     assert all(0 < end < width for end in ends)
+
+
+def test_what_is_published_is_of_one_run() -> None:
+    """When tables or picture have changed: ARGS="--from docs/speed.json --publish" makes them."""
+    found = read(publish.DATA)
+    text = publish.README.read_text(encoding="utf-8")
+    assert f"{publish.BEGIN}{publish.tables(found)}{publish.END}" in text
+    assert publish.PICTURE.read_text(encoding="utf-8") == draw(found)
+    assert publish.data(found) == publish.DATA.read_text(encoding="utf-8")
