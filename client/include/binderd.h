@@ -12,7 +12,7 @@
 
 struct binderd_info {
 	uint32_t version; // BINDERD_VERSION
-	uint32_t flags; // BINDERD_HAS_MMAP, BINDERD_INJECTS
+	uint32_t flags; // BINDERD_HAS_MMAP, BINDERD_INJECTS, BINDERD_HAS_LANES
 	uint64_t area_size; // the receive area has at most that many bytes
 };
 
@@ -36,16 +36,41 @@ struct binderd_message {
 	uint8_t reserved20[4];
 };
 
+struct binderd_lane {
+	int32_t memory; // your descriptor of a memfd that is sealed against shrinking
+	uint32_t flags; // BINDERD_LANE_QUIET
+	uint32_t size; // bytes, whole pages, at most BINDERD_LANE_SIZE_MAX
+	uint8_t reserved12[4];
+	uint64_t address; // where you have mapped them; they begin with a binderd_slot
+};
+
+struct binderd_slot {
+	uint32_t asked; // yours: add 1 when the rest is in place
+	uint32_t answered; // the daemon's: the same as asked when it is through
+	uint32_t is_watched; // the daemon's: 0, it does not look: BINDERD_ENTER
+	int32_t result; // what the ioctl would have returned: 0 or a negative errno
+	uint64_t write_size; // from here on: a struct binder_write_read
+	uint64_t write_consumed;
+	uint64_t write_buffer;
+	uint64_t read_size;
+	uint64_t read_consumed;
+	uint64_t read_buffer;
+};
+
 #define BINDERD_GET_INFO _IOR('b', 0xb0, struct binderd_info)
 #define BINDERD_ATTACH _IOW('b', 0xb1, struct binderd_attach)
 #define BINDERD_INSTALLED _IOW('b', 0xb2, struct binderd_installed)
 #define BINDERD_FLUSH _IO('b', 0xb3)
+#define BINDERD_LANE _IOW('b', 0xb4, struct binderd_lane)
+#define BINDERD_ENTER _IO('b', 0xb5)
+#define BINDERD_LEAVE _IO('b', 0xb6)
 
 #define BINDERD_VERSION 1
 
 // binderd_info.flags
 #define BINDERD_HAS_MMAP 1 // mmap of the device shows the receive area
 #define BINDERD_INJECTS 2 // who does not attach gets descriptors as well, by ptrace
+#define BINDERD_HAS_LANES 4 // threads can have lanes
 
 // binderd_attach.flags
 #define BINDERD_ATTACH_AREA 1 // send the receive area, now
@@ -56,10 +81,18 @@ struct binderd_message {
 #define BINDERD_FILES 2 // count descriptors
 #define BINDERD_CLOSE 3 // close these: int32_t[count] behind the message
 
+// binderd_lane.flags
+#define BINDERD_LANE_QUIET 1 // a reply that has arrived is not confirmed
+
+#define BINDERD_LANE_SIZE_MAX 16384 // bytes
+
 // As many descriptors as the kernel takes in one message.
 #define BINDERD_FILES_MAX 253
 
 // What BINDER_WRITE_READ fails with when there are messages to take before it is issued again.
 #define BINDERD_ERRNO EREMOTEIO
+
+// binderd_slot.result: ask the same once more.
+#define BINDERD_AGAIN ERESTART
 
 #endif

@@ -33,12 +33,19 @@ _TAIL: Final = "#endif\n"
 _TYPES: Final = {"L": "uint32_t", "l": "int32_t", "Q": "uint64_t", "q": "int64_t"}
 _MACROS: Final = {IOC_READ: "_IOR", IOC_WRITE: "_IOW", IOC_READ | IOC_WRITE: "_IOWR"}
 
-_RECORDS: Final = (abi.binderd_info, abi.binderd_attach, abi.binderd_installed, abi.binderd_message)
+_RECORDS: Final = (
+    abi.binderd_info,
+    abi.binderd_attach,
+    abi.binderd_installed,
+    abi.binderd_message,
+    abi.binderd_lane,
+    abi.binderd_slot,
+)
 
 # What a name means, for the reader of the header.
 _FIELD_COMMENTS: Final = {
     "binderd_info.version": "BINDERD_VERSION",
-    "binderd_info.flags": "BINDERD_HAS_MMAP, BINDERD_INJECTS",
+    "binderd_info.flags": "BINDERD_HAS_MMAP, BINDERD_INJECTS, BINDERD_HAS_LANES",
     "binderd_info.area_size": "the receive area has at most that many bytes",
     "binderd_attach.socket": "your descriptor of the end that the daemon takes",
     "binderd_attach.flags": "BINDERD_ATTACH_AREA, BINDERD_ATTACH_FILES",
@@ -50,6 +57,20 @@ _FIELD_COMMENTS: Final = {
     "binderd_message.count": "how many descriptors or numbers come with it",
     "binderd_message.value": "AREA: bytes, at most; FILES: the id of the delivery",
     "binderd_message.left": "FILES: how many descriptors are still to come",
+    "binderd_lane.memory": "your descriptor of a memfd that is sealed against shrinking",
+    "binderd_lane.flags": "BINDERD_LANE_QUIET",
+    "binderd_lane.size": "bytes, whole pages, at most BINDERD_LANE_SIZE_MAX",
+    "binderd_lane.address": "where you have mapped them; they begin with a binderd_slot",
+    "binderd_slot.asked": "yours: add 1 when the rest is in place",
+    "binderd_slot.answered": "the daemon's: the same as asked when it is through",
+    "binderd_slot.is_watched": "the daemon's: 0, it does not look: BINDERD_ENTER",
+    "binderd_slot.result": "what the ioctl would have returned: 0 or a negative errno",
+    "binderd_slot.write_size": "from here on: a struct binder_write_read",
+    "binderd_slot.write_consumed": "",
+    "binderd_slot.write_buffer": "",
+    "binderd_slot.read_size": "",
+    "binderd_slot.read_consumed": "",
+    "binderd_slot.read_buffer": "",
 }
 _GROUPS: Final = (
     ("", {"BINDERD_VERSION": ""}),
@@ -58,6 +79,7 @@ _GROUPS: Final = (
         {
             "BINDERD_HAS_MMAP": "mmap of the device shows the receive area",
             "BINDERD_INJECTS": "who does not attach gets descriptors as well, by ptrace",
+            "BINDERD_HAS_LANES": "threads can have lanes",
         },
     ),
     (
@@ -76,10 +98,19 @@ _GROUPS: Final = (
         },
     ),
     (
+        "binderd_lane.flags",
+        {"BINDERD_LANE_QUIET": "a reply that has arrived is not confirmed"},
+    ),
+    ("", {"BINDERD_LANE_SIZE_MAX": "bytes"}),
+    (
         "As many descriptors as the kernel takes in one message.",
         {"BINDERD_FILES_MAX": ""},
     ),
 )
+_AGAIN_TEXT: Final = """\
+// binderd_slot.result: ask the same once more.
+#define BINDERD_AGAIN ERESTART
+"""
 _ERRNO_TEXT: Final = """\
 // What BINDER_WRITE_READ fails with when there are messages to take before it is issued again.
 """
@@ -89,7 +120,7 @@ def header() -> str:
     """Return the text of ``binderd.h``."""
     parts = [_HEAD, *map(_structure, _RECORDS), _ioctls()]
     parts += [_constants(title, names) for title, names in _GROUPS]
-    parts += [f"{_ERRNO_TEXT}#define BINDERD_ERRNO EREMOTEIO\n", _TAIL]
+    parts += [f"{_ERRNO_TEXT}#define BINDERD_ERRNO EREMOTEIO\n", _AGAIN_TEXT, _TAIL]
     return "\n".join(parts)
 
 

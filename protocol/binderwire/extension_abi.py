@@ -9,7 +9,7 @@ does not know, so asking is safe.
 
 from __future__ import annotations
 
-from errno import EREMOTEIO
+from errno import EREMOTEIO, ERESTART
 from typing import Final
 
 from binderwire.binder_abi import Message
@@ -30,13 +30,23 @@ binderd_installed = Record(
     Struct("id" / u64, "error" / s32, "count" / u32, "numbers" / u64),  # numbers: of s32[count]
 )
 
+binderd_lane = Record(
+    "binderd_lane",
+    # memory: a memfd that cannot shrink; address: where the thread has mapped its first size bytes
+    Struct("memory" / s32, "flags" / u32, "size" / u32, pad(4), "address" / u64),
+)
+
 # binderd_info.flags
 BINDERD_HAS_MMAP: Final = 0x01  # mmap of the device shows the receive area
 BINDERD_INJECTS: Final = 0x02  # who does not attach gets descriptors as well, by ptrace
+BINDERD_HAS_LANES: Final = 0x04  # threads can have lanes
 
 # binderd_attach.flags
 BINDERD_ATTACH_AREA: Final = 0x01  # send the receive area, now
 BINDERD_ATTACH_FILES: Final = 0x02  # send descriptors, from now on
+
+# binderd_lane.flags
+BINDERD_LANE_QUIET: Final = 0x01  # a reply that has arrived is no news: no BR_TRANSACTION_COMPLETE
 
 IOCTLS: Final[dict[int, Message]] = {}
 
@@ -56,6 +66,14 @@ BINDERD_INSTALLED: Final = _ioctl(IOC_WRITE, 0xB2, "BINDERD_INSTALLED", binderd_
 BINDERD_FLUSH: Final = ioc(IOC_NONE, "b", 0xB3, 0)
 IOCTLS[BINDERD_FLUSH] = Message("BINDERD_FLUSH", BINDERD_FLUSH, None)
 
+# Lanes: a thread's BINDER_WRITE_READ in memory that the daemon looks at, without a system call.
+BINDERD_LANE: Final = _ioctl(IOC_WRITE, 0xB4, "BINDERD_LANE", binderd_lane)
+# Wait until what was asked there is answered; and the same after a signal has come.
+BINDERD_ENTER: Final = ioc(IOC_NONE, "b", 0xB5, 0)
+IOCTLS[BINDERD_ENTER] = Message("BINDERD_ENTER", BINDERD_ENTER, None)
+BINDERD_LEAVE: Final = ioc(IOC_NONE, "b", 0xB6, 0)
+IOCTLS[BINDERD_LEAVE] = Message("BINDERD_LEAVE", BINDERD_LEAVE, None)
+
 # What BINDER_WRITE_READ fails with when there are messages to take before it is issued again. Only
 # who has attached with BINDERD_ATTACH_FILES ever sees it; the driver has no use for it.
 BINDERD_ERRNO: Final = EREMOTEIO
@@ -74,3 +92,23 @@ BINDERD_CLOSE: Final = 3  # close these: s32[count] behind the message
 
 # As many descriptors as the kernel takes in one message (SCM_MAX_FD).
 BINDERD_FILES_MAX: Final = 253
+
+# What a lane's memory begins with. The last six are a struct binder_write_read.
+binderd_slot = Record(
+    "binderd_slot",
+    Struct(
+        "asked" / u32,  # the client adds 1 when the rest is in place
+        "answered" / u32,  # the daemon makes it the same when it is through
+        "is_watched" / u32,  # does the daemon look at it? Else it has to be told by BINDERD_ENTER
+        "result" / s32,  # what the ioctl would have returned: 0 or a negative errno
+        "write_size" / u64,
+        "write_consumed" / u64,
+        "write_buffer" / u64,
+        "read_size" / u64,
+        "read_consumed" / u64,
+        "read_buffer" / u64,
+    ),
+)
+BINDERD_LANE_SIZE_MAX: Final = 16 << 10  # bytes; the least is a page
+# A result of its own: ask the same once more.
+BINDERD_AGAIN: Final = ERESTART

@@ -44,7 +44,7 @@ def test_what_is_checked_in_is_current() -> None:
 
 
 def test_there_is_something_to_compare() -> None:
-    assert len(records()) == 4
+    assert len(records()) == 6
     assert len(dict(expressions())) > 40
 
 
