@@ -192,6 +192,13 @@ class FakeThread:
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         assert all(size > 0 for _, size in ranges)
 
+    def is_there(self) -> bool:
+        """It has a request open, so it is."""
+        return True
+
+    def be_present(self) -> None:
+        """It has a request open, so it is."""
+
     def forget(self) -> None:
         pass
 

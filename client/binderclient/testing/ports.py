@@ -133,6 +133,13 @@ class ThreadMemory:
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Return, as nothing in this process keeps anybody waiting."""
 
+    def is_there(self) -> bool:
+        """It has a request open, so it is."""
+        return True
+
+    def be_present(self) -> None:
+        """It has a request open, so it is."""
+
     def forget(self) -> None:
         """Nothing was fetched."""
 

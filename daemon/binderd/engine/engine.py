@@ -352,6 +352,23 @@ class Engine:
         memory.is_settled = False
         return memory
 
+    def reach_through(
+        self, file: OpenFile, tid: int, memory: ClientMemory, *, is_quiet: bool
+    ) -> None:
+        """Reach a thread, which has a request open, by other ways from now on.
+
+        Args:
+            memory: by which.
+            is_quiet: does it want to hear no more that a reply has been sent?
+        """
+        assert isinstance(file, Process)
+        thread = file.threads[tid]
+        assert thread.parked is None
+        assert thread.paused is None
+        thread.memory = memory
+        thread.proven_buffer = -1
+        thread.is_quiet = is_quiet
+
     def mapping_of(self, file: OpenFile) -> Mapping | None:
         """Return where the opener has its pages; None before the first delivery."""
         assert isinstance(file, Process)

@@ -177,6 +177,14 @@ NOTICES: Final = Kind(
     what="death or freeze notice, or word of completion that was not read",
     seen="BR_ERROR (death), ENOMEM (freeze), BR_FAILED_REPLY (-ENOMEM) to the sender",
 )
+LANES: Final = Kind(
+    "lanes",
+    Cost(0, 20 << 10),  # its pages, which are the client's but could be left to us
+    16384,
+    memory_part=2,
+    what="lane of a thread",
+    seen="ENOSPC from BINDERD_LANE",
+)
 FREEZES: Final = Kind(
     "freezes",
     Cost(0, 32 << 10),  # a task, and the open files of the process

@@ -222,6 +222,16 @@ class ClientMemory(Protocol):
     def forget(self) -> None:
         """The request is through for which something was fetched."""
 
+    def is_there(self) -> bool:
+        """Return whether the thread, of which a request is open, is certain to be alive."""
+
+    def be_present(self) -> None:
+        """Return if the thread is in the kernel, and stays there until its request is answered.
+
+        Raises:
+            NotYet: it is not; its fetch is to have it come.
+        """
+
     def missing(self, ranges: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
         """Return those of some ranges, (address, bytes), that cannot be read at once."""
 

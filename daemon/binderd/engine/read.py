@@ -175,6 +175,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
         return True
     position = request.read_buffer + request.read_consumed
     try:
+        thread.memory.be_present()
         stored = not out or thread.memory.write(position, out)
     except NotYet as reason:
         paused = PausedRead(thread, request, out)

@@ -233,14 +233,16 @@ def _fail_reply(
     if caller is not None and caller.extended_error[1] == BR_OK:  # E4
         caller.extended_error = (debug_id, failure.reply, failure.param)
     note(thread, debug_id, REPLY, target_ids, asked[0], asked[1], failure)
-    thread.fail(BR_TRANSACTION_COMPLETE)
+    if not thread.is_quiet:
+        thread.fail(BR_TRANSACTION_COMPLETE)
     call.send_failed_reply(failure.reply)
 
 
 def _queue_reply(thread: Thread, reply: Transaction, call: Transaction, caller: Thread) -> None:
     """Queue a reply at ``caller``, which waits for it."""
     thread.stack = call.target_parent
-    thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
+    if not thread.is_quiet:
+        thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
     reply.started_ns = call.started_ns
     caller.stack = call.sender_parent
     call.sender = None

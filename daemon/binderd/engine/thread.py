@@ -45,6 +45,7 @@ class Thread(Reader):
         "fetches",
         "for_process",
         "installation",
+        "is_quiet",
         "keeps_area",
         "memory",
         "need_return",
@@ -77,6 +78,7 @@ class Thread(Reader):
         self.parked: WriteRead | None = None  # the blocked read
         self.paused: WriteRead | None = None  # stopped between commands, or in its read
         self.unfinished: Unfinished | None = None  # the command that has stopped in the middle
+        self.is_quiet = False  # does it not want to hear of replies that it has sent?
         self.fetches = False  # was anything fetched for the current ioctl (``ports.NotYet``)?
         self.keeps_area = False  # does that read keep the receive area where it was mapped?
         self.for_process = False  # may the current read take work of the process? (Q1)
@@ -239,7 +241,8 @@ class Thread(Reader):
             NoAnswer: it could not be asked.
         """
         opener = self.process.client
-        is_there = self.parked is not None and self.memory.is_openers
+        memory = self.memory
+        is_there = self.parked is not None and memory.is_openers and memory.is_there()
         if not is_there and opener.user() != euid:
             return 0
         return reader.pid_of(opener) if reader.is_foreign else self.process.pid

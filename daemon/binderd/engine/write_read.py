@@ -63,6 +63,8 @@ def _carry_on(thread: Thread, request: WriteRead) -> None:
     """Do the commands from ``write_consumed`` on, then the read."""
     try:
         result = write.run(thread, request)
+        if thread.closes:
+            thread.memory.be_present()
     except NotYet as reason:
         thread.fetch(request, PausedCommands(thread, request), reason)
         return

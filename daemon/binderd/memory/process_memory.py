@@ -200,7 +200,7 @@ class ProcessMemory:
             return None
         if self._workers is not None and not self._may_read(address, size):
             octets = self._what_was_fetched(address, size)
-            return _spread(octets, size, holes, arena, offset)
+            return spread(octets, size, holes, arena, offset)
         kept_size = sum(length for _, length in holes)
         kept = _scratch if kept_size <= _SCRATCH_SIZE else bytearray(kept_size)
         kept_address = ctypes.addressof(ctypes.c_char.from_buffer(kept)) if kept_size else 0
@@ -250,6 +250,13 @@ class ProcessMemory:
     def forget(self) -> None:
         """Forget what was fetched: the request is over."""
         self._fetched.clear()
+
+    def is_there(self) -> bool:
+        """It has a request open, so it is."""
+        return True
+
+    def be_present(self) -> None:
+        """The thread has a request open, so it is."""
 
     def file(self, fd: int) -> TakenFile | None:
         """Return the open file that the thread has under ``fd``; see ``take_file``."""
@@ -361,6 +368,11 @@ class ProcessMemory:
         enter(-self._tid)
         return function(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0)
 
+    def see_area(self) -> None:
+        """See whether the thread, which has a request open, has the receive area."""
+        self.is_settled = False
+        self._settle()
+
     def _settle(self) -> bool:
         """See which address space the thread has; what was proven of another goes.
 
@@ -413,7 +425,7 @@ def _place(arena: ReceiverArena, offset: int, size: int) -> int:
     return arena.receive_at(offset, size)
 
 
-def _spread(
+def spread(
     octets: bytes, size: int, holes: Sequence[tuple[int, int]], arena: ReceiverArena, offset: int
 ) -> list[bytes] | None:
     """Do what ``scatter`` does with what was fetched."""
