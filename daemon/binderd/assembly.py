@@ -20,6 +20,7 @@ from binderd.channel.pumps import Pumps
 from binderd.descriptors.deliveries import Deliveries
 from binderd.device.cuse_device import CuseDevice
 from binderd.device.fuse_device import FuseDevice
+from binderd.device.lanes import Lanes
 from binderd.device.open_files import OpenFiles
 from binderd.device.pace import Pace
 from binderd.engine.engine import Engine
@@ -30,6 +31,7 @@ from binderd.fuse.directory import Directory
 from binderd.fuse.session import NOT_MAPPABLE, Session
 from binderd.fuse.tree import Tree
 from binderd.fuse.turns import Turns
+from binderd.heartbeat import beat
 from binderd.introspect.fs import LogFiles
 from binderd.introspect.inside import Inside
 from binderd.introspect.tree import LogTree
@@ -97,6 +99,7 @@ class Assembly:
             self.delivery,
             settings.security_context,
             self.fetcher,
+            offers_lanes=settings.has_lanes,
         )
         self.directory = self._make_directory()
         self.files = self._make_files()
@@ -200,6 +203,9 @@ class Assembly:
         if mount is not None and not mount.can_mount_inside:
             inside = Inside(logs, now, payer, access, settings.host)
         self.device = FuseDevice(self.files, tree, self.directory, self.opener)
+        is_offered = settings.has_lanes
+        lanes = Lanes(self.files, self.turns, beat, self.bugs.report, is_offered=is_offered)
+        self.pumps.look_at(lanes)
         negotiation = Negotiation(self.shutdown, _no_mount, self._see_passthrough)
         self.session = Session(
             tree,

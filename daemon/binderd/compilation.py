@@ -24,6 +24,7 @@ REQUEST_PATH: Final = (
     "binderd.descriptors.attachment",
     "binderd.descriptors.delivery",
     "binderd.descriptors.in_flight",
+    "binderd.channel.spin",
     "binderd.channel.transfer",
     "binderd.heartbeat",
     "binderd.linux",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import grp
+import platform
 import pwd
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
@@ -127,6 +128,11 @@ class Settings:
     spin_ns: int = SPIN_US * 1000  # so long is the next request looked for without sleeping
     check: str = ""  # or table, json: only say what this machine allows
     host: tuple[int, int] = (0, 0)  # user and group of what is not configured: the daemon's own
+
+    @property
+    def has_lanes(self) -> bool:
+        """Can threads have lanes? Only where stores of one processor are seen in their order."""
+        return self.spin_ns > 0 and platform.machine() == "x86_64"
 
 
 class _Value(NamedTuple):

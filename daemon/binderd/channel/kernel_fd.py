@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd.channel.spin import Spin
+from binderd.channel.spin import BUSY, Spin
 from binderd.channel.transfer import read_frame, write_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from binderd.channel.spin import Lanes
 
 # How long a busy channel is waited for without trio, in milliseconds: so long may a signal, the end
 # of a thread or a timer have to wait for its turn.
@@ -31,12 +33,14 @@ class KernelFd:
         fd: owned from now on; made non-blocking.
         buffer_size: bytes; the largest request that gets through.
         spin_ns: nanoseconds; so long the next request is looked for without sleeping.
+        lanes: looked at meanwhile.
     """
 
     __slots__ = (
         "_callbacks",
         "_fd",
         "_fds",
+        "_lanes",
         "_poll",
         "_shares_loop",
         "_spin",
@@ -44,7 +48,10 @@ class KernelFd:
         "buffers",
     )
 
-    def __init__(self, fd: int, buffer_size: int, spin_ns: int = 0) -> None:
+    def __init__(
+        self, fd: int, buffer_size: int, spin_ns: int = 0, lanes: Lanes | None = None
+    ) -> None:
+        self._lanes = lanes
         os.set_blocking(fd, False)
         self._fd = fd
         self.buffer = bytearray(buffer_size)
@@ -108,7 +115,12 @@ class KernelFd:
         """
         if self._fd < 0:
             return False
-        ready = self._spin.look(self._poll) or self._poll.poll(_POLL_MS)
+        ready = self._spin.look(self._poll, self._lanes)
+        if not ready:
+            self.rest()
+            ready = self._poll.poll(_POLL_MS)
+        if ready is BUSY:
+            return True
         if len(ready) == 1 and ready[0][0] == self._fd:
             return True
         numbers = {fd for fd, _ in ready}
@@ -117,6 +129,15 @@ class KernelFd:
             if callback is not None:
                 callback()
         return self._fd in numbers if self._shares_loop else bool(ready)
+
+    def is_looking(self) -> bool:
+        """Return whether there are lanes to be looked at."""
+        return self._lanes is not None and bool(self._lanes.watched)
+
+    def rest(self) -> None:
+        """Nobody looks at lanes from now on, as the loop may sleep."""
+        if self._lanes is not None:
+            self._lanes.rest()
 
     def timeslice(self, alone: int) -> int:
         """Return how long neither trio nor another channel needs a turn, in nanoseconds.

@@ -83,7 +83,7 @@ class Pump:
             is_due = turns.now - checked >= channel.timeslice(CHECKPOINT_NS)
             if not is_due and (size > 0 or channel.poll()):
                 continue
-            if size > 0:
+            if size > 0 or channel.is_looking():
                 await trio.lowlevel.checkpoint()
             else:
                 await self._wait()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from binderd.channel.listener import Listener
+    from binderd.channel.spin import Lanes
     from binderd.fuse.server import Server
     from binderd.fuse.turns import Turns
 
@@ -38,8 +39,13 @@ class Pumps:
         self.channels: list[KernelFd] = []
         self._turns = turns
         self._spin_ns = spin_ns
+        self._lanes: Lanes | None = None
         self._listeners = listeners
         self._reply_failed = reply_failed
+
+    def look_at(self, lanes: Lanes) -> None:
+        """Serve lanes as well, by all channels that are added from now on."""
+        self._lanes = lanes
 
     def add(self, fd: int, server: Server) -> Pump:
         """Serve one more channel.
@@ -48,7 +54,7 @@ class Pumps:
             fd: owned from now on.
             server: handles its requests.
         """
-        channel = KernelFd(fd, READ_BUFFER_SIZE, self._spin_ns)
+        channel = KernelFd(fd, READ_BUFFER_SIZE, self._spin_ns, self._lanes)
         for other in self.channels:
             channel.yield_to(other)
             other.yield_to(channel)

@@ -17,10 +17,17 @@ from __future__ import annotations
 
 import os
 from time import perf_counter_ns
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sized
 
 _TRUST: Final = 8  # so often in vain, then not for a while
 _PAUSE: Final = 64  # so many times
+_MOMENT_NS: Final = 500_000  # so long are lanes served before others have their turn
+_ROUNDS: Final = 3  # so often, before the channel is looked at
+# Nothing is ready, but it is no time to sleep.
+BUSY: Final[list[tuple[int, int]]] = [(-1, 0)]
 _LOST_NS: Final = 500_000  # where two looks are further apart there is no processor to spare
 
 
@@ -29,6 +36,24 @@ class Poll(Protocol):
 
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
         """Return what is ready, as soon as anything is."""
+
+
+class Lanes(Protocol):
+    """What is looked at beside the channel; see ``device/lanes.py``."""
+
+    @property
+    def watched(self) -> Sized:
+        """What there is to look at."""
+
+    def look(self, now: int) -> bool:
+        """Look, and serve what is found; return whether there was anything.
+
+        Args:
+            now: nanoseconds.
+        """
+
+    def rest(self) -> None:
+        """Nobody looks from now on."""
 
 
 class Spin:
@@ -45,18 +70,32 @@ class Spin:
         self._trust = _TRUST
         self._paused = 0
 
-    def look(self, poll: Poll) -> list[tuple[int, int]]:
-        """Return what is ready, nothing if that takes longer than is looked for."""
+    def look(self, poll: Poll, lanes: Lanes | None = None) -> list[tuple[int, int]]:
+        """Return what is ready, nothing if that takes longer than is looked for.
+
+        Args:
+            poll: waits for the channel.
+            lanes: looked at as well, and served; while there is something to do in them this
+                returns after a moment, with ``BUSY`` if nothing else is ready.
+        """
         if self._paused:
             self._paused -= 1
             return []
         if not self._nanoseconds:
             return []
         now = perf_counter_ns()
-        end = now + self._nanoseconds
+        end, moment, rounds = now + self._nanoseconds, now + _MOMENT_NS, 0
         while True:
             before = now
             os.sched_yield()
+            if lanes is not None and lanes.watched and lanes.look(now):
+                before = now = perf_counter_ns()
+                self._trust, end = _TRUST, now + self._nanoseconds
+                rounds += 1
+                if rounds & _ROUNDS:
+                    continue
+                if now >= moment:
+                    return poll.poll(0) or BUSY
             ready = poll.poll(0)
             now = perf_counter_ns()
             if now - before > _LOST_NS:

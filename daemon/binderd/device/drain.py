@@ -37,6 +37,7 @@ class Drain:
     """
 
     __slots__ = (
+        "_channels",
         "_connections",
         "_opener",
         "_outbox",
@@ -76,13 +77,20 @@ class Drain:
         self._start_timer = start_timer
         self._wake = wake
         self._connections: list[Replies] = []  # by number
+        self._channels = 0  # how many of them are written to
         self.open: dict[EngineFile, OpenFile] = {}  # the open files
         self.closing: dict[EngineFile, OpenedClient] = {}  # of files that are being released
 
     def connect(self, replies: Replies) -> None:
         """Answer through one more connection; the first is that of the file system."""
+        self._channels += 1
         replies.ticket_base = len(self._connections) << TICKET_SHIFT
         self._connections.append(replies)
+
+    def connect_lanes(self, replies: Replies) -> None:
+        """Answer through slots as well, which nobody has to be told to write."""
+        self.connect(replies)
+        self._channels -= 1
 
     def run(self) -> None:
         """Hand on all that is there, in order."""
@@ -104,7 +112,7 @@ class Drain:
         self._pace.begin()  # the next call
         if self._paused:
             self._pauses.look()
-        if len(self._connections) > 1:
+        if self._channels > 1:
             # The loop of a connection writes the frames of that connection only.
             self._write_out()
 

@@ -17,6 +17,7 @@ from binderwire.extension_abi import (
     BINDERD_ATTACH_FILES,
     BINDERD_FLUSH,
     BINDERD_GET_INFO,
+    BINDERD_HAS_LANES,
     BINDERD_HAS_MMAP,
     BINDERD_INJECTS,
     BINDERD_VERSION,
@@ -35,6 +36,8 @@ class ExtensionClient(Protocol):
 
     has_mmap: bool  # does an mmap of the device show the very pages that we deliver into?
 
+    has_lanes: bool  # can its threads have lanes?
+
     @property
     def injects(self) -> bool:
         """Whether processes that do not attach get descriptors as well, by ptrace."""
@@ -47,6 +50,8 @@ def _get_info(client: ExtensionClient, tid: int, argument: bytes) -> tuple[int, 
     flags = BINDERD_HAS_MMAP if client.has_mmap else 0
     if client.injects:
         flags |= BINDERD_INJECTS
+    if client.has_lanes:
+        flags |= BINDERD_HAS_LANES
     return 0, binderd_info.pack(BINDERD_VERSION, flags, MAPPING_SIZE_MAX)
 
 

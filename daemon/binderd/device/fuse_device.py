@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from binderd.device.connection import Connection
 from binderd.device.control import CONTROL_HANDLE, POLL_EVENTS, control_ioctl
 from binderd.device.extension import EXTENSION
+from binderd.device.lanes import LANE_IOCTLS
 from binderd.fuse.frames import (
     BODY,
     USUAL_ARGUMENT_SIZE,
@@ -164,6 +165,8 @@ class FuseDevice(Connection):
         try:
             if request in EXTENSION:
                 self.files.extension_ioctl(file, tid, request, argument, unique)
+            elif request in LANE_IOCTLS:
+                self.files.use_lane(file, tid, uid, request, argument, unique)
             else:
                 self.files.ioctl(file, tid, uid, request, argument, unique)
         except BaseException:

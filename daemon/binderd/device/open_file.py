@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from binderd.device.lanes import Lane
     from binderd.device.opener import OpenedClient
     from binderd.device.replies import Replies
     from binderd.engine.ports import OpenFile as EngineFile
@@ -22,7 +23,7 @@ class OpenFile:
         replies: of the connection that it was opened through.
     """
 
-    __slots__ = ("client", "handle", "kernel_handle", "nodeid", "process", "replies")
+    __slots__ = ("client", "handle", "kernel_handle", "lanes", "nodeid", "process", "replies")
 
     def __init__(
         self, handle: int, nodeid: int, client: OpenedClient, process: EngineFile, replies: Replies
@@ -32,4 +33,5 @@ class OpenFile:
         self.client = client
         self.process = process
         self.replies = replies
+        self.lanes: dict[int, Lane] = {}  # of its threads, by thread id
         self.kernel_handle = 0  # under which handle do its pollers wait, if any wait?

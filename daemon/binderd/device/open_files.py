@@ -12,7 +12,7 @@ open file comes through the ``Opener`` port.
 
 from __future__ import annotations
 
-from errno import EACCES, EIO, EMFILE, ENFILE
+from errno import EACCES, EINVAL, EIO, EMFILE, ENFILE
 from typing import TYPE_CHECKING
 
 from binderd.device.control import CONTROL_HANDLE
@@ -21,18 +21,21 @@ from binderd.device.extension import extension_ioctl
 from binderd.device.open_file import OpenFile
 from binderd.engine.completion import Completion
 from binderd.engine.errors import KernelErrno
+from binderd.engine.limits import LANES
+from binderwire.binder_abi import BINDER_WRITE_READ
 from binderwire.extension_abi import BINDERD_FLUSH
 from binderwire.fuse_abi import O_NONBLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from binderd.device.lanes import Lanes
     from binderd.device.opener import Opener
     from binderd.device.pace import Pace
     from binderd.device.replies import Replies
     from binderd.engine.completion import Paused
     from binderd.engine.engine import Engine
-    from binderd.engine.ports import ClientMemory, NotYet
+    from binderd.engine.ports import Charged, ClientMemory, NotYet
     from binderd.engine.ports import OpenFile as EngineFile
     from binderd.fuse.directory import Directory
     from binderd.fuse.turns import Turns
@@ -58,6 +61,7 @@ class OpenFiles:
         "_drain",
         "_engine",
         "_files",
+        "_lanes",
         "_next_handle",
         "_opener",
         "_report_bug",
@@ -83,6 +87,7 @@ class OpenFiles:
         self._drain = Drain(engine, opener, turns, pace, start_timer, wake, self._take_turn)
         self._next_handle = CONTROL_HANDLE + 1
         self._files: dict[int, OpenFile] = {}  # by handle
+        self._lanes: Lanes | None = None
 
     def __len__(self) -> int:
         """How many files are open?"""
@@ -91,6 +96,11 @@ class OpenFiles:
     def connect(self, replies: Replies) -> None:
         """Serve one more connection; the first is that of the file system."""
         self._drain.connect(replies)
+
+    def offer_lanes(self, lanes: Lanes) -> None:
+        """Let threads have lanes."""
+        self._lanes = lanes
+        self._drain.connect_lanes(lanes)
 
     def find(self, handle: int) -> OpenFile | None:
         """Return the open file of that handle."""
@@ -169,6 +179,8 @@ class OpenFiles:
         ticket: int,
     ) -> None:
         """Do an ioctl (binder_ioctl), which is answered through its connection, maybe later."""
+        if file.lanes and self._lanes is not None:
+            self._lanes.settle(file, tid)
         self._engine.ioctl(file.process, tid, uid, request, argument, ticket)
         self._drain.run()
 
@@ -177,6 +189,16 @@ class OpenFiles:
     ) -> None:
         """Do an ioctl that is in ``EXTENSION``, as ``ioctl`` does the engine's."""
         self.begin_extension(file, tid, request, argument, ticket)
+        self._drain.run()
+
+    def use_lane(
+        self, file: OpenFile, tid: int, uid: int, request: int, argument: bytes, ticket: int
+    ) -> None:
+        """Do one of the ioctls about lanes, as ``ioctl`` does the engine's."""
+        if self._lanes is not None:
+            self._lanes.ioctl(file, tid, uid, request, argument, ticket)
+        else:
+            self.complete(ticket, -EINVAL, b"")
         self._drain.run()
 
     def run(self, step: Paused) -> None:
@@ -215,9 +237,13 @@ class OpenFiles:
             self._drain.closing.pop(file.process).close()
             raise
         self._drain.run()
+        if file.lanes and self._lanes is not None:
+            self._lanes.release(file)
 
     def interrupt(self, ticket: int) -> None:
         """A signal arrived for the thread whose request has that ticket."""
+        if self._lanes is not None and self._lanes.interrupt(ticket):
+            return
         self._engine.interrupt(ticket)
         self._drain.run()
 
@@ -258,6 +284,33 @@ class OpenFiles:
         """Have a step go on once a worker has made its access."""
         self._engine.await_fetch(step, reason)
 
+    # For lanes
+
+    def charge_lane(self, file: OpenFile) -> Charged | None:
+        """Charge who pays for an open file for one more lane; None if there is no room for it."""
+        return self._engine.charge(file.client.payer, LANES)
+
+    def reach_through(
+        self, file: OpenFile, tid: int, memory: ClientMemory, *, is_quiet: bool
+    ) -> None:
+        """See ``Engine.reach_through``."""
+        self._engine.reach_through(file.process, tid, memory, is_quiet=is_quiet)
+
+    def lane_ioctl(self, file: OpenFile, tid: int, uid: int, argument: bytes, ticket: int) -> None:
+        """Do a BINDER_WRITE_READ of a lane."""
+        self._engine.ioctl(file.process, tid, uid, BINDER_WRITE_READ, argument, ticket)
+        self._drain.run()
+
+    def interrupt_lane(self, ticket: int) -> None:
+        """Interrupt a request of a lane."""
+        self._engine.interrupt(ticket)
+        self._drain.run()
+
+    def fail_lane(self, ticket: int) -> None:
+        """A request of a lane has met a bug of ours: if that has not answered it, we do."""
+        self._give_up(ticket)
+        self._drain.run()
+
     # What the outside noticed by itself
 
     def thread_gone(self, process: EngineFile, tid: int) -> None:
@@ -265,6 +318,8 @@ class OpenFiles:
         if process in self._drain.open:
             self._engine.thread_gone(process, tid)
             self._drain.run()
+            if self._lanes is not None:
+                self._lanes.forget(self._drain.open[process], tid)
 
     def unmapped(self, process: EngineFile) -> None:
         """The opener no longer has the file mapped."""
@@ -274,8 +329,12 @@ class OpenFiles:
 
     def stopped(self, number: int) -> None:
         """See ``Engine.stopped``."""
+        if self._lanes is not None:
+            self._lanes.is_stopping = True
         self._engine.stopped(number)
         self._drain.run()
+        if self._lanes is not None:
+            self._lanes.is_stopping = False
 
     def installed(self, number: int, numbers: Sequence[int] | None) -> None:
         """See ``Engine.installed``."""

@@ -9,11 +9,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from binderd.device.extension import ExtensionClient
-from binderd.engine.ports import Client
+from binderd.engine.ports import Client, ClientMemory
 
 if TYPE_CHECKING:
+    from binderd.device.slot import Slot
     from binderd.engine.ports import Facade
     from binderd.engine.ports import OpenFile as EngineFile
+
+
+class LaneMemory(ClientMemory, Protocol):
+    """The memory of a thread that has a lane.
+
+    While ``slot.is_entered`` is False that is the lane's alone: all else raises ``NotYet``, whose
+    fetch is to wait until the thread has entered.
+    """
+
+    slot: Slot
+
+    def runs_as(self, uid: int) -> bool:
+        """Return whether the thread is alive, and has that user."""
+
+    def close(self) -> None:
+        """The lane ends."""
 
 
 class OpenedClient(Client, ExtensionClient, Protocol):
@@ -24,6 +41,19 @@ class OpenedClient(Client, ExtensionClient, Protocol):
 
     def adopt(self, engine: Facade, file: EngineFile) -> None:
         """Say what the open file is to the engine."""
+
+    def make_lane(
+        self, tid: int, uid: int, fd: int, size: int, address: int, memory: ClientMemory
+    ) -> LaneMemory | int:
+        """Return the memory of thread ``tid``, whose request is open, with a lane; or an errno.
+
+        Args:
+            uid: the thread's user.
+            fd: the lane's memory, in the thread's table.
+            size: bytes of it.
+            address: where the thread has mapped them.
+            memory: the thread's, so far.
+        """
 
     def close(self) -> None:
         """Give everything back; nothing of the client may be used afterwards."""

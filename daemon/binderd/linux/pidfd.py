@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
 from contextlib import contextmanager
-from errno import EINVAL
+from errno import EINVAL, ENOTTY
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from binderd.linux.libc import QUICK, check
 from binderd.linux.proc import process_of
+from binderwire.ioc import IOC_READ, IOC_WRITE, ioc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +67,37 @@ def opened_process(pid: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+# The answer is a struct pidfd_info, as it was first.
+_PIDFD_GET_INFO: Final = ioc(IOC_READ | IOC_WRITE, "\xff", 11, 64)
+_info: Final = bytearray(64)
+_CREDENTIALS: Final = Struct("=Q").pack(1 << 1)  # PIDFD_INFO_CREDS
+_unpack_user: Final = Struct("=52xI").unpack_from
+_has_no_info: Final[list[bool]] = []
+
+
+def user_of(pidfd: int) -> int:
+    """Return the user of a process or thread as the file system sees it, in our user namespace.
+
+    Returns:
+        -1 before Linux 6.13, where it cannot be had like that.
+
+    Raises:
+        OSError: it has ended.
+    """
+    if _has_no_info:
+        return -1
+    _info[:8] = _CREDENTIALS
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, _info)
+    except OSError as error:
+        if error.errno not in {ENOTTY, EINVAL}:
+            raise
+        _has_no_info.append(True)
+        return -1
+    user: int = _unpack_user(_info)[0]
+    return user
 
 
 def has_ended(pidfd: int) -> bool:

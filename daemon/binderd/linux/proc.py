@@ -211,3 +211,18 @@ def ptrace_scope() -> int | None:
 def own_descriptors() -> list[str]:
     """Return the numbers of the descriptors of this process."""
     return os.listdir(f"{OWN}/fd")
+
+
+def user_of(tid: int) -> int:
+    """Return the effective user of a thread, in our user namespace; at less cost than ``status``.
+
+    Raises:
+        OSError: it is gone.
+    """
+    return os.stat(f"{FOLDER}/{tid}").st_uid
+
+
+def counts_memory_strictly() -> bool:
+    """Return whether a page of a memfd can be refused though there is memory (overcommit)."""
+    with open(f"{FOLDER}/sys/vm/overcommit_memory", encoding="ascii") as file:
+        return file.read().strip() == "2"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from errno import EINVAL, EMFILE, ENFILE
+from errno import EINVAL, EMFILE, ENFILE, EOPNOTSUPP
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binderd.engine.limits import FETCHED
@@ -32,6 +32,7 @@ from binderd.memory.identity import (
     security_context,
     user_of,
 )
+from binderd.memory.lane import LaneMemory, map_lane
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import TrustOfPayers
 from binderd.memory.private_arena import PrivateArena
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from binderd.engine.limits import Kind
-    from binderd.engine.ports import Charged, Client, Facade, File, OpenFile, ReceiverArena, Room
+    from binderd.engine.ports import (
+        Charged,
+        Client,
+        ClientMemory,
+        Facade,
+        File,
+        OpenFile,
+        ReceiverArena,
+        Room,
+    )
     from binderd.memory.backing import Mount
     from binderd.memory.files import Disposer
     from binderd.memory.remote_access import Workers
@@ -125,6 +135,7 @@ class FileClient:
 
     __slots__ = (
         "_delivery",
+        "_lanes",
         "_opener",
         "_pid_namespace",
         "_security_context",
@@ -135,6 +146,7 @@ class FileClient:
         "backing_id",
         "euid",
         "files",
+        "has_lanes",
         "has_mmap",
         "is_foreign",
         "nice",
@@ -177,6 +189,8 @@ class FileClient:
         self.files: UsersFiles = UsersFiles(opener.deliveries.disposer, self.payer)
         self._delivery = opener.deliveries.of(self)
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
+        self._lanes: dict[int, LaneMemory] = {}  # of these
+        self.has_lanes: bool = opener.offers_lanes and nodeid != 0
 
     def shares_opener(self, other: Client) -> bool:
         """Return whether one process has opened both files."""
@@ -283,6 +297,9 @@ class FileClient:
 
     def forget_thread(self, tid: int) -> None:
         """The thread object of ``tid`` is gone: keep nothing for it."""
+        lane = self._lanes.pop(tid, None)
+        if lane is not None:
+            lane.slot.is_over = True
         entry = self._threads.pop(tid, None)
         if entry is None:
             return
@@ -317,6 +334,29 @@ class FileClient:
             return EINVAL
         return self._delivery.attach(tid, pid, fd, flags)
 
+    def make_lane(
+        self, tid: int, uid: int, fd: int, size: int, address: int, memory: ClientMemory
+    ) -> LaneMemory | int:
+        """Return the memory of a thread with a lane, or an errno; see ``OpenedClient``.
+
+        EOPNOTSUPP: it could not be seen whose thread it is, or when it ends.
+        """
+        inner = memory.inner if isinstance(memory, LaneMemory) else memory
+        assert isinstance(inner, ProcessMemory)
+        watched = self._threads[tid].watched
+        if not self.has_lanes or watched is None or watched.is_asked:
+            return EOPNOTSUPP
+        here = map_lane(tid, fd, size, self.files)
+        if here < 0:
+            return -here
+        lane = LaneMemory(inner, here, size, address, watched)
+        if not lane.runs_as(uid):
+            lane.close()
+            return EOPNOTSUPP
+        inner.see_area()
+        self._lanes[tid] = lane
+        return lane
+
     def detach(self, pid: int) -> None:
         """A process that has used the file has ended."""
         self._delivery.detach(pid)
@@ -344,6 +384,7 @@ class FileOpener:
         deliveries: puts files into clients, and closes files.
         security_context: of processes that no security module gives one; "": none.
         workers: reach into memory that may keep us waiting; None: the daemon does.
+        offers_lanes: can threads have lanes?
     """
 
     __slots__ = (
@@ -356,6 +397,7 @@ class FileOpener:
         "_stalls",
         "deliveries",
         "has_passthrough",
+        "offers_lanes",
         "security_context",
         "trust",
         "watch",
@@ -370,7 +412,10 @@ class FileOpener:
         deliveries: Deliveries,
         security_context: str,
         workers: Workers | None = None,
+        *,
+        offers_lanes: bool = False,
     ) -> None:
+        self.offers_lanes: bool = offers_lanes
         self.deliveries = deliveries
         self.workers = workers
         self._stalls = Stalls()
