@@ -341,8 +341,8 @@ class ThreadState:
         self._connection.release_dropped(self._out)
         return self._out
 
-    def written(self, consumed: int) -> None:
-        """Forget the first ``consumed`` bytes of ``data_to_write``.
+    def written(self, consumed: int) -> bool:
+        """Forget the first ``consumed`` bytes of ``data_to_write``; return whether none are left.
 
         The rest stays: the driver stops behind a transaction that failed (behaviours Q10).
         """
@@ -350,6 +350,7 @@ class ThreadState:
         if not self._out:
             self._kept.clear()
             self.owes_answer = False
+        return not self._out
 
     def drop_refused(self) -> str:
         """Remove the first queued command, which made the ioctl fail (Q11); return its name."""

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from binderclient import deliveries
 from binderclient.errors import DeviceError, DeviceGone, ProtocolError
-from binderclient.extension import lacks_mmap, map_area
+from binderclient.extension import flags_of, map_area
+from binderclient.lane import RECORD, SIZE, Lane
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_GET_EXTENDED_ERROR,
@@ -33,10 +34,18 @@ from binderwire.binder_abi import (
     binder_extended_error,
     binder_write_read,
 )
-from binderwire.extension_abi import BINDERD_ERRNO, BINDERD_FLUSH
+from binderwire.extension_abi import (
+    BINDERD_ERRNO,
+    BINDERD_FLUSH,
+    BINDERD_HAS_LANES,
+    BINDERD_HAS_MMAP,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# Where it is 0 in the environment no thread has a lane.
+LANES_VARIABLE: Final = "BINDERCLIENT_LANES"
 
 WRITE_SIZE: Final = 1024  # bytes; a longer run of commands makes the area grow
 READ_SIZE: Final = 4096  # bytes; 80 are the least that brings a transaction (behaviours R2)
@@ -90,6 +99,7 @@ class Driver:
         self._retired: deque[int] = deque()
         self.fd = self._open()
         self._unclosed = deque([self.fd])
+        self._has_lanes = False  # can threads have lanes?
         self._is_cuse = False  # a CUSE device, as far as is known
         try:
             self._check_version()
@@ -138,8 +148,11 @@ class Driver:
         """
         try:
             is_regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
-            if is_regular and lacks_mmap(self.control):
-                return map_area(self.control, size)
+            flags = flags_of(self.control) if is_regular else None
+            if flags is not None:
+                self._has_lanes = bool(flags & BINDERD_HAS_LANES)
+                if not flags & BINDERD_HAS_MMAP:
+                    return map_area(self.control, size)
             try:
                 return mmap.mmap(self.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
             except OSError as error:
@@ -228,6 +241,18 @@ class Driver:
             return 0
         _id, _command, param = binder_extended_error.unpack_from(answer)
         return max(0, -int(param))
+
+    def lane(self) -> Lane | None:
+        """Return a lane for the calling thread, None if it can have none."""
+        if self._has_lanes and os.environ.get(LANES_VARIABLE) != "0":
+            self.enter()
+            try:
+                return Lane(self)
+            except OSError:
+                pass  # there are too many, or no descriptor: what follows takes another way
+            finally:
+                self.leave()
+        return None
 
     def take_deliveries(self) -> None:
         """Take the descriptors that the driver wants installed before a read goes on."""
@@ -338,23 +363,63 @@ def open_driver(path: str, map_size: int) -> Driver:
     return OPENERS.get(path, Driver)(path, map_size)
 
 
+# In a lane's memory: the commands, what is read, and payloads.
+_OUT: Final = 64
+_IN: Final = _OUT + WRITE_SIZE
+_PLACES: Final = _IN + READ_SIZE
+
+
 class WriteRead:
-    """The memory of one thread's BINDER_WRITE_READ: allocated once, addresses taken once."""
+    """The memory of one thread's BINDER_WRITE_READ: allocated once, addresses taken once.
+
+    Args:
+        lane: the thread's; None: it has none.
+    """
 
     __slots__ = (
         "__weakref__",
         "_in",
         "_in_address",
+        "_lane",
+        "_next",
         "_out",
         "_out_address",
         "_record",
         "_record_address",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, lane: Lane | None = None) -> None:
+        self._lane = lane
+        self._next = SIZE  # where in the lane's memory is room for the next payload?
+        if lane is not None:
+            self._record, self._record_address = _part(lane, RECORD, binder_write_read.size)
+            self._out, self._out_address = _part(lane, _OUT, WRITE_SIZE)
+            self._in, self._in_address = _part(lane, _IN, READ_SIZE)
+            self.rewind()
+        else:
+            self._use_own()
+
+    def _use_own(self) -> None:
         self._record, self._record_address = _area(binder_write_read.size)
         self._out, self._out_address = _area(WRITE_SIZE)
         self._in, self._in_address = _area(READ_SIZE)
+
+    def place(self, data: bytearray) -> tuple[int, object]:
+        """Return where the bytes of ``data`` are for the driver, and what keeps them there.
+
+        In a lane's memory they stay until ``rewind``.
+        """
+        end = self._next + len(data)
+        if not data or self._lane is None or end > SIZE:
+            return data_address(data)
+        start, self._next = self._next, (end + 7) & ~7
+        self._lane.octets[start:end] = data
+        return self._lane.address + start, None
+
+    def rewind(self) -> None:
+        """No command is left that anything placed belongs to."""
+        if self._lane is not None:
+            self._next = _PLACES
 
     def load(self, commands: bytearray, *, read: bool) -> None:
         """Prepare to write ``commands`` and, if ``read``, to wait for something to read."""
@@ -383,16 +448,35 @@ class WriteRead:
         """
         driver.enter()
         try:
-            while number := driver.call(BINDER_WRITE_READ, self._record_address):
+            while number := self._call(driver, go_on):
                 if number == BINDERD_ERRNO:
                     driver.take_deliveries()
                 elif number != errno.EINTR or not go_on():
-                    if number == errno.ECONNABORTED:
+                    if number == errno.ECONNABORTED and not self._is_shared:
                         _outlive(self)
+                    if number in _GONE and self._is_shared:
+                        self._leave_lane()
                     return number
             return 0
         finally:
             driver.leave()
+
+    @property
+    def _is_shared(self) -> bool:
+        """Does the daemon write what is read to memory of its own, which is this?"""
+        return self._lane is not None and not self._lane.is_over
+
+    def _leave_lane(self) -> None:
+        """Go on in memory of our own, as whoever knows us may do so for long."""
+        record = bytes(self._record)
+        self._lane = None
+        self._use_own()
+        self._record[:] = record
+
+    def _call(self, driver: Driver, go_on: Callable[[], bool]) -> int:
+        if self._lane is not None:
+            return self._lane.write_read(driver, go_on)
+        return driver.call(BINDER_WRITE_READ, self._record_address)
 
     @property
     def write_consumed(self) -> int:
@@ -420,6 +504,10 @@ def _outlive(memory: WriteRead) -> None:
         while _outliving[0][0] < now - OUTLIVE_SECONDS:
             _outliving.popleft()
     _outliving.append((now, memory))
+
+
+def _part(lane: Lane, start: int, size: int) -> tuple[memoryview, int]:
+    return lane.octets[start : start + size], lane.address + start
 
 
 def _area(size: int) -> tuple[memoryview, int]:

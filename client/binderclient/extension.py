@@ -20,7 +20,6 @@ from binderwire.extension_abi import (
     BINDERD_ATTACH_AREA,
     BINDERD_FILES_MAX,
     BINDERD_GET_INFO,
-    BINDERD_HAS_MMAP,
     binderd_attach,
     binderd_info,
     binderd_message,
@@ -36,16 +35,16 @@ _MESSAGE_SIZE: Final = 4096  # bytes; more than any has
 _FD_SIZE: Final = array.array("i").itemsize
 
 
-def lacks_mmap(control: Control) -> bool:
-    """Return whether the device is binderd's and an mmap of it would show nothing."""
+def flags_of(control: Control) -> int | None:
+    """Return what binderd says of the device (BINDERD_HAS_...), None if it is not binderd's."""
     answer = bytearray(binderd_info.size)
     try:
         control(BINDERD_GET_INFO, answer)
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.ENOTTY}:
             raise
-        return False  # Linux's own driver
-    return not binderd_info.read(answer).flags & BINDERD_HAS_MMAP
+        return None  # Linux's own driver
+    return int(binderd_info.read(answer).flags)
 
 
 def map_area(control: Control, size: int) -> mmap.mmap:

@@ -48,7 +48,7 @@ class BinderThread:
         self._driver = driver
         self._connection = connection
         self._lock = lock
-        self._wire = WriteRead()
+        self._wire = WriteRead(driver.lane())
         self._tid = threading.get_native_id()
         self.state = connection.thread()
 
@@ -78,8 +78,8 @@ class BinderThread:
                     buffer.address, buffer_pin = data_address(buffer.data)
                     pins.append(buffer_pin)
                 data, offsets = parcel.payload(numbers, exported)
-                address, pin = data_address(data)
-                table_address, table_pin = data_address(offsets)
+                address, pin = self._wire.place(data)
+                table_address, table_pin = self._wire.place(offsets)
                 payload = Payload(
                     address,
                     len(data),
@@ -119,7 +119,8 @@ class BinderThread:
                 number = self._wire.run(self._driver, go_on)
         finally:
             with self._lock:
-                self.state.written(self._wire.write_consumed)
+                if self.state.written(self._wire.write_consumed):
+                    self._wire.rewind()
         if number == errno.EINTR:
             return []
         if number:
@@ -139,6 +140,8 @@ class BinderThread:
             self._driver.thread_exit()
             with self._lock:
                 self.state.abandon()
+            if self._tid:
+                self._wire = WriteRead(self._driver.lane())
 
     def leave(self) -> None:
         """Hand back what is queued and leave the driver for good; never fails."""
@@ -147,3 +150,4 @@ class BinderThread:
             with contextlib.suppress(BinderError):
                 self.exchange(read=False)
             self.abandon()
+        self._wire = WriteRead()
