@@ -40,6 +40,7 @@ BACKENDS: Final = {
     "fuse": "the daemon behind FUSE, with real clients",
     "private": "the same, with each device bind-mounted alone: pages of the clients' own",
     "bare": "the same, as on a kernel without passthrough",
+    "lane": "the first again, through lanes",
     "cuse": "the daemon behind CUSE, with real clients",
     "kernel": "Linux's own driver, with the same clients",
 }

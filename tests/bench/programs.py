@@ -22,7 +22,7 @@ CFLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror")
 def build(program: str, libraries: Iterable[str] = ()) -> str:
     """The path of the compiled program, made now if it is older than its sources."""
     source, binary = SOURCES / f"{program}.c", BUILD / program
-    newest = max(path.stat().st_mtime for path in (source, SOURCES / "bench.h", Path(__file__)))
+    newest = max(path.stat().st_mtime for path in (source, *SOURCES.glob("*.h"), Path(__file__)))
     if not binary.exists() or binary.stat().st_mtime < newest:
         BUILD.mkdir(parents=True, exist_ok=True)
         fresh = binary.with_name(f"{program}.{os.getpid()}")  # another run may be using the old one

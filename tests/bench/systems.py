@@ -110,6 +110,14 @@ def start_private(stage: Stage) -> Peer:
     return start_servers(stage, PRIVATE, bound, daemon_pid)
 
 
+def start_lane(stage: Stage) -> Peer:
+    """A daemon of ours, and a server that uses a lane as its client does."""
+    device, daemon_pid = start_daemon(stage, LANE)
+    program = build("lane_echo")
+    server = start_server(stage, [program, "serve", str(device)], f"{device} (lane)")
+    return Peer(LANE, ((program, "call", str(device)),), (daemon_pid,), (server,))
+
+
 def start_servers(stage: Stage, system: str, device: Path, daemon_pid: int | None) -> Peer:
     """A context manager that echoes, and a second server whose handle it gives out."""
     program = build("binder_echo")
@@ -219,6 +227,14 @@ SYSTEMS: Final = (
         "private pages",
         "the same through a device file that is bind-mounted alone, two copies",
         start_private,
+        needs_root=True,
+        is_ours=True,
+    ),
+    System(
+        LANE,
+        "fast lane",
+        "the first through lanes, memory that threads share with our daemon",
+        start_lane,
         needs_root=True,
         is_ours=True,
     ),

@@ -79,7 +79,9 @@ def made_up(factor: float = 1.0, systems: Iterable[str] = (BINDER, DBUS, SOCKET)
 
 
 @needs_compiler
-@pytest.mark.parametrize("source", ["binder_echo.c", "fuse_floor.c", "socket_echo.c"])
+@pytest.mark.parametrize(
+    "source", ["binder_echo.c", "fuse_floor.c", "lane_echo.c", "socket_echo.c"]
+)
 def test_sources_compile_without_a_warning(source: str) -> None:
     command = ["cc", "-fsyntax-only", "-O2", "-Wall", "-Wextra", "-Werror", str(HERE / source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

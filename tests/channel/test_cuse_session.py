@@ -206,7 +206,7 @@ def test_beside_an_errno_only_a_write_read_goes_back(world: CuseWorld) -> None:
 def test_an_argument_that_comes_late(world: CuseWorld, command: int) -> None:
     handle = world.open_node()
     client = world.opener.clients[-1]
-    client.has_mmap, client.injects = False, False
+    client.has_mmap = client.injects = client.has_lanes = False
     world.memory = memory = LateMemory(bytes(range(64)))
     frame = ioctl_request(handle, command, b"", 0, 6)
     assert world.receive(1, frame) == []
@@ -308,7 +308,7 @@ def test_release_forgets_the_file(world: CuseWorld) -> None:
 def test_the_extension(world: CuseWorld) -> None:
     handle = world.open_node()
     client = world.opener.clients[-1]
-    client.has_mmap, client.injects = False, False
+    client.has_mmap = client.injects = client.has_lanes = False
     assert world.ioctl(handle, BINDERD_GET_INFO) == 0
     [(address, info)] = world.memory.written
     assert (address, info[:4], info[4] & 1) == (ADDRESS, b"\1\0\0\0", 0)
@@ -322,7 +322,7 @@ def test_what_an_extension_ioctl_ends_is_answered_at_once(world: CuseWorld) -> N
     """A client that attaches anew ends deliveries, and with them reads of its other threads."""
     handle = world.open_node()
     client = world.opener.clients[-1]
-    client.has_mmap, client.injects = False, False
+    client.has_mmap = client.injects = client.has_lanes = False
     world.engine.outbox.append(Done(40, 0, bytes(48)))  # a request of the file system
     frames = world.receive(1, ioctl_request(handle, BINDERD_GET_INFO, b"", 0))
     assert {(channel, unique) for channel, unique, *_ in frames} == {(0, 40), (1, 2)}

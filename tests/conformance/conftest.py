@@ -21,6 +21,7 @@ from support.fuse_daemon import (
     BoundDaemon,
     CuseDaemon,
     FuseDaemon,
+    LaneDaemon,
     missing_capability,
 )
 from support.kernel_driver import KernelDriver
@@ -91,6 +92,11 @@ def private_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDae
 @pytest.fixture(scope="session")
 def bare_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
     yield from _run(BareDaemon, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def lane_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuseDaemon]:
+    yield from _run(LaneDaemon, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

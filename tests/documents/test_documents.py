@@ -217,8 +217,11 @@ def untracked(copy: Path) -> set[str]:
 # What is around the C of a document: the names that its text speaks of.
 _C_HEAD: Final = """\
 #include <fcntl.h>
+#include <linux/android/binder.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "binderd.h"

@@ -7,6 +7,7 @@ BINDERD_BACKENDS names some, for example "kernel", where not all that there are 
 from __future__ import annotations
 
 import os
+import platform
 from typing import Final
 
 from support.kernel_driver import has_driver
@@ -16,6 +17,7 @@ _HERE: Final = (
     "fuse",
     "private",
     "bare",
+    *(["lane"] if platform.machine() == "x86_64" else []),
     *(["cuse"] if os.path.exists("/dev/cuse") and os.geteuid() == 0 else []),
     *(["kernel"] if has_driver() else []),
 )

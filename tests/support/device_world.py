@@ -18,8 +18,14 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from binderd.options import SECURITY_CONTEXT
-from binderwire.binder_abi import IOCTLS
-from binderwire.extension_abi import BINDERD_ATTACH, BINDERD_INSTALLED
+from binderwire.binder_abi import BINDER_WRITE_READ, IOCTLS
+from binderwire.extension_abi import (
+    BINDERD_AGAIN,
+    BINDERD_ATTACH,
+    BINDERD_ENTER,
+    BINDERD_INSTALLED,
+    BINDERD_LANE,
+)
 from support.playbook import (
     GUEST_UID,
     GUEST_USERS,
@@ -54,6 +60,7 @@ class Driver(ABC):
 
     name: str
     is_kernel: bool
+    has_lanes = False  # do clients' threads use lanes?
     hands_over_areas = False  # is the receive area mapped through the extension?
     control: Path | None = None  # the file that devices are made with, beside them
 
@@ -88,6 +95,8 @@ class DeviceWorld(World):
 
     def __init__(self, driver: Driver, zygote: Puppet, *, attaches: bool = False) -> None:
         super().__init__()
+        # The numbers that lanes are used with; none: BINDER_WRITE_READ is an ioctl.
+        self.lane = [BINDERD_LANE, BINDERD_ENTER, BINDERD_AGAIN] if driver.has_lanes else None
         self.attaches = attaches
         self.name = driver.name
         self.is_kernel = driver.is_kernel
@@ -299,7 +308,8 @@ class DeviceThread(Thread):
     def begin_ioctl(self, request: int, argument: bytes | None) -> Pending:
         blob = b"" if argument is None else argument
         null = argument is None
-        pending = self._start("ioctl", blob, request=request, null=null, late=False)
+        lane = self.proc.world.lane if request == BINDER_WRITE_READ else None
+        pending = self._start("ioctl", blob, request=request, null=null, late=False, lane=lane)
         _ = pending.parked  # waits until it has either ended or sleeps
         return pending
 

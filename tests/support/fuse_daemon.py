@@ -155,6 +155,20 @@ class FuseDaemon(OurDaemon):
         super().stop()
 
 
+class LaneDaemon(FuseDaemon):
+    """The same; clients' threads use lanes.
+
+    Args:
+        directory: as above.
+    """
+
+    name = "lane"
+    has_lanes = True
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+
+
 class BoundDaemon(FuseDaemon):
     """The same, with each device as a file that is bind-mounted alone: clients share its inode.
 

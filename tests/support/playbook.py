@@ -38,7 +38,7 @@ MAPPING_SIZE: Final = 128 << 10  # bytes; small, so that it can be filled
 READ_SIZE: Final = 256  # bytes, as libbinder's
 SPARE_ADDRESS: Final = 0x10  # never mapped
 # Backends that are another in all but where the receiver's pages come from.
-_FAMILIES: Final = {"private": "fuse", "bare": "fuse"}
+_FAMILIES: Final = {"private": "fuse", "bare": "fuse", "lane": "fuse"}
 
 # Guests are processes in a pid and a user namespace of their own, all in the same ones. Their users
 # 0 to GUEST_USERS - 1 are GUEST_UID and the following outside; they have no other users.

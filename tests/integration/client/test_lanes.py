@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lanes, which ``binderclient`` uses wherever a daemon has them (docs/EXTENSION.md)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from binderclient.blocking import Device
+from binderclient.driver import LANES_VARIABLE, open_driver
+from client import peer as p
+from client.test_device import request
+
+if TYPE_CHECKING:
+    from client.conftest import Bench
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="there are none here")
+
+NAME = "binder-lane"
+
+
+def has_lane() -> bool:
+    return NAME in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
+def test_they_are_used_and_leave_nothing_behind(bench: Bench) -> None:
+    bench.peer()
+    with Device(bench.device) as device:
+        device.context_manager.ping()
+        assert has_lane()
+    assert not any(NAME in os.readlink(f"/proc/self/fd/{fd}") for fd in open_descriptors())
+
+
+def open_descriptors() -> list[str]:
+    return [
+        name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")
+    ]
+
+
+def test_they_can_be_switched_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = open_driver(bench.device, 1 << 20)
+    assert driver.lane() is not None
+    monkeypatch.setenv(LANES_VARIABLE, "0")
+    assert driver.lane() is None
+    driver.close()
+
+
+def test_a_payload_of_any_size_arrives(bench: Bench) -> None:
+    """Small ones lie in the lane, others elsewhere."""
+    bench.peer()
+    with Device(bench.device) as device:
+        for size in (0, 1, 100, 5_000, 10_000, 11_000, 12_000, 300_000):
+            blob = bytes(size)
+            with device.context_manager.call(p.ECHO, request(blob=blob)) as reply:
+                assert reply.read_bytes() == blob
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_has_none(bench: Bench) -> None:
+    bench.peer()
+    with Device(bench.device) as device:
+        device.context_manager.ping()
+        child = os.fork()
+        if child == 0:
+            os._exit(int(has_lane()))
+        assert os.waitpid(child, 0)[1] == 0
+        device.context_manager.ping()
+
+
+INTERRUPTED = """
+import signal, sys
+from binderclient import Device, Parcel
+device = Device(sys.argv[1])
+device.context_manager.ping()
+class Enough(Exception): pass
+def enough(*_): raise Enough
+signal.signal(signal.SIGALRM, enough)
+for _ in range(200):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.003)  # one in a finalizer goes nowhere
+        while True:
+            device.context_manager.ping()
+    except Enough:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+device.context_manager.ping()
+print("answered")
+"""
+
+
+def test_a_handler_may_raise_at_any_time(bench: Bench) -> None:
+    bench.peer()
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, bench.device],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "answered\n", done.stderr
+    assert done.returncode != -signal.SIGKILL
