@@ -117,6 +117,7 @@ ELSEWHERE: Final = {
     "waiting_bytes": "channel/test_turns.py::test_users_who_wait_leave_room_for_others_and_root",
     "outbox": "descriptors/test_outbox.py::test_what_one_user_has_waiting_leaves_room_for_others",
     "closes": "descriptors/test_closer.py::test_who_sends_what_cannot_be_closed_pays_for_it",
+    "lanes": "channel/test_lanes.py::test_thousands_of_lanes",
     "flights": "channel/test_flights.py::test_only_what_was_taken_is_given_back",
     "workers": "channel/test_late_memory.py::test_one_user_has_few_workers",
     "fetched": "channel/test_late_memory.py::test_what_was_fetched_is_charged_to_whose_it_is",
