@@ -31,6 +31,7 @@ RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchd
 DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
 BENCH ?= $(BIN)/python tests/bench/run.py
+BUDGET ?= $(BIN)/python tests/budget/run.py
 HOSTILE ?= $(BIN)/python tests/hostile/run.py
 PYTEST ?= $(BIN)/python tests/again.py
 VM := PYTHONPATH=tests $(BIN)/python -m vm
@@ -39,7 +40,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload stress-worker demo run test test-vm test-kernel test-systemd fuzz-vm soak-restarts vm parity limits wrap \
-	check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+	check site bench budget hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
 help: ## this text
@@ -50,7 +51,7 @@ help: ## this text
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest), bench and hostile, e.g. make bench ARGS=--help"
+	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest), bench, budget and hostile, e.g. make bench ARGS=--help"
 
 setup: packages $(STAMP) ## install what is missing: Debian packages, then Python's into .venv
 
@@ -180,6 +181,7 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts, the site
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/bench/run.py
+	$(BIN)/mypy tests/budget/run.py
 	$(BIN)/mypy docs/manual
 	MYPYPATH=docs/manual $(BIN)/mypy docs/site
 	$(BIN)/lint-imports
@@ -191,6 +193,10 @@ site: $(STAMP) ## the documents as a site in build/site; a broken link is an err
 
 bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
 	$(FAST) $(BENCH) $(ARGS)
+
+budget: packages $(STAMP) $(COMPILED_STAMP) ## count the instructions of a call: 5 % above the budget fails (root; a minute)
+	@tests/setup.sh packages budget
+	$(FAST) $(BUDGET) $(ARGS)
 
 hostile: fuse packages $(STAMP) $(COMPILED_STAMP) ## attacks by one user, seen by another (root; 15 minutes)
 	PYTHONPATH=$(abspath $(COMPILED)):tests $(HOSTILE) $(ARGS)
