@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -36,6 +37,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import binderd.service  # noqa: F401 - first, as the daemon does
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import Pump
+from binderd.channel.readiness import Readiness
 from binderd.device.fuse_device import FuseDevice
 from binderd.device.open_files import OpenFiles
 from binderd.device.pace import Pace
@@ -64,8 +66,7 @@ AREA_SIZE: Final = 4 << 20  # bytes; what the driver caps every mapping at
 READ_SIZE: Final = 256  # bytes
 WARM_UP: Final = 50  # calls
 PAYLOAD: Final = b"sixteen bytes..."
-_TICK_NS: Final = 5_000  # by which the clock goes on each time when it is asked
-_NEVER: Final = 1 << 60
+_TICK_NS: Final = 100  # by which the clock goes on each time when it is asked
 _FRAME_MAX: Final = 4096
 
 # Where a client has what, in bytes from where its memory starts.
@@ -167,41 +168,37 @@ class Over(Exception):
     """All calls were made."""
 
 
-class Kernel(KernelFd):
-    """The daemon's channel, with the kernel at its other end.
+class Kernel:
+    """The kernel at the other end of the daemon's channel, and what that looks at (``Poll``).
 
     Args:
         requests: to be served one after the other.
         switch: on while the daemon has its turn.
     """
 
-    __slots__ = ("_far_end", "_requests", "_switch", "replies")
-
     def __init__(self, requests: Iterator[bytes], switch: Switch) -> None:
         near, self._far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        super().__init__(near.detach(), READ_BUFFER_SIZE)
         self._far_end.setblocking(False)
         self._requests = requests
         self._switch = switch
+        self._poll = select.poll()
+        self.register, self.unregister = self._poll.register, self._poll.unregister
         self.replies: list[bytes] = []
+        self.channel = KernelFd(near.detach(), READ_BUFFER_SIZE)
+        self.channel.readiness = Readiness(self.channel.fileno(), 0, self)
 
-    def poll(self) -> bool:
+    def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
         """Let the next request come."""
         self._switch.turn()
-        self.take_replies()
+        self._take_replies()
         request = next(self._requests, None)
         if request is None:
             raise Over
         self._far_end.send(request)
         self._switch.turn()
-        return super().poll()
+        return self._poll.poll(timeout)
 
-    def timeslice(self, alone: int) -> int:
-        """Return when it is somebody else's turn: nobody else is there."""
-        return _NEVER
-
-    def take_replies(self) -> None:
-        """Put what was written into ``replies``."""
+    def _take_replies(self) -> None:
         while True:
             try:
                 self.replies.append(self._far_end.recv(_FRAME_MAX))
@@ -209,8 +206,9 @@ class Kernel(KernelFd):
                 return
 
     def close(self) -> None:
+        """Close both ends."""
         self._far_end.close()
-        os.close(self._fd)
+        os.close(self.channel.fileno())
 
 
 class Client:
@@ -358,11 +356,11 @@ def requests(client: Client, server: Client, calls: int, uniques: Iterator[int])
 def serve(daemon: Daemon, frames: Iterator[bytes], switch: Switch) -> list[bytes]:
     """Let the daemon's loop serve requests; return its replies."""
     kernel = Kernel(frames, switch)
-    pump = Pump(kernel, daemon.session, daemon.turns, lambda error: _raise("", error))
+    pump = Pump(kernel.channel, daemon.session, daemon.turns, lambda error: _raise("", error))
     loop = pump.run()
     try:
         switch.turn()
-        loop.send(None)  # it never waits: it is told that there is a request, or that is all
+        loop.send(None)  # it never waits: there is a request, or that is all
     except Over:
         return kernel.replies
     finally:
