@@ -97,7 +97,7 @@ class BuildRequestPath(build_ext):
         found = []
         for name in table["REQUEST_PATH"]:
             package, *rest = name.split(".")
-            path = Path(table["FOLDERS"][package], package, *rest)
+            path = Path(table["PLACES"][package], package, *rest)
             files = path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]
             found += [str(file) for file in files if file.name != "__init__.py"]
         return sorted(found)

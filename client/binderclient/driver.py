@@ -16,6 +16,7 @@ import errno
 import mmap
 import os
 import stat
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 WRITE_SIZE: Final = 1024  # bytes; a longer run of commands makes the area grow
 READ_SIZE: Final = 4096  # bytes; 80 are the least that brings a transaction (behaviours R2)
+OUTLIVE_SECONDS: Final = 10.0
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _ioctl: Final = _libc.ioctl
@@ -339,7 +341,15 @@ def open_driver(path: str, map_size: int) -> Driver:
 class WriteRead:
     """The memory of one thread's BINDER_WRITE_READ: allocated once, addresses taken once."""
 
-    __slots__ = ("_in", "_in_address", "_out", "_out_address", "_record", "_record_address")
+    __slots__ = (
+        "__weakref__",
+        "_in",
+        "_in_address",
+        "_out",
+        "_out_address",
+        "_record",
+        "_record_address",
+    )
 
     def __init__(self) -> None:
         self._record, self._record_address = _area(binder_write_read.size)
@@ -377,6 +387,8 @@ class WriteRead:
                 if number == BINDERD_ERRNO:
                     driver.take_deliveries()
                 elif number != errno.EINTR or not go_on():
+                    if number == errno.ECONNABORTED:
+                        _outlive(self)
                     return number
             return 0
         finally:
@@ -390,6 +402,24 @@ class WriteRead:
     def returned(self) -> memoryview:
         """What was read; valid until the next ``load``."""
         return self._in[: binder_write_read.unpack_from(self._record)[4]]
+
+
+# What daemons may still write to, and since when: seconds of the monotonic clock.
+_outliving: Final[deque[tuple[float, WriteRead]]] = deque()
+
+
+def _outlive(memory: WriteRead) -> None:
+    """Keep memory for OUTLIVE_SECONDS, as the daemon may still be writing to it.
+
+    It writes what a thread reads straight into this process. Where its connection was aborted
+    (``umount -f``) the kernel has sent the thread back without waiting for that, and memory that
+    is freed now could have become something else when the daemon gets there.
+    """
+    now = time.monotonic()
+    with contextlib.suppress(IndexError):  # other threads do this, too
+        while _outliving[0][0] < now - OUTLIVE_SECONDS:
+            _outliving.popleft()
+    _outliving.append((now, memory))
 
 
 def _area(size: int) -> tuple[memoryview, int]:

@@ -38,7 +38,7 @@ REQUEST_PATH: Final = (
 )
 IN_C: Final = ("binderd.edge.native", "binderwire.quick")
 # Below which folder of the repository the packages are.
-FOLDERS: Final = {"binderd": "daemon", "binderwire": "protocol"}
+PLACES: Final = {"binderd": "daemon", "binderwire": "protocol"}
 _NAMED_MAX: Final = 3  # how many modules are named where there is a mixture
 
 

@@ -50,8 +50,8 @@ from binderd.fuse.tree import Tree
 from binderd.fuse.turns import Turns
 from binderd.garbage import Garbage
 from binderd.memory.client import FileOpener
+from binderd.memory.shrinker import Shrinker
 from binderd.memory.thread_watch import ThreadWatch
-from binderd.memory.upkeep import Upkeep
 from binderwire import binder_abi as abi
 from binderwire import fuse_abi
 from support import bc
@@ -59,7 +59,7 @@ from support import bc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from binderd.memory.errand import Errand
+    from binderd.memory.remote_access import RemoteAccess
 
 DEVICE: Final = b"binder"
 AREA_SIZE: Final = 4 << 20  # bytes; what the driver caps every mapping at
@@ -89,10 +89,10 @@ sys.stdin.read()
 """
 
 
-class NoErrands:
-    """Nobody goes on errands: the clients' memory is all there (the port ``Errands``)."""
+class NoWorkers:
+    """No worker is needed: the clients' memory is all there (the port ``Workers``)."""
 
-    def begin(self, errand: Errand, ticket: int) -> bool:
+    def begin(self, access: RemoteAccess, ticket: int) -> bool:
         raise AssertionError("memory that is there is not looked at as such")
 
 
@@ -120,10 +120,10 @@ class Daemon:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         engine, turns = Engine(Limits(), clock), Turns(clock, clock)
-        upkeep = Upkeep(lambda: None, _unused)
+        shrinker = Shrinker(lambda: None, _unused)
         watch = ThreadWatch()
         watch.is_available = False  # valgrind knows no pidfd
-        self.opener = FileOpener(None, upkeep, watch, NoDelivery(), "", NoErrands())
+        self.opener = FileOpener(None, shrinker, watch, NoDelivery(), "", NoWorkers())
         directory = Directory([DEVICE.decode()])
         self.files = OpenFiles(
             engine, directory, self.opener, turns, Pace(clock), _unused, _unused, _raise

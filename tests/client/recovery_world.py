@@ -22,6 +22,7 @@ from binderclient.objects import Service, transaction
 from binderclient.parcel import Parcel
 from binderwire.binder_abi import BC_ENTER_LOOPER, BINDER_WRITE_READ
 from client.drivers import PATIENCE, MountedDaemon
+from support import connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,8 +155,7 @@ class World:
     def end(self, how: str) -> None:
         """End the daemon, or what connects it with its clients."""
         if how == "abort":
-            number = os.minor(os.stat(self.daemon.mount).st_dev)
-            Path(f"/sys/fs/fuse/connections/{number}/abort").write_text("1")
+            connections.abort(os.minor(os.stat(self.daemon.mount).st_dev))
         elif how == "unmount":
             # By force: as its files are in use, all that this does is to abort the connection.
             command = ["umount", "-f", str(self.daemon.mount)]

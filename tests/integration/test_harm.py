@@ -27,6 +27,7 @@ from binderd.linux import mount as linux_mount
 from binderd.linux.mountinfo import read_mounts
 from channel.helpers import Daemon, is_stale, needs_fuse, running
 from channel.namespaces import binderd, command, line_with, ready, run, started
+from support import connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,11 +88,9 @@ def end_demo(demo: subprocess.Popen[str], number: int) -> tuple[int, str]:
 
 def abort(path: Path) -> None:
     """Abort the connection of what is mounted there, as an administrator can."""
-    if not os.path.ismount("/sys/fs/fuse/connections"):
-        pytest.skip("needs /sys/fs/fuse/connections")
     entry = mount_at(str(path))
     assert entry is not None
-    Path(f"/sys/fs/fuse/connections/{entry.device[1]}/abort").write_text("1")
+    connections.abort(entry.device[1])
 
 
 def daemon_of(demo: subprocess.Popen[str]) -> int:

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import threading
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from binderclient import driver
 from binderclient.blocking import Device
-from binderclient.driver import Driver
+from binderclient.driver import Driver, WriteRead
 from binderclient.errors import DeadObject, DeviceError, DeviceGone
 from binderclient.objects import Proxy
 from binderclient.servicemanager import ServiceManager, ServiceNotFound
+from binderwire.binder_abi import BC_ENTER_LOOPER
 from client.drivers import PATIENCE
 from client.recovery_world import (
     ECHO,
@@ -29,6 +34,7 @@ from client.recovery_world import (
     is_gone,
     outcome_of,
     request,
+    sleeps,
 )
 from support.waiting import eventually
 
@@ -154,6 +160,39 @@ def test_a_call_under_way_is_told_from_one_that_was_never_made(world: World) -> 
         with pytest.raises(DeviceGone) as caught:
             proxy.ping()
         assert caught.value.errno == errno.ENOTCONN
+
+
+@pytest.mark.parametrize("how", ["abort", "SIGKILL"])
+def test_what_a_daemon_may_still_write_to_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """An abort does not wait for the daemon, which writes straight into the read buffer."""
+    device = Driver(str(world.path), 1 << 20)
+    memory = WriteRead()
+    memory.load(bytearray(BC_ENTER_LOOPER.to_bytes(4, "little")), read=True)
+    reading, outcome = outcome_of(partial(read_on, memory, device))
+    kept = weakref.ref(memory)
+    del memory
+    eventually(lambda: sleeps(reading.native_id))
+    world.end(how)
+    reading.join(PATIENCE)
+    assert outcome == [errno.ECONNABORTED]
+    device.close()
+    gc.collect()
+    assert kept() is not None
+    # It is let go of when the next one comes, if that is late enough.
+    monkeypatch.setattr(driver, "OUTLIVE_SECONDS", -1.0)
+    monkeypatch.setattr(device, "call", lambda _request, _address: errno.ECONNABORTED)
+    assert WriteRead().run(device, lambda: False) == errno.ECONNABORTED
+    gc.collect()
+    assert kept() is None
+
+
+def read_on(memory: WriteRead, device: Driver) -> int:
+    """Read until there is an error: a new thread, and one that a flush woke, comes back with 0."""
+    while not (number := memory.run(device, lambda: False)):
+        memory.load(bytearray(), read=True)
+    return number
 
 
 def test_the_number_of_a_closed_file_means_no_other_while_a_thread_is_in_it(bench: Bench) -> None:
