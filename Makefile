@@ -19,7 +19,7 @@ export PREFIX ?= /usr/local
 export DESTDIR ?=
 export MANUAL := build/manual
 WHEEL_STAMP := build/wheel/.done
-SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
+SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.[cp]* protocol/binderwire/*.[cp]*)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/inprocess tests/linux tests/channel/test_device.py \
 	tests/integration/client/test_demo.py tests/integration/client/test_examples.py \

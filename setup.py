@@ -2,7 +2,7 @@
 """What has to be compiled; everything else is in pyproject.toml.
 
 The request path of the daemon, with mypyc: plain typed Python that runs as such, too. Compiled, the
-daemon's own share of a call is about a third of what it is else (`make bench` shows both).
+daemon's own share of a call is a fraction of what it is else (`make bench` shows both).
 binderd/compilation.py has the list.
 
 What it calls most, in C, as extensions: the kernel (binderd/edge) and the codecs of records
