@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from errno import EINVAL, EMFILE, ENFILE, EOPNOTSUPP
 from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.device.opener import OpenedClient, Opener
+from binderd.edge.calls import nice_of
 from binderd.engine.limits import FETCHED
 from binderd.engine.ports import GONE, NoAnswer
 from binderd.heartbeat import Stalls, enter
@@ -26,7 +28,6 @@ from binderd.memory.identity import (
     Users,
     credentials_of,
     is_foreign,
-    nice_of,
     payer_of,
     payer_of_request,
     security_context,
@@ -118,7 +119,7 @@ class _ThreadEntry:
         self.watched = watched
 
 
-class FileClient:
+class FileClient(OpenedClient):
     """One open file's pages, memories and watched threads.
 
     Args:
@@ -349,11 +350,11 @@ class FileClient:
         here = map_lane(tid, fd, size, self.files)
         if here < 0:
             return -here
+        inner.see_area()
         lane = LaneMemory(inner, here, size, address, watched)
         if not lane.runs_as(uid):
             lane.close()
             return EOPNOTSUPP
-        inner.see_area()
         self._lanes[tid] = lane
         return lane
 
@@ -374,7 +375,7 @@ class FileClient:
         self._opener.take_back(self)
 
 
-class FileOpener:
+class FileOpener(Opener):
     """Makes the outside half of open files (the port ``Opener``).
 
     Args:

@@ -22,7 +22,7 @@ from errno import EBADF, EINVAL, ENFILE, ENOMEM, EOPNOTSUPP
 from typing import TYPE_CHECKING, Final
 
 from binderd.device.slot import Slot
-from binderd.engine.ports import NoAnswer, NotYet
+from binderd.engine.ports import ClientMemory, Fetch, NoAnswer, NotYet
 from binderd.linux import memory_map, pidfd, proc
 from binderd.memory.files import TakenFile, take_file
 from binderd.memory.process_memory import ProcessMemory, spread
@@ -39,7 +39,7 @@ _F_SEAL_SHRINK: Final = 2
 _WRITABLE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 
 
-class _Entry:
+class _Entry(Fetch):
     """The fetch that is over when the thread has entered."""
 
     __slots__ = ("_slot",)
@@ -53,7 +53,7 @@ class _Entry:
         return True
 
 
-class LaneMemory:
+class LaneMemory(ClientMemory):
     """The memory of a thread that has a lane.
 
     Args:
@@ -73,7 +73,9 @@ class LaneMemory:
         "_watched",
         "inner",
         "is_openers",
+        "is_settled",
         "pid",
+        "sees_area",
         "slot",
     )
 
@@ -90,25 +92,21 @@ class LaneMemory:
         self._entry: _Entry = _Entry(self.slot)
         self.pid: int = inner.pid
         self.is_openers: bool = inner.is_openers
+        # So it was when the thread was last in the kernel.
+        self.sees_area: bool = inner.sees_area
+        self.is_settled: bool = False
 
-    @property
-    def sees_area(self) -> bool:
-        """See ``ClientMemory``: so it was when the thread was last in the kernel."""
-        return self.inner.sees_area
+    def _own(self) -> ProcessMemory:
+        """Return the thread's own memory, which may be used as it is in the kernel.
 
-    @sees_area.setter
-    def sees_area(self, sees_area: bool) -> None:
-        self.inner.sees_area = sees_area
-
-    @property
-    def is_settled(self) -> bool:
-        """See ``ClientMemory``."""
-        return self.inner.is_settled
-
-    @is_settled.setter
-    def is_settled(self, is_settled: bool) -> None:
-        if self.slot.is_entered:
-            self.inner.is_settled = is_settled
+        Raises:
+            NotYet: it is not.
+        """
+        self.be_present()
+        inner = self.inner
+        if not self.is_settled:
+            inner.is_settled, self.is_settled = False, True
+        return inner
 
     def runs_as(self, uid: int) -> bool:
         """Return whether the thread is alive, and has that user as the file system sees it."""
@@ -144,8 +142,9 @@ class LaneMemory:
             return bytes(self._octets[start : start + size])
         if not size:
             return b""
-        self.be_present()
-        return self.inner.read(address, size)
+        data = self._own().read(address, size)
+        self.sees_area = self.inner.sees_area
+        return data
 
     def write(self, address: int, data: bytes | bytearray) -> bool:
         """Store all of ``data``; False if any byte could not be stored (EFAULT)."""
@@ -153,8 +152,9 @@ class LaneMemory:
         if 0 <= start <= self._size - size:
             self._octets[start : start + size] = data
             return True
-        self.be_present()
-        return self.inner.write(address, data)
+        is_stored = self._own().write(address, data)
+        self.sees_area = self.inner.sees_area
+        return is_stored
 
     def copy(self, address: int, size: int, arena: ReceiverArena, offset: int) -> bool:
         """Copy ``size`` bytes into ``arena`` at ``offset``."""
@@ -162,8 +162,7 @@ class LaneMemory:
         if 0 <= start <= self._size - size:
             arena.write(offset, bytes(self._octets[start : start + size]))
             return True
-        self.be_present()
-        return self.inner.copy(address, size, arena, offset)
+        return self._own().copy(address, size, arena, offset)
 
     def scatter(
         self,
@@ -178,8 +177,7 @@ class LaneMemory:
         if 0 <= start <= self._size - size:
             octets = bytes(self._octets[start : start + size])
             return spread(octets, size, holes, arena, offset)
-        self.be_present()
-        return self.inner.scatter(address, size, arena, offset, holes)
+        return self._own().scatter(address, size, arena, offset, holes)
 
     def missing(self, ranges: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
         """Return those of these ranges, (address, bytes), that cannot be read at once."""
@@ -190,8 +188,7 @@ class LaneMemory:
         """Raise NotYet unless all of these ranges, (address, bytes), can be read at once."""
         elsewhere = [piece for piece in ranges if not self.slot.has(*piece)]
         if elsewhere:
-            self.be_present()
-            self.inner.expect(elsewhere)
+            self._own().expect(elsewhere)
 
     def forget(self) -> None:
         """The request is through for which something was fetched."""
@@ -199,8 +196,7 @@ class LaneMemory:
 
     def file(self, fd: int) -> TakenFile | None:
         """Return the open file that the thread has under ``fd``."""
-        self.be_present()
-        return self.inner.file(fd)
+        return self._own().file(fd)
 
     def nice(self) -> int:
         """Return the thread's nice value."""
