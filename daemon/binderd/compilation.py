@@ -29,7 +29,6 @@ REQUEST_PATH: Final = (
     "binderd.channel.transfer",
     "binderd.heartbeat",
     "binderd.channel.readiness",
-    "binderd.channel.spin",
     "binderd.linux",
     # Numbers and layouts: what is compiled finds them without a look-up only where they are, too.
     "binderwire.binder_abi",

@@ -24,6 +24,8 @@ class LaneMemory(ClientMemory, Protocol):
     fetch is to wait until the thread has entered.
     """
 
+    __slots__ = ()
+
     slot: Slot
 
     def runs_as(self, uid: int) -> bool:

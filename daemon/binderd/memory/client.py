@@ -33,7 +33,7 @@ from binderd.memory.identity import (
     security_context,
     user_of,
 )
-from binderd.memory.lane import LaneMemory, map_lane
+from binderd.memory.lane import MappedLane, map_lane
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import TrustOfPayers
 from binderd.memory.private_arena import PrivateArena
@@ -190,7 +190,7 @@ class FileClient(OpenedClient):
         self.files: UsersFiles = UsersFiles(opener.deliveries.disposer, self.payer)
         self._delivery = opener.deliveries.of(self)
         self._threads: dict[int, _ThreadEntry] = {}  # by thread id
-        self._lanes: dict[int, LaneMemory] = {}  # of these
+        self._lanes: dict[int, MappedLane] = {}  # of these
         self.has_lanes: bool = opener.offers_lanes and nodeid != 0
 
     def shares_opener(self, other: Client) -> bool:
@@ -337,12 +337,12 @@ class FileClient(OpenedClient):
 
     def make_lane(
         self, tid: int, uid: int, fd: int, size: int, address: int, memory: ClientMemory
-    ) -> LaneMemory | int:
+    ) -> MappedLane | int:
         """Return the memory of a thread with a lane, or an errno; see ``OpenedClient``.
 
         EOPNOTSUPP: it could not be seen whose thread it is, or when it ends.
         """
-        inner = memory.inner if isinstance(memory, LaneMemory) else memory
+        inner = memory.inner if isinstance(memory, MappedLane) else memory
         assert isinstance(inner, ProcessMemory)
         watched = self._threads[tid].watched
         if not self.has_lanes or watched is None or watched.is_asked:
@@ -351,7 +351,7 @@ class FileClient(OpenedClient):
         if here < 0:
             return -here
         inner.see_area()
-        lane = LaneMemory(inner, here, size, address, watched)
+        lane = MappedLane(inner, here, size, address, watched)
         if not lane.runs_as(uid):
             lane.close()
             return EOPNOTSUPP

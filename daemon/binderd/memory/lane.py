@@ -21,8 +21,9 @@ import os
 from errno import EBADF, EINVAL, ENFILE, ENOMEM, EOPNOTSUPP
 from typing import TYPE_CHECKING, Final
 
+from binderd.device.opener import LaneMemory
 from binderd.device.slot import Slot
-from binderd.engine.ports import ClientMemory, Fetch, NoAnswer, NotYet
+from binderd.engine.ports import Fetch, NoAnswer, NotYet
 from binderd.linux import memory_map, pidfd, proc
 from binderd.memory.files import TakenFile, take_file
 from binderd.memory.process_memory import ProcessMemory, spread
@@ -53,7 +54,7 @@ class _Entry(Fetch):
         return True
 
 
-class LaneMemory(ClientMemory):
+class MappedLane(LaneMemory):
     """The memory of a thread that has a lane.
 
     Args:
