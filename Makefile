@@ -39,7 +39,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload stress-worker demo run test test-vm test-kernel test-systemd fuzz-vm soak-restarts vm parity limits wrap \
-	check site bench hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+	check site bench hostile bench-python bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
 help: ## this text
@@ -179,7 +179,7 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/bench/run.py
+	MYPYPATH=tests/bench:protocol:daemon:client $(BIN)/mypy tests/bench/run.py tests/bench/python.py
 	$(BIN)/mypy docs/manual
 	MYPYPATH=docs/manual $(BIN)/mypy docs/site
 	$(BIN)/lint-imports
@@ -194,6 +194,9 @@ bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket,
 
 hostile: fuse packages $(STAMP) $(COMPILED_STAMP) ## attacks by one user, seen by another (root; 15 minutes)
 	PYTHONPATH=$(abspath $(COMPILED)):tests $(HOSTILE) $(ARGS)
+
+bench-python: fuse packages $(STAMP) $(COMPILED_STAMP) ## Python to Python, beside D-Bus libraries (root, /dev/fuse, PyPI)
+	$(FAST) $(BIN)/python tests/bench/python.py $(ARGS)
 
 bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
 	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)

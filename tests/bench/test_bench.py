@@ -21,11 +21,18 @@ needs_mount = pytest.mark.skipif(
 )
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """One short round; half a minute is far more than it needs."""
-    command = [sys.executable, str(HERE / "run.py"), "--rounds", "1", "--seconds", "0.01"]
+def bench(
+    *arguments: str, program: str = "run.py", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """One short round; a minute is far more than it needs."""
+    command = [sys.executable, str(HERE / program), "--rounds", "1", "--seconds", "0.01"]
     return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [*command, *arguments],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -70,7 +77,30 @@ def test_the_floor_leaves_no_mount() -> None:
     assert Path("/proc/mounts").read_text() == before
 
 
-def test_unknown_systems_are_refused_by_name() -> None:
-    done = bench("--only", "telepathy")
+@pytest.mark.parametrize("program", ["run.py", "python.py"])
+def test_unknown_systems_are_refused_by_name(program: str) -> None:
+    done = bench("--only", "telepathy", program=program)
     assert done.returncode == 2
     assert "telepathy" in done.stderr
+
+
+@needs_mount
+def test_every_flavour_of_the_client_is_measured(tmp_path: Path) -> None:
+    flavours = ["blocking", "interface", "pool", "trio", "asyncio"]
+    place = {"TMPDIR": str(tmp_path)}
+    done = bench("--only", ",".join(flavours), "--json", program="python.py", environment=place)
+    assert done.returncode == 0, done.stderr
+    samples = json.loads(done.stdout)["samples"]
+    measured = [(sample["system"], sample["pinned"]) for sample in samples]
+    assert measured == [(name, pinned) for pinned in (True, False) for name in flavours]
+    assert all(0 < each["p50_us"] <= each["p99_us"] for each in samples)
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_an_index_the_libraries_for_dbus_are_named(tmp_path: Path) -> None:
+    environment = {"PIP_NO_INDEX": "1", "BINDERD_BENCH_LIBRARIES": str(tmp_path)}
+    done = bench("--only", "jeepney", program="python.py", environment=environment)
+    assert done.returncode == 1
+    assert "jeepney" in done.stderr
+    assert "without them: --only blocking," in done.stderr
