@@ -48,6 +48,7 @@ _F = TypeVar("_F", bound="Callable[..., object]")
 
 _ATTRIBUTE: Final = "binder_interface"  # of a class: its Interface
 _TIMEOUT: Final = "timeout"
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list})  # nobody awaits these
 _OF_CALLERS: Final = frozenset({"binder", _TIMEOUT})  # attributes of an InterfaceProxy
 
 
@@ -388,7 +389,7 @@ class Method:
 
         def handle(service: Service, data: Parcel, reply: Parcel) -> Awaitable[None] | None:
             result = getattr(service, self._name)(*self._read_request(data))
-            if inspect.isawaitable(result):
+            if type(result) not in _PLAIN and inspect.isawaitable(result):
                 return _Finishing(result, functools.partial(self._write_reply, reply))
             self._write_reply(reply, result)
             return None

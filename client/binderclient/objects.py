@@ -197,6 +197,8 @@ def dispatch(
     if code == android.SHELL_COMMAND_TRANSACTION and service.accepts_descriptors:
         return _run_shell_command(service, data)
     result: Any = service.on_transact(code, data, reply, flags)
+    if result is None:
+        return None
     if inspect.isawaitable(result):
         return result
     check_nothing(result)

@@ -39,7 +39,7 @@ from binderclient.objects import Caller, RemoteObject, Service, check_status
 from binderclient.parcel import Parcel
 from binderclient.pool import ThreadPool
 from binderclient.received import ReceivedParcels
-from binderclient.threads import BinderThread
+from binderclient.threads import BinderThread, always
 from binderclient.tokens import interface_named
 from binderclient.workers import HELPERS, outcome_of, result_of
 from binderwire.binder_abi import (
@@ -157,7 +157,7 @@ class Session:
                 ticket.end()
             raise
         if ticket is None:
-            return self._transact(thread, handle, code, data, flags, lambda: not self.closed)
+            return self._transact(thread, handle, code, data, flags, self._is_open)
         if thread.state.serving or thread.state.is_looper:
             return self._transact_elsewhere(handle, code, data, flags, ticket)
         is_wanted = partial(self._is_wanted, ticket)
@@ -171,6 +171,9 @@ class Session:
         finally:
             ticket.end()
 
+    def _is_open(self) -> bool:
+        return not self.closed
+
     def _is_wanted(self, ticket: Ticket) -> bool:
         return not (self.closed or ticket.is_given_up)
 
@@ -183,7 +186,7 @@ class Session:
         flags: int,
         go_on: Callable[[], bool],
     ) -> Parcel:
-        call = thread.send(data, self, lambda sent: thread.state.call(handle, code, flags, sent))
+        call = thread.call(data, self, handle, code, flags)
         is_sent = False
         try:
             while call.outcome is None:
@@ -328,13 +331,13 @@ class Session:
             return  # in the latter case the thread has left the driver, which has told the caller
         flags |= delivery.flags & TF_CLEAR_BUF
         try:
-            thread.send(reply, self, lambda payload: thread.state.reply(flags, payload))
+            thread.reply(reply, self, flags)
         except DeviceError:
             raise
         except Exception as error:  # what the program has put into it, and as faulty as it may be
             _log.error("the reply to code %#x cannot be sent: %s", delivery.code, error)
             reply, status_flags = error_reply(RemoteException(status=android.STATUS_BAD_VALUE))
-            thread.send(reply, self, lambda payload: thread.state.reply(status_flags, payload))
+            thread.reply(reply, self, status_flags)
 
     def _answer(self, delivery: Delivery, data: Parcel) -> tuple[Parcel, int]:
         service = self._connection.nodes.find(delivery.target)
@@ -430,14 +433,13 @@ class Session:
         thread.leave()
 
     def exchange(
-        self, thread: BinderThread, *, read: bool, go_on: Callable[[], bool] | None = None
+        self, thread: BinderThread, *, read: bool, go_on: Callable[[], bool] = always
     ) -> None:
         """Write what is queued and, if ``read``, wait for something and deal with it.
 
         Args, raises: see ``BinderThread.exchange``.
         """
-        events = thread.exchange(read=read, go_on=go_on or (lambda: True))
-        for event in events:
+        for event in thread.exchange(read=read, go_on=go_on):
             self._handle(thread, event)
 
     def _handle(self, thread: BinderThread, event: Event) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from binderclient.connection import Payload
 from binderclient.driver import WriteRead, data_address
 from binderclient.errors import BinderError, ProtocolError
+from binderclient.sending import SendArea
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from binderclient.driver import Driver
 
 
-def _always() -> bool:
+def always() -> bool:
     return True
 
 
@@ -42,13 +43,23 @@ class BinderThread:
     its thread, it leaves the driver.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_driver", "_lock", "_tid", "_wire", "state")
+    __slots__ = (
+        "__weakref__",
+        "_area",
+        "_connection",
+        "_driver",
+        "_lock",
+        "_tid",
+        "_wire",
+        "state",
+    )
 
     def __init__(self, driver: Driver, connection: Connection[Any], lock: threading.RLock) -> None:
         self._driver = driver
         self._connection = connection
         self._lock = lock
         self._wire = WriteRead()
+        self._area = SendArea()
         self._tid = threading.get_native_id()
         self.state = connection.thread()
 
@@ -57,45 +68,71 @@ class BinderThread:
         if self._tid == threading.get_native_id():
             self.leave()
 
-    def send(
-        self, parcel: Contents, numbers: Numbering, begin: Callable[[Payload], OutgoingCall]
+    def call(
+        self, parcel: Contents, numbers: Numbering, handle: int, code: int, flags: int
     ) -> OutgoingCall:
-        """Queue a transaction with the payload ``parcel``.
+        """Queue a call with the payload ``parcel``.
 
         Args:
             numbers: gives the parcel's objects their numbers.
-            begin: ``state.call`` or ``state.reply`` with all but the payload.
+            handle, code, flags: see ``ThreadState.call``.
 
         Raises:
             ParcelError, MisuseError: nothing was queued.
         """
-        nodes = self._connection.nodes
+        exported: list[int] = []
         with self._lock:
-            exported: list[int] = []
             try:
-                pins = []
-                for buffer in parcel.buffers():
-                    buffer.address, buffer_pin = data_address(buffer.data)
-                    pins.append(buffer_pin)
-                data, offsets = parcel.payload(numbers, exported)
-                address, pin = data_address(data)
-                table_address, table_pin = data_address(offsets)
-                payload = Payload(
-                    address,
-                    len(data),
-                    table_address,
-                    len(offsets),
-                    tuple(exported),
-                    (pin, table_pin, pins, parcel),
-                    sum(len(buffer.data) + 7 & ~7 for buffer in parcel.buffers()),
-                )
-                return begin(payload)
+                payload = self._payload(parcel, numbers, exported)
+                return self.state.call(handle, code, flags, payload)
             except Exception:  # not only ours: parcels have what the program has put into them
-                for number in exported:
-                    nodes.settle(number)
+                self._take_back(exported)
                 raise
 
-    def exchange(self, *, read: bool, go_on: Callable[[], bool] = _always) -> list[Event]:
+    def reply(self, parcel: Contents, numbers: Numbering, flags: int) -> OutgoingCall:
+        """Queue the reply to the innermost incoming call; see ``call``."""
+        exported: list[int] = []
+        with self._lock:
+            try:
+                payload = self._payload(parcel, numbers, exported)
+                return self.state.reply(flags, payload)
+            except Exception:
+                self._take_back(exported)
+                raise
+
+    def _payload(self, parcel: Contents, numbers: Numbering, exported: list[int]) -> Payload:
+        buffers = parcel.buffers()
+        pins: list[object] = [parcel]
+        for buffer in buffers:
+            buffer.address, pin = data_address(buffer.data)
+            pins.append(pin)
+        data, offsets = parcel.payload(numbers, exported)
+        if not self.state.has_commands:
+            self._area.clear()
+        address, table_address = self._area.put(data), 0
+        if not address:
+            address, pin = data_address(data)
+            pins.append(pin)
+        if offsets:
+            table_address = self._area.put(offsets)
+            if not table_address:
+                table_address, pin = data_address(offsets)
+                pins.append(pin)
+        return Payload(
+            address,
+            len(data),
+            table_address,
+            len(offsets),
+            tuple(exported),
+            pins,
+            sum([len(buffer.data) + 7 & ~7 for buffer in buffers]) if buffers else 0,
+        )
+
+    def _take_back(self, exported: list[int]) -> None:
+        for number in exported:
+            self._connection.nodes.settle(number)
+
+    def exchange(self, *, read: bool, go_on: Callable[[], bool] = always) -> list[Event]:
         """Write what is queued and, if ``read``, wait for something to read.
 
         Args:
@@ -108,26 +145,29 @@ class BinderThread:
             DeviceError: the device was closed, or its driver is gone.
             ProtocolError: the driver refused a command, which is dropped.
         """
+        state, wire = self.state, self._wire
         with self._lock:
-            commands = self.state.data_to_write()
+            commands = state.data_to_write()
             if not read and not commands:
                 return []
-            self._wire.load(commands, read=read)
+            wire.load(commands, read=read)
         number = errno.EINTR
         try:
             if go_on():
-                number = self._wire.run(self._driver, go_on)
-        finally:
+                number = wire.run(self._driver, go_on)
+        except BaseException:
             with self._lock:
-                self.state.written(self._wire.write_consumed)
+                state.written(wire.write_consumed)
+            raise
+        with self._lock:
+            state.written(wire.write_consumed)
+            if not number:
+                return state.receive(wire.returned())
         if number == errno.EINTR:
             return []
-        if number:
-            self._driver.check_gone(number)
-            name = self.state.drop_refused()
-            raise ProtocolError(f"the driver refused {name} ({os.strerror(number)})")
-        with self._lock:
-            return self.state.receive(self._wire.returned())
+        self._driver.check_gone(number)
+        name = state.drop_refused()
+        raise ProtocolError(f"the driver refused {name} ({os.strerror(number)})")
 
     def abandon(self) -> None:
         """Leave the driver, with all calls in either direction unanswered; then start afresh.
