@@ -179,18 +179,14 @@ class Connection(Generic[_P]):
         self.handles: HandleTable[_P] = HandleTable(make_proxy)
         self.nodes = NodeTable()
         self.deaths = DeathRegistry()
-        self._free: deque[int] = deque()
+        self._freed: deque[int] = deque()
+        # Has a delivered buffer, by its address, freed with the next write of any thread: the one
+        # method that may be called at any point of any thread, by a finalizer for example.
+        self.free_buffer: Callable[[int], None] = self._freed.append
 
     def thread(self) -> ThreadState:
         """Return the state of one more thread."""
         return ThreadState(self)
-
-    def free_buffer(self, address: int) -> None:
-        """Have a delivered buffer freed with the next write of any thread.
-
-        The one method that may be called at any point of any thread, by a finalizer for example.
-        """
-        self._free.append(address)
 
     def lost(self) -> list[Event]:
         """Handle the end of the driver: every proxy is dead, no local object is needed.
@@ -206,7 +202,7 @@ class Connection(Generic[_P]):
 
     def release_dropped(self, out: bytearray) -> None:
         """Append what ``free_buffer`` and the finalizers of proxies have left to be done."""
-        free = self._free
+        free = self._freed
         while free:
             out += _FREE.pack(BC_FREE_BUFFER, free.popleft())
         if self.handles.dropped:
@@ -385,7 +381,7 @@ class ThreadState:
         while position < end:
             try:
                 size, unpack, handler = _ROWS[_unpack_word(stream, position)[0]]
-                fields = unpack(stream, position + WORD_SIZE)
+                fields = () if unpack is None else unpack(stream, position + WORD_SIZE)
             except (KeyError, struct.error):
                 raise _unreadable(stream, position) from None
             if handler is not None:
@@ -440,14 +436,22 @@ class ThreadState:
         events.append(Incoming(delivery))
 
     def _reply(self, fields: _Fields, _events: list[Event]) -> None:
-        call = self._waiting_call(BR_REPLY)
+        call = self._stack[-1] if self._stack else None
+        if not isinstance(call, OutgoingCall):
+            call = self._waiting_call(BR_REPLY)
         if self._expected and call in self._expected:
             raise ProtocolError("BR_REPLY to a call that was not accepted")
         call.outcome = _delivery_of((*fields, 0))
         self._stack.pop()
 
     def _complete(self, _fields: _Fields, events: list[Event]) -> None:
-        self._accepted(BR_TRANSACTION_COMPLETE, events)
+        expected = self._expected
+        if not expected or expected[0].payload.nodes:
+            self._accepted(BR_TRANSACTION_COMPLETE, events)
+            return
+        call = expected.popleft()
+        if not call.wants_reply:
+            call.outcome = BR_TRANSACTION_COMPLETE
 
     def _complete_as_spam(self, _fields: _Fields, events: list[Event]) -> None:
         self._accepted(BR_ONEWAY_SPAM_SUSPECT, events)
@@ -558,18 +562,14 @@ class ThreadState:
     }
 
 
-def _nothing(_stream: Buffer, _offset: int) -> _Fields:
-    return ()
-
-
 # What a read may bring: how long it is with its word, in bytes, how its fields are got, and who
 # handles them.
-_ROWS: Final[dict[int, tuple[int, Callable[[Buffer, int], _Fields], _Handler | None]]] = {}
+_ROWS: Final[dict[int, tuple[int, Callable[[Buffer, int], _Fields] | None, _Handler | None]]] = {}
 for _word, _handler in ThreadState.HANDLERS.items():
     _record = RETURNS[_word].payload
     _ROWS[_word] = (
         WORD_SIZE + (_record.size if _record else 0),
-        _record.unpack_from if _record else _nothing,
+        _record.unpack_from if _record else None,
         _handler,
     )
 

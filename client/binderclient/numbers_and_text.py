@@ -130,8 +130,7 @@ class Values(Contents):
         count, start = self._length()
         if count is None:
             return None
-        before = self._position
-        size = 2 * count
+        before, size = self._position, 2 * count
         data = self._skip(start, size + 2)
         if data[size] or data[size + 1]:
             self._position = before

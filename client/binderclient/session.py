@@ -51,6 +51,7 @@ from binderwire.binder_abi import (
     FLAT_BINDER_FLAG_ACCEPTS_FDS,
     TF_CLEAR_BUF,
     TF_ONE_WAY,
+    TF_STATUS_CODE,
     binder_node_info_for_ref,
     flat_binder_object,
 )
@@ -195,7 +196,8 @@ class Session:
                         self.exchange(thread, read=False)
                     self._give_up()
                 is_sent = True
-                self.exchange(thread, read=True, go_on=go_on)
+                for event in thread.exchange(read=True, go_on=go_on):
+                    self._handle(thread, event)
         except BaseException:
             if call.outcome is None:
                 thread.abandon()
@@ -226,8 +228,9 @@ class Session:
 
     def _result(self, outcome: Delivery | Exception | int) -> Parcel:
         if isinstance(outcome, Delivery):
-            reply = self._wrap(outcome)
-            check_status(outcome.flags, reply)
+            reply = self._received.wrap(outcome, self)
+            if outcome.flags & TF_STATUS_CODE:
+                check_status(outcome.flags, reply)
             return reply
         if isinstance(outcome, CallAbandoned):
             raise outcome
@@ -321,7 +324,7 @@ class Session:
             raise
 
     def _serve(self, thread: BinderThread, delivery: Delivery) -> None:
-        data = self._wrap(delivery)
+        data = self._received.wrap(delivery, self)
         reply, flags = self._answer(delivery, data)
         try:
             data.close()
@@ -378,9 +381,6 @@ class Session:
             raise ParcelError(f"an object of type {kind:#x}, number {binder}, cookie {cookie}")
         return service
 
-    def _wrap(self, delivery: Delivery) -> Parcel:
-        return self._received.wrap(delivery, self)
-
     def look_at(self, address: int, size: int) -> memoryview:
         """See ``contents.Owner``."""
         return self.driver.view(address, size)
@@ -420,7 +420,8 @@ class Session:
         Raises:
             DeviceError: closed, inherited by fork; DeviceGone, the driver is gone.
         """
-        self._check_usable()
+        if self.gone or self.closed or self._forked:
+            self._check_usable()
         thread: BinderThread | None = getattr(self._local, "thread", None)
         if thread is None:
             thread = BinderThread(self.driver, self._connection, self.lock)

@@ -107,26 +107,22 @@ class BinderThread:
             buffer.address, pin = data_address(buffer.data)
             pins.append(pin)
         data, offsets = parcel.payload(numbers, exported)
+        area = self._area
         if not self.state.has_commands:
-            self._area.clear()
-        address, table_address = self._area.put(data), 0
+            area.clear()
+        address, table_address = area.put(data), 0
         if not address:
             address, pin = data_address(data)
             pins.append(pin)
-        if offsets:
-            table_address = self._area.put(offsets)
-            if not table_address:
-                table_address, pin = data_address(offsets)
-                pins.append(pin)
-        return Payload(
-            address,
-            len(data),
-            table_address,
-            len(offsets),
-            tuple(exported),
-            pins,
-            sum([len(buffer.data) + 7 & ~7 for buffer in buffers]) if buffers else 0,
-        )
+        if not offsets:
+            return Payload(address, len(data), 0, 0, (), pins)
+        table_address = area.put(offsets)
+        if not table_address:
+            table_address, pin = data_address(offsets)
+            pins.append(pin)
+        buffers_size = sum([len(buffer.data) + 7 & ~7 for buffer in buffers])
+        nodes = tuple(exported)
+        return Payload(address, len(data), table_address, len(offsets), nodes, pins, buffers_size)
 
     def _take_back(self, exported: list[int]) -> None:
         for number in exported:
