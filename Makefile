@@ -12,6 +12,8 @@ COMPILED_STAMP := $(COMPILED)/.done
 PRELOAD := client/binderclient/libbinderd-preload.so
 # What 'binderctl stress' starts.
 STRESS_WORKER := client/binderclient/binderd-stress-worker
+# What the benchmark compares with, beside what is installed.
+BROKER := build/bench/dbus-broker
 # What is installed: a wheel for Debian's Python, and manual pages and completion (docs/manual).
 export PREFIX ?= /usr/local
 export DESTDIR ?=
@@ -68,10 +70,10 @@ run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it unti
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
 # Daemons have the rights of the systemd unit; what rights matter to runs with a container's as well.
-# With CI set, every sixth scenario is played compiled with private pages: all were as plain Python.
-test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) ## 'make check', then all tests (those that mount: root, /dev/fuse)
+# With CI set, every third scenario is played with private pages, and every sixth compiled.
+test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) $(BROKER) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
-	$(PYTEST) $(ARGS)
+	$(if $(CI),BINDERD_EVERY="private=3 bare=3") $(PYTEST) $(ARGS)
 ifdef CI
 	BINDERD_BACKENDS="engine fuse" $(FAST) $(PYTEST) $(COMPILED_TESTS)
 	BINDERD_BACKENDS="private bare" BINDERD_EVERY=6 $(FAST) $(PYTEST) tests/conformance
@@ -179,7 +181,7 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tests/bench:protocol:daemon:client $(BIN)/mypy tests/bench/run.py tests/bench/python.py
+	MYPYPATH=tests $(BIN)/mypy -m bench.run -m bench.python
 	$(BIN)/mypy docs/manual
 	MYPYPATH=docs/manual $(BIN)/mypy docs/site
 	$(BIN)/lint-imports
@@ -189,14 +191,14 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts, the site
 site: $(STAMP) ## the documents as a site in build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: fuse packages $(STAMP) $(COMPILED_STAMP) ## compare with D-Bus, a socket, bare FUSE (root, /dev/fuse)
-	$(FAST) $(BENCH) $(ARGS)
+bench: fuse packages $(STAMP) $(COMPILED_STAMP) $(BROKER) ## compare with message buses, a socket, bare FUSE (root, /dev/fuse)
+	PYTHONPATH=$(abspath $(COMPILED)):tests $(BENCH) $(ARGS)
 
 hostile: fuse packages $(STAMP) $(COMPILED_STAMP) ## attacks by one user, seen by another (root; 15 minutes)
 	PYTHONPATH=$(abspath $(COMPILED)):tests $(HOSTILE) $(ARGS)
 
 bench-python: fuse packages $(STAMP) $(COMPILED_STAMP) ## Python to Python, beside D-Bus libraries (root, /dev/fuse, PyPI)
-	$(FAST) $(BIN)/python tests/bench/python.py $(ARGS)
+	PYTHONPATH=$(abspath $(COMPILED)):tests $(BIN)/python tests/bench/python.py $(ARGS)
 
 bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
 	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)
@@ -239,6 +241,9 @@ $(PRELOAD): setup.py $(wildcard client/preload/*.[ch] client/stress/*.[ch] clien
 
 $(STRESS_WORKER): $(PRELOAD)
 	@test -e $@ && touch $@
+
+$(BROKER): packages
+	@test -e $@ || tests/setup.sh broker $@
 
 fuse:
 	@tests/setup.sh fuse "make $(firstword $(MAKECMDGOALS))"

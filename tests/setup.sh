@@ -6,6 +6,7 @@
 #   setup.sh packages vm  the same for those that only 'make vm' and 'make test-vm' need;
 #                         deb: 'make deb', install: 'make test-install'
 #   setup.sh venv DIR     makes the virtual environment and installs the project into it
+#   setup.sh broker FILE  puts dbus-broker there, for the benchmark, without installing its package
 #   setup.sh progress WHAT COMMAND...  runs a silent command, and says every 10 s that it still runs
 #   setup.sh fuse WHO     fails, with one line that starts with WHO, where FUSE cannot be mounted
 set -euo pipefail
@@ -125,6 +126,26 @@ check_fuse() {
     return 1
 }
 
+# Its package makes itself the system's bus. The program alone needs nothing that dbus does not need.
+fetch_broker() {
+    local target=$1 folder status=0
+    command -v apt-get dpkg-deb >/dev/null || return 0
+    folder=$(mktemp --directory)
+    (
+        cd "$folder"
+        compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || apt-get update -qq
+        apt-get download -qq -o APT::Sandbox::User=root dbus-broker
+        dpkg-deb --extract dbus-broker_*.deb .
+    ) || status=$?
+    if [[ $status == 0 ]]; then
+        mkdir -p "$(dirname "$target")"
+        install "$folder/usr/bin/dbus-broker" "$target"
+    else
+        say "setup: dbus-broker cannot be fetched; the benchmark leaves it out"
+    fi
+    rm -rf "$folder"
+}
+
 case "${1-}" in
     packages)
         case ${2-} in
@@ -135,7 +156,8 @@ case "${1-}" in
         install_packages
         ;;
     venv) make_venv "$2" ;;
+    broker) fetch_broker "$2" ;;
     fuse) check_fuse "$2" ;;
     progress) with_progress "${@:2}" ;;
-    *) say "usage: setup.sh packages [vm|deb|install] | venv DIR | fuse WHO | progress WHAT COMMAND..." && exit 2 ;;
+    *) say "usage: setup.sh packages [vm|deb|install] | venv DIR | fuse WHO | broker FILE | progress WHAT COMMAND..." && exit 2 ;;
 esac

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fuse_floor.c - the least that two FUSE ioctls can cost, with a C daemon that only answers them.
 //
-//   fuse_floor call DIRECTORY SECONDS        mounts there, measures pairs, prints one line of JSON
+//   fuse_floor call DIRECTORY 0 SECONDS      mounts there, measures pairs, prints one line of JSON
 //
 // A binder round trip is two ioctls, one of the caller and one of the server, hence the pair. The
 // mount is made in a mount namespace of our own: it goes with the last of the two processes,
@@ -152,9 +152,9 @@ int main(int argc, char **argv)
 {
 	char path[4096];
 
-	if (argc != 4 || strcmp(argv[1], "call"))
-		die_saying("usage: fuse_floor call DIRECTORY SECONDS");
-	double seconds = parse_seconds(argv[3]);
+	if (argc != 5 || strcmp(argv[1], "call") || parse_size(argv[3]) != 0)
+		die_saying("usage: fuse_floor call DIRECTORY 0 SECONDS");
+	double seconds = parse_seconds(argv[4]);
 	int fuse = mount_privately(argv[2]);
 	pid_t daemon = fork();
 	if (daemon < 0)
@@ -169,6 +169,7 @@ int main(int argc, char **argv)
 	int file = open(path, O_RDWR | O_CLOEXEC);
 	if (file < 0)
 		die(path);
+	bench_watch(daemon);
 	bench_echo(call_twice, &file, 0, seconds);
 	close(file);
 	umount2(argv[2], MNT_DETACH);

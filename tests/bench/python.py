@@ -40,22 +40,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from run import (
-    BUILD,
-    CLIENT_SECONDS_EXTRA,
+from bench.errors import BenchError
+from bench.machine import cpu_model, said_by
+from bench.measuring import CLIENT_SECONDS_EXTRA
+from bench.processes import (
     READY_SECONDS_MAX,
-    BenchError,
     confine,
-    count,
-    cpu_model,
-    duration,
-    end_orderly,
-    is_mounted,
     isolate_mounts,
-    need,
     running,
     wait_for_line,
 )
+from bench.programs import BUILD, need
+from bench.report import number as shown
+from bench.report import table as table_of
+from bench.run import count, duration, end_orderly, names_of
+from bench.systems import Stage, is_mounted, unmount_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,22 +140,13 @@ def _run_to_its_end(command: list[str]) -> None:
 # Section: starting
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A folder for files, a stack that ends processes."""
-
-    folder: Path
-    stack: contextlib.ExitStack
-
-
 def start_ours(stage: Stage, systems: list[str]) -> list[Peer]:
     """One daemon with a device for each flavour, and a service on each."""
     if not systems:
         return []
     mount_point = stage.folder / "mount"
     mount_point.mkdir()
-    unmount = ["umount", "--lazy", "--no-canonicalize", str(mount_point)]
-    stage.stack.callback(subprocess.run, unmount, stderr=subprocess.DEVNULL)
+    unmount_with(stage, mount_point)
     command = [sys.executable, "-m", "binderd", "--mount", str(mount_point)]
     command += [f"--device={system}" for system in systems]
     daemon = stage.stack.enter_context(running(command, stdout=sys.stderr.fileno()))
@@ -235,10 +225,10 @@ def median_of(
     return statistics.median(found) if found else None
 
 
-def table(samples: list[Sample]) -> list[str]:
+def table(samples: list[Sample]) -> str:
     """The Markdown table: a row for each system, microseconds and ratios to REFERENCE."""
     heads = [f"{core}: {name}" for core in ("one", "any") for name in ("p50 µs", "p99 µs", "/ ref")]
-    lines = [f"| system | {' | '.join(heads)} |", f"|:--{'|--:' * len(heads)}|"]
+    rows = []
     for system in SYSTEMS:
         cells = [system]
         for pinned in (True, False):
@@ -246,19 +236,15 @@ def table(samples: list[Sample]) -> list[str]:
             most = median_of(samples, system, lambda each: each.p99_us, pinned=pinned)
             other = median_of(samples, REFERENCE, lambda each: each.p50_us, pinned=pinned)
             ratio = half / other if half is not None and other is not None else None
-            cells += ["–" if value is None else f"{value:.1f}" for value in (half, most)]
-            cells.append("–" if ratio is None else f"{ratio:.2f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+            cells += [shown(half, 1), shown(most, 1), shown(ratio, 2)]
+        rows.append(cells)
+    return table_of(["system", *heads], rows, texts=1)
 
 
 def describe_machine() -> dict[str, str]:
     """What a figure is worth nothing without."""
-    asked = subprocess.run(
-        [sys.executable, "-m", "binderd", "--version"], capture_output=True, text=True, check=False
-    )
     return {
-        "daemon": asked.stdout.strip() or "none",
+        "daemon": said_by(sys.executable, "-m", "binderd", "--version") or "none",
         "python": f"{sys.version.split()[0]} ({os.path.realpath(sys.executable)})",
         "libraries": ", ".join(VERSIONS),
         "kernel": f"{os.uname().sysname} {os.uname().release}",
@@ -284,19 +270,10 @@ def print_report(
         print(f"{key}: {value}")
     print(f"round trips of a text; medians of {settings.rounds} round(s) of {settings.seconds:g} s")
     print(f"ref: p50 of {REFERENCE}\n")
-    print("\n".join(table(samples)))
+    print(table(samples))
 
 
 # Section: the command
-
-
-def systems(text: str) -> list[str]:
-    """Names of systems in the order of the table, for argparse."""
-    names = text.split(",")
-    unknown = sorted(set(names) - set(SYSTEMS))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(SYSTEMS)}")
-    return [system for system in SYSTEMS if system in names]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -319,7 +296,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add(
         "--only",
-        type=systems,
+        type=names_of(SYSTEMS),
         default=list(SYSTEMS),
         metavar="NAMES",
         help=f"the systems to measure, separated by commas, out of {','.join(SYSTEMS)}",

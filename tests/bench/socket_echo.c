@@ -71,6 +71,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	struct caller caller = { .fd = pair[0], .reply = buffer };
+	bench_watch(child);
 	bench_echo(call, &caller, size, parse_seconds(argv[3]));
 	close(pair[0]);
 	waitpid(child, NULL, 0);

@@ -14,12 +14,12 @@ import pytest
 
 from binderd.engine.ports import Mapping, NoAnswer
 from binderd.linux import maps as linux_maps
-from binderd.linux.maps import Area, FileId, find_first, is_mapped, parse_areas
+from binderd.linux.maps import Area, FileId, Long, find_first, is_mapped, parse_areas
 from binderd.memory.client_process import AddressSpace
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.upkeep import Upkeep
 from channel.helpers import FakeEngine, FakeProcess
-from channel.rawclient import map_file, peek, protect, unmap
+from channel.rawclient import anonymous, map_file, peek, protect, unmap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,6 +134,20 @@ def test_a_split_mapping_counts_as_one(front: Front, arena: MemfdArena, maps: in
     assert find_first(maps, [front.id]) == (0, Area(address, address + 64 * PAGE, 0))
     front.unmap(address + 32 * PAGE, PAGE)
     assert arena.locate() == Mapping(address, 32 * PAGE)
+
+
+@pytest.mark.usefixtures("way")
+def test_mappings_of_no_file_count_as_well(front: Front, maps: int) -> None:
+    """The kernel could skip them, but all in one go, however long that takes it."""
+    pages = 200
+    others = anonymous(pages * PAGE)
+    for page in range(0, pages, 2):
+        protect(others + page * PAGE, PAGE, mmap.PROT_READ)
+    address = front.map(PAGE)  # below them
+    assert find_first(maps, [front.id], 1 << 16) == (0, Area(address, address + PAGE, 0))
+    with pytest.raises(Long):
+        find_first(maps, [front.id._replace(inode=1)], pages)
+    unmap(others, pages * PAGE)
 
 
 @pytest.mark.usefixtures("way")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The backends that every scenario runs on.
 
-BINDERD_EVERY=3 plays every third scenario only, where all of them take too long.
+BINDERD_EVERY=3 plays every third scenario only, where all of them take too long;
+BINDERD_EVERY="private=3 bare=3" does so on those backends, and all of them on the others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from support.playbook import World
 
-EVERY: Final = int(os.environ.get("BINDERD_EVERY", "1"))
+EVERY: Final = os.environ.get("BINDERD_EVERY", "1")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,12 +40,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     A scenario with parameters is played with all of them: its outcome is that of all together.
     """
     here = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
-    names = list(dict.fromkeys(map(_scenario, here)))
-    played = set(names[::EVERY])
-    left_out = {item for item in here if _scenario(item) not in played}
+    order = {name: number for number, name in enumerate(dict.fromkeys(map(_scenario, here)))}
+    left_out = {item for item in here if order[_scenario(item)] % _every(item)}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+def _every(item: pytest.Item) -> int:
+    """Return which of its backend's scenarios are played: every so many."""
+    if EVERY.isdecimal():
+        return int(EVERY)
+    of_backend = dict(word.split("=") for word in EVERY.split())
+    called_with = getattr(item, "callspec", None)  # there is none without parameters
+    backend = called_with.params.get("world") if called_with is not None else None
+    return int(of_backend.get(backend, "1"))
 
 
 def _scenario(item: pytest.Item) -> str:

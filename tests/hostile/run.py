@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hostile.play import HERE, Result, play
-from hostile.table import ATTACKS, BY_NAME, Attack
+from hostile.table import ATTACKS, BY_NAME, WAKING, Attack
 from hostile.victims import build
 
 if TYPE_CHECKING:
@@ -58,12 +58,35 @@ def read_before() -> dict[str, Result]:
     return {found.name: found for found in (Result.of_data(json.loads(line)) for line in lines)}
 
 
-def row(attack: Attack, now: Result, before: Result | None) -> str:
+class Verdict:
+    """What is over its target, of all that was played so far."""
+
+    def __init__(self) -> None:
+        self.over = 0
+        self._scheduler = 0.0
+
+    def of(self, attack: Attack, found: Result) -> str:
+        """Return what is over, "no" for nothing; the next must be another attack."""
+        if attack is WAKING:
+            self._scheduler = max(found.under.p99 - found.quiet.p99, 0.0)
+        complaints = found.failures(attack.kind, self._scheduler if attack.by_many else 0.0)
+        self.over += bool(complaints)
+        return "; ".join(complaints) or "no"
+
+
+def selected(names: Sequence[str]) -> list[Attack]:
+    """Return the attacks of those names, or all; and what they are compared with."""
+    attacks = [attack for attack in ATTACKS if not names or attack.name in names]
+    if any(attack.by_many for attack in attacks) and WAKING not in attacks:
+        attacks.insert(0, WAKING)
+    return attacks
+
+
+def row(attack: Attack, now: Result, before: Result | None, verdict: str) -> str:
     """Return a line of the table."""
     figures = [*now.quiet[2:5], *now.under[2:5]]
     cells = [f"{figure:.2f}" for figure in figures]
     cells += [f"{figure:.2f}" for figure in before.under[3:5]] if before else ["–", "–"]
-    verdict = "; ".join(now.failures(attack.kind)) or "no"
     return " | ".join([f"| {attack.title}", *cells, verdict]) + " |"
 
 
@@ -76,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.interpreted and not is_compiled():
         print("make hostile: the daemon is not compiled; run 'make hostile'", file=sys.stderr)
         return 1
-    attacks = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
-    before, results = read_before(), []
+    attacks = selected(options.only or [])
+    before, verdict = read_before(), Verdict()
     if not options.json:
         print(HEADER, RULE, sep="\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="binderd-hostile-", ignore_cleanup_errors=True) as name:
@@ -87,12 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for attack in attacks:
             size = attack.short if options.short else attack.size
             found = play(attack, program, folder / attack.name, size, options.quiet)
-            results.append(found)
+            said = verdict.of(attack, found)
             line = json.dumps(found.as_data()) if options.json else None
-            print(line or row(attack, found, before.get(attack.name)), flush=True)
-    over = sum(bool(found.failures(BY_NAME[found.name].kind)) for found in results)
-    print(f"{len(results)} attacks, {over} over their targets", file=sys.stderr)
-    return 1 if over else 0
+            print(line or row(attack, found, before.get(attack.name), said), flush=True)
+    print(f"{len(attacks)} attacks, {verdict.over} over their targets", file=sys.stderr)
+    return 1 if verdict.over else 0
 
 
 if __name__ == "__main__":

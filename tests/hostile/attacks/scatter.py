@@ -8,9 +8,10 @@ from hostile.means import (
     NONSENSE,
     Device,
     Parcel,
+    Tell,
     anonymous,
     begin,
-    child,
+    child_that_says,
     finish,
     for_seconds,
     os,
@@ -38,13 +39,21 @@ def chain(depth: int) -> Parcel:
     return Parcel([*pieces, NONSENSE], buffers_size=PIECE * depth)
 
 
-def send() -> None:
+start, started = os.pipe()
+
+
+def send(tell: Tell) -> None:
+    os.close(started)
     device = Device(f"{place.devices}/his")
-    parcel = chain(place.size)
+    parcel = chain(place.size)  # that alone keeps a processor busy for a while
+    tell()
+    os.read(start, 1)  # its end
     for_seconds(SECONDS, lambda: device.write_read(parcel.command, 256))
 
 
+children = [child_that_says(send) for _ in range(PROCESSES)]
 say("now")
-for number in [child(send) for _ in range(PROCESSES)]:
+os.close(started)
+for number in children:
     os.waitpid(number, 0)
 finish()
