@@ -28,6 +28,7 @@ from binderclient.tokens import (
     interface_named,
     read_token,
     tagged_name,
+    tagged_token,
     token_octets,
 )
 from binderwire.binder_abi import (
@@ -241,10 +242,12 @@ class Parcel(Lists):
                 of Android 10 (without the tag), STRICT_MODE before.
             tag: 'SYST', or what vendors' processes write.
         """
-        if type(descriptor) is not str or type(era) is not Era or type(tag) is not int:
-            check_type("write_interface_token(): descriptor", descriptor, str)
-            check_type("write_interface_token(): era", era, Era)
-            check_type("write_interface_token(): tag", tag, int)
+        if type(descriptor) is str and era is Era.TAGGED and tag is TAG_SYSTEM:
+            self._put(tagged_token(descriptor))
+            return
+        check_type("write_interface_token(): descriptor", descriptor, str)
+        check_type("write_interface_token(): era", era, Era)
+        check_type("write_interface_token(): tag", tag, int)
         self._put(token_octets(era, tag, descriptor))
 
     def enforce_interface(self, descriptor: str) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from binderclient.connection import Payload
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 
 def always() -> bool:
     return True
+
+
+def _place(data: bytearray, area: SendArea | None, pins: list[object]) -> int:
+    """Return where bytes lie until they are taken; what keeps them there is added to ``pins``."""
+    address = area.put(data) if area is not None else 0
+    if not address:
+        address, pin = data_address(data)
+        pins.append(pin)
+    return address
 
 
 class BinderThread:
@@ -59,7 +69,7 @@ class BinderThread:
         self._connection = connection
         self._lock = lock
         self._wire = WriteRead()
-        self._area = SendArea()
+        self._area: SendArea | None = SendArea()  # None while it is being filled
         self._tid = threading.get_native_id()
         self.state = connection.thread()
 
@@ -80,53 +90,46 @@ class BinderThread:
         Raises:
             ParcelError, MisuseError: nothing was queued.
         """
-        exported: list[int] = []
-        with self._lock:
-            try:
-                payload = self._payload(parcel, numbers, exported)
-                return self.state.call(handle, code, flags, payload)
-            except Exception:  # not only ours: parcels have what the program has put into them
-                self._take_back(exported)
-                raise
+        return self._queue(parcel, numbers, partial(self.state.call, handle, code, flags))
 
     def reply(self, parcel: Contents, numbers: Numbering, flags: int) -> OutgoingCall:
         """Queue the reply to the innermost incoming call; see ``call``."""
+        return self._queue(parcel, numbers, partial(self.state.reply, flags))
+
+    def _queue(
+        self, parcel: Contents, numbers: Numbering, queue: Callable[[Payload], OutgoingCall]
+    ) -> OutgoingCall:
         exported: list[int] = []
         with self._lock:
+            # What a finalizer or a signal handler sends meanwhile must lie elsewhere.
+            area, self._area = self._area, None
             try:
-                payload = self._payload(parcel, numbers, exported)
-                return self.state.reply(flags, payload)
-            except Exception:
-                self._take_back(exported)
+                return queue(self._payload(parcel, numbers, exported, area))
+            except Exception:  # not only ours: parcels have what the program has put into them
+                for number in exported:
+                    self._connection.nodes.settle(number)
                 raise
+            finally:
+                self._area = area
 
-    def _payload(self, parcel: Contents, numbers: Numbering, exported: list[int]) -> Payload:
+    def _payload(
+        self, parcel: Contents, numbers: Numbering, exported: list[int], area: SendArea | None
+    ) -> Payload:
         buffers = parcel.buffers()
         pins: list[object] = [parcel]
         for buffer in buffers:
             buffer.address, pin = data_address(buffer.data)
             pins.append(pin)
         data, offsets = parcel.payload(numbers, exported)
-        area = self._area
-        if not self.state.has_commands:
+        if area is not None and not self.state.has_commands:
             area.clear()
-        address, table_address = area.put(data), 0
-        if not address:
-            address, pin = data_address(data)
-            pins.append(pin)
+        address = _place(data, area, pins)
         if not offsets:
             return Payload(address, len(data), 0, 0, (), pins)
-        table_address = area.put(offsets)
-        if not table_address:
-            table_address, pin = data_address(offsets)
-            pins.append(pin)
+        table_address = _place(offsets, area, pins)
         buffers_size = sum([len(buffer.data) + 7 & ~7 for buffer in buffers])
         nodes = tuple(exported)
         return Payload(address, len(data), table_address, len(offsets), nodes, pins, buffers_size)
-
-    def _take_back(self, exported: list[int]) -> None:
-        for number in exported:
-            self._connection.nodes.settle(number)
 
     def exchange(self, *, read: bool, go_on: Callable[[], bool] = always) -> list[Event]:
         """Write what is queued and, if ``read``, wait for something to read.

@@ -33,7 +33,6 @@ class Token(NamedTuple):
         request.write_interface_token(descriptor, self.era, self.tag)
 
 
-@lru_cache(_REMEMBERED)
 def token_octets(era: Era, tag: int, descriptor: str) -> bytes:
     """Return a token as it is in requests.
 
@@ -52,9 +51,15 @@ def token_octets(era: Era, tag: int, descriptor: str) -> bytes:
 
 
 @lru_cache(_REMEMBERED)
+def tagged_token(descriptor: str) -> bytes:
+    """Return what nearly all requests begin with."""
+    return token_octets(Era.TAGGED, TAG_SYSTEM, descriptor)
+
+
+@lru_cache(_REMEMBERED)
 def tagged_name(descriptor: str) -> bytes:
-    """Return what is behind TAG_OFFSET bytes in what nearly all requests begin with."""
-    return token_octets(Era.TAGGED, TAG_SYSTEM, descriptor)[TAG_OFFSET:]
+    """Return what is behind TAG_OFFSET bytes of it."""
+    return tagged_token(descriptor)[TAG_OFFSET:]
 
 
 def read_token(request: Parcel, descriptor: str) -> Token:

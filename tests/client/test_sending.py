@@ -93,6 +93,19 @@ def test_the_next_payload_lies_where_the_last_one_lay() -> None:
     assert len(seen) == 1
 
 
+def test_what_is_sent_while_a_payload_is_put_does_not_take_its_place() -> None:
+    class Interrupted(SendArea):
+        def put(self, data: bytearray) -> int:
+            address = super().put(data)
+            sender.send(b"of a finalizer")
+            return address
+
+    sender = Sender()
+    sender.thread._area = Interrupted()
+    sender.send(b"of the program")
+    assert sorted(sender.contents()) == [b"of a finalizer", b"of the program"]
+
+
 @pytest.fixture
 def workers() -> Iterator[Workers]:
     found = Workers(2)
