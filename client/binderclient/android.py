@@ -24,7 +24,7 @@ DUMP_TRANSACTION: Final = _pack_chars("_DMP")
 INTERFACE_TRANSACTION: Final = _pack_chars("_NTF")
 SHELL_COMMAND_TRANSACTION: Final = _pack_chars("_CMD")
 
-# Whoever asked for a shell command hears of its end through this; code 1 is one-way.
+# The end of a shell command is told to its caller through this; code 1 is one-way.
 RESULT_RECEIVER_DESCRIPTOR: Final = "com.android.internal.os.IResultReceiver"
 RESULT_RECEIVER_SEND: Final = 1
 

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from binderclient import android
 from binderclient.arguments import check_callable, check_code, check_type
 from binderclient.blocking import Device
+from binderclient.capacity import CapacityLimiter
 from binderclient.deadlines import Alarm, Deadline, Ticket, checked_timeout
 from binderclient.errors import DeadObject, RemoteException
 from binderclient.loops import LoopEnded
@@ -50,7 +51,6 @@ from binderclient.objects import (
     set_caller,
 )
 from binderclient.session import caller_of, late
-from binderclient.turns import Turns
 from binderclient.workers import HELPERS, Workers, outcome_of, result_of
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class AsyncDevice:
         self._callers = Workers(max_calls)
         # A thread is free again before the loop has taken the reply: without these, replies would
         # pile up while it is busy, until the receive area had no room for more.
-        self._turns = Turns(max_calls)
+        self._limiter = CapacityLimiter(max_calls)
         self._changed = loop.event()  # the device has gone or is back, since somebody waits
         self._device = Device(
             path,
@@ -199,7 +199,7 @@ class AsyncDevice:
         seconds: float | None = None,
     ) -> Parcel:
         """Send a transaction and wait for its reply; ``AsyncProxy.call`` is the way to use it."""
-        await self.loop.heed_cancellation()  # who is cancelled already sends nothing
+        await self.loop.heed_cancellation()  # a task that is cancelled already sends nothing
         home = _current_home.get()
         transact = partial(session.transact, handle, code, data, flags)
         if home is not None and home.is_free:
@@ -227,14 +227,14 @@ class AsyncDevice:
                 outcome.append(error)
                 over.set()
 
-        turn = self._turns.take(begin)
+        slot = self._limiter.take(begin)
         try:
             await over.wait()
         except BaseException:
             ticket.give_up()
             raise
         finally:
-            self._turns.give_back(turn)
+            self._limiter.give_back(slot)
             if not has_begun:
                 ticket.end()
         if not outcome:

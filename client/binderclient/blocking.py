@@ -32,7 +32,7 @@ from binderclient.objects import (
 )
 from binderclient.recovery import Recovery
 from binderclient.session import Session, caller_of
-from binderclient.wakeup import heeding_signals
+from binderclient.signals import waking_for_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,7 +174,7 @@ class Device:
         Raises:
             DeviceGone: the driver is gone and will not be back.
         """
-        with heeding_signals(self.wake_all, lambda: self.session.pool.turns):
+        with waking_for_signals(self.wake_all, lambda: self.session.pool.returns):
             self._serve_here()
 
     def _serve_here(self) -> None:

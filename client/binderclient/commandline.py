@@ -49,7 +49,7 @@ _GRACE_SECONDS: Final = 3.0  # for 'wait' to end by itself, and tell why
 
 HIDL: Final = "hidl"
 _HIDL_NAME: Final = re.compile(r"[\w.]{1,127}@\d+\.\d+::\w{1,127}/[\w.-]{1,127}", re.ASCII)
-_LOOK_SECONDS: Final = 5.0  # between looks at who holds lazy services
+_LOOK_SECONDS: Final = 5.0  # between looks at the holders of lazy services
 
 _ANDROID_HELP: Final = (
     "which Android the service manager is of: 8 to 16, its API level, or what libgbinder calls "

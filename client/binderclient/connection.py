@@ -237,7 +237,7 @@ class ThreadState:
         # Does the driver wait for a BC_*_DONE?  Until then it keeps others' deaths and releases
         # from us (behaviours N5, N11): do not go idle without writing it.
         self.owes_answer = False
-        self.is_looper = False  # does this thread serve whoever calls?
+        self.is_looper = False  # does this thread serve incoming calls?
 
     @property
     def idle(self) -> bool:
@@ -532,7 +532,7 @@ class ThreadState:
         if obituary is None:
             return
         if obituary.proxy.handle == 0:
-            # Handle 0 is whoever is context manager now: make room for the next one (N1).
+            # Handle 0 is the current context manager's: make room for the next one (N1).
             self._connection.handles.disown(obituary.proxy, 0, self._out)
         events.append(obituary)
 

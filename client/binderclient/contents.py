@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Contents``: the bytes of a parcel, the objects among them, and who owns the memory.
+"""``Contents``: the bytes of a parcel, the objects among them, and the memory's owner.
 
 Here every access is checked against the end of the data, once, and everything is padded to a
 multiple of 4 bytes.  References to binder objects and file descriptors are *objects*: the driver
@@ -59,7 +59,7 @@ class Numbering(Protocol):
 
 
 class Owner(Protocol):
-    """Whoever received a parcel's buffer from the driver."""
+    """The receiver of a parcel's buffer, which gives it back to the driver."""
 
     def resolve(self, kind: int, binder: int, cookie: int) -> IBinder:
         """Return the object of a received flat_binder_object; a proxy holds its own reference."""
@@ -415,7 +415,7 @@ class Contents:
         self._files.append(file)
 
     def keep(self, files: Iterable[ReceivedFile]) -> None:
-        """Have files closed with the parcel; who has put their numbers into a buffer needs it."""
+        """Have files closed with the parcel, where their numbers were put into a buffer."""
         self._files += files
 
     def _pack_buffer(self, offset: int, buffer: Buffer) -> None:

@@ -139,7 +139,7 @@ class _Clock:
 
     def _run(self) -> None:
         while True:
-            self._next = math.inf  # whoever comes while we look says so
+            self._next = math.inf  # a limit that is set meanwhile says so itself
             now = time.monotonic()
             alarms = self.alarms.copy()
             for alarm, when in alarms.items():
@@ -158,7 +158,7 @@ class _Clock:
     def _ends(self) -> bool:
         """End the thread, unless somebody sets an alarm right now."""
         with self._starting:
-            self._is_started = False  # first: who sets one looks at this afterwards
+            self._is_started = False  # first: a thread that sets one looks at this afterwards
             if self.alarms:
                 self._is_started = True
             return not self._is_started

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The death registry: who wants to know when the process of a remote object is gone.
+"""The death registry: callbacks for the end of a remote object's process.
 
 One registration in the driver per proxy, whatever the number of callbacks, identified by a cookie
 that is never used twice.  The driver allows one registration per handle and ignores a second one
 (behaviours E7), so that between BC_CLEAR_DEATH_NOTIFICATION and its DONE new callbacks have to
 wait.  A registration keeps its proxy alive: a callback comes even if the caller keeps nothing.
 
-No locks here, and the registry returns callbacks and never calls them: whoever shares it between
+No locks here, and the registry returns callbacks and never calls them: code that shares it between
 threads serialises the calls and runs ``Obituary.tell`` afterwards.
 """
 
@@ -40,7 +40,7 @@ class Mortal(Protocol):
 
 
 class Obituary:
-    """A death, and who is to be told.  ``proxy`` may be anything that ``link`` was given."""
+    """A death, and the callbacks for it.  ``proxy`` may be anything that ``link`` was given."""
 
     __slots__ = ("callbacks", "proxy")
 

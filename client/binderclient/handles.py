@@ -6,8 +6,8 @@ its handle (BC_INCREFS, BC_ACQUIRE), so the driver cannot give that number to an
 (behaviours N4).  References are counted by the driver, so that two generations of proxies for one
 handle may overlap: each takes and releases its own.
 
-No locks here: whoever shares a table between threads serialises the calls.  Only the finalizer of
-a proxy may run at any point of any thread, therefore all it does is one ``deque.append``.
+No locks here: code that shares a table between threads serialises the calls.  Only a proxy's
+finalizer may run at any point of any thread, therefore all it does is one ``deque.append``.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ def write_instances(parcel: Parcel, instances: Iterable[tuple[str, str, int, int
     """Write a vec<InstanceDebugInfo>, without the processes that use an instance.
 
     Args:
-        instances: interface, instance, process id of who serves it, architecture.
+        instances: interface, instance, process id of its server, architecture.
     """
     rows = [
         (interface.encode(), name.encode(), pid, architecture)

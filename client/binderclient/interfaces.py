@@ -13,7 +13,7 @@ The public methods of the class are numbered from 1 on as they stand there, whic
 it; ``@transaction(7)`` says otherwise.  ``annotations`` has the types.  A method that returns a
 tuple has several results (AIDL's out parameters), one with ``@oneway`` none, and its callers do not
 wait.  A class without an implementation (``raise NotImplementedError``, or just ``...``) is as good
-for callers; who serves it makes a subclass.
+for callers; a service is a subclass.
 
 A request that does not fit its method to the last byte is refused with EX_BAD_PARCELABLE, as
 Android does; a caller that passes what does not fit gets a TypeError or ValueError before anything
@@ -354,7 +354,7 @@ class Method:
         return proxy.timeout
 
     def _dressed(self, call: Callable[..., object]) -> Callable[..., object]:
-        return functools.wraps(self._function)(call)  # for help(), and who looks at the types
+        return functools.wraps(self._function)(call)  # for help(), and inspection of the types
 
     def _request(
         self, proxy: object, values: tuple[object, ...], named: dict[str, object]

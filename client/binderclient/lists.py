@@ -175,7 +175,7 @@ class Lists(Values):
         Args:
             values: the items; None for null.
             write: writes one, for example ``parcel.write_strong_binder``.
-            method: who writes it, for errors.
+            method: that writes it, for errors.
         """
         if values is None:
             self._put(INT32.pack(NULL_LENGTH))

@@ -7,7 +7,7 @@ driver counts references on it (BR_INCREFS/BR_ACQUIRE … BR_RELEASE/BR_DECREFS)
 carries it is on its way.  Counting, not flags: a BR_RELEASE that one thread has read may be handled
 after the BR_ACQUIRE that another thread read later.
 
-No locks here: whoever shares a table between threads serialises the calls.
+No locks here: code that shares a table between threads serialises the calls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STEP: Final = 16  # looks like the address of something, which is what other to
 
 
 class _Node:
-    """A local object and who needs it."""
+    """A local object, and what keeps it alive."""
 
     __slots__ = ("in_flight", "service", "strong", "weak")
 

@@ -3,7 +3,7 @@
 
 This file knows the calling conventions of Android's user space (which codes every object answers,
 how errors travel back) and nothing of threads, file descriptors or the driver: a proxy asks its
-``Transport``, and whoever received a call runs ``answer``.
+``Transport``, and the thread that received a call runs ``answer``.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Service(IBinder):
 
 
 class ShellCommand(NamedTuple):
-    """A command for a service, by whoever runs ``cmd``; the files are closed afterwards."""
+    """A command for a service, as ``cmd`` sends it; the files are closed afterwards."""
 
     input: int  # descriptors
     output: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ThreadPool``: the threads of one session that serve whoever calls.
+"""``ThreadPool``: the threads of one session that serve incoming calls.
 
 One that the program starts, and as many more, up to ``max_threads``, as the driver asks for when
 all of them are busy.  What a thread does with what it reads is the session's business.
@@ -31,7 +31,7 @@ class ThreadPool:
         self._threads: list[threading.Thread] = []
         self._is_started = self._is_stopping = False
         self.is_owed = False  # has the driver asked for a thread that could not be started?
-        self.turns = 0  # how often a thread of the program's own has come back; see ``serve``
+        self.returns = 0  # how often a thread of the program's own has come back; see ``serve``
 
     def start(self) -> None:
         """Serve in the background: start the first thread; idempotent.
@@ -103,7 +103,7 @@ class ThreadPool:
         try:
             self._loop(register=register)
         except DeviceGone:
-            pass  # said once, by who deals with it
+            pass  # logged once, by the session
         except BinderError as error:
             if not self._session.closed:
                 _log.error("a serving thread ended: %s", error)
@@ -123,7 +123,7 @@ class ThreadPool:
         try:
             while go_on():
                 session.exchange(thread, read=True, go_on=go_on)
-                self.turns += is_joined
+                self.returns += is_joined
             with session.lock:
                 thread.state.exit_looper()
         finally:

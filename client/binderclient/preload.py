@@ -78,7 +78,7 @@ def run(command: Sequence[str], caller: str) -> NoReturn:
 
     Args:
         command: the program and its arguments.
-        caller: who warns.
+        caller: the command, for the warning.
 
     Raises:
         RunError: see there.

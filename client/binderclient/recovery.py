@@ -5,7 +5,7 @@ A daemon that ends takes everything with it: handles, objects, calls under way. 
 ``Session`` outlives it; a device that comes back is a new session under the same path, in which
 this process is again what it was: the context manager, a serving process, the owner of services.
 
-Who does what.  Any thread may notice the end; it runs nothing of the program's own.  Deaths and
+The threads.  Any thread may notice the end; it runs nothing of the program's own.  Deaths and
 callbacks are told by threads that exist for that alone, one after the other, so that a callback
 may wait for the return.  With ``reconnect`` a further thread watches over the device as long as it
 is open: it opens the path again, and offers the services to each new service manager.
@@ -309,7 +309,7 @@ class Recovery:
     def _wait_until(self, is_reached: Callable[[], bool], timeout: float | None) -> bool:
         """Wait up to ``timeout`` seconds; signal handlers run meanwhile."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        # A queue for each who waits: whoever wakes them needs no lock, so a signal handler may.
+        # A queue for each waiting thread: waking them takes no lock, so a signal handler may do it.
         bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._bells.append(bell)
         try:

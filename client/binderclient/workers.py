@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``Workers``: threads for what would keep the caller's own thread.
 
-To the driver a thread is a party of its own, which waits for one reply at a time; so whoever has
-several calls in the air, or may have to leave one, has each made by a thread of these.  Nothing
+To the driver a thread is a party of its own, which waits for one reply at a time; so a task that
+makes several calls at once, or may have to leave one, has each made by a thread of these.  Nothing
 here may know calls or event loops.
 """
 
@@ -134,4 +134,4 @@ def _begin_all() -> None:
 
 os.register_at_fork(after_in_child=_begin_all)
 HELPERS: Final = Workers()
-"""Whoever needs a thread for a moment has one of these."""
+"""Threads for short jobs of any part of the client."""

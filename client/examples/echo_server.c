@@ -4,7 +4,7 @@
 //   cc -O2 -Wall -o build/echo_server client/examples/echo_server.c
 //   build/echo_server /dev/binderfs/hwbinder
 //
-// It is the context manager of its device: whoever calls handle 0 gets back the bytes he sent.
+// It is the context manager of its device: a caller of handle 0 gets back the bytes that it sent.
 
 #include <errno.h>
 #include <fcntl.h>

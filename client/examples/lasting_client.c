@@ -95,6 +95,6 @@ int main(int argc, char **argv)
 			if (outcome == GONE) { // an echo may be asked for twice; not everything may
 				close_device();
 				open_device(argv[argc - 1]);
-			} // else whoever serves is not back yet
+			} // else the server is not back yet
 	return 0;
 }

@@ -144,7 +144,7 @@ static void drop_socket(struct attachment *attachment)
 	if (holds_socket(attachment)) {
 		close_raw(attachment->socket);
 		close_delivery(attachment->delivery);
-	} else { // whoever closed it has closed those as well
+	} else { // the program that closed it has closed those as well
 		forget_delivery(attachment->delivery);
 	}
 	attachment->socket = -1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // delivery.c - takes descriptors out of a socket (docs/EXTENSION.md, section 4).
 //
-// The lock is held, so whoever finds no message knows that its descriptors have been reported.
+// The lock is held, so a thread that finds no message knows that its descriptors were reported.
 
 #define _GNU_SOURCE
 #include <errno.h>

@@ -60,8 +60,8 @@ enum kind {
 	ATTACHED,
 };
 
-// May be looked at without the lock: what is read while it changes matches nothing, and whoever
-// then takes the lock looks again.
+// May be looked at without the lock: what is read while it changes matches nothing, and the
+// caller then takes the lock and looks again.
 struct attachment {
 	_Atomic int kind;
 	_Atomic uint32_t major, minor;

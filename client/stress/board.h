@@ -2,7 +2,7 @@
 // board.h - the memory that all workers and binderctl share: what is to be done, and what was done.
 //
 // Everything is a uint64_t, so that "layout" can tell binderctl the names and that is all it needs.
-// It outlives a worker that is killed, and whoever takes its place goes on counting there.
+// It outlives a worker that is killed, and the one that takes its place goes on counting there.
 
 #pragma once
 

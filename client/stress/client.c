@@ -264,7 +264,7 @@ static bool greet(struct port *port, const struct use *use)
 
 // Threads
 
-static void heed(struct port *port, uint32_t word, const void *payload)
+static void handle_return(struct port *port, uint32_t word, const void *payload)
 {
 	struct binder_transaction_data call;
 	binder_uintptr_t cookie;
@@ -278,7 +278,7 @@ static void heed(struct port *port, uint32_t word, const void *payload)
 	} else if (word == BR_ERROR) {
 		board_complain(&self->refused, "client %u: BR_ERROR", client);
 	} else {
-		heed_references(port, word, payload);
+		handle_references(port, word, payload);
 	}
 }
 
@@ -370,7 +370,7 @@ static void *hear(void *nothing)
 int run_client(void)
 {
 	client = self_number - (unsigned)board->servers;
-	on_return = heed;
+	on_return = handle_return;
 	connections_prepare();
 	start_thread(hear, NULL);
 	for (uintptr_t i = 0; i < board->threads; i++)

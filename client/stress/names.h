@@ -14,7 +14,7 @@ enum outcome names_add(struct port *port, const char *name, binder_uintptr_t nod
 enum outcome names_check(struct port *port, const char *name, uint32_t *handle,
 			 binder_uintptr_t *buffer);
 
-// For who serves it.
+// For the manager's side.
 bool names_read(const void *data, size_t size, char *name, struct flat_binder_object *object);
 size_t names_write_empty(unsigned char *reply);
 size_t names_write_handle(unsigned char *reply, bool is_there, uint32_t handle, size_t *at);

@@ -132,7 +132,7 @@ static void queue_data(struct port *port, uint32_t word, const struct call *call
 	port_queue(port, word, &data);
 }
 
-// Sends and waits for the reply; calls that come meanwhile are heeded.
+// Sends and waits for the reply; calls that come meanwhile are handled.
 enum outcome port_call(struct port *port, struct call *call)
 {
 	binder_size_t offset = call->objects_at;
@@ -163,7 +163,7 @@ enum outcome port_call(struct port *port, struct call *call)
 		case BR_FAILED_REPLY:
 			return why_refused(call, was_accepted);
 		default:
-			port_heed(port, word, payload);
+			port_handle(port, word, payload);
 		}
 	}
 }

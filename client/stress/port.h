@@ -46,5 +46,5 @@ void port_reply(struct port *port, const void *data, size_t size, size_t objects
 		size_t objects);
 void port_free(struct port *port, binder_uintptr_t buffer);
 
-// What a return means that is not the call's own: whoever uses ports defines it.
-void port_heed(struct port *port, uint32_t word, const void *payload);
+// What a return means that is not the call's own; each program that uses ports defines it.
+void port_handle(struct port *port, uint32_t word, const void *payload);

@@ -83,7 +83,7 @@ static void serve(struct port *port, const struct binder_transaction_data *reque
 	port_free(port, request->data.ptr.buffer);
 }
 
-static void heed(struct port *port, uint32_t word, const void *payload)
+static void handle_return(struct port *port, uint32_t word, const void *payload)
 {
 	struct binder_transaction_data request;
 	binder_uintptr_t cookie;
@@ -95,7 +95,7 @@ static void heed(struct port *port, uint32_t word, const void *payload)
 		memcpy(&cookie, payload, sizeof cookie);
 		forget(port, cookie);
 	} else {
-		heed_references(port, word, payload);
+		handle_references(port, word, payload);
 	}
 }
 
@@ -109,6 +109,6 @@ int run_registry(void)
 	fflush(stdout);
 	if (error)
 		return 0;
-	on_return = heed;
+	on_return = handle_return;
 	return run_looper(&port, BC_ENTER_LOOPER);
 }

@@ -233,7 +233,7 @@ static void serve(struct thread *thread, const struct binder_transaction_data *c
 
 // Threads
 
-static void heed(struct port *port, uint32_t word, const void *payload);
+static void handle_return(struct port *port, uint32_t word, const void *payload);
 
 static void *loop(void *enter_word)
 {
@@ -245,7 +245,7 @@ static void *loop(void *enter_word)
 	return NULL;
 }
 
-static void heed(struct port *port, uint32_t word, const void *payload)
+static void handle_return(struct port *port, uint32_t word, const void *payload)
 {
 	struct binder_transaction_data call;
 	binder_uintptr_t cookie;
@@ -266,7 +266,7 @@ static void heed(struct port *port, uint32_t word, const void *payload)
 		board_complain(&self->refused, "server %u: BR_ERROR", self_number);
 		break;
 	default:
-		heed_references(port, word, payload);
+		handle_references(port, word, payload);
 	}
 }
 
@@ -294,7 +294,7 @@ int run_server(void)
 {
 	uint32_t threads_max = (uint32_t)board->threads - 1;
 
-	on_return = heed;
+	on_return = handle_return;
 	set(&self->pool, 0);
 	if (ioctl(device, BINDER_SET_MAX_THREADS, &threads_max) < 0)
 		board_complain(&self->refused, "BINDER_SET_MAX_THREADS: %s", strerror(errno));

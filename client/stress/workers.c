@@ -20,7 +20,7 @@ enum { FIRST_WAIT_NS = 50000, LAST_WAIT_NS = 20000000, STACK_SIZE = 128 << 10 };
 
 void (*on_return)(struct port *port, uint32_t word, const void *payload);
 
-void port_heed(struct port *port, uint32_t word, const void *payload)
+void port_handle(struct port *port, uint32_t word, const void *payload)
 {
 	on_return(port, word, payload);
 }
@@ -37,7 +37,7 @@ int run_looper(struct port *port, uint32_t enter)
 	}
 }
 
-void heed_references(struct port *port, uint32_t word, const void *payload)
+void handle_references(struct port *port, uint32_t word, const void *payload)
 {
 	if (word == BR_INCREFS)
 		port_queue(port, BC_INCREFS_DONE, payload);
@@ -110,7 +110,7 @@ int run_idle(void)
 	port_flush(&port);
 	puts("ready");
 	fflush(stdout);
-	on_return = heed_references;
+	on_return = handle_references;
 	return run_looper(&port, BC_ENTER_LOOPER);
 }
 

@@ -15,13 +15,13 @@ int run_idle(void);
 extern void (*on_return)(struct port *port, uint32_t word, const void *payload);
 
 int run_looper(struct port *port, uint32_t enter);
-void heed_references(struct port *port, uint32_t word, const void *payload);
+void handle_references(struct port *port, uint32_t word, const void *payload);
 void start_thread(void *(*function)(void *), void *argument);
 void wait_for_the_end(void); // of standard input
 unsigned count_files(void);
 void *allocate(size_t size);
 
-// A death cookie says who is watched: the number of the worker, and which of its lives.
+// A death cookie says which worker is watched: the number of the worker, and which of its lives.
 static inline binder_uintptr_t cookie_of(unsigned worker, uint64_t life)
 {
 	return (binder_uintptr_t)worker << 32 | (uint32_t)life;

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Putting into force what the configuration says about who may do what.
+"""Putting into force which users may do what, as the configuration says.
 
 An entry of --manager-uid, --allow-user or --allow-group is ``ACCOUNT`` or ``DEVICE=ACCOUNT``. A
 device goes by the entries that name it; if there are none, by those that name no device.
 
-A name that the machine does not have is nobody's: whoever is to come later is let in by the next
-SIGHUP, and a list of nobody lets nobody in.
+A name that the machine does not have stands for no user; if it is added later, the next SIGHUP lets
+that user in. A list without any user lets no user in.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Accounts:
 
 
 def put_into_force(settings: Settings, directory: Directory, engine: Engine) -> list[str]:
-    """Go by these settings from now on; who has a file open keeps it.
+    """Use these settings from now on; files that are open stay open.
 
     Returns:
         What is wrong with them, though it does not matter to anything else.

@@ -37,8 +37,8 @@ from binderd.lifecycle import Negotiation, Readiness
 from binderd.links import Links
 from binderd.log import BugReports, set_log_level, tracer
 from binderd.memory.client import FileOpener
+from binderd.memory.shrinker import Shrinker
 from binderd.memory.thread_watch import ThreadWatch
-from binderd.memory.upkeep import Upkeep
 from binderd.reload import Reload
 from binderd.start import limits_for
 from binderd.timers import Timers
@@ -64,7 +64,7 @@ class Assembly:
         reread: returns what the configuration says now; raises ConfigError.
         transport: where; their channels are the assembly's own from now on.
         shutdown: of the daemon.
-        upkeep_due: called when there is something to look after.
+        shrinker_due: called when the shrinker must tick from then on.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Assembly:
         reread: Callable[[], Settings],
         transport: Transport,
         shutdown: Shutdown,
-        upkeep_due: Callable[[], None],
+        shrinker_due: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.transport = transport
@@ -87,12 +87,12 @@ class Assembly:
         listeners = [self.helper_tasks.listener, self.fetching.listener]
         self.pumps = Pumps(self.turns, settings.spin_ns, listeners, self._reply_failed)
         self.watch = ThreadWatch()
-        self.upkeep = Upkeep(upkeep_due, lambda file: self.files.unmapped(file))
+        self.shrinker = Shrinker(shrinker_due, lambda file: self.files.unmapped(file))
         self.fetcher = self._make_fetcher()
         self.delivery = self._make_delivery()
         self.opener = FileOpener(
             transport.mount,
-            self.upkeep,
+            self.shrinker,
             self.watch,
             self.delivery,
             settings.security_context,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closing other people's files, which may take any time: in threads that may get stuck.
+"""Closing clients' files, which may take any time: in threads that may get stuck.
 
 A close can flush to a file system of a client's own, wait for a peer to read, or free gigabytes. So
 no thread with other things to do may close a file that a client gave us. Nor may one user's closes,
@@ -24,7 +24,7 @@ _IDLE_SECONDS: Final = 0.5  # after this a thread goes: it makes each system cal
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """A ``done`` that does nothing."""
 
 
 class Closer:
@@ -85,7 +85,7 @@ class Closer:
             done()
 
     def _next(self) -> tuple[int, list[int], Callable[[], None]] | None:
-        """Take the next job of an owner who has not too many under way; others come before more."""
+        """Take the next job of an owner that has not too many under way; owners take turns."""
         for owner, jobs in self._waiting.items():
             busy = self._busy.get(owner, 0)
             if busy < _WORKERS_OF_ONE:

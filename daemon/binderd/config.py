@@ -50,7 +50,7 @@ _NO_ID: Final = (1 << 32) - 1
 # Fields of Settings that SIGHUP changes in a running daemon.
 _RELOADED: Final = {"limits"} | {o.name.replace("-", "_") for o in OPTIONS if o.reloads}
 _NAME_SIZE_MAX: Final = 255  # bytes, BINDERFS_MAX_NAME
-_CONTEXT_SIZE_MAX: Final = 255  # bytes; each call to who asks for it takes so much more room
+_CONTEXT_SIZE_MAX: Final = 255  # bytes; a call to a node that asks for it takes so much more room
 
 _DESCRIPTION: Final = """\
 Serves Android's binder devices from user space: a directory like the kernel's binderfs with
@@ -123,10 +123,10 @@ class Settings:
     allow_users: tuple[str, ...] = ()
     allow_groups: tuple[str, ...] = ()
     freeze: str = "any"  # or own: whose processes a client may freeze
-    security_context: str = SECURITY_CONTEXT  # of who has none; "": none
+    security_context: str = SECURITY_CONTEXT  # of processes that have none; "": none
     spin_ns: int = SPIN_US * 1000  # so long is the next request looked for without sleeping
     check: str = ""  # or table, json: only say what this machine allows
-    host: tuple[int, int] = (0, 0)  # user and group of what is not configured: who mounts
+    host: tuple[int, int] = (0, 0)  # user and group of what is not configured: the daemon's own
 
 
 class _Value(NamedTuple):

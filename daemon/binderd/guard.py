@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon's side of being watched: has a watchdog, and feeds that of the service manager.
+"""The guard: keeps a watchdog process, and feeds the watchdog of the service manager.
 
 The watchdog is a process of its own (``watchdog/``). It goes when the daemon goes; should it end
 before, or hang, it is reaped and another one is started.
@@ -40,7 +40,7 @@ class Guard:
     """The watchdog of this process, as long as the block runs.
 
     Args:
-        limit: seconds that clients of one user may hold us; 0: there is no watchdog.
+        limit: seconds for which clients of one user may block the daemon; 0: no watchdog.
         own_type: what our own file systems are called in /proc/self/mountinfo.
     """
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loop is at, in memory that the watchdog sees: which request, and in whose hands it is.
+"""The loop's heartbeat, in memory that the watchdog sees: which request, and in which client.
 
-Some calls reach into a client, and a client can keep those from coming back: its memory, its
-mapping table, the locks that it holds in its exec. Whoever makes such a call says right before
-whose it is. The watchdog (``watchdog/``) looks at both numbers from outside; if they stay the same
-while the loop sleeps in such a call, it knows whom that is due to, without asking the stuck loop.
+Some calls reach into a client, and a client can block them: by its memory, by the locks of its
+mapping table, or by those that it holds in its exec. Code that makes such a call stores right
+before which client that is. The watchdog (``watchdog/``) looks at both numbers from outside; if
+they stay the same while the loop sleeps in such a call, it knows the client without asking the
+loop.
 
 A subject is a number that stands for a client as long as the loop is stuck in it:
 
-    0         nobody
+    0         no client
     positive  a descriptor of ours for the directory of its process in /proc, which also serves to
               send it signals (pidfd_send_signal)
     negative  minus the number of a thread that has a request open: it cannot go before its answer
@@ -37,7 +38,7 @@ _cells: Final = memoryview(mmap.mmap(FD, mmap.PAGESIZE)).cast("q")
 
 
 def beat() -> None:
-    """A request begins, or another turn of the loop; nobody is its subject yet."""
+    """A request begins, or another turn of the loop; it has no subject yet."""
     _cells[SUBJECT] = NOBODY
     _cells[BEATS] += 1
 
@@ -63,7 +64,7 @@ class Stalls:
     def take(self) -> int:
         """Return the subject of a stall that has ended since the last look, 0 if there was none.
 
-        Only in the access that had stalled, or right behind it, is it certain whom that means.
+        The number means that client only in the access that had stalled, or right behind it.
         """
         count = _cells[STALLS]
         if count == self._seen:

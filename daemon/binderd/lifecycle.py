@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the negotiation with the kernel to the end: when all is served we say so; why we end.
+"""From the negotiation with the kernel to the end: when the daemon is ready, and why it ends.
 
 Nothing here may know how anything is served.
 """
@@ -27,20 +27,20 @@ class Shutdown:
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()  # everything runs inside
-        self.refusal: StartError | None = None  # why does it not come about?
-        self.is_lost = False  # did somebody else take away what we serve?
+        self.refusal: StartError | None = None  # why nothing is served
+        self.is_lost = False  # did another process unmount or abort what is served?
 
     def begin(self) -> None:
-        """Shutdown."""
+        """Shut down."""
         self.scope.cancel()
 
     def refuse(self, reason: StartError) -> None:
-        """Shutdown, as the kernel and we do not come together."""
+        """Shut down, as there is no agreement with the kernel."""
         self.refusal = reason
         self.begin()
 
     def lose(self) -> None:
-        """Shutdown, as somebody took away what we serve."""
+        """Shut down, as another process has unmounted or aborted what is served."""
         self.is_lost = True
         self.begin()
 
@@ -66,7 +66,7 @@ class Negotiation:
         self._event = trio.Event()
 
     def ended(self, refusal: str | None) -> None:
-        """The kernel and we agree; with a reason if we cannot."""
+        """There is an agreement; with a reason if there is none."""
         if refusal is not None:
             self._shutdown.refuse(self._kind(refusal))
             return
@@ -79,7 +79,7 @@ class Negotiation:
 
 
 class Readiness:
-    """How much of what is to be served is not there yet.
+    """Counts the file systems and devices that are not served yet.
 
     Args:
         pending: how many file systems and devices there will be.
@@ -96,7 +96,7 @@ class Readiness:
         self._restrictions: list[str] = []
 
     def one_is_there(self, restriction: str = "") -> None:
-        """One more is; say so when all are.
+        """One more is served; tell the service manager when all are.
 
         Args:
             restriction: what of it is not, in a sentence.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Symbolic links to the devices, where programs look for them: /dev/binder to /dev/binderfs/binder.
 
-A name that something else has is left alone, be it Linux's own driver or somebody's file. A link
+A name that something else has is left alone, be it Linux's own driver or any file. A link
 counts as ours if it leads to our device: one that a dead daemon has left is taken over.
 
 Nothing here may know what is served.
@@ -66,7 +66,7 @@ class Links:
     def _remove(self, name: str) -> None:
         del self._names[name]
         if self._is_ours(name):
-            with suppress(OSError):  # somebody was faster, or the folder cannot be written any more
+            with suppress(OSError):  # it was removed meanwhile, or the folder is read-only
                 os.unlink(f"{self._folder}/{name}")
 
     def _is_ours(self, name: str) -> bool:

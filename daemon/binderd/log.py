@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the daemon's log goes, and how much of it.
 
-Nothing here may know what is logged. A log that nobody takes away must not hold up requests: what
-the system's log does not take at once is lost.
+Nothing here may know what is logged. A log that is not read must not hold up requests: lines that
+the system's log does not take at once are lost.
 """
 
 from __future__ import annotations

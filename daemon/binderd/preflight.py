@@ -38,7 +38,7 @@ def prepare() -> str | None:
 def _fill_standard_descriptors() -> None:
     """Put something where a standard stream was closed.
 
-    Else the next file that we open would get its number, and what somebody prints.
+    Else the next file that is opened would get its number, and with it what is printed.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -52,6 +52,6 @@ def _fill_standard_descriptors() -> None:
 
 
 def say(program: str, text: str) -> None:
-    """Say one line on stderr, if anybody can hear it."""
+    """Write one line to stderr, if that is open."""
     with suppress(OSError):
         os.write(2, f"{program}: {text}\n".encode(errors="backslashreplace"))

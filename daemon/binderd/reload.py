@@ -38,8 +38,8 @@ class Reload:
         reread: returns what the configuration says now; raises ConfigError.
         directory: the devices.
         links: to them, None if there can be none.
-        engine: goes by the limits.
-        turns: so does what waits.
+        engine: gets the limits.
+        turns: gets those of waiting requests.
         set_log_level: called with the new one.
     """
 

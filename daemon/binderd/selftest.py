@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
 _PATIENCE_MS: Final = 10_000  # for the child to be ready, on any machine
-_WALL: Final = 0x40000000  # __WALL: also who is traced
+_WALL: Final = 0x40000000  # __WALL: also traced threads
 _NO_PTRACE: Final = 3  # for nobody, until the next boot
 _NICEST: Final = -20
 _ready: Final = struct.Struct("=i?")  # process id or negative errno; is it under a filter?

@@ -43,7 +43,7 @@ _log: Final = logging.getLogger("binderd")
 
 _ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS: Final = (*_ENDING_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
-_STATUS_LOST: Final = 3  # somebody else took away what we serve
+_STATUS_LOST: Final = 3  # another process has unmounted or aborted what is served
 
 
 def main(settings: Settings, reread: Callable[[], Settings]) -> int:
@@ -113,7 +113,7 @@ async def _serve_through(
     guard: Guard,
     signals: AsyncIterable[int],
 ) -> bool:
-    """Serve to the end; return whether that is because somebody took away what we serve.
+    """Serve to the end; return whether another process has unmounted or aborted what is served.
 
     Raises:
         StartError: the kernel and we do not come together.
@@ -150,8 +150,8 @@ class Service:
         self, settings: Settings, reread: Callable[[], Settings], transport: Transport
     ) -> None:
         self.shutdown = Shutdown()
-        self._upkeep = tasks.UpkeepTask()
-        self.parts = Assembly(settings, reread, transport, self.shutdown, self._upkeep.due)
+        self._shrinker = tasks.ShrinkerTask()
+        self.parts = Assembly(settings, reread, transport, self.shutdown, self._shrinker.due)
 
     async def run(self, signals: AsyncIterable[int], guard: Guard) -> None:
         """Serve until a signal or an unmount says that it is enough."""
@@ -164,7 +164,7 @@ class Service:
                 start(tasks.watch_threads, parts.watch, parts.opener, parts.files, attempt)
                 start(parts.helper_tasks.run, parts.delivery.helper)
                 start(parts.fetching.run, parts.fetcher)
-                start(self._upkeep.run, parts.upkeep, attempt)
+                start(self._shrinker.run, parts.shrinker, attempt)
                 start(guard.keep)
                 start(Garbage().run)
                 start(feed, parts.pumps.all)

@@ -34,7 +34,7 @@ _WITH_EXTENSION: Final = (
 )
 
 _ORDINARY: Final = (
-    "served without root: to programs of this user and group alone, who receive in private pages"
+    "served without root: to programs of this user and group alone, which receive in private pages"
 )
 
 

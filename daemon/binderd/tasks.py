@@ -20,7 +20,7 @@ from binderd.channel.fuse_mount import ABORTED
 from binderd.channel.submounts import Submounts
 from binderd.introspect.fs import serve
 from binderd.introspect.tree import PLACES
-from binderd.memory.upkeep import TICK_SECONDS
+from binderd.memory.shrinker import TICK_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from binderd.device.open_files import OpenFiles
     from binderd.lifecycle import Negotiation, Readiness, Shutdown
     from binderd.memory.client import FileOpener
+    from binderd.memory.shrinker import Shrinker
     from binderd.memory.thread_watch import ThreadWatch
-    from binderd.memory.upkeep import Upkeep
 
     Attempt = Callable[[str, Callable[[], None]], None]
 
@@ -41,7 +41,7 @@ _log: Final = logging.getLogger("binderd")
 
 
 async def handle_signals(signals: AsyncIterable[int], parts: Assembly) -> None:
-    """SIGUSR1 shows counts, SIGHUP reads the configuration again, others end us."""
+    """SIGUSR1 shows counts, SIGHUP reads the configuration again, others end the daemon."""
     async for number in signals:
         if number == signal.SIGUSR1:
             with suppress(OSError):  # nobody reads it
@@ -64,30 +64,30 @@ async def watch_threads(
             await trio.lowlevel.checkpoint()  # any number may end at once
 
 
-class UpkeepTask:
-    """Ticks while there is something to look after; no timer runs otherwise."""
+class ShrinkerTask:
+    """Has the shrinker tick while it has anything to do; no timer runs otherwise."""
 
     def __init__(self) -> None:
         self._is_due = trio.Event()
 
     def due(self) -> None:
-        """There is something from now on."""
+        """The shrinker has something to do from now on."""
         self._is_due.set()
 
-    async def run(self, upkeep: Upkeep, attempt: Attempt) -> NoReturn:
+    async def run(self, shrinker: Shrinker, attempt: Attempt) -> NoReturn:
         """Wait for ever."""
         while True:
             await self._is_due.wait()
             self._is_due = trio.Event()
-            while not upkeep.is_idle:
+            while not shrinker.is_idle:
                 await trio.sleep(TICK_SECONDS)
-                attempt("looking after receive buffers", upkeep.tick)
+                attempt("looking after receive buffers", shrinker.tick)
 
 
 async def serve_channel(
     pump: Pump, path: str, shutdown: Shutdown, mount: FuseMount | None = None
 ) -> None:
-    """Serve a channel to its end, which is ours.
+    """Serve a channel to its end, with which the daemon ends.
 
     Args:
         path: of what it serves.
@@ -102,7 +102,7 @@ async def serve_channel(
 
 
 async def place_node(node: CuseNode, negotiation: Negotiation, parts: Assembly) -> None:
-    """Give the node to whom it should belong, once the kernel has made it."""
+    """Set the node's owner and mode, once the kernel has made it."""
     await negotiation.wait()
     try:
         node.place(*parts.settings.access)

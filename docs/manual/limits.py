@@ -38,8 +38,9 @@ are kept for ourselves. What they add up to is less than the machine has. An ord
 have a quarter of each. All ordinary users together can have seven eighths; root, who is bounded
 by the whole, has the rest to itself.
 
-[`engine/user.py`](../daemon/binderd/engine/user.py) says who pays for what. Users of a container
-with a user namespace count together, as the user who made it; if that is root, as one container.
+[`engine/user.py`](../daemon/binderd/engine/user.py) says which user pays for what. Users of a
+container with a user namespace count together, as the user that made it; if that is root, as one
+container.
 
 Each number can be chosen: `NAME = N` in the `[limits]` of the configuration, or `--limit NAME=N`;
 a kind's name is the limit of everybody, with `-per-user` behind it that of an ordinary user.

@@ -3,7 +3,7 @@
 
 A ``Dialect`` is what one Android speaks: the token before a request, the numbers of the methods,
 the word behind a binder.  A ``Method`` is declared once, by the kinds of its arguments and of its
-result; whoever writes or reads one, at either end, goes by these tables.  Numbers move whenever
+result; code that writes or reads one, at either end, goes by these tables.  Numbers move whenever
 Android puts a method between others, so a method's number is its place in a dialect's tuple.
 
 Within Android 11 to 16 nothing in a request tells which of them meant it.  Guessing by the shape of
@@ -113,7 +113,7 @@ CLIENT_CALLBACK = Method(
 TRY_UNREGISTER = Method("tryUnregisterService", (Kind.STRING, Kind.BINDER), Kind.NOTHING)
 DEBUG_INFO = Method("getServiceDebugInfo", (), Kind.DEBUG_INFOS)
 
-# What the manager calls back with, one-way, in the dialect of who registered the callback.
+# What the manager calls back with, one-way, in the dialect of the process that asked for it.
 ON_REGISTRATION = Method("onRegistration", (Kind.STRING, Kind.BINDER), Kind.NOTHING)
 ON_CLIENTS = Method("onClients", (Kind.BINDER, Kind.BOOL), Kind.NOTHING)
 

@@ -82,7 +82,7 @@ class FakeEngine:
         self.poll_wakes: list[object] = []
         self.timers: list[tuple[int, int]] = []
         self.paused: dict[int, Paused] = {}
-        self.errands: dict[int, Paused] = {}
+        self.fetching: dict[int, Paused] = {}
         self.released: list[object] = []
         self.calls: list[tuple[object, ...]] = []
         self.parks = False  # does an ioctl stay open?
@@ -128,20 +128,20 @@ class FakeEngine:
     def share_of(self, payer: int, kind: Kind) -> Share:
         return self._users.find(payer).of(kind)
 
-    def await_errand(self, paused: Paused, reason: NotYet) -> None:
-        self.errands[paused.ticket] = paused
-        assert reason.errand.begin(paused.ticket)
+    def await_fetch(self, paused: Paused, reason: NotYet) -> None:
+        self.fetching[paused.ticket] = paused
+        assert reason.fetch.begin(paused.ticket)
 
     def arrive(self, ticket: int) -> None:
-        """An errand is over."""
-        self.paused[ticket] = self.errands.pop(ticket)
+        """A fetch is over."""
+        self.paused[ticket] = self.fetching.pop(ticket)
 
     def go_on(self, ticket: int) -> None:
         self.paused.pop(ticket).go_on()
 
     def interrupt(self, ticket: int) -> None:
-        if ticket in self.errands:
-            self.errands[ticket].interrupt()
+        if ticket in self.fetching:
+            self.fetching[ticket].interrupt()
             return
         self._note("interrupt", ticket)
         self.outbox.append(Done(ticket, -4, bytes(48)))

@@ -17,7 +17,7 @@ from binderd.linux import maps as linux_maps
 from binderd.linux.maps import Area, FileId, Long, find_first, is_mapped, parse_areas
 from binderd.memory.client_process import AddressSpace
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
-from binderd.memory.upkeep import Upkeep
+from binderd.memory.shrinker import Shrinker
 from channel.helpers import FakeEngine, FakeProcess
 from channel.rawclient import anonymous, map_file, peek, protect, unmap
 
@@ -65,12 +65,12 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 
 class Watcher:
-    """Notes what an ``Upkeep`` reports."""
+    """Notes what an ``Shrinker`` reports."""
 
     def __init__(self) -> None:
         self.wakes = 0
         self.unmapped: list[object] = []
-        self.upkeep = Upkeep(self._wake, self.unmapped.append)
+        self.shrinker = Shrinker(self._wake, self.unmapped.append)
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -91,7 +91,7 @@ def watcher() -> Watcher:
 @pytest.fixture
 def arena(front: Front, watcher: Watcher) -> Iterator[MemfdArena]:
     space = AddressSpace(os.getpid(), os.getpid())
-    arena = MemfdArena(space, front.id, watcher.upkeep)
+    arena = MemfdArena(space, front.id, watcher.shrinker)
     yield arena
     if arena.fd >= 0:
         arena.close()
@@ -218,7 +218,7 @@ def sleeper() -> Iterator[int]:
 @pytest.mark.usefixtures("way")
 def test_a_process_that_is_gone(front: Front, watcher: Watcher, sleeper: int) -> None:
     space = AddressSpace(sleeper, sleeper)
-    arena = MemfdArena(space, front.id, watcher.upkeep)
+    arena = MemfdArena(space, front.id, watcher.shrinker)
     assert arena.is_alive()
     os.kill(sleeper, signal.SIGKILL)
     os.waitpid(sleeper, 0)
@@ -251,7 +251,7 @@ def test_who_cannot_ask_knows_nothing(
             arena.is_alive()
         arena.write(0, b"x")
         for _ in range(4):
-            watcher.upkeep.tick()
+            watcher.shrinker.tick()
         assert watcher.unmapped == []
     assert arena.is_alive()
     assert arena.locate() == process.mapping
@@ -300,24 +300,24 @@ def test_a_closed_arena_takes_nothing(arena: MemfdArena) -> None:
         arena.receive_at(0, 0)
 
 
-# Upkeep
+# Shrinker
 
 
 def test_a_quiet_arena_gives_its_pages_back(arena: MemfdArena, watcher: Watcher) -> None:
     adopt(arena)
-    upkeep = watcher.upkeep
-    assert upkeep.is_idle
+    shrinker = watcher.shrinker
+    assert shrinker.is_idle
     arena.write(0, b"x")
-    assert (watcher.wakes, upkeep.is_idle) == (1, False)
-    upkeep.tick()
+    assert (watcher.wakes, shrinker.is_idle) == (1, False)
+    shrinker.tick()
     arena.touched()
-    upkeep.tick()
+    shrinker.tick()
     assert arena.allocated_bytes() == PAGE, "something happened since the tick before"
-    upkeep.tick()
+    shrinker.tick()
     assert arena.allocated_bytes() == 0
-    assert upkeep.is_idle
+    assert shrinker.is_idle
     arena.touched()
-    assert (watcher.wakes, upkeep.is_idle) == (2, False)
+    assert (watcher.wakes, shrinker.is_idle) == (2, False)
 
 
 def test_a_mapping_that_is_gone_is_reported(
@@ -328,12 +328,12 @@ def test_a_mapping_that_is_gone_is_reported(
     process.mapping = arena.locate()
     arena.write(0, b"x")
     for _ in range(4):
-        watcher.upkeep.tick()
+        watcher.shrinker.tick()
     assert watcher.unmapped == []
     arena.touched()
     front.unmap(address, 4 * PAGE)
     for _ in range(2):
-        watcher.upkeep.tick()
+        watcher.shrinker.tick()
     assert watcher.unmapped == [process]
 
 
@@ -341,5 +341,5 @@ def test_a_closed_arena_is_forgotten(arena: MemfdArena, watcher: Watcher) -> Non
     adopt(arena)
     arena.write(0, b"x")
     arena.close()
-    assert watcher.upkeep.is_idle
-    watcher.upkeep.tick()
+    assert watcher.shrinker.is_idle
+    watcher.shrinker.tick()

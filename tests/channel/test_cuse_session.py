@@ -213,7 +213,7 @@ def test_an_argument_that_comes_late(world: CuseWorld, command: int) -> None:
     rounds = 1 if command == BINDERD_GET_INFO else 2  # that one has nothing to read
     for number in range(rounds):
         assert world.written == [], number
-        [ticket] = world.engine.errands
+        [ticket] = world.engine.fetching
         assert ticket == 6 | 1 << TICKET_SHIFT
         memory.has_arrived = True
         world.engine.arrive(ticket)
@@ -232,7 +232,7 @@ def test_a_signal_while_the_argument_is_awaited_ends_what_sleeps_then(world: Cus
     world.memory = memory = LateMemory(bytes(64))
     world.engine.parks = True
     assert world.receive(1, ioctl_request(handle, BINDER_WRITE_READ, b"", 0, 6)) == []
-    [ticket] = world.engine.errands
+    [ticket] = world.engine.fetching
     frame = request(abi.FUSE_INTERRUPT, abi.fuse_interrupt_in.pack(6), unique=9, nodeid=0)
     assert world.receive(1, frame) == []
     memory.has_arrived = True

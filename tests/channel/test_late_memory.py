@@ -124,7 +124,7 @@ def test_nobody_waits_for_the_memory_of_others(
                 assert attacker.process.wait(SECONDS_MAX) == 0
             assert "keeps its memory back" not in daemon.said.decode()
             manager.tell()
-        daemon.wait_for_counts(processes=0, opens=0, errands=0)
+        daemon.wait_for_counts(processes=0, opens=0, fetching=0)
         assert daemon.end() == 0
 
 
@@ -209,7 +209,7 @@ def test_one_user_has_few_workers(directory: Path) -> None:
                 assert somebody.process.wait(SECONDS_MAX) == 0
             assert attacker.line().split() == ["EFAULT"] * 5
             assert attacker.process.wait(SECONDS_MAX) == 0
-        daemon.wait_for_counts(processes=0, opens=0, errands=0, users=0)
+        daemon.wait_for_counts(processes=0, opens=0, fetching=0, users=0)
         assert daemon.end() == 0
 
 
@@ -221,7 +221,7 @@ def test_what_was_fetched_is_charged_to_whose_it_is(directory: Path) -> None:
             assert process.line() == "about to"
             assert [process.line() for _ in range(3)] == ["True", "False", "True"]
             assert process.process.wait(SECONDS_MAX) == 0
-        daemon.wait_for_counts(processes=0, opens=0, errands=0, users=0)
+        daemon.wait_for_counts(processes=0, opens=0, fetching=0, users=0)
         assert daemon.end() == 0
 
 
@@ -255,5 +255,5 @@ def test_a_manager_that_was_killed_is_replaced(directory: Path) -> None:
                 assert other.line() == "EINVAL"
                 assert other.process.wait(SECONDS_MAX) == 0
             assert process.process.wait(SECONDS_MAX) == 0
-        daemon.wait_for_counts(processes=0, opens=0, errands=0, users=0)
+        daemon.wait_for_counts(processes=0, opens=0, fetching=0, users=0)
         assert daemon.end() == 0

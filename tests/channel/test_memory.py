@@ -16,7 +16,7 @@ from binderd.linux.proc import process_of
 from binderd.memory import client_process
 from binderd.memory.memfd_arena import ARENA_SIZE, MemfdArena
 from binderd.memory.process_memory import ProcessMemory
-from binderd.memory.upkeep import Upkeep
+from binderd.memory.shrinker import Shrinker
 from channel.helpers import ClientProcess, Disposer
 from channel.rawclient import anonymous, peek, poke, protect, unmap
 
@@ -31,9 +31,9 @@ NONE = 0
 
 @pytest.fixture
 def arena() -> Iterator[MemfdArena]:
-    upkeep = Upkeep(lambda: None, lambda process: None)
+    shrinker = Shrinker(lambda: None, lambda process: None)
     space = client_process.AddressSpace(os.getpid(), os.getpid())
-    arena = MemfdArena(space, FileId(0, 0, 0), upkeep)
+    arena = MemfdArena(space, FileId(0, 0, 0), shrinker)
     yield arena
     arena.close()
     space.abandon()

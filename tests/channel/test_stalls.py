@@ -180,7 +180,7 @@ def test_who_has_slow_memory_waits_alone(directory: Path, slow: str, seen: list[
             victim.tell()
             assert float(victim.line()) < STALL_MAX / 6
             assert process.process.wait(SECONDS_MAX) == 0
-        daemon.wait_for_counts(processes=0, opens=0, errands=0)
+        daemon.wait_for_counts(processes=0, opens=0, fetching=0)
         assert daemon.end() == 0
         assert b"killed" not in daemon.said
 

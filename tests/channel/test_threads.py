@@ -12,8 +12,8 @@ import pytest
 
 from binderd.engine.ports import NoAnswer
 from binderd.memory.client import FileClient, FileOpener
+from binderd.memory.shrinker import Shrinker
 from binderd.memory.thread_watch import ThreadWatch
-from binderd.memory.upkeep import Upkeep
 from channel.helpers import FakeEngine, FakeProcess, NoDelivery
 from channel.rawclient import PAGE, anonymous, poke, unmap
 
@@ -73,8 +73,8 @@ def backing() -> Backing:
 
 @pytest.fixture
 def opener(watch: ThreadWatch, backing: Backing) -> FileOpener:
-    upkeep = Upkeep(lambda: None, lambda process: None)
-    return FileOpener(backing, upkeep, watch, NoDelivery(), "")
+    shrinker = Shrinker(lambda: None, lambda process: None)
+    return FileOpener(backing, shrinker, watch, NoDelivery(), "")
 
 
 def open_client(opener: FileOpener) -> FileClient:

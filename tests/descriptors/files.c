@@ -279,7 +279,7 @@ static void *run(void *unused)
 	return unused;
 }
 
-static void heed(int number)
+static void handle_signal(int number)
 {
 	(void)number;
 	signals_seen++;
@@ -287,7 +287,7 @@ static void heed(int number)
 
 static void be_disturbed(void)
 {
-	struct sigaction action = { .sa_handler = heed };
+	struct sigaction action = { .sa_handler = handle_signal };
 	struct itimerval often = { { 0, 300 }, { 0, 300 } };
 	sigaction(SIGALRM, &action, NULL);
 	setitimer(ITIMER_REAL, &often, NULL);

@@ -14,8 +14,8 @@ from binderclient.parcel import Parcel
 from binderclient.servicemanager.values import (
     ConnectionInfo,
     DebugInfo,
-    Found,
     Offered,
+    ServiceWithMetadata,
     read_arguments,
     read_result,
     write_arguments,
@@ -47,7 +47,7 @@ SAMPLES: Final[dict[Kind, list[Any]]] = {
     Kind.BINDER: [Offered(THING)],
     Kind.NULLABLE_BINDER: [None, Offered(THING)],
     Kind.BARE_BINDER: [None, Offered(THING)],
-    Kind.SERVICE: [Found(None), Found(Offered(THING), True)],
+    Kind.SERVICE: [ServiceWithMetadata(None), ServiceWithMetadata(Offered(THING), True)],
     Kind.CONNECTION: [None, ConnectionInfo("::1", 80)],
     Kind.DEBUG_INFOS: [[], [DebugInfo("a", 7), DebugInfo("manager", 8)]],
 }

@@ -69,7 +69,7 @@ def in_windows(data: bytes, size: int, starts: list[int]) -> tuple[Read, Objects
     while objects.read_next(memory, arena):  # type: ignore[arg-type]
         windows += 1
     errno = None if objects.fault is None else objects.fault.errno
-    return Read(objects.found, errno, bytes(arena.octets[:size])), objects, windows
+    return Read(objects.octets, errno, bytes(arena.octets[:size])), objects, windows
 
 
 def payload(number: random.Random) -> tuple[bytes, list[int]]:
@@ -96,7 +96,7 @@ def spoil(number: random.Random, data: bytes, starts: list[int]) -> bytes:
 
 def whole(objects: Objects) -> list[bytes]:
     """Return as much of each object as the largest may have, from the next ones where need be."""
-    found = objects.found
+    found = objects.octets
     return [
         (b"".join(found[index : index + OBJECT_SIZE_MAX // 4]) + objects.tail)[:OBJECT_SIZE_MAX]
         for index in range(len(found))
@@ -122,7 +122,7 @@ def test_many_objects_take_several_windows() -> None:
     starts = [24 * index for index in range(8191)]
     _, objects, windows = in_windows(bytes(24 * 8191), 24 * 8191, starts)
     assert windows == 64
-    assert len(objects.found) == 8191
+    assert len(objects.octets) == 8191
 
 
 @pytest.mark.parametrize("readable", [True, False])

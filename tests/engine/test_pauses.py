@@ -24,7 +24,7 @@ from binderwire.binder_abi import (
 )
 from support import bc
 from support.engine_world import EngineWorld
-from support.fakes import FakeErrand
+from support.fakes import FakeFetch
 from support.pausing import go_on, pausing_scene
 from support.scenes import Scene, get_call, manager_and_client, take
 from support.transcript import assert_br
@@ -340,7 +340,7 @@ def test_what_was_freed_before_a_pause_is_closed_after_it(world: EngineWorld, sc
 def test_what_a_reader_leaves_is_not_kept_waiting_by_its_memory(world: EngineWorld) -> None:
     """Its read buffer is too small for the call, and somebody else has to write there (R14)."""
     scene = manager_and_client(world)
-    errand, first = FakeErrand(), scene.manager.thread()
+    fetch, first = FakeFetch(), scene.manager.thread()
     for _ in range(2):
         scene.client.write_read(bc.oneway(0))
     [call] = assert_br(first.read(), BR_NOOP, BR_TRANSACTION)
@@ -351,13 +351,13 @@ def test_what_a_reader_leaves_is_not_kept_waiting_by_its_memory(world: EngineWor
 
     def late(address: int, data: bytes) -> bool:
         reader._fake.write = write
-        raise NotYet(errand)
+        raise NotYet(fetch)
 
     reader._fake.write = late
     first.write(bc.free(call.buffer))
     assert small.parked
     [call] = assert_br(large.result(), BR_NOOP, BR_TRANSACTION)
-    world.engine.fetched(errand.ticket)
+    world.engine.fetched(fetch.ticket)
     world.drain()
     assert_br(small.result(), BR_NOOP)
     first.write(bc.free(call.buffer))

@@ -40,8 +40,8 @@ def arena_of(thread: object) -> FakeArena:
 
 
 def finish(world: EngineWorld, arena: FakeArena) -> None:
-    """The latest errand is over."""
-    world.engine.fetched(arena.errands[-1].ticket)
+    """The latest fetch is over."""
+    world.engine.fetched(arena.fetches[-1].ticket)
     world.go_on()
 
 
@@ -55,7 +55,7 @@ def test_a_call_is_there_when_it_is_read_and_not_before(scene: Scene) -> None:
     get_reply(started)
 
 
-def test_only_the_reader_waits_for_an_errand(world: EngineWorld, scene: Scene) -> None:
+def test_only_the_reader_waits_for_a_fetch(world: EngineWorld, scene: Scene) -> None:
     arena = arena_of(scene.server)
     arena.make_private("late")
     sent = scene.client.write_read(bc.oneway(0, SECRET))
@@ -136,7 +136,7 @@ def test_a_reader_that_goes_with_a_call_on_its_way(world: EngineWorld, scene: Sc
     scene.server.start()
     scene.manager.kill()  # no kernel does this before the read is answered
     assert_br(started.result(), BR_NOOP, BR_TRANSACTION_COMPLETE, BR_FAILED_REPLY)
-    world.engine.fetched(arena.errands[-1].ticket)
+    world.engine.fetched(arena.fetches[-1].ticket)
     assert SECRET not in arena.octets
 
 
@@ -203,8 +203,8 @@ def test_one_looper_is_asked_for_though_two_calls_are_on_their_way(
         readings.append(looper.start())
         arena.outcomes = []
     words = []
-    for errand, reading in zip(list(arena.errands), readings, strict=True):
-        world.engine.fetched(errand.ticket)
+    for fetch, reading in zip(list(arena.fetches), readings, strict=True):
+        world.engine.fetched(fetch.ticket)
         world.go_on()
         words += [item.word for item in reading.result().items]
     assert words == [BR_SPAWN_LOOPER, BR_TRANSACTION, BR_NOOP, BR_TRANSACTION]

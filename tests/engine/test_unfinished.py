@@ -26,7 +26,7 @@ from binderwire.binder_abi import (
 )
 from binderwire.commands import WORD_SIZE
 from support import bc
-from support.fakes import FakeErrand
+from support.fakes import FakeFetch
 from support.pausing import go_on, pausing_scene
 from support.scenes import Scene, get_call, get_reply
 from support.transcript import assert_br
@@ -188,14 +188,14 @@ def test_a_bad_object_of_a_reply(world: EngineWorld, scene: Scene) -> None:
 def test_what_is_begun_anew_is_one_command(world: EngineWorld, scene: Scene) -> None:
     """Memory that has to be fetched is met in the middle; nothing of the first attempt is left."""
     client = scene.client
-    errand, scatter = FakeErrand(), client._fake.scatter
+    late, scatter = FakeFetch(), client._fake.scatter
     place = client.proc.put(b"a piece.")
     attempts = []
 
     def fetch(address: int, *rest: object) -> list[bytes] | None:
         if address == place and not attempts:
             attempts.append(address)
-            raise NotYet(errand)
+            raise NotYet(late)
         return scatter(address, *rest)
 
     client._fake.scatter = fetch
@@ -207,7 +207,7 @@ def test_what_is_begun_anew_is_one_command(world: EngineWorld, scene: Scene) -> 
     assert attempts
     assert calling.parked
     assert is_empty(process_of(scene.server))
-    world.engine.fetched(errand.ticket)
+    world.engine.fetched(late.ticket)
     go_on(world)
     get_call(scene.server)
     assert process.words.commands[BC_TRANSACTION_SG & NUMBER_MASK].count == before + 1

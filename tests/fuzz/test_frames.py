@@ -70,7 +70,10 @@ class FuzzedClient:
     def forget_thread(self, tid: int) -> None:
         assert tid
 
-    def install(self, tid: int, number: int, files: object, closes: object, room: object) -> int:
+    def install(self, tid: int, number: int, files: object, room: object) -> int:
+        return REFUSED
+
+    def close_descriptors(self, tid: int, number: int, numbers: object) -> int:
         return REFUSED
 
     def cancel_install(self, number: int) -> None:

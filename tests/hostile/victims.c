@@ -35,7 +35,7 @@ static _Noreturn void give_up(const char *what)
 	exit(1);
 }
 
-void port_heed(struct port *port, uint32_t word, const void *payload)
+void port_handle(struct port *port, uint32_t word, const void *payload)
 {
 	(void)port, (void)word, (void)payload; // references are nobody's business here
 }

@@ -5,8 +5,8 @@
 #   root.sh SUITE COMMAND [ARGUMENT ...]   bookworm or trixie; this tree is /source there, read-only, and
 #                                          build/install is /results
 #
-# The first time it makes the system with mmdebstrap, from $MIRROR or where apt looks, and keeps it in build/roots. Namespaces
-# keep mounts and processes apart; the network is shared.
+# The first time it makes the system (debian.sh), and keeps it in build/roots. Namespaces keep mounts
+# and processes apart; the network is shared.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 suite=$1
@@ -16,7 +16,7 @@ archive=build/roots/$suite.tar
 if [[ ! -f $archive ]]; then
     mkdir -p build/roots
     printf 'install: making a Debian %s (a minute)\n' "$suite" >&2
-    mmdebstrap --quiet --variant=minbase --include=ca-certificates "$suite" "${archive%.tar}.new.tar" ${MIRROR:+"$MIRROR"}
+    tests/install/debian.sh "$suite" "${archive%.tar}.new.tar" ca-certificates
     mv "${archive%.tar}.new.tar" "$archive"
 fi
 mkdir -p build/install

@@ -65,7 +65,7 @@ class EngineWorld(World):
         self.is_held = False  # are they to wait?
         self.lets_pause = False  # is whatever has paused to stay so?
         self.pauses = 0  # that there were so far
-        self.errands: dict[int, Any] = {}  # see ``fetching.py``
+        self.fetching: dict[int, Any] = {}  # see ``fetching.py``
         self._tids_seen: dict[Process, set[int]] = {}
         self._lost_threads: set[Process] = set()
         self._numbers = itertools.count(TICKET_FIRST)
@@ -133,7 +133,7 @@ class EngineWorld(World):
     def hired(self, thread: EngineThread) -> None:
         """A thread has started."""
 
-    def end_errand(self, ticket: int) -> None:
+    def end_fetch(self, ticket: int) -> None:
         """Somebody has done what a request waits for."""
 
     def let_time_pass(self) -> None:
@@ -225,9 +225,9 @@ class Program:
         for ticket in [t for t, r in self.world.requests.items() if r.program is self]:
             self.world.engine.interrupt(ticket)
             self.world.drain()
-            while ticket in self.world.engine.paused or ticket in self.world.errands:
-                if ticket in self.world.errands:
-                    self.world.end_errand(ticket)
+            while ticket in self.world.engine.paused or ticket in self.world.fetching:
+                if ticket in self.world.fetching:
+                    self.world.end_fetch(ticket)
                 else:
                     self.world.go_on()
 
@@ -309,9 +309,9 @@ class EnginePending(Pending):
 
     def wait(self) -> tuple[int, bytes]:
         world = self.program.world
-        while self._completion is None and (world.engine.paused or world.errands):
-            if world.errands:
-                world.end_errand(next(iter(world.errands)))
+        while self._completion is None and (world.engine.paused or world.fetching):
+            if world.fetching:
+                world.end_fetch(next(iter(world.fetching)))
             else:
                 world.go_on()
         while self._completion is None and world.timers:
@@ -388,7 +388,7 @@ class EngineThread(Thread):
         for ticket, request in list(world.requests.items()):
             if request._tid == self.tid and request.program is self.program:
                 engine = world.engine
-                sleeps = ticket not in engine.paused and ticket not in engine.errands
+                sleeps = ticket not in engine.paused and ticket not in engine.fetching
                 world.engine.interrupt(ticket)
                 world.drain()
                 assert not sleeps or request.wait()[0] == EINTR

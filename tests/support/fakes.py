@@ -211,8 +211,8 @@ class FakeThread:
         self._nice = nice
 
 
-class FakeErrand:
-    """What somebody else does; a test says when it is done."""
+class FakeFetch:
+    """A fetch; a test says when it is over."""
 
     ticket = 0
 
@@ -269,13 +269,13 @@ class FakeArena:
         """From now on the client sees what is brought to it, and no more.
 
         Args:
-            outcomes: of the next attempts to bring something: late (an errand, which brings it),
+            outcomes: of the next attempts to bring something: late (a fetch, which brings it),
                 never (one that does not), refused or unknown; then all goes well.
         """
         self.is_private = True
         self.staged = bytearray(len(self.octets))
         self.outcomes = list(outcomes)
-        self.errands: list[FakeErrand] = []
+        self.fetches: list[FakeFetch] = []
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         assert 0 <= offset <= len(self.octets) - len(data), "written outside of the receive area"
@@ -294,8 +294,8 @@ class FakeArena:
             raise NoAnswer
         if outcome in ("late", "never"):
             self.outcomes.insert(0, "" if outcome == "late" else "refused")
-            self.errands.append(FakeErrand())
-            raise NotYet(self.errands[-1])
+            self.fetches.append(FakeFetch())
+            raise NotYet(self.fetches[-1])
         if not outcome:
             self.octets[offset : offset + size] = self.staged[offset : offset + size]
         return not outcome
@@ -316,7 +316,7 @@ class FakeClient:
     Args:
         program: the opener.
         thread_of: the thread of a thread id whose request is open right now.
-        install: what ``install`` does, but for the files' type.
+        install: what ``install`` and ``close_descriptors`` do: with files, with descriptors.
     """
 
     def __init__(
@@ -361,14 +361,21 @@ class FakeClient:
     def memory(self, tid: int) -> FakeThread:
         return self._thread_of(tid)
 
-    def install(
-        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
-    ) -> int:
-        assert files or closes
-        assert not files or room.size >= ROOM_MIN, "less room than the driver leaves (R2)"
+    def install(self, tid: int, number: int, files: Sequence[File], room: Room) -> int:
+        assert files
+        assert room.size >= ROOM_MIN, "less room than the driver leaves (R2)"
         known = [file for file in files if isinstance(file, FakeFile)]
         assert len(known) == len(files)
-        started = self._install(tid, number, known, list(closes), room)
+        return self._begin(tid, number, known, [], room)
+
+    def close_descriptors(self, tid: int, number: int, numbers: Sequence[int]) -> int:
+        assert numbers
+        return self._begin(tid, number, [], list(numbers), Room(0, 0))
+
+    def _begin(
+        self, tid: int, number: int, files: list[FakeFile], closes: list[int], room: Room
+    ) -> int:
+        started = self._install(tid, number, files, closes, room)
         assert started in {REFUSED, STOPPING, SENT}
         return started
 

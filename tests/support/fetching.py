@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clients whose memory has to be fetched by somebody else, now and then, and who have own pages.
 
-What the engine asks of such memory raises ``NotYet`` at random. Once the errand is over the same
-question is answered, until the request is through; some errands fail, and then it is not.
+What the engine asks of such memory raises ``NotYet`` at random. Once the fetch is over the same
+question is answered, until the request is through; some fetches fail, and then it is not.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from support.fakes import FakeThread
 
 FETCHES = 0.15  # of all that is asked of memory
-FAILS = 0.1  # of all errands
+FAILS = 0.1  # of all fetches
 REFUSES = 0.02  # of all that is brought into own pages
 
 
-class RandomErrand:
-    """What somebody else does, well or badly."""
+class RandomFetch:
+    """A fetch that succeeds or fails at random."""
 
     def __init__(self, world: FetchingWorld) -> None:
         self.world = world
@@ -37,7 +37,7 @@ class RandomErrand:
         if self.world.random.random() < FAILS / 2:
             self.is_over = True
             return False
-        self.world.errands[ticket] = self
+        self.world.fetching[ticket] = self
         return True
 
     def end(self) -> None:
@@ -49,24 +49,24 @@ class FetchingMemory:
 
     def __init__(self, world: FetchingWorld, fake: FakeThread) -> None:
         self._world = world
-        self._errands: dict[tuple[Any, ...], RandomErrand] = {}
+        self._fetches: dict[tuple[Any, ...], RandomFetch] = {}
         fake.read = self._late(fake.read, b"")  # type: ignore[method-assign]
         fake.write = self._late(fake.write, False)  # type: ignore[method-assign]
         fake.copy = self._late(fake.copy, False)  # type: ignore[method-assign]
         fake.scatter = self._late(fake.scatter, None)  # type: ignore[method-assign]
         fake.expect = self._late(fake.expect, None)  # type: ignore[method-assign]
-        fake.forget = self._errands.clear  # type: ignore[method-assign]
+        fake.forget = self._fetches.clear  # type: ignore[method-assign]
 
     def _late(self, ask: Callable[..., Any], failed: object) -> Callable[..., Any]:
         def answer(*arguments: Any) -> Any:  # noqa: ANN401
             key = (failed, ask.__name__, repr(arguments[:2]))
-            errand = self._errands.get(key)
-            if errand is None and self._world.random.random() >= self._world.fetches:
+            fetch = self._fetches.get(key)
+            if fetch is None and self._world.random.random() >= self._world.fetches:
                 return ask(*arguments)
-            if errand is None or not errand.is_over:
-                errand = self._errands[key] = RandomErrand(self._world)
-                raise NotYet(errand)
-            return ask(*arguments) if errand.is_done else failed
+            if fetch is None or not fetch.is_over:
+                fetch = self._fetches[key] = RandomFetch(self._world)
+                raise NotYet(fetch)
+            return ask(*arguments) if fetch.is_done else failed
 
         return answer
 
@@ -83,18 +83,18 @@ class OwnPages(FakeArena):
         arena.__class__ = cls
         assert isinstance(arena, cls)
         arena.world = world
-        arena.begun: dict[int, RandomErrand] = {}  # type: ignore[misc]
+        arena.begun: dict[int, RandomFetch] = {}  # type: ignore[misc]
 
     def bring(self, offset: int, size: int) -> bool:
         random = self.world.random
-        errand = self.begun.pop(offset, None)
-        if errand is not None and errand.is_over:
-            if not errand.is_done:
+        fetch = self.begun.pop(offset, None)
+        if fetch is not None and fetch.is_over:
+            if not fetch.is_done:
                 raise NoAnswer
         elif random.random() < REFUSES:
             return False
         elif random.random() < 2 * self.world.fetches:
-            self.begun[offset] = RandomErrand(self.world)
+            self.begun[offset] = RandomFetch(self.world)
             raise NotYet(self.begun[offset])
         self.octets[offset : offset + size] = self.staged[offset : offset + size]
         return True
@@ -104,21 +104,21 @@ class OwnPages(FakeArena):
 
 
 class FetchingWorld(RecordedWorld):
-    """Such clients; ``errands`` has what is under way."""
+    """Such clients; ``fetching`` has what is under way."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
         self.fetches = FETCHES
-        self.errands: dict[int, RandomErrand] = {}  # by ticket
-        self.errands_made = 0
+        self.fetching: dict[int, RandomFetch] = {}  # by ticket
+        self.fetches_made = 0
         super().__init__()
 
     def hired(self, thread: EngineThread) -> None:
         FetchingMemory(self, thread._fake)
 
-    def end_errand(self, ticket: int) -> None:
-        self.errands_made += 1
-        self.errands.pop(ticket).end()
+    def end_fetch(self, ticket: int) -> None:
+        self.fetches_made += 1
+        self.fetching.pop(ticket).end()
         self.engine.fetched(ticket)
         self.drain()
 

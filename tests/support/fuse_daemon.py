@@ -82,11 +82,11 @@ class OurDaemon(Driver):
     def settle(self, open_files: int) -> None:
         self.barrier()  # a close is queued like any other request
 
-    def wait_for_errands(self) -> None:
+    def wait_for_fetches(self) -> None:
         """Wait for requests whose memory somebody else has to fetch; others overtake them."""
         deadline = time.monotonic() + PATIENCE
-        while any(self.counts(("errands", "paused")).values()):
-            assert time.monotonic() < deadline, "an errand has no end"
+        while any(self.counts(("fetching", "paused")).values()):
+            assert time.monotonic() < deadline, "a fetch has no end"
 
     def counts(self, kinds: Sequence[str] = KINDS) -> dict[str, int]:
         """Return how many objects of each kind the daemon has."""
@@ -147,7 +147,7 @@ class FuseDaemon(OurDaemon):
     def barrier(self) -> None:
         """The daemon answers requests in the order in which the kernel queued them."""
         fcntl.ioctl(self._barrier, BINDER_VERSION, bytearray(4))
-        self.wait_for_errands()
+        self.wait_for_fetches()
 
     def stop(self) -> None:
         if hasattr(self, "_barrier"):
@@ -243,7 +243,7 @@ class CuseDaemon(OurDaemon):
     def barrier(self) -> None:
         for device in self._in_use:
             fcntl.ioctl(self._barriers[device], BINDER_VERSION, bytearray(4))
-        self.wait_for_errands()
+        self.wait_for_fetches()
 
     def assert_empty(self) -> None:
         super().assert_empty()

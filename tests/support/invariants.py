@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from binderd.engine.death import Death
 from binderd.engine.freeze import Freezing
 from binderd.engine.freeze_notice import FreezeNotice
+from binderd.engine.installation import ASKED, STOPPED
 from binderd.engine.kinds import CALLS, KINDS, NOTICES
 from binderd.engine.node import Node
 from binderd.engine.paused_ioctl import PausedIoctl
@@ -79,7 +80,7 @@ def works_of(processes: Iterable[Process]) -> Iterator[Work]:
             yield from queue
     for process in processes:
         hub = process.hub
-        for found in (*hub.paused.values(), *hub.errands.values()):
+        for found in (*hub.paused.values(), *hub.fetching.values()):
             if isinstance(found, HandingOver) and found.thread.process is process:
                 # What else ends a read has happened by then, and may be over.
                 yield from [found.last] if isinstance(found.last, Transaction) else []
@@ -282,8 +283,11 @@ def _check_files(engine: Engine, alive: list[Process]) -> None:
     assert engine.counts()["files"] == sum(len(buffer.files) for _, buffer in queued)
     for number, installation in engine._roster.installations.items():
         assert (installation.number, installation.is_over) == (number, False)
-        if installation.count and not installation.thread.is_dead:
+        assert installation.thread.process.installations[number] is installation
+        if not installation.thread.is_dead:
             assert installation.thread.installation is installation
+    for number, close in engine._roster.deferred_closes.items():
+        assert (close.number, close.state) in {(number, ASKED), (number, STOPPED)}
     for thread in threads_of(alive):
         assert not thread.closes or thread.paused is not None
         if thread.installation is not None:
@@ -317,13 +321,13 @@ def _check_paused(engine: Engine, alive: list[Process]) -> None:
     paused = {t.paused.ticket: t.paused for t in threads_of(alive) if t.paused is not None}
     listed = {
         ticket: found.request
-        for ticket, found in (*engine.paused.items(), *engine.errands.items())
+        for ticket, found in (*engine.paused.items(), *engine.fetching.items())
         if isinstance(found, PausedIoctl | HandingOver)
     }
     assert listed == paused
     assert all(ticket == found.ticket for ticket, found in engine.paused.items())
     assert not engine.paused.keys() & engine.parked.keys()
-    assert not engine.errands.keys() & (engine.paused.keys() | engine.parked.keys())
+    assert not engine.fetching.keys() & (engine.paused.keys() | engine.parked.keys())
 
 
 def _check_counts(engine: Engine, alive: list[Process]) -> None:

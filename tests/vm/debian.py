@@ -24,6 +24,7 @@ PACKAGES: Final = (
     *("systemd", "systemd-sysv", "dbus", "kmod", "procps", "mount", "util-linux"),
     *("python3", "python3-construct", "python3-pyfuse3", "python3-trio"),
 )
+_MAKER: Final = Path(__file__).resolve().parents[1] / "install" / "debian.sh"
 
 
 def obtain() -> Path:
@@ -44,10 +45,8 @@ def obtain() -> Path:
     kernel.say(f"making a Debian {SUITE} system, some 200 MB, once (one to two minutes)")
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=place.parent) as unfinished:
         tree = Path(unfinished, "tree")
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        mirror = [os.environ["MIRROR"]] if "MIRROR" in os.environ else []  # else where apt looks
         done = subprocess.run(
-            [*command, SUITE, tree, *mirror],
+            [_MAKER, SUITE, tree, ",".join(PACKAGES)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

@@ -2,7 +2,7 @@
 """``generate``: the Python module of an AIDL file.
 
 An interface becomes two classes with ``@interface``, for blocking programs and for those that
-await (``Async…``): who serves it makes a subclass, who calls it uses ``as_interface``.  A
+await (``Async…``): a service is a subclass, a caller uses ``as_interface``.  A
 parcelable becomes a dataclass, an enum an ``IntEnum``, a union a class of ``runtime.Union``.
 Other modules are imported at the end, since interfaces and parcelables may need each other.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
-# "as": what is to be had from here, for those who check types strictly.
+# "as": what is to be had from here, for strict type checkers.
 from binderclient.aidl import travel
 from binderclient.aidl.holder import ParcelableHolder as ParcelableHolder
 from binderclient.aidl.holder import VintfParcelableHolder as VintfParcelableHolder

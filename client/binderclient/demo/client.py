@@ -152,14 +152,14 @@ class Client:
         self._reunions = 0
         self._back: list[tuple[str, Proxy]] = []  # servers that came back
         self._patience = Patience()
-        self._peers = [self._meet(name, self._manager.wait(name)) for name in servers]
+        self._peers = [self._connect(name, self._manager.wait(name)) for name in servers]
         self._lost: list[Peer] = []
 
     def run(self, stop: Stop) -> None:
         """Call until told to stop, then say goodbye to everybody."""
         while not stop.is_set():
             while self._back:
-                self._meet_again(*self._back.pop())
+                self._reconnect(*self._back.pop())
             if self._peers:
                 self._step(self._random.choice(self._peers))
             elif stop.wait(0.01):
@@ -172,12 +172,12 @@ class Client:
             peer.died.wait(1.0)  # the news may come later than the failed call
         self._report(final=True)
 
-    def _meet(self, name: str, proxy: Proxy) -> Peer:
+    def _connect(self, name: str, proxy: Proxy) -> Peer:
         return Peer(self._number, name, proxy, self._patience)
 
-    def _meet_again(self, name: str, proxy: Proxy) -> None:
+    def _reconnect(self, name: str, proxy: Proxy) -> None:
         try:
-            self._peers.append(self._meet(name, proxy))
+            self._peers.append(self._connect(name, proxy))
             self._reunions += 1
         except DeadObject:
             # The manager was asked before it knew of the death, and gave us the dead one.

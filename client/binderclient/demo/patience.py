@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a client does whose call finds no room at its receiver: it waits, and sends it again.
 
-A receive area is for everybody who calls its process. That it is full for a moment is no error: the
+All callers of a process share its receive area. That it is full for a moment is no error: the
 driver has not taken the call, or has not brought the reply of one that may be made twice.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of events: who starts when, who dies, what must have happened in the end.
+"""The order of events: which processes start and die when, and what must be true in the end.
 
 Everything that two processes of the demo have to do with each other is decided here.
 """

@@ -44,7 +44,7 @@ class PrivateError(BinderError):
 
 
 class User(NamedTuple):
-    """Who we were outside."""
+    """The user and groups that this process had outside."""
 
     uid: int
     gid: int
@@ -54,7 +54,7 @@ def enter() -> User | None:
     """Leave the mount namespace that we were in for a copy of it.
 
     Returns:
-        Who the command has to be again (``become``); None if we are who we were.
+        The user that the command has to become again (``become``); None if that has not changed.
 
     Raises:
         PrivateError: this process may not.
@@ -144,8 +144,8 @@ def _show(entry: Path, place: Path) -> None:
 def _show_ptmx(entry: Path, place: Path) -> None:
     """Have what makes terminals at another place: Linux looks for ``pts`` in its directory.
 
-    So a file that is bind-mounted alone makes none. Who may not have a device of his own gets the
-    one in the /dev that there was.
+    So a file that is bind-mounted alone makes none. A user that may not have a device of its own
+    gets the one in the /dev that there was.
     """
     status = entry.stat()
     try:

@@ -53,7 +53,7 @@ class Server:
         self.name = arguments[0]
         # Nobody has to read it meanwhile, and no place for files is needed.
         self._said = os.fdopen(os.memfd_create("said"), "w+b")
-        # An abstract address: seen by nobody but who is told, and gone with the socket.
+        # An abstract address: known only to the processes that are told, and gone with the socket.
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.bind("")
             address = "@" + channel.getsockname()[1:].decode("ascii")
@@ -129,7 +129,7 @@ def _before_command(parent: int, user: User | None, mask: set[int | signal.Signa
 
     Args:
         parent: as ``_before`` has it.
-        user: who it is to be; None: who we are.
+        user: that it is to run as; None: as this process.
         mask: the signals that are to be blocked in it.
     """
     if user is not None:
@@ -193,7 +193,7 @@ def run(path: str, command: Sequence[str], user: User | None, signals: Signals) 
     Args:
         path: of the program.
         command: its name as it is told, and its arguments.
-        user: who it is to be; None: who we are.
+        user: that it is to run as; None: as this process.
         signals: for us, which are passed on.
 
     Returns:

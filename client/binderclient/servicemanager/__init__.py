@@ -15,7 +15,7 @@ starts no lazy service, and what is declared comes from ``--declare`` instead of
 
 ``values`` has the bytes, ``formats`` the calls, ``client`` and ``server`` the two ends,
 ``async_client`` the former for trio, ``registry`` what every manager is, ``entries``
-what the server keeps, ``lazy`` who tells services of their clients, ``report`` its dumps,
+what the server keeps, ``lazy`` the callbacks of services about their clients, ``report`` its dumps,
 ``hardware`` and ``hardware_client`` the manager of HIDL's services on hwbinder.
 """
 

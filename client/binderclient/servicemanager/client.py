@@ -104,7 +104,7 @@ class ServiceManager:
         """Return the proxy of the service of that name.
 
         Raises:
-            ServiceNotFound: there is none, now; ``wait`` is for those who have time.
+            ServiceNotFound: there is none, now; see ``wait``.
         """
         return proxy_of(name, self.check(name, timeout=timeout), Proxy)
 
@@ -298,7 +298,7 @@ class ServiceManager:
         except DeviceGone:
             raise
         except DeadObject:
-            # Handle 0 is whoever is manager: there may be a new one the next time.
+            # Handle 0 is the current manager's: there may be a new one the next time.
             self._manager = None
             raise no_manager() from None
 

@@ -65,7 +65,7 @@ class Quota:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A service, and who added it."""
+    """A service, and the process that added it."""
 
     offered: Offered
     allow_isolated: bool
@@ -136,7 +136,7 @@ class Services:
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
-    """A callback, and how whoever registered it speaks (of hwbinder's all speak alike)."""
+    """A callback, and the dialect of the process that registered it (hwbinder has one dialect)."""
 
     binder: IBinder
     uid: int

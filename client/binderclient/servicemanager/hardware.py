@@ -234,7 +234,7 @@ class HardwareServiceManager(Registry):
         hidl.write_strings(reply, names)
 
     def _debug_dump(self, data: Parcel, reply: Parcel) -> None:
-        """List who serves what; of which processes use it nothing is said."""
+        """List services and the processes that serve them, but not those that use them."""
         finish(data)
         rows = []
         with self._lock:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``HardwareManager``: finds HIDL's services on hwbinder, for those who look around there.
+"""``HardwareManager``: finds HIDL's services on hwbinder.
 
 Programs that use such a service have code generated from HIDL, which does this itself.
 """

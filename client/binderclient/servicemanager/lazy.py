@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``ClientWatch``: tells lazy services whether they have clients, so that they may end.
 
-The driver counts who holds a service.  A client that was just handed one cannot be counted before
-its reply has come, therefore it is *guaranteed* until the next look.  That clients have come is
-told at once, that they have gone at the next look only, since they often come back.  Where the
-driver cannot be asked a service has clients.
+The driver counts the processes that hold a service.  A client that was just handed one cannot be
+counted before its reply has come, therefore it is *guaranteed* until the next look.  A service is
+told at once that clients have come, and at the next look only that they have gone, since they often
+come back.  Where the driver cannot be asked a service has clients.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from binderclient.servicemanager.entries import Entry, Services, Subscriber, Subscribers
 
-# Who holds a service besides its clients: the manager, and the call that is being handled.
+# What holds a service besides its clients: the manager, and the call that is being handled.
 HELD_BY_MANAGER: Final = 1
 HELD_IN_CALL: Final = 2
 
@@ -52,7 +52,7 @@ class ClientWatch:
 
         Args:
             name: the service's.
-            held: how many hold it who are no clients.
+            held: how many of the holders are no clients.
             may_end: is this the look at which clients may be found gone?
 
         Returns:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Reporter``: writes text into files of callers, whom nobody trusts to read them.
+"""``Reporter``: writes text into files of callers, which may never read them.
 
-A pipe that is full, or a file of a file system that does not answer, blocks whoever writes into it.
+A pipe that is full, or a file of a file system that does not answer, blocks the thread that writes.
 So a thread beside the one that serves does, and there are few of these, for each user and in all:
 more reports are refused.
 """
@@ -45,7 +45,7 @@ class Reporter:
             then: is called afterwards, in the thread that has written.
 
         Raises:
-            RemoteException: STATUS_WOULD_BLOCK, too many reports are not read by those who asked.
+            RemoteException: STATUS_WOULD_BLOCK, too many reports are not read by their callers.
         """
         with self._lock:
             if self._of_user[uid] >= REPORTS_PER_USER or self._of_user.total() >= REPORTS_MAX:

@@ -3,8 +3,8 @@
 
 A request's token says of which era it is; within that, the manager speaks the Android that it was
 told.  ``binderwire.service_manager`` has the methods, ``values`` their bytes, ``entries`` the
-tables, ``lazy`` the client callbacks.  The manager calls nobody but one-way, so nobody who does
-not answer is waited for.
+tables, ``lazy`` the client callbacks.  The manager makes one-way calls only, so it never waits
+for a process that does not answer.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from binderclient.servicemanager.report import Reporter
 from binderclient.servicemanager.values import (
     ConnectionInfo,
     DebugInfo,
-    Found,
     Offered,
+    ServiceWithMetadata,
     read_arguments,
     write_arguments,
     write_result,
@@ -181,11 +181,11 @@ class ServiceManagerService(Registry):
         entry = self._handed_out(name)
         return None if entry is None else entry.offered
 
-    def _get_service2(self, _request: _Request, name: str) -> Found:
+    def _get_service2(self, _request: _Request, name: str) -> ServiceWithMetadata:
         entry = self._handed_out(name)
         if entry is None:
-            return Found(None)
-        return Found(entry.offered, bool(entry.dump_priority & FLAG_IS_LAZY_SERVICE))
+            return ServiceWithMetadata(None)
+        return ServiceWithMetadata(entry.offered, bool(entry.dump_priority & FLAG_IS_LAZY_SERVICE))
 
     def _handed_out(self, name: str) -> Entry | None:
         entry = self._find(name)

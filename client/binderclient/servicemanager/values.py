@@ -40,7 +40,7 @@ class Offered(NamedTuple):
     stability: int = android.STABILITY_SYSTEM
 
 
-class Found(NamedTuple):
+class ServiceWithMetadata(NamedTuple):
     """What getService2 and checkService2 answer."""
 
     service: Offered | None
@@ -261,7 +261,7 @@ def _read_bare_binder(parcel: Parcel, _dialect: Dialect) -> Offered | None:
     return None if binder is None else Offered(binder)
 
 
-def _write_service(parcel: Parcel, dialect: Dialect, value: Found) -> None:
+def _write_service(parcel: Parcel, dialect: Dialect, value: ServiceWithMetadata) -> None:
     parcel.write_int32(_PRESENT)
     parcel.write_int32(_SERVICE_TAG)
     start = _begin_parcelable(parcel)
@@ -270,13 +270,13 @@ def _write_service(parcel: Parcel, dialect: Dialect, value: Found) -> None:
     _end_parcelable(parcel, start)
 
 
-def _read_service(parcel: Parcel, dialect: Dialect) -> Found:
+def _read_service(parcel: Parcel, dialect: Dialect) -> ServiceWithMetadata:
     if parcel.read_int32() != _PRESENT or parcel.read_int32() != _SERVICE_TAG:
         raise ParcelError("no service, but its accessor")
     end = _enter_parcelable(parcel)
     if end is None:
         raise ParcelError("a service without metadata")
-    found = Found(_read_nullable_binder(parcel, dialect), parcel.read_bool())
+    found = ServiceWithMetadata(_read_nullable_binder(parcel, dialect), parcel.read_bool())
     parcel.position = end
     return found
 

@@ -50,7 +50,7 @@ class Accidents:
                 self._acts[event.kind](worker, event, seconds)
 
     def end(self) -> None:
-        """Continue who is stopped, thaw who is frozen; nothing more happens."""
+        """Continue stopped workers, thaw frozen ones; no more accidents happen."""
         for worker in self._crew.of(SERVER, CLIENT):
             self._restore(worker, float("inf"))
 

@@ -53,7 +53,7 @@ def missing_calls(
 def missing_deaths(
     links: Iterable[tuple[int, int, Link]], lives: Mapping[int, int], alive: Iterable[int]
 ) -> Iterator[str]:
-    """Yield who was told of a death too seldom, or too often.
+    """Yield clients that were told of a death too seldom, or too often.
 
     Args:
         links: see ``Board.links``.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of events: a device, processes, accidents, the end of all calls, judgement.
 
-It runs in one thread, which looks a few hundred times a second at who has ended and what is due.
+It runs in one thread, which looks a few hundred times a second for ended workers and what is due.
 What the workers do meanwhile it only sees on the board.
 """
 
@@ -68,7 +68,7 @@ class Conductor:
             StressError: it cannot be run.
             KeyboardInterrupt: a second signal came.
         """
-        with ExitStack() as stack, self._heeding_signals():
+        with ExitStack() as stack, self._handling_signals():
             device, is_own = stack.enter_context(device_for_stress(self._options.device))
             self._result.device = device
             facts = _ask(device)
@@ -361,18 +361,20 @@ class Conductor:
         self._progress.show(progress_text(self._options, seconds, calls, rate, extra))
 
     @contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
+    def _handling_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.signal(number, self._heed) for number in _ENDING_SIGNALS}
+        previous = {
+            number: signal.signal(number, self._handle_signal) for number in _ENDING_SIGNALS
+        }
         try:
             yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _heed(self, number: int, _frame: object) -> None:
+    def _handle_signal(self, number: int, _frame: object) -> None:
         self._signals += 1
         if self._signals > 1:
             raise KeyboardInterrupt

@@ -117,7 +117,7 @@ class Crew:
         worker.popen.send_signal(number)
 
     def end(self, role: str, deadline: float) -> list[Worker]:
-        """Close the input of a role; returns how all have ended. Who does not is killed."""
+        """Close the input of a role; returns how all have ended. Workers that do not are killed."""
         self._close_input(role)
         ended: list[Worker] = []
         while self.of(role) and time.monotonic() < deadline:
@@ -130,7 +130,7 @@ class Crew:
         return [worker for worker in ended if worker.role == role]
 
     def close(self) -> None:
-        """Kill whoever is left."""
+        """Kill the workers that are left."""
         for worker in list(self.workers.values()):
             worker.popen.kill()
         for worker in list(self.workers.values()):

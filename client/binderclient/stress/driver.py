@@ -70,7 +70,7 @@ def ask_device(fd: int, path: str) -> Facts:
 
 
 def _daemon(fd: int) -> int:
-    """Return who serves an open device: 0 if that is nobody whom this pid namespace has."""
+    """Return the process that serves an open device: 0 if it is not in this pid namespace."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

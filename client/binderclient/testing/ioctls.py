@@ -90,7 +90,7 @@ class Install:
 
 
 class Ioctls:
-    """The engine and everybody who waits for it."""
+    """The engine, and the threads that wait for it."""
 
     def __init__(self) -> None:
         self.now_ns = 0  # virtual: it passes when the test says so

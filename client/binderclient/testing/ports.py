@@ -259,12 +259,15 @@ class OpenClient:
         """A thread is gone."""
         self.threads.pop(tid, None)
 
-    def install(
-        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
-    ) -> int:
+    def install(self, tid: int, number: int, files: Sequence[File], room: Room) -> int:
         """Begin to install files; always as if the thread were stopped for it."""
         taken = [file for file in files if isinstance(file, TakenFile)]
-        self._install(tid, number, taken, list(closes))
+        self._install(tid, number, taken, [])
+        return STOPPING
+
+    def close_descriptors(self, tid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors; always as if the thread were stopped for it."""
+        self._install(tid, number, [], list(numbers))
         return STOPPING
 
     def cancel_install(self, number: int) -> None:

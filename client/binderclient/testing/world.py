@@ -64,7 +64,7 @@ class Binder:
         if left and kind is None:
             raise LeakError(left)
 
-    # Who is there
+    # Processes
 
     def process(self, *, uid: int = 0, pid: int | None = None) -> Process:
         """Return a new process, which has opened nothing.
@@ -152,7 +152,7 @@ class Process:
         pid: what others see as ``sender_pid``.
         uid: what they see as ``sender_euid``.
         is_dead: was it killed?
-        is_full: is it out of memory? Then whatever is sent to it fails: who calls it gets
+        is_full: is it out of memory? Then whatever is sent to it fails: a caller gets
             FailedTransaction (BR_FAILED_REPLY, ENOMEM).
     """
 
@@ -201,7 +201,7 @@ class Process:
     # Faults on demand
 
     def kill(self) -> None:
-        """Kill it: its calls end nowhere, who links to its objects hears of their death.
+        """Kill it: its calls end nowhere, links to its objects are told of their death.
 
         What the test still has of its devices raises DeviceGone.
         """

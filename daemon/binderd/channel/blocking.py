@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that wait for our own loop: a thread takes them."""
+"""Calls that block until the daemon's own loop serves them: a thread makes them."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class CuseNode:
         return cls(name, path, fd)
 
     def place(self, mode: int, uid: int, gid: int) -> None:
-        """See that the node is there and belongs to whom it should; CUSE_INIT was answered.
+        """See that the node is there, and set its owner and mode; CUSE_INIT was answered.
 
         Args:
             mode: permission bits.
@@ -96,7 +96,7 @@ class CuseNode:
         with suppress(OSError):
             if os.path.samestat(os.lstat(self.path), made):
                 os.unlink(self.path)
-            if self._made_parent:  # the last one succeeds, if nobody else has put anything there
+            if self._made_parent:  # succeeds if nothing else is in it
                 os.rmdir(Path(self.path).parent)
 
     def _number(self) -> int:
@@ -126,7 +126,7 @@ class CuseNode:
         parent.mkdir(mode=0o755, exist_ok=True)
         os.mknod(self.path, stat.S_IFCHR | 0o600, number)
         self._made = os.lstat(self.path)
-        with suppress(OSError):  # without it the next daemon asks somebody to remove the node
+        with suppress(OSError):  # without it the next daemon refuses the name
             os.setxattr(self.path, _MARK, str(number).encode(), follow_symlinks=False)
 
 

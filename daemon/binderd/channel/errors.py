@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a transport cannot be had: because this machine has not got it, or because of what was asked.
+"""Why a transport cannot be had: this machine has not got it, or what was asked for is wrong.
 
 The difference decides whether another transport may be taken instead, so it is one of type. Every
 text says why and what to do, and is true by itself: a handler adds nothing to it.
@@ -31,7 +31,7 @@ class Unsupported(StartError):
 
 
 class Unmappable(Unsupported):
-    """Files can be served, but a plain mmap cannot show the receive area: not to everybody."""
+    """Files can be served, but a plain mmap cannot show every client its receive area."""
 
 
 def explain(error: OSError, what: str, advice: str = "") -> str:

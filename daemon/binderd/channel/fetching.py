@@ -12,18 +12,18 @@ from binderd.channel.listener import Listener
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SECONDS_BETWEEN_LOOKS: Final = 0.25  # for errands that are late
+_SECONDS_BETWEEN_LOOKS: Final = 0.25  # for accesses that are late
 
 
 class Fetches(Protocol):
-    """Sends workers to memory that may never answer."""
+    """See ``fetcher.Fetcher``."""
 
     @property
     def is_idle(self) -> bool:
-        """Is nobody on an errand?"""
+        """Is no access under way?"""
 
     def receive(self) -> None:
-        """Hear it."""
+        """Take what workers say."""
 
     def expire(self) -> None:
         """Give up on what is late."""
@@ -47,7 +47,7 @@ class Fetching:
         self._is_busy.set()
 
     def serve(self, fetches: Fetches) -> None:
-        """Hear these workers from now on."""
+        """Wait for these workers from now on."""
         self._fetches = fetches
 
     async def run(self, fetches: Fetches) -> None:

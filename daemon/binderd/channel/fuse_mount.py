@@ -18,8 +18,8 @@ there, and puts the new mount beneath the dead one. But whatever is mounted on a
 it, in every namespace. So an empty directory that was there before is replaced by one like it.
 
 An ordinary user cannot look below a mount. There, what a dead daemon has left goes first, and the
-directory is locked after that; who finds a mount that is not dead leaves it alone. Between two who
-find the same dead one a lock of the parent directory decides.
+directory is locked after that; a daemon that finds a mount that is not dead leaves it alone. If two
+daemons find the same dead one, a lock of the parent directory decides.
 
 Nothing here may know what is served.
 """
@@ -480,7 +480,7 @@ def _open(parent: int, name: str, path: str) -> int:
 
 
 def _clear(parent: int, path: str, mounter: Mounter) -> None:
-    """See that nothing is mounted at ``path``, for a user who cannot look below.
+    """See that nothing is mounted at ``path``, for a user that cannot look below.
 
     Args:
         parent: the directory that holds it; locked while something is removed.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client's socket: how it gets descriptors from us without being stopped for them.
+"""A client's socket: how it gets descriptors from the daemon without being stopped for them.
 
 The client made the pair and named one end (BINDERD_ATTACH, docs/EXTENSION.md); we have taken that
 end out of its table. The client still shares it, so no setting of it can be relied on: each send
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from binderd.memory.files import Disposal
     from binderd.memory.thread_watch import Watched
 
-# It might work later; to us, who do not wait, that is the same.
+# It might work later, but the daemon does not wait.
 _NO_ROOM: Final = frozenset({EAGAIN, EMSGSIZE, ENOBUFS, ENOMEM, ETOOMANYREFS})
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _NUMBER_SIZE: Final = 4  # bytes of an s32
@@ -81,7 +81,7 @@ class Attachment:
         self.charged: Charged | None = None  # for the socket itself
         # For the files of each message that may still be in the socket; see ``InFlight``.
         self.payments: deque[Charged] = deque()
-        self.payer: int | None = None  # who pays for these
+        self.payer: int | None = None  # the user that is charged for these
 
     @property
     def fd(self) -> int:
@@ -114,7 +114,7 @@ class Attachment:
             body: numbers (s32) behind the message, for a kind without descriptors.
 
         Returns:
-            0, EAGAIN (the socket is full) or EPIPE (nobody will ever read it).
+            0, EAGAIN (the socket is full) or EPIPE (the client has closed its end).
         """
         message = binderd_message.pack(kind, len(fds) or len(body) // _NUMBER_SIZE, value, left)
         try:

@@ -97,7 +97,7 @@ class Delivery:
         """Begin to give files to the process ``pid`` of a thread that has a request open.
 
         Args:
-            number, room: as of ``Client.install``, and so are the results.
+            number, room: as of ``Client.install``, and so is what is returned.
         """
         fds = [file.fd for file in files if isinstance(file, TakenFile)]
         accounts, payer, in_flight = self._engine(), self._client.payer, self._shared.in_flight
@@ -116,10 +116,10 @@ class Delivery:
         return STOPPING if begun else REFUSED
 
     def close_descriptors(self, tid: int, pid: int, number: int, numbers: Sequence[int]) -> int:
-        """Begin to close descriptors of a process; arguments and results as of ``install``.
+        """Begin to close descriptors of the process ``pid`` of a thread that has a request open.
 
         Args:
-            numbers: the descriptors, there.
+            number, numbers: as of ``Client.close_descriptors``, and so is what is returned.
         """
         attachment = self._attachments.get(pid)
         if attachment is not None:
@@ -142,7 +142,7 @@ class Delivery:
         return REFUSED
 
     def cancel(self, number: int) -> None:
-        """Nobody wants the files any more."""
+        """The files of an installation are no longer wanted."""
         self._shared.injector.cancel(number)
 
     # The extension's socket

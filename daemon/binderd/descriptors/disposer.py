@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closing the files that clients gave us, without ever waiting for what that may do.
+"""Closing files that were taken from clients, without ever blocking in a close.
 
 The last close of a file can take any time, and any close of some file systems' files asks their
 server. So the helper process gets each file, whose reference makes ours not the last; where our own
@@ -95,7 +95,7 @@ class FileDisposer:
             self.closed_there(number)
 
     def close(self) -> None:
-        """Nobody looks any more."""
+        """Stop watching the closes."""
         event, self._closed_event = self._closed_event, -1
         if event >= 0:
             os.close(event)
@@ -107,7 +107,7 @@ class FileDisposer:
             os.eventfd_write(self._closed_event, 1)
 
     def _look_at(self, number: int) -> None:
-        """Have a file that both have closed paid for no longer."""
+        """End the charge for a file that both have closed."""
         close = self._closes[number]
         if close.is_ours or close.is_helpers:
             return

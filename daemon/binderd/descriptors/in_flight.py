@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files in flight: those that were sent through sockets and not taken yet.
 
-The kernel counts them as files of the user who sends, and that is root; a user with many of them
-on their way can send no more (``limits.FLIGHTS``). So they are counted here, for the user who is to
-take them.
+The kernel counts them as files of the user that sends, and that is root; a user with many of them
+on their way can send no more (``limits.FLIGHTS``). So they are counted here, for the user that is
+to take them.
+
 What was taken is known from the socket alone: what a client reports proves nothing, as it can look
 at a message and leave it where it is. So a socket stays open until it is empty, also when its owner
 has let go of it.
@@ -35,12 +36,12 @@ class InFlight:
     __slots__ = ("_by_user", "_epoll", "_left")
 
     def __init__(self) -> None:
-        self._by_user: dict[int, dict[Attachment, None]] = {}  # by who is to take them
+        self._by_user: dict[int, dict[Attachment, None]] = {}  # by the user that is to take them
         self._left: dict[int, Attachment] = {}  # of no owner any more, by descriptor
         self._epoll = select.epoll()
 
     def __len__(self) -> int:
-        """How many sockets are there that nobody else has?"""
+        """How many detached sockets are not empty yet."""
         return len(self._left)
 
     def fileno(self) -> int:
@@ -69,7 +70,7 @@ class InFlight:
         attachment.payer = payer
 
     def pay_for_injection(self, accounts: Accounts, payer: int, number: int) -> Charged | None:
-        """Charge a user one of whose threads is stopped for files for those sent to it at once.
+        """Charge the user whose thread is stopped to install files for those sent to it at once.
 
         Args:
             number: of all the files.

@@ -118,7 +118,7 @@ class Injector:
         return True
 
     def cancel(self, number: int) -> None:
-        """Nobody wants what the job does; one that is over is ignored."""
+        """The job is no longer wanted; one that is over is ignored."""
         job = self._jobs.get(number)
         if job is None or job.state == CANCELLED:
             return

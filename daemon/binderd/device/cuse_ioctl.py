@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One ioctl of a CUSE device: its argument is read, it is done, the argument is written back.
 
-Where the argument lies may be memory that somebody else has to reach into (``NotYet``). Then the
-ioctl waits as one does whose commands are to be fetched, and goes on with that step.
+The argument may lie in memory that a worker has to reach (``NotYet``). Then the ioctl waits as one
+does whose commands have to be fetched, and goes on with that step.
 
 Nothing here may know frames.
 """
@@ -30,7 +30,7 @@ class CuseIoctl(Paused):
 
     Args:
         files: all open files.
-        file: whose it is.
+        file: that it was called on.
         memory: of the thread that waits for it.
         ticket: the engine's for it.
         asked: the thread, its user, the ioctl number.
@@ -128,4 +128,4 @@ class CuseIoctl(Paused):
 
     def _wait(self, reason: NotYet) -> None:
         self._has_waited = True
-        self._files.await_errand(self, reason)
+        self._files.await_fetch(self, reason)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draining the engine: whatever it has completed goes to the connections, and all else that is due.
+"""Draining the engine: its completions go to their connections, and the rest that is due is done.
 
 It is done once, behind each call of the engine. Nothing here may know what was called.
 """
@@ -28,7 +28,7 @@ class Drain:
 
     Args:
         engine: the driver.
-        opener: looks at what has kept us waiting.
+        opener: told when a request is over that a client may have blocked.
         turns: of all users.
         pace: how long the engine works in one go.
         start_timer: called with a number and milliseconds; with negative milliseconds: stop it.

@@ -67,7 +67,7 @@ class FuseDevice(Connection):
         files: all open files of all devices.
         tree: for the inode that is being opened.
         directory: the devices, for binder-control.
-        opener: whom it concerns whether the kernel maps what we give it.
+        opener: told if the kernel maps nothing that it is given.
     """
 
     __slots__ = ("_directory", "_opener", "_room", "_tree", "choice")

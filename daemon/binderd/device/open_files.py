@@ -188,7 +188,7 @@ class OpenFiles:
         """Return what a poll of an open file finds (binder_poll).
 
         Args:
-            kernel_handle: what to notify when it may find more; 0: nobody waits for that.
+            kernel_handle: what to notify when it may find more; 0: nothing.
         """
         if kernel_handle:
             file.kernel_handle = kernel_handle
@@ -254,9 +254,9 @@ class OpenFiles:
         """Answer an ioctl behind all that was completed before."""
         self._engine.outbox.append(Completion(ticket, result, payload))
 
-    def await_errand(self, step: Paused, reason: NotYet) -> None:
-        """Have a step done once somebody has fetched or stored what it takes."""
-        self._engine.await_errand(step, reason)
+    def await_fetch(self, step: Paused, reason: NotYet) -> None:
+        """Have a step go on once a worker has made its access."""
+        self._engine.await_fetch(step, reason)
 
     # What the outside noticed by itself
 
@@ -311,7 +311,7 @@ class OpenFiles:
             ticket < 0
             or ticket in engine.paused
             or ticket in engine.parked
-            or ticket in engine.errands
+            or ticket in engine.fetching
         )
         if not is_known and not any(completion.ticket == ticket for completion in engine.outbox):
             self.complete(ticket, -EIO, b"")

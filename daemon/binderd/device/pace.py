@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the engine works in one go, by a clock that somebody else brings along."""
+"""How long the engine works in one go, by a clock that is handed in."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine has paused goes on by turns, as whatever else its user asks for."""
+"""Paused work of the engine, which waits for its turn like its user's requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Slice(Job):
-    """The next slice of something that has paused."""
+    """The next slice of paused work."""
 
     __slots__ = ("_pauses", "ticket")
 
@@ -28,11 +28,11 @@ class _Slice(Job):
 
 
 class Pauses:
-    """What of that waits for its turn.
+    """The slices that wait for their turn.
 
     Args:
         paused: the engine's, by ticket, the latest last.
-        turns: everybody's.
+        turns: of all users.
         go_on: goes on with a ticket, one slice, and writes what that has ended.
     """
 

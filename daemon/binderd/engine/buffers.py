@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderd.engine.errors import BinderFailure
 from binderd.engine.payload import Sizes, capacity_of, context_at, size_of
-from binderd.engine.ports import File  # noqa: TC001 - compiled, Passed is made with it
+from binderd.engine.ports import File  # noqa: TC001 - compiled, FdFixup is made with it
 from binderd.engine.spam import Flood
 from binderd.engine.work import Work
 from binderwire.binder_abi import BR_FAILED_REPLY
@@ -33,7 +33,7 @@ _SIZE_MAX = (1 << 64) - 1
 Held = list[tuple[bool, "int | Node"]]
 
 
-class Passed(NamedTuple):
+class FdFixup(NamedTuple):
     """A file in a payload, on its way from the sender to the receiver."""
 
     offset: int  # where in the buffer its number belongs
@@ -41,7 +41,7 @@ class Passed(NamedTuple):
     in_array: bool  # does freeing the buffer close it? (O9)
 
 
-_NO_FILES: list[Passed] = []  # shared by all buffers without files; never appended to
+_NO_FILES: list[FdFixup] = []  # shared by all buffers without files; never appended to
 _NO_NUMBERS: list[int] = []
 _pack_number: Final = Struct("=i").pack
 
@@ -150,28 +150,28 @@ class Buffer:
         self.size = size  # bytes accounted, a multiple of 8
         self.data_size, self.offsets_size, self.extra_size, self.context_size = sizes
         self.debug_id = 0  # of its transaction
-        self.one_way_from: int | None = None  # whose one-way call is it? None: no one-way call
+        self.one_way_from: int | None = None  # the sender's process id; None: it is no one-way call
         self.spam_suspect = False  # does that sender hold too much of the one-way half? (B4)
         self.clear = False  # zero the memory when it is freed? (B6)
         self.has_arrived = False  # does the client see it, if its pages are its own?
         self.allow_user_free = False  # was it delivered and not freed yet? (B5)
-        self.wiper: Reader | None = None  # who is freeing it, which takes more than one step
+        self.wiper: Reader | None = None  # the thread that is freeing it, in several steps
         self.transaction: Delivery | None = None
         self.target_node: Node | None = None  # None: a reply
         # Kept here because the receiver could change the objects in its pages.
         self.held: Held | None = None
         self.objects = 0  # how many the receiver's user is charged for
-        self.files: list[Passed] = _NO_FILES  # not installed yet
+        self.files: list[FdFixup] = _NO_FILES  # not installed yet
         self.files_from: Owner | None = None
         self.array_numbers: list[int] = _NO_NUMBERS  # what the arrays brought the receiver (O9)
 
     @property
     def is_empty(self) -> bool:
-        """Is there nothing in it that anybody could read?"""
+        """Whether it has no bytes at all."""
         return not (self.data_size or self.offsets_size or self.extra_size or self.context_size)
 
     def is_left_to(self, thread: Reader) -> bool:
-        """May a thread free it, or is another one just doing that?"""
+        """Whether a thread may free it, as no other one is doing that."""
         return self.wiper is None or self.wiper is thread or self.wiper.is_dead
 
     @property
@@ -186,19 +186,19 @@ class Buffer:
         assert self.held is not None
         self.held.append((strong, target))
 
-    def hold_file(self, passed: Passed, sender: Owner) -> None:
+    def hold_file(self, fixup: FdFixup, sender: Owner) -> None:
         """Take a file along."""
         if not self.files:
             self.files, self.files_from = [], sender
-        self.files.append(passed)
+        self.files.append(fixup)
 
     def fill_in(self, numbers: Sequence[int], receiver: Owner) -> None:
         """Write the receiver's numbers of the files where they belong; they are installed."""
         arena = receiver.client.arena
         in_arrays = []
-        for passed, number in zip(self.files, numbers, strict=True):
-            arena.write(self.offset + passed.offset, _pack_number(number))
-            if passed.in_array:
+        for fixup, number in zip(self.files, numbers, strict=True):
+            arena.write(self.offset + fixup.offset, _pack_number(number))
+            if fixup.in_array:
                 in_arrays.append(number)
         if in_arrays:
             self.array_numbers = in_arrays
@@ -214,8 +214,8 @@ class Buffer:
         receiver.hub.users.settle(sender.user)
         receiver.files_queued -= count
         receiver.hub.stats.files -= count
-        for passed in self.files:
-            passed.file.close()
+        for fixup in self.files:
+            fixup.file.close()
         self.files, self.files_from = _NO_FILES, None
 
 
@@ -291,5 +291,5 @@ class BufferArea:
         return self._ranges.free_ranges()
 
     def report_spam_again(self) -> None:
-        """Who was to hear of the latest report never has."""
+        """The sender never got the latest report of spam; see ``spam.py``."""
         self._flood.report_again()

@@ -16,5 +16,5 @@ class Context:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.manager: Node | None = None  # who is handle 0?
+        self.manager: Node | None = None  # the node of handle 0
         self.manager_uid: int | None = None  # remembered for good once there was a manager (I5)

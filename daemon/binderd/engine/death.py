@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Death notifications: who wants to know when a node's owner goes (N11).
+"""Death notifications: processes are told when a node's owner has died (N11).
 
 A notice is registered on a ref, announced in its process' queue when the owner dies, and after it
 was read it waits for BC_DEAD_BINDER_DONE.  Clearing it while it is announced or read does not take

@@ -8,7 +8,7 @@ or when a later call gives a blocked read something to return; the transport dra
 
 A call that would take long stops in between and is listed in ``paused``; the transport calls
 ``go_on`` for it when others have had their turn. What waits for something to be fetched is listed
-in ``errands``, and there ``fetched`` ends the wait.
+in ``fetching``, and there ``fetched`` ends the wait.
 
 This is the top: it knows all nouns, and none of them may know it. What they share is in
 ``hub.py`` and ``roster.py``.
@@ -19,14 +19,15 @@ counter of the instance, so that two engines with the same inputs produce the sa
 
 from __future__ import annotations
 
-from errno import EINTR, ENOMEM
+from errno import ENOMEM
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine import installation, ioctls, snapshot, write_read
+from binderd.engine import ioctls, snapshot, write_read
 from binderd.engine.completion import Completion, Paused
 from binderd.engine.context import Context
 from binderd.engine.errors import KernelErrno
 from binderd.engine.hub import Hub
+from binderd.engine.installation import give_up
 from binderd.engine.ioctls import argument_of
 from binderd.engine.kinds import OPEN_FILES
 from binderd.engine.limits import Limits
@@ -71,7 +72,7 @@ class Engine:
         "_hub",
         "_roster",
         "_runnable",
-        "errands",
+        "fetching",
         "outbox",
         "parked",
         "paused",
@@ -93,7 +94,7 @@ class Engine:
         self.timers: list[tuple[int, int]] = hub.timers
         self.released: list[OpenFile] = roster.released
         self.paused: OrderedDict[int, Paused] = hub.paused
-        self.errands: dict[int, Paused] = hub.errands
+        self.fetching: dict[int, Paused] = hub.fetching
         self.parked: dict[int, Thread] = roster.parked
 
     # What the administrator and the transport decide
@@ -104,7 +105,7 @@ class Engine:
         return self._hub.limits
 
     def set_limits(self, limits: Limits) -> None:
-        """Go by other limits from now on; what clients have beyond them stays theirs."""
+        """Use other limits from now on; what clients have beyond them stays theirs."""
         self._hub.limits = limits
         self._hub.users.renew(limits)
 
@@ -115,11 +116,11 @@ class Engine:
     def set_access(
         self, managers: Callable[[str], frozenset[int] | None], *, freezes_others: bool
     ) -> None:
-        """Say who may do what from now on.
+        """Set which users may do what from now on.
 
         Args:
-            managers: returns the users who may become manager of a context; None: whoever is
-                first, and then that user (I5).
+            managers: returns the users that may become manager of a context; None: the first one
+                that asks, and from then on that user (I5).
             freezes_others: may a client freeze other users' processes, as in the driver?
         """
         self._hub.managers = managers
@@ -194,16 +195,16 @@ class Engine:
             run_woken(self._hub, self._roster)
 
     def fetched(self, ticket: int) -> None:
-        """What a request waited for is there, or will never be: it goes on with the next turn.
+        """A fetch is over: the request that waited for it goes on with its next turn.
 
         Args:
-            ticket: of ``errands``; one that is not there any more is ignored.
+            ticket: of ``fetching``; one that is not there any more is ignored.
         """
         self._hub.fetched(ticket)
 
-    def await_errand(self, paused: Paused, reason: NotYet) -> None:
-        """Let something of the transport's own wait until an errand is over, in ``errands``."""
-        self._hub.await_errand(paused, reason)
+    def await_fetch(self, paused: Paused, reason: NotYet) -> None:
+        """Let a step of the transport's own wait in ``fetching`` until a fetch is over."""
+        self._hub.await_fetch(paused, reason)
 
     def poll(self, file: OpenFile, tid: int, *, wake: bool) -> int:
         """Return POLLIN if the thread's next read would not block, else 0 (R15, binder_poll).
@@ -229,7 +230,7 @@ class Engine:
 
     def interrupt(self, ticket: int) -> None:
         """A signal reached the thread whose request has that ticket (R9)."""
-        paused = self.paused.get(ticket) or self.errands.get(ticket)
+        paused = self.paused.get(ticket) or self.fetching.get(ticket)
         if paused is not None:
             paused.interrupt()
             return
@@ -243,41 +244,43 @@ class Engine:
             freezing.give_up()
 
     def stopped(self, number: int) -> None:
-        """The thread that an installation concerns will run no code of its own before that is done.
+        """The thread of an installation or a deferred close runs no code of its own until its end.
 
         So its request can be answered: with EINTR and what it has read so far if it is to be issued
-        again, which whoever stopped the thread does in its name.
+        again, which the helper that has stopped the thread does in its name.
         """
-        found = self._roster.installations.get(number)
-        if found is None:
+        installation = self._roster.installations.get(number)
+        if installation is not None:
+            installation.stopped()
             return
-        thread, completion = found.thread, found.completion
-        if thread.closing is found:
-            thread.closing = None  # its request sleeps, as files must be installed as well
-        if completion is not None:
-            found.completion = None
-            self.outbox.append(completion)
-        elif thread.parked is not None:
-            thread.complete(thread.parked, -EINTR)
+        close = self._roster.deferred_closes.get(number)
+        if close is not None:
+            close.stopped()
 
     def installed(self, number: int, numbers: Sequence[int] | None) -> None:
-        """An installation is over.
+        """An installation or a deferred close is over.
 
         Args:
-            numbers: of the descriptors, in order; None: it failed and has left none behind.
+            numbers: of the descriptors, in order; None: it failed and has left none behind. Of a
+                deferred close it does not matter.
         """
-        found = self._roster.installations.get(number)
-        if found is not None:
-            installation.end(found, numbers)
+        installation = self._roster.installations.get(number)
+        if installation is not None:
+            installation.end(numbers)
+            run_woken(self._hub, self._roster)
+            return
+        close = self._roster.deferred_closes.get(number)
+        if close is not None:
+            close.end()
             run_woken(self._hub, self._roster)
 
     def attached(self, file: OpenFile, pid: int) -> None:
-        """The process ``pid`` takes its descriptors elsewhere from now on.
+        """The process ``pid`` has attached a socket, and gets its descriptors there from now on.
 
-        It may have lost the place where they were sent to before, and could never report them.
+        It may have lost the socket that it had before, and could never report what was in that.
         """
         assert isinstance(file, Process)
-        installation.give_up(file, pid)
+        give_up(file, pid)
         run_woken(self._hub, self._roster)
 
     def expire(self, timer: int) -> None:
@@ -312,7 +315,7 @@ class Engine:
         file.unmap()
 
     def forget_context(self, context: str) -> None:
-        """A device is gone; whoever opens one of that name from now on gets a new context."""
+        """A device is gone; the next open of a device of that name makes a new context."""
         self._contexts.pop(context, None)
 
     def release(self, file: OpenFile) -> None:
@@ -328,9 +331,9 @@ class Engine:
         """Return the number of live objects by kind; all zero when no file is open."""
         return {
             **self._hub.stats.as_dict(),
-            "errands": len(self.errands),
+            "fetching": len(self.fetching),
             "freezing": len(self._hub.waiting),
-            "installations": len(self._roster.installations),
+            "installations": len(self._roster.installations) + len(self._roster.deferred_closes),
             "parked": len(self.parked),
             "paused": len(self.paused),
             "users": len(self._hub.users),
@@ -359,10 +362,10 @@ class Engine:
         assert isinstance(file, Process)
         return file.free_ranges()
 
-    # Who has how much (``ports.Accounts``)
+    # What each user has (``ports.Accounts``)
 
     def share_of(self, payer: int, kind: Kind) -> Share:
-        """Return how many of a kind a user has, who has an open file or is to be settled."""
+        """Return how many of a kind a user has; one without an open file must be settled after."""
         return self._hub.users.find(payer).of(kind)
 
     def charge(self, payer: int, kind: Kind, number: int = 1) -> Payment | None:
@@ -370,11 +373,11 @@ class Engine:
         return self._hub.users.charge(payer, kind, number)
 
     def charge_anyway(self, payer: int, kind: Kind, number: int = 1) -> Payment:
-        """Do that for what is there already."""
+        """Charge a user for what is there already, whether there is room or not."""
         return Payment(self._hub.users, self._hub.users.find(payer), kind, number)
 
     def settle(self, payer: int) -> None:
-        """Something of a share is gone: forget a user who has nothing any more."""
+        """A user is charged for less: forget it if that was the last."""
         self._hub.users.settle(self._hub.users.find(payer))
 
     # What introspection sees

@@ -3,7 +3,7 @@
 
 BINDER_FREEZE may wait for calls that are under way; the wait is data, a ``Freezing``, like a
 blocked read is. The engine has no clock: the transport ends the wait with ``Engine.expire``.
-Who wants to know of it has a notice (``freeze_notice.py``).
+Processes that asked to be told of it have a notice (``freeze_notice.py``).
 
 Mirrors binder_ioctl_freeze.
 """
@@ -31,7 +31,7 @@ class Freezing(Waiting):
     """A BINDER_FREEZE under way; a process' open files are frozen or thawed one after the other.
 
     Args:
-        thread: who asks.
+        thread: the caller's.
         processes: the open files.
         frozen: what they are to be.
         timeout_ms: how long calls may go on in each of them before it is frozen.
@@ -150,7 +150,7 @@ class Freezing(Waiting):
             self.processes.popleft()
 
     def _tell(self, process: Process, ptr: int) -> None:
-        """Report the state to whoever asked for it (binder_add_freeze_work)."""
+        """Announce the state to all processes that asked for it (binder_add_freeze_work)."""
         node = process.nodes.get(ptr)
         if node is not None:
             for ref in reversed(node.refs.values()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Freeze notifications: who wants to know when a node's owner is frozen or thawed (F5).
+"""Freeze notifications: processes are told when a node's owner is frozen or thawed (F5).
 
 A registration on a ref, like a death notice, but it reports a state that changes back and forth:
 only one report is in flight at a time, and it says the state as it is when it is read.

@@ -2,7 +2,7 @@
 """What all nouns share: ids, limits, counters, logs, the clock, and what is left to do.
 
 Whatever the engine has to say to the transport is put here (``outbox``, ``timers``, ``paused``,
-``errands``); ``Engine`` shows it. Who is there and who is to be woken is next door, in
+``fetching``); ``Engine`` shows it. The processes, and the threads to be woken, are in
 ``roster.py``.
 
 Nothing here may know a process, a thread or anything else that a client has.
@@ -30,13 +30,13 @@ class Hub:
     """What belongs to one engine as a whole; arguments as ``Engine`` has them."""
 
     __slots__ = (
-        "_last_errand",
         "_last_id",
+        "_last_step",
         "_last_timer",
         "clock",
         "drained",
-        "errands",
         "failed_log",
+        "fetching",
         "freezes_others",
         "limits",
         "log",
@@ -66,24 +66,24 @@ class Hub:
         self.outbox: list[Completion] = []
         # What others have come in between of, by ticket; < 0: not a client's request.
         self.paused: OrderedDict[int, Paused] = OrderedDict()
-        self.errands: dict[int, Paused] = {}  # what waits for something to be fetched, by ticket
+        self.fetching: dict[int, Paused] = {}  # what waits for something to be fetched, by ticket
         # (number for ``Engine.expire``, milliseconds from now, or STOP)
         self.timers: list[tuple[int, int]] = []
         self.waiting: dict[int, Waiting] = {}  # freezes that wait for calls to end, by ticket
         self.timed: dict[int, Waiting] = {}  # the same, by timer
         # Those that wait for the calls of a frozen process whose last call has ended.
         self.drained: list[dict[int, Waiting]] = []
-        self._last_timer = self._last_errand = self._last_id = 0
+        self._last_timer = self._last_step = self._last_id = 0
 
     def next_id(self) -> int:
         """Return the next debug id."""
         self._last_id += 1
         return self._last_id
 
-    def next_errand(self) -> int:
-        """Return what something is listed under in ``paused`` that is no request of a client."""
-        self._last_errand -= 1
-        return self._last_errand
+    def next_step(self) -> int:
+        """Return a number for paused work that is no request of a client; it is negative."""
+        self._last_step -= 1
+        return self._last_step
 
     def next_timer(self) -> int:
         """Return the number of a new timer."""
@@ -94,15 +94,15 @@ class Hub:
         """Let others have their turn before this goes on."""
         self.paused[paused.ticket] = paused
 
-    def await_errand(self, paused: Paused, reason: NotYet) -> None:
-        """Let something wait until an errand is over; then it goes on with its next turn."""
-        self.errands[paused.ticket] = paused
-        if not reason.errand.begin(paused.ticket):
+    def await_fetch(self, paused: Paused, reason: NotYet) -> None:
+        """Let paused work wait until a fetch is over; then it goes on with its next turn."""
+        self.fetching[paused.ticket] = paused
+        if not reason.fetch.begin(paused.ticket):
             self.fetched(paused.ticket)
 
     def fetched(self, ticket: int) -> None:
         """See ``Engine.fetched``."""
-        paused = self.errands.pop(ticket, None)
+        paused = self.fetching.pop(ticket, None)
         if paused is not None:
             self.pause(paused)
 

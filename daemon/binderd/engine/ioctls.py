@@ -251,7 +251,7 @@ def run(thread: Thread, request: int, argument: bytes, ticket: int) -> None:
         outcome = row.handler(thread, argument)
     except NotYet as reason:
         paused = PausedOther(thread, request, argument, ticket)
-        thread.process.hub.await_errand(paused, reason)
+        thread.process.hub.await_fetch(paused, reason)
         return
     finally:
         thread.need_return = False
@@ -283,7 +283,7 @@ class PausedOther(Paused):
             run(thread, self._request, self._argument, ticket)
         except KernelErrno as failure:
             hub.outbox.append(Completion(ticket, -failure.errno, self._argument))
-        if ticket not in hub.errands:
+        if ticket not in hub.fetching:
             thread.memory.forget()
 
 

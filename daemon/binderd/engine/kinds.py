@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of thing that clients can make us keep: one row each, and nowhere else a list of them.
+"""Every kind of object that clients can make the daemon keep: one row each, here and nowhere else.
 
 A row says what one of a kind costs, how many there may be, what part of a machine they may take,
 and what a client sees when there is no room for more. ``limits.py`` derives the bounds from the
@@ -118,7 +118,7 @@ NODES: Final = Kind(
     1 << 20,
     memory_part=2,
     what="binder that a process has sent (node)",
-    seen="BR_FAILED_REPLY (-ENOMEM) to who sends one more",
+    seen="BR_FAILED_REPLY (-ENOMEM) to the sender of one more",
     object_limit="nodes_per_process",
     granted="nodes_granted",
 )
@@ -128,7 +128,7 @@ REFS: Final = Kind(
     1 << 20,
     memory_part=2,
     what="handle that a process has (ref)",
-    seen="BR_FAILED_REPLY (-ENOMEM) to who sends it one more",
+    seen="BR_FAILED_REPLY (-ENOMEM) to the sender of one more",
     object_limit="refs_per_process",
     granted="refs_granted",
 )
@@ -175,7 +175,7 @@ NOTICES: Final = Kind(
     1 << 20,
     memory_part=1,
     what="death or freeze notice, or word of completion that was not read",
-    seen="BR_ERROR (death), ENOMEM (freeze), BR_FAILED_REPLY (-ENOMEM) to who sends",
+    seen="BR_ERROR (death), ENOMEM (freeze), BR_FAILED_REPLY (-ENOMEM) to the sender",
 )
 FREEZES: Final = Kind(
     "freezes",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of everything clients may have: one object's, one user's, everybody's.
+"""How much of everything clients may have: one object, one user, all users.
 
 What kinds there are, and what is seen at a limit, is in ``kinds.py``. Bounds of a user and of
 everybody are derived from the machine, and what they add up to is less than it has. ``user.py``
-says who is charged for what.
+says which user is charged for what.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ class Limits(NamedTuple):
 # What is seen where one object has all that it can have, of the fields above.
 OBJECT_LIMITS: Final[dict[str, tuple[str, str]]] = {
     "threads_per_process": ("threads of an open file", "ENOMEM from the ioctl"),
-    "nodes_per_process": ("nodes of an open file", "BR_FAILED_REPLY to who sends one more"),
-    "refs_per_process": ("handles of an open file", "BR_FAILED_REPLY to who sends it one more"),
+    "nodes_per_process": ("nodes of an open file", "BR_FAILED_REPLY to the sender of one more"),
+    "refs_per_process": ("handles of an open file", "BR_FAILED_REPLY to the sender of one more"),
     "buffers_per_process": ("buffers of an open file", "BR_FAILED_REPLY (-ENOSPC) to the sender"),
     "objects_per_transaction": ("objects of a transaction", "BR_FAILED_REPLY (-ENOMEM)"),
     "attachments_per_process": ("attached sockets of an open file", "ENOSPC from BINDERD_ATTACH"),
@@ -205,7 +205,7 @@ OBJECT_LIMITS: Final[dict[str, tuple[str, str]]] = {
     ),
     "files_per_transaction": ("files in a transaction", "BR_FAILED_REPLY (-ENOMEM)"),
     "files_per_process": ("files on their way to an open file", "BR_FAILED_REPLY (-ENOMEM)"),
-    # Who is killed waits for its ioctl, so that must not be arbitrarily long, even in slices.
+    # A process that is killed waits for its ioctl, so that must end soon, even in slices.
     "write_bytes_per_ioctl": (
         "bytes of commands that one ioctl carries out",
         "write_consumed is less than write_size",

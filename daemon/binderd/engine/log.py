@@ -15,7 +15,7 @@ def note(
     thread: Thread,
     debug_id: int,
     kind: int,
-    found: tuple[int, int, int],
+    target_ids: tuple[int, int, int],
     handle: int,
     sizes: tuple[int, int, int],
     failure: BinderFailure | None,
@@ -25,17 +25,17 @@ def note(
     Args:
         thread: the sender's.
         kind: CALL, ONE_WAY or REPLY.
-        found: process id and thread id of the target and debug id of its node, as far as known.
+        target_ids: the target's process id and thread id, and its node's debug id; 0: not known.
         handle: what the sender calls the target.
         sizes: of data, offsets and the room for pieces of memory, in bytes.
         failure: why it has failed.
     """
     hub = thread.process.hub
-    _fill_in(hub.log.next_entry(), thread, debug_id, kind, found, handle, sizes, failure)
+    _fill_in(hub.log.next_entry(), thread, debug_id, kind, target_ids, handle, sizes, failure)
     if failure is not None:
         entry = hub.failed_log.next_entry()
-        _fill_in(entry, thread, debug_id, kind, found, handle, sizes, failure)
-        if found[0]:  # the driver makes a transaction object once it knows the target
+        _fill_in(entry, thread, debug_id, kind, target_ids, handle, sizes, failure)
+        if target_ids[0]:  # the driver makes a transaction object once it knows the target
             hub.stats.transactions_made += 1
 
 
@@ -44,7 +44,7 @@ def _fill_in(
     thread: Thread,
     debug_id: int,
     kind: int,
-    found: tuple[int, int, int],
+    target_ids: tuple[int, int, int],
     handle: int,
     sizes: tuple[int, int, int],
     failure: BinderFailure | None,
@@ -54,7 +54,7 @@ def _fill_in(
     entry.kind = kind
     entry.sender_pid = process.pid
     entry.sender_tid = thread.tid
-    entry.target_pid, entry.target_tid, entry.node_id = found
+    entry.target_pid, entry.target_tid, entry.node_id = target_ids
     entry.context = process.context.name
     entry.handle = handle
     entry.data_size = sizes[0]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nice values: a thread works at its caller's, as far as the node allows it (I3).
+"""Nice values: a thread serves a call at its caller's, as far as the node allows it (I3).
 
-What a thread's is now is asked once in each of its ioctls. Nothing here may know a transaction.
+The kernel is asked for a thread's nice value once in each of the thread's ioctls. Nothing here may
+know a transaction.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ class Nice:
         self._known: int | None = None  # for the current ioctl, during which it cannot change
 
     def forget(self) -> None:
-        """The thread has been in user space: what was known is old.
+        """The thread has been in user space, and may have another value since.
 
-        Differs: the driver also notices what somebody else makes of it while the thread is blocked.
+        Differs: the driver also notices changes by other processes while the thread is blocked.
         Asking again for each call would cost every call a system call.
         """
         self._known = None
@@ -38,7 +39,7 @@ class Nice:
     def set(self, nice: int) -> None:
         """Change it (binder_set_nice).
 
-        Differs: who has that value already keeps it, also if its limit does not allow it any more;
+        Differs: a thread that has the value already keeps it, also if its limit has been lowered;
         asking for the limit would cost every call a system call.
         """
         if self.get() != nice:
@@ -49,11 +50,11 @@ class Nice:
         """Work at the caller's, bounded by the node's (binder_transaction_priority).
 
         Args:
-            caller: of who has sent the call.
-            least: of the node, which a call never runs below in importance.
+            caller: the sender's nice value.
+            least: the node's; a call never runs at a less important one.
 
         Returns:
-            What it was before.
+            The thread's own value, to be restored.
         """
         before = self.get()
         if caller < least and not one_way:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node: one binder object of one process, and who refers to it.
+"""A node: one binder object of one process, and the references to it.
 
 A node is itself a work item: when it is read, its owner is told what has changed since it was last
 told.  The news is computed from the state at that moment, so an increment and a decrement that meet
@@ -90,14 +90,14 @@ class Node(Work):
         process.user.of(NODES).add(1)
 
     def has_owner(self) -> bool:
-        """Whether the process that it is of is still there."""
+        """Whether its owner is still there."""
         return self.process is not None and not self.process.is_dead
 
     def is_manager(self) -> bool:
         """Whether this is the context manager's node right now."""
         return self.process is not None and self.process.manages(self)
 
-    # One-way calls that have no turn yet (Q7)
+    # One-way calls that wait for the one before (Q7)
 
     def queue_one_way(self, work: Work) -> None:
         """Let a one-way call wait behind the others."""
@@ -169,7 +169,7 @@ class Node(Work):
         self._settle_strong()
 
     def acquire_local(self, *, strong: bool) -> None:
-        """Count a reference that some buffer or the driver itself holds; no news for anybody."""
+        """Count a reference of a buffer or of the driver itself; no process is told."""
         if strong:
             self.local_strong += 1
         else:
@@ -214,7 +214,7 @@ class Node(Work):
         self._queue_news_or_free()
 
     def put(self) -> None:
-        """Whoever looked the node up by its owner and ptr is through with it (binder_put_node).
+        """The reference ends that a look-up by owner and ptr takes (binder_put_node).
 
         The driver lets that look like the end of a weak reference. So if the owner has yet to
         acknowledge what keeps the node, some thread of it is woken and finds no news: one that does
@@ -242,7 +242,7 @@ class Node(Work):
         self._stats.nodes -= 1
 
     def orphan(self) -> None:
-        """The owner is gone: tell whoever asked to know, live on while refs do (N11).
+        """The owner has died: tell the processes that asked for it, live on while refs do (N11).
 
         No one-way call may be waiting any more. Its user is not charged any longer: what is left is
         part of what the refs cost.

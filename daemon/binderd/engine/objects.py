@@ -51,8 +51,8 @@ class Objects:
         "_room",
         "_starts",
         "fault",
-        "found",
         "missing",
+        "octets",
         "tail",
     )
 
@@ -65,7 +65,7 @@ class Objects:
         self._position = 0  # in the data, up to where it was moved
         self._readable: bytes | None = None  # what there is of data that cannot be read as a whole
         self._room = buffer.extra_size  # for pieces that are still to be met
-        self.found: list[bytes] = []  # what is there, up to the next one
+        self.octets: list[bytes] = []  # what is there, up to the next one
         self.tail = b""  # behind the last one, if there is a fault
         self.fault: Fault | None = None  # behind them
         self.missing: list[tuple[int, int]] = []  # memory that is passed and has to be fetched
@@ -101,7 +101,7 @@ class Objects:
                 return True
         else:
             found = self._take_readable(self._readable, holes)
-        self.found += found
+        self.octets += found
         if self._room:
             pieces = self._find_pieces(found)
             if pieces:
@@ -111,8 +111,8 @@ class Objects:
 
     def let_go(self) -> bool:
         """None will be looked at: let go of a window; returns whether there are more."""
-        del self.found[-_WINDOW:]
-        return bool(self.found)
+        del self.octets[-_WINDOW:]
+        return bool(self.octets)
 
     def _start_anew(self, readable: bytes) -> None:
         """Take the objects from what can be read; what is wrong behind that comes up in its turn.
@@ -123,7 +123,7 @@ class Objects:
         self._next = self._position = 0
         self._last = -_HEADER_SIZE
         self._room = self._buffer.extra_size
-        self.found, self.missing, self.fault = [], [], None
+        self.octets, self.missing, self.fault = [], [], None
 
     def _find_holes(self, stop: int, holes: list[tuple[int, int]]) -> int:
         """Find the next window; return where it ends in the data.
@@ -173,8 +173,8 @@ class Objects:
         is_last = self.fault is not None or self._next == len(self._starts)
         if is_last and (self.fault is None or self.fault.start > len(data)):
             self.fault = Fault(size, EFAULT)
-        if self.fault is not None and (found or self.found):
-            last = self._starts[len(self.found) + len(found) - 1] + len((found or self.found)[-1])
+        if self.fault is not None and (found or self.octets):
+            last = self._starts[len(self.octets) + len(found) - 1] + len((found or self.octets)[-1])
             self.tail = data[last : last + OBJECT_SIZE_MAX]
         return found
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Owners and readers: a process and its threads, as whatever they have sees them.
 
-Nodes, refs, notices and buffers belong to somebody who is charged for them and whose queue takes
-the news of them; some thread then reads these. That is all that they may know of ``Process`` and
-``Thread``, which are the only kinds of the two.
+Nodes, refs, notices and buffers belong to a process: its user is charged for them, and its queue
+takes their work items, which some thread then reads. That is all that they may know of ``Process``
+and ``Thread``, the only subclasses of ``Owner`` and ``Reader``.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ class Owner(OpenFile):
         self.is_frozen: bool = False
         self.todo: WorkQueue = WorkQueue()  # for any thread
         self.abandoned: deque[WorkQueue] = deque()  # of threads that have ended
-        self.withdrawal: Paused | None = None  # who sees to that, if it has paused
+        self.withdrawal: Paused | None = None  # the work that withdraws it, if that has paused
         self.delivered_deaths: Delivered = {}
         self.delivered_freezes: Delivered = {}
-        self.files_queued: int = 0  # on their way to us
+        self.files_queued: int = 0  # on their way to it
         self.detects_spam: bool = False  # does it want BR_ONEWAY_SPAM_SUSPECT?
         self.words: Words = Words()
 
     def count_return(self, word: int) -> None:
-        """Count a BR_ word that some thread is being told (binder_stat_br)."""
+        """Count a BR_ word that one of its threads reads (binder_stat_br)."""
         self.words.returns[word & NUMBER_MASK].count += 1
 
     def announce(self, work: Work) -> None:
@@ -82,7 +82,7 @@ class Owner(OpenFile):
         raise NotImplementedError
 
     def manages(self, node: Work) -> bool:
-        """Whether that node of its is the context manager's right now."""
+        """Whether a node of this process is the context manager's right now."""
         raise NotImplementedError
 
 
@@ -99,11 +99,11 @@ class Reader:
         self.words: Words = words
         self.looper: int = 0
         self.todo: WorkQueue = WorkQueue()
-        self.process_todo: bool = False  # is anything in todo worth waking up for? (Q2)
+        self.process_todo: bool = False  # does anything in todo end a sleep? (Q2)
         self.is_dead: bool = False
 
     def count_return(self, word: int) -> None:
-        """Count a BR_ word that it is being told (binder_stat_br)."""
+        """Count a BR_ word that it reads (binder_stat_br)."""
         self.words.returns[word & NUMBER_MASK].count += 1
 
     def is_looper(self) -> bool:

@@ -6,7 +6,7 @@ for, the engine stops between two steps, lists what is left in ``Hub.paused`` an
 transport calls ``Engine.go_on`` when it is that work's turn again. What a client sees is what it
 sees of a driver that was preempted there: other threads have come in between, and that is all.
 
-What has to be fetched by somebody else (``ports.NotYet``) waits in ``Hub.errands`` before that.
+Work for which memory has to be fetched (``ports.NotYet``) waits in ``Hub.fetching`` before that.
 
 The engine has no clock. ``Hub.pace`` is asked after each step whether this slice is over.
 
@@ -29,7 +29,7 @@ class Steps(Paused):
     __slots__ = ("hub",)
 
     def __init__(self, hub: Hub, payer: int) -> None:
-        super().__init__(hub.next_errand(), payer)
+        super().__init__(hub.next_step(), payer)
         self.hub: Hub = hub
 
     def go_on(self) -> None:

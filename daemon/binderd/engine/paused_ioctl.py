@@ -43,7 +43,7 @@ class PausedIoctl(Paused):
     def _interrupt_again(self) -> None:
         """Interrupt it if it sleeps now, or has paused once more."""
         hub, parked = self.thread.process.hub, self.thread.parked
-        paused = hub.paused.get(self.ticket) or hub.errands.get(self.ticket)
+        paused = hub.paused.get(self.ticket) or hub.fetching.get(self.ticket)
         if paused is not None:
             paused.interrupt()
         elif parked is not None and parked.ticket == self.ticket:

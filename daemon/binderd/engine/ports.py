@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from binderd.engine.limits import Limits
 
 
-# What ``Client.install`` returns.
+# What ``Client.install`` and ``Client.close_descriptors`` return.
 REFUSED: Final = 0  # it cannot be done
 STOPPING: Final = 1  # the thread will be stopped for it: ``Engine.stopped`` says when
 SENT: Final = 2  # the client was told how, and will do it itself
@@ -26,31 +26,31 @@ GONE: Final = -1
 
 
 class OpenFile:
-    """One open file, as the outside knows it: what ``Engine.open`` returns, to be handed back."""
+    """One open file, as the outside knows it: an opaque token that ``Engine.open`` returns."""
 
     __slots__ = ()
 
 
 class NoAnswer(Exception):
-    """The machine could not be asked now, for want of memory or a descriptor of ours.
+    """The kernel could not be asked now, as the daemon has no memory or no descriptor left.
 
-    That is no "no": nothing may follow from it that lasts.
+    The answer is not known: nothing lasting may follow from it.
     """
 
 
 class NotYet(Exception):
-    """What was asked would keep us waiting, so somebody else has to ask it first.
+    """An access to a client's memory would block, so a worker process has to make it first.
 
-    Nothing has happened. Once the errand is over, asking the same again brings what it has brought.
+    Nothing has happened. Once the fetch is over, the same call returns what the worker has got.
     """
 
-    def __init__(self, errand: Errand) -> None:
+    def __init__(self, fetch: Fetch) -> None:
         super().__init__()
-        self.errand = errand
+        self.fetch = fetch
 
 
-class Errand(Protocol):
-    """What somebody else is to ask."""
+class Fetch(Protocol):
+    """An access to a client's memory that a worker process is to make."""
 
     def begin(self, ticket: int) -> bool:
         """Begin; ``Engine.fetched`` follows, but not from within this call.
@@ -85,7 +85,7 @@ class File(Protocol):
 
 
 class Charged(Protocol):
-    """What somebody is charged for something, as those see it who know when it is over."""
+    """A charge to a user, as the code sees it that knows when it ends."""
 
     number: int  # for how many
 
@@ -116,14 +116,14 @@ class Share(Protocol):
 
 
 class Accounts(Protocol):
-    """Who has how much; users are named by ``Client.payer``. The engine is it."""
+    """What each user has; users are named by ``Client.payer``. ``Engine`` implements it."""
 
     @property
     def limits(self) -> Limits:
         """How much a client can make the engine keep."""
 
     def share_of(self, payer: int, kind: Kind) -> Share:
-        """Return how many of a kind a user has, who has an open file or is to be settled."""
+        """Return how many of a kind a user has; one without an open file must be settled after."""
 
     def charge(self, payer: int, kind: Kind, number: int = 1) -> Charged | None:
         """Charge a user for so many more of a kind; None if there is no room for them."""
@@ -132,7 +132,7 @@ class Accounts(Protocol):
         """Do that for what is there already."""
 
     def settle(self, payer: int) -> None:
-        """Something of a share is gone: forget a user who has nothing any more."""
+        """A user is charged for less: forget it if that was the last."""
 
 
 class Facade(Accounts, Protocol):
@@ -217,7 +217,7 @@ class ClientMemory(Protocol):
     sees_area: bool
     # Was it seen since the thread was last in user space? The engine says when that was.
     is_settled: bool
-    # Errands bring what is the current request's only: the engine says when that is through.
+    # What was fetched is the current request's only: the engine says when that is through.
 
     def forget(self) -> None:
         """The request is through for which something was fetched."""
@@ -229,7 +229,7 @@ class ClientMemory(Protocol):
         """Return if ranges, (address, bytes), can be read at once as far as they can be read.
 
         Raises:
-            NotYet: some cannot; its errand is for all of them, or for many.
+            NotYet: some cannot; its fetch is for all of them, or for many.
         """
 
     def read(self, address: int, size: int) -> bytes:
@@ -281,7 +281,7 @@ class Client(Protocol):
     """The outside half of one open file."""
 
     arena: ReceiverArena
-    payer: int  # who is charged for what is kept: the opener's user, 0 is root
+    payer: int  # the user that is charged for what is kept: the opener's, 0 is root
     euid: int  # the opener's effective user when it opened, in the daemon's user namespace
     nice: int  # of the opener, when it opened
     is_foreign: bool  # is the opener in another pid or user namespace than the daemon?
@@ -312,7 +312,7 @@ class Client(Protocol):
         """Return the effective user that the opener's process has now, in our user namespace.
 
         Returns:
-            GONE once it is dead, whoever has its number then.
+            GONE once it is dead, even if another process has its number then.
 
         Raises:
             NoAnswer: it could not be asked.
@@ -333,27 +333,34 @@ class Client(Protocol):
     def forget_thread(self, tid: int) -> None:
         """The thread object of ``tid`` is gone; its memory is not used any more."""
 
-    def install(
-        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
-    ) -> int:
+    def install(self, tid: int, number: int, files: Sequence[File], room: Room) -> int:
         """Begin to give ``files`` to the process of a thread, which has a request open.
 
         Each gets the lowest free number, in order, close-on-exec: all of them or none.
 
         Args:
             number: what the installation is called from now on; never used before.
-            closes: descriptors of that process that are to be closed first, as far as they are
-                open. There may be no files, only these.
-            room: may be used meanwhile; what is there afterwards does not matter. Nothing is
-                known about it where there are no files.
+            room: may be used meanwhile; what is there afterwards does not matter.
 
         Returns:
             STOPPING: ``Engine.stopped`` follows, when the request may be answered, then
             ``Engine.installed``; or ``Engine.installed`` alone if it fails before.
-            SENT: the request is to be answered with BINDERD_ERRNO; if there are files the client
-            reports their numbers with BINDERD_INSTALLED.
+            SENT: the request is to be answered with BINDERD_ERRNO; the client reports the files'
+            numbers with BINDERD_INSTALLED.
             REFUSED: neither; nothing will follow.
         """
 
     def cancel_install(self, number: int) -> None:
-        """Nobody wants the files of this installation any more: undo it if that is possible."""
+        """The files of an installation are no longer wanted: undo it if that is possible."""
+
+    def close_descriptors(self, tid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors of the process of a thread, which has a request open.
+
+        Args:
+            number: as of ``install``, and no number of an installation.
+            numbers: the descriptors; those that are not open are left out.
+
+        Returns:
+            STOPPING and REFUSED: as of ``install``.
+            SENT: the request is to be answered with BINDERD_ERRNO; nothing will follow.
+        """

@@ -43,7 +43,7 @@ class Process(Owner):
     Args:
         pid: the opener's process id, in the daemon's pid namespace.
         client: its pages and its memory.
-        user: who is charged for it.
+        user: is charged for it.
         nonblocking: the file was opened with O_NONBLOCK.
     """
 
@@ -93,8 +93,8 @@ class Process(Owner):
         self._area: BufferArea | None = None
         self.threads: dict[int, Thread] = {}  # by thread id
         self.nodes: dict[int, Node] = {}  # by ptr
-        # Of all nodes, for who looks at one after the other; kept up to date it would cost the more
-        # with each node the more there are. None: there was a change since.
+        # The ptrs of all nodes, sorted, for BINDER_GET_NODE_DEBUG_INFO; keeping it so would cost
+        # a new node the more, the more there are. None: it is to be made anew.
         self._sorted_ptrs: list[int] | None = None
         self.handles: HandleTable = HandleTable(self)
         self.waiting: dict[Thread, None] = {}  # threads asleep for work of the process, latest last
@@ -142,13 +142,13 @@ class Process(Owner):
             self.wake_pollers()
 
     def wake_pollers(self) -> None:
-        """Have whoever polls the file look again; spurious wakes are allowed."""
+        """Wake the pollers of the file; spurious wakes are allowed."""
         if self.poll_armed:
             self.poll_armed = False
             self.roster.poll_wakes.append(self)
 
     def withdraw(self, queue: WorkQueue) -> None:
-        """Nobody will read what is in ``queue``: its thread has ended."""
+        """Withdraw what is in ``queue``: the thread that would read it has ended."""
         if queue:
             self.abandoned.append(queue)
             if self.withdrawal is None and not self.is_dead:
@@ -242,7 +242,7 @@ class Process(Owner):
         self.discard_buffer(buffer)
 
     def begin_free(self, buffer: Buffer) -> None:
-        """Part a buffer that is going to be freed from its transaction.
+        """Detach a buffer that is going to be freed from its transaction.
 
         If that was a one-way call, the next one to the same node has its turn (Q7).
         """
@@ -277,10 +277,10 @@ class Process(Owner):
         """Have the client see what is in a buffer, where its pages are its own.
 
         Returns:
-            BR_OK, or the word that whoever sent it is to be told: it cannot.
+            BR_OK, or the word that tells its sender why it cannot.
 
         Raises:
-            NotYet: somebody else has to do it first.
+            NotYet: a worker has to write it first.
         """
         arena = self.client.arena
         if not arena.is_private or buffer.has_arrived:
@@ -298,7 +298,7 @@ class Process(Owner):
         """Wipe what a thread is about to free, where the client's pages are its own (B6).
 
         Raises:
-            NotYet: somebody else has to do it first; meanwhile no other thread may free it.
+            NotYet: a worker has to write first; meanwhile no other thread may free it.
         """
         arena = self.client.arena
         if not arena.is_private or not buffer.clear or not buffer.has_arrived:
@@ -310,7 +310,7 @@ class Process(Owner):
                 self.unmap()
 
     def take_back_buffer(self, buffer: Buffer) -> None:
-        """Do that as if the buffer had never been: its sender asks for it once more, later."""
+        """Free a buffer whose sender will allocate it again later; it counts as never allocated."""
         self.discard_buffer(buffer)
         if self._area is not None and buffer.spam_suspect:
             self._area.report_spam_again()
@@ -440,5 +440,5 @@ class Process(Owner):
         self.roster.released.append(self)
 
     def settle_user(self) -> None:
-        """Something of the process is gone that its user was charged for; maybe the last."""
+        """The user is charged for less: forget it if that was the last."""
         self.hub.users.settle(self.user)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The read half of BINDER_WRITE_READ: what a thread is told, and how it sleeps until there is news.
 
-A blocked read is data (``Thread.parked``), not a task.  Whoever queues work puts the thread into
-``Roster.runnable``; when the current request is through, ``resume`` takes up the read where it
-slept.
+A blocked read is data (``Thread.parked``), not a task.  A request that queues work for a thread
+puts the thread into ``Roster.runnable``; at the end of that request ``resume`` takes up the read
+where it slept.
 
 Mirrors binder_thread_read and binder_wait_for_work.
 """
@@ -54,7 +54,7 @@ def begin(thread: Thread, request: WriteRead) -> None:
 
 
 class PausedBeginning(PausedIoctl):
-    """A read whose buffer somebody else has to try."""
+    """A read whose buffer a worker has to try."""
 
     __slots__ = ()
 
@@ -218,7 +218,7 @@ def _store(
     *,
     spawn: bool,
 ) -> None:
-    """Store what was collected, and end the read; if somebody else has to do that, later.
+    """Store what was collected, and end the read; later, if a worker has to store it.
 
     Args:
         last, before: as ``_hand_over`` has them.
@@ -252,7 +252,7 @@ def _store(
 
 
 class HandingOver(Paused):
-    """A read whose work is taken, and is stored by somebody else; arguments as ``_store``."""
+    """A read whose work is taken, and which a worker stores; arguments as ``_store``."""
 
     __slots__ = ("_before", "_out", "_spawn", "last", "request", "thread")
 
@@ -303,8 +303,8 @@ def _end(thread: Thread, request: WriteRead, size: int, *, spawn: bool) -> None:
 
 
 def _ask_nobody(thread: Thread, *, spawn: bool) -> None:
-    """The process has not been asked for the looper that it was going to be."""
-    if spawn and thread.process.requested_threads:  # or somebody has registered unasked
+    """The process was not asked for another looper after all."""
+    if spawn and thread.process.requested_threads:  # or a thread has registered unasked
         thread.process.requested_threads -= 1
 
 
@@ -325,6 +325,6 @@ def _finish(thread: Thread, request: WriteRead, result: int) -> None:
 
 
 def _leave_rest(thread: Thread) -> None:
-    """Let another thread see to what this one does not take now (R14)."""
+    """Wake another thread for the work that this one does not take now (R14)."""
     if thread.process.todo:
         thread.process.wake_one()

@@ -47,11 +47,11 @@ class Ref:
         self.process: Owner = process
         self._table: HandleTable = table
         self.node: Node = node
-        self.handle: int = handle  # Debian 12's mypy cannot find that out
+        self.handle: int = handle  # Debian 12's mypy does not infer this type
         self.strong: int = 0  # how often the process has acquired it
         self.weak: int = 0
-        self.death: Death | None = None  # who is told when the node's owner goes?
-        self.freeze: FreezeNotice | None = None  # who is told when it is frozen?
+        self.death: Death | None = None  # tells the process when the node's owner dies
+        self.freeze: FreezeNotice | None = None  # tells it when the owner is frozen
         node.refs[process] = self
         process.user.of(REFS).add(1)
         process.hub.stats.refs += 1

@@ -3,7 +3,7 @@
 
 All are done step by step, so that others can have their turn in between (``pause.py``). From the
 first step on nothing can be sent to a process whose file is closed, its nodes count as dead and its
-handles as gone; what is left is to tell everybody, and to give back what it had.
+handles as gone; what is left is to tell the other processes, and to release what it had.
 
 Mirrors binder_deferred_release and binder_deferred_flush.
 """
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Flush(Steps):
     """Some descriptor of the file was closed: every thread returns to user space (I4).
 
-    Who is woken first, and so asks for another looper or does not (R11), is the driver's order.
-    Who polls sleeps on, and sees it when it polls the next time.
+    The threads are woken in the driver's order, as that decides which one asks for another looper
+    (R11). A thread that polls sleeps on, and sees it when it polls the next time.
     """
 
     __slots__ = ("_process", "_tids")

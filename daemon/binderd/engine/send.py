@@ -86,13 +86,14 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
     debug_id = thread.process.hub.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
-    found = (0, 0, 0)
+    target_ids = (0, 0, 0)
     try:
         euid = thread.sending_user(one_way=one_way)
         node, receiver = _find_target(thread.process, handle)
-        found = (0, 0, node.debug_id)
+        target_ids = (0, 0, node.debug_id)
         target_thread = None if one_way else _find_nested(thread, receiver)
-        found = (receiver.pid, 0 if target_thread is None else target_thread.tid, node.debug_id)
+        target_tid = 0 if target_thread is None else target_thread.tid
+        target_ids = (receiver.pid, target_tid, node.debug_id)
         buffer = _allocate_call(thread, node, receiver, sizes, flags)
         accepts_fds = node.accepts_fds
         rest = _fill(thread, receiver, buffer, address, offsets, accepts_fds=accepts_fds)
@@ -105,9 +106,9 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
             receiver.discard_buffer(buffer)
             raise BinderFailure(BR_FROZEN_REPLY, 0)
     except BinderFailure as failure:
-        _fail_call(thread, debug_id, found, (handle, sizes), failure, one_way=one_way)
+        _fail_call(thread, debug_id, target_ids, (handle, sizes), failure, one_way=one_way)
         return
-    note(thread, debug_id, ONE_WAY if one_way else CALL, found, handle, sizes, None)
+    note(thread, debug_id, ONE_WAY if one_way else CALL, target_ids, handle, sizes, None)
     call = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
     _queue_call(thread, call, node, receiver, target_thread)
 
@@ -115,20 +116,20 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
 def _fail_call(
     thread: Thread,
     debug_id: int,
-    found: tuple[int, int, int],
+    target_ids: tuple[int, int, int],
     asked: tuple[int, tuple[int, int, int]],
     failure: BinderFailure,
     *,
     one_way: bool,
 ) -> None:
-    """A call leads nowhere.
+    """A call has failed: log it and tell the sender.
 
     Args:
-        found: what the log has of its target.
+        target_ids: of what it was sent to; see ``log.note``.
         asked: its handle and its sizes.
     """
     thread.extended_error = (debug_id, failure.reply, failure.param)
-    note(thread, debug_id, ONE_WAY if one_way else CALL, found, asked[0], asked[1], failure)
+    note(thread, debug_id, ONE_WAY if one_way else CALL, target_ids, asked[0], asked[1], failure)
     thread.fail(failure.reply)
 
 
@@ -185,11 +186,11 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
     call, debug_id = thread.stack, thread.process.hub.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
-    found = (0, 0, 0)
+    target_ids = (0, 0, 0)
     if call is None or call.target_thread is not thread:
         failed = BinderFailure(BR_FAILED_REPLY, -EPROTO)
         thread.extended_error = (debug_id, failed.reply, failed.param)
-        note(thread, debug_id, REPLY, found, handle, sizes, failed)
+        note(thread, debug_id, REPLY, target_ids, handle, sizes, failed)
         thread.fail(BR_FAILED_REPLY)
         return
     thread.nice.set(call.saved_nice)
@@ -199,7 +200,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
             raise BinderFailure(BR_DEAD_REPLY, 0)
         assert caller.stack is call, "a caller waits for its innermost call only"
         receiver = caller.process
-        found = (receiver.pid, caller.tid, 0)
+        target_ids = (receiver.pid, caller.tid, 0)
         euid = thread.sending_user(one_way=True)
         buffer = receiver.allocate((data_size, offsets_size, extra_size, 0), None)
         buffer.clear = bool(flags & TF_CLEAR_BUF)
@@ -211,9 +212,9 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
             )
             return
     except BinderFailure as failure:
-        _fail_reply(thread, debug_id, found, (handle, sizes), failure, call)
+        _fail_reply(thread, debug_id, target_ids, (handle, sizes), failure, call)
         return
-    note(thread, debug_id, REPLY, found, handle, sizes, None)
+    note(thread, debug_id, REPLY, target_ids, handle, sizes, None)
     reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
     _queue_reply(thread, reply, call, caller)
 
@@ -221,23 +222,23 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
 def _fail_reply(
     thread: Thread,
     debug_id: int,
-    found: tuple[int, int, int],
+    target_ids: tuple[int, int, int],
     asked: tuple[int, tuple[int, int, int]],
     failure: BinderFailure,
     call: Transaction,
 ) -> None:
-    """A reply to ``call`` leads nowhere; arguments as ``_fail_call``."""
+    """A reply to ``call`` has failed; arguments as ``_fail_call``."""
     caller = call.sender
     thread.stack = call.target_parent
     if caller is not None and caller.extended_error[1] == BR_OK:  # E4
         caller.extended_error = (debug_id, failure.reply, failure.param)
-    note(thread, debug_id, REPLY, found, asked[0], asked[1], failure)
+    note(thread, debug_id, REPLY, target_ids, asked[0], asked[1], failure)
     thread.fail(BR_TRANSACTION_COMPLETE)
     call.send_failed_reply(failure.reply)
 
 
 def _queue_reply(thread: Thread, reply: Transaction, call: Transaction, caller: Thread) -> None:
-    """``caller`` gets what it has waited for."""
+    """Queue a reply at ``caller``, which waits for it."""
     thread.stack = call.target_parent
     thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
     reply.started_ns = call.started_ns
@@ -336,7 +337,7 @@ class Sending(Unfinished):
         rest: what is left to do.
         header: its number, code, flags and handle.
         sizes: of data, offsets and the room for pieces of memory, in bytes.
-        euid: the user whom the receiver is shown.
+        euid: the user that the receiver is shown.
     """
 
     __slots__ = ("_emptying", "_failure", "_rest", "euid", "header", "sizes")
@@ -430,19 +431,19 @@ class SendingCall(Sending):
 
     def fail(self, failure: BinderFailure) -> None:
         number, _, flags, handle = self.header
-        found = (self._rest.receiver.pid, 0, self._node.debug_id)
+        target_ids = (self._rest.receiver.pid, 0, self._node.debug_id)
         one_way = bool(flags & TF_ONE_WAY)
         asked = (handle, self.sizes)
-        _fail_call(self._rest.thread, number, found, asked, failure, one_way=one_way)
+        _fail_call(self._rest.thread, number, target_ids, asked, failure, one_way=one_way)
 
     def send(self, sent: Transaction) -> None:
         thread, receiver = self._rest.thread, self._rest.receiver
         number, _, flags, handle = self.header
         one_way = bool(flags & TF_ONE_WAY)
-        # Who waited for this thread when the call was begun may have gone.
+        # The thread that waited for this one when the call was begun may have gone.
         target = None if one_way else _waiting_for(thread.stack, receiver)
-        found = (receiver.pid, 0 if target is None else target.tid, self._node.debug_id)
-        note(thread, number, ONE_WAY if one_way else CALL, found, handle, self.sizes, None)
+        target_ids = (receiver.pid, 0 if target is None else target.tid, self._node.debug_id)
+        note(thread, number, ONE_WAY if one_way else CALL, target_ids, handle, self.sizes, None)
         _queue_call(thread, sent, self._node, receiver, target)
 
 
@@ -469,16 +470,16 @@ class SendingReply(Sending):
     def fail(self, failure: BinderFailure) -> None:
         number, _, _, handle = self.header
         caller = self._call.sender
-        found = (self._rest.receiver.pid, 0 if caller is None else caller.tid, 0)
+        target_ids = (self._rest.receiver.pid, 0 if caller is None else caller.tid, 0)
         asked = (handle, self.sizes)
-        _fail_reply(self._rest.thread, number, found, asked, failure, self._call)
+        _fail_reply(self._rest.thread, number, target_ids, asked, failure, self._call)
 
     def send(self, sent: Transaction) -> None:
         thread, caller = self._rest.thread, self._call.sender
         assert caller is not None
         number, _, _, handle = self.header
-        found = (self._rest.receiver.pid, caller.tid, 0)
-        note(thread, number, REPLY, found, handle, self.sizes, None)
+        target_ids = (self._rest.receiver.pid, caller.tid, 0)
+        note(thread, number, REPLY, target_ids, handle, self.sizes, None)
         _queue_reply(thread, sent, self._call, caller)
 
 
@@ -506,7 +507,7 @@ def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Proc
 
 
 def _queue(call: Transaction, receiver: Process, thread: Thread | None) -> None:
-    """Give ``call`` to ``thread``, or to whoever fell asleep last, or to the process (Q1)."""
+    """Queue ``call`` for ``thread``, the thread that fell asleep last, or the process (Q1)."""
     if thread is None and receiver.waiting:
         thread, _ = receiver.waiting.popitem()
     if thread is not None:

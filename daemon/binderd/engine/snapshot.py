@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Taking a snapshot: what is true of the whole engine at one moment, for introspection.
 
-Taking it stops the engine, so it only copies what is asked for; making text of it is the business
-of whoever asked, who may take all the time that needs while the engine goes on.
+Taking it stops the engine, so it only copies what is asked for; ``introspect`` makes text of it,
+while the engine goes on.
 
-Where there is so much that others would notice the stop, it is taken row by row instead. Each row
+Where there is so much that clients would notice the stop, it is taken row by row instead. Each row
 is then true of its moment, and the whole of the time that it took: always so with the driver.
 
 Nothing here may change anything.

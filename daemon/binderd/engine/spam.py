@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spam: senders of one-way calls who flood a receive area (B4)."""
+"""Spam: one-way calls of one sender that flood a receive area (B4)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Flood:
             self._shares[sender] = (count - 1, had - size)
 
     def report_again(self) -> None:
-        """Who was to hear of the latest report never has."""
+        """The sender never got the latest report: report it again."""
         self._is_reported = False
 
 

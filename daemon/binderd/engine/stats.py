@@ -3,10 +3,10 @@
 
 Objects are counted where they come and go (binder_stats_created/_deleted).
 
-Words are counted for the process whose thread writes or reads them; the sum of all processes is
-made by whoever asks, and what a process has counted is kept when it goes. Every call pays for some
-eight words, so each has a counter object of its own: compiled, adding to an attribute allocates
-nothing, while adding to an element of a list of integers does.
+Words are counted for the process whose thread writes or reads them. They are summed up over all
+processes when a log is read, and the counts of a process are kept when it ends. Every call pays for
+some eight words, so each has a counter object of its own: compiled, adding to an attribute
+allocates nothing, while adding to an element of a list of integers does.
 """
 
 from __future__ import annotations

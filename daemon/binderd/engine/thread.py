@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thread: who calls the ioctl, what it is in the middle of, and what waits for it alone.
+"""A thread that calls the ioctl: its call stack, its blocked read, the work for it alone.
 
-The loops that a thread runs are next door: ``write.py`` for its commands, ``read.py`` for what it
-is told.  Here is the state that both share.
+The loops that a thread runs are ``write.py`` for its commands and ``read.py`` for its returns. Here
+is the state that both share.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from binderd.engine.completion import Completion
 from binderd.engine.errors import BinderFailure
-from binderd.engine.installation import begin_closing, cancel
+from binderd.engine.installation import BY_CLIENT, begin_closing
 from binderd.engine.kinds import CALLS, NOTICES, THREADS
 from binderd.engine.nice import Nice
 from binderd.engine.owner import Reader
@@ -22,7 +22,7 @@ from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK
 
 if TYPE_CHECKING:
     from binderd.engine.completion import Paused
-    from binderd.engine.installation import Installation
+    from binderd.engine.installation import DeferredClose, Installation
     from binderd.engine.ports import Client, ClientMemory, NotYet
     from binderd.engine.process import Process
     from binderd.engine.request import Unfinished, WriteRead
@@ -72,10 +72,10 @@ class Thread(Reader):
         self.uid = 0  # effective user of the latest request
         self.stack: Transaction | None = None  # innermost call, outgoing or incoming
         self.need_return = True  # must the next read come back even without work? (R6)
-        self.return_error = ErrorSlot()  # our own failure to send
-        self.reply_error = ErrorSlot()  # the failure of whom we called
+        self.return_error = ErrorSlot()  # its own failure to send
+        self.reply_error = ErrorSlot()  # the failure of the call that it has sent
         self.parked: WriteRead | None = None  # the blocked read
-        self.paused: WriteRead | None = None  # whose commands are not through yet
+        self.paused: WriteRead | None = None  # stopped between commands, or in its read
         self.unfinished: Unfinished | None = None  # the command that has stopped in the middle
         self.fetches = False  # was anything fetched for the current ioctl (``ports.NotYet``)?
         self.keeps_area = False  # does that read keep the receive area where it was mapped?
@@ -83,7 +83,7 @@ class Thread(Reader):
         # For the transaction at the front of todo; None: not begun, or it needs none.
         self.installation: Installation | None = None
         self.closes: list[int] = []  # descriptors to be closed before this ioctl ends (O9)
-        self.closing: Installation | None = None  # the current ioctl's answer waits for it
+        self.closing: DeferredClose | None = None  # the current ioctl's answer waits for it
         self.proven_buffer = -1  # read buffer address that could be written to before
         # (id, BR_ code, negative errno) of the latest transaction (E8)
         self.extended_error: tuple[int, int, int] = (0, BR_OK, 0)
@@ -134,7 +134,7 @@ class Thread(Reader):
             self.closing.completion, self.closing = completion, None
 
     def forget_fetched(self) -> None:
-        """The request is through for which something was fetched."""
+        """A request for which memory was fetched is over: drop that memory."""
         self.fetches = False
         self.memory.forget()
 
@@ -157,10 +157,10 @@ class Thread(Reader):
         """Let a request wait for what has to be fetched first."""
         self._hold(request)
         self.fetches = True
-        self.process.hub.await_errand(paused, reason)
+        self.process.hub.await_fetch(paused, reason)
 
     def _hold(self, request: WriteRead) -> None:
-        """A request goes on later; a read that was blocked is that no longer."""
+        """Keep a request that goes on later; a blocked read is not blocked meanwhile."""
         if self.parked is not None:
             self._wake_up(request)
         self.paused = request
@@ -170,7 +170,7 @@ class Thread(Reader):
         if self.paused is not None:
             hub = self.process.hub
             request, self.paused = self.paused, None
-            paused = hub.paused.pop(request.ticket, None) or hub.errands.pop(request.ticket)
+            paused = hub.paused.pop(request.ticket, None) or hub.fetching.pop(request.ticket)
             paused.abandon()
             if self.unfinished is not None:
                 self.unfinished.abandon()
@@ -186,30 +186,31 @@ class Thread(Reader):
 
     def is_being_served(self) -> bool:
         """Whether a read waits for an installation that will end soon, and nothing else ends."""
-        return self.must_wait() and self.installation is not None and not self.installation.is_sent
+        installation = self.installation
+        return self.must_wait() and installation is not None and installation.state != BY_CLIENT
 
     def fail(self, word: int) -> None:
-        """Report our own failure to send; no further command is taken before it is read (Q10)."""
+        """Report its own failure to send; no further command is taken before it is read (Q10)."""
         assert self.return_error.word == BR_OK
         self.return_error.word = word
         self.enqueue(self.return_error)
 
     def fail_reply(self, word: int) -> None:
-        """Report that the call to somebody else failed; a second one is dropped (Q8)."""
+        """Report that a call that it has sent failed; a second one is dropped (Q8)."""
         if self.reply_error.word == BR_OK:
             self.reply_error.word = word
             self.enqueue(self.reply_error)
 
     def sending_user(self, *, one_way: bool) -> int:
-        """Return whose transactions this thread sends: the opener's whoever has the file (I1).
+        """Return the user in whose name it sends: the opener's, also if another has the file (I1).
 
         Differs: the driver asks for the user that the opener has at the moment, or had in the end.
         Here a file whose opener is dead, or has become another user (by running su, for one), is
         used in its user's own name.
 
         Raises:
-            BinderFailure: -ENOMEM, it could not be asked; or the opener's user has too many that it
-                was not told of yet, or too many calls that are not answered.
+            BinderFailure: -ENOMEM, the kernel could not be asked; or the opener's user has too many
+                unread notices, or too many calls that are not answered.
         """
         user = self.process.user
         if not user.of(NOTICES).has_room(1) or not (one_way or user.of(CALLS).has_room(1)):
@@ -223,15 +224,16 @@ class Thread(Reader):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
 
     def shown_pid(self, reader: Client, euid: int) -> int:
-        """Return as which process this thread is shown to who reads a call of its; 0: none (I1).
+        """Return the process id that the reader of a call of this thread is shown; 0: none (I1).
 
-        It is the opener's, and one that has the user that is shown beside it: a number that has
-        become somebody else's, or whose process has, must not lend its rights to a call. A thread
-        of the opener's that waits in a request proves that its process is there and the same.
+        It is the opener's, if that process still has the user that is shown beside it: a process id
+        that another process has by now, or a process that has become another user, must not lend
+        its rights to a call. A thread of the opener that waits in a request proves that its process
+        is still there and the same.
 
         Args:
-            reader: whom it is shown to.
-            euid: whose call it is.
+            reader: the process that reads the call.
+            euid: the user that is shown beside it.
 
         Raises:
             NoAnswer: it could not be asked.
@@ -250,14 +252,14 @@ class Thread(Reader):
     def leave(self) -> None:
         """Do what the end of a thread that is in no request takes.
 
-        Whoever waits for this thread's reply gets BR_DEAD_REPLY, and so does who sent it a call
-        that it has not read.
+        A caller that waits for this thread's reply gets BR_DEAD_REPLY, and so does the sender of a
+        call that the thread has not read.
         """
         process = self.process
         del process.threads[self.tid]
         process.waiting.pop(self, None)
         if self.installation is not None:
-            cancel(self.installation)
+            self.installation.cancel()
         self.is_dead = True
         call = self.stack
         unanswered = call if call is not None and call.target_thread is self else None

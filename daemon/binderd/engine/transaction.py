@@ -89,14 +89,14 @@ class Transaction(Delivery):
         target: Process,
     ) -> None:
         super().__init__(buffer)
-        self._calls: Share | None = None  # who is charged for a call that waits for its reply
+        self._calls: Share | None = None  # of the caller's user; None: no call that waits
         self.debug_id = debug_id
         self.code = code
         self.flags = flags
-        self.sender: Thread | None = None  # who waits for the reply; None: nobody
+        self.sender: Thread | None = None  # the thread that waits for the reply, if any
         self.sender_parent: Transaction | None = None
         self.sender_euid = euid  # the opener's even if somebody else has the file in hand (I1)
-        self.sender_pid = thread.pid  # who did send it; to compare only
+        self.sender_pid = thread.pid  # the sender's; to compare only
         self.sender_tid = thread.tid
         self.started_ns = 0  # when its call was sent, by the engine's clock
         self.nice = 0  # of the sender of a call

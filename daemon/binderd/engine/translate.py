@@ -2,7 +2,7 @@
 """Objects in a payload: what binders, handles, files and pointers mean to the receiver.
 
 The bytes of each object are read from the sender exactly once, into the daemon (``objects.py``),
-and are validated and translated there; only the result is written to the receiver, who may be
+and are validated and translated there; only the result is written to the receiver, which may be
 writing to its pages all the while (O2).
 
 A table gives each object type the function that translates it. What pointers need, the copies into
@@ -17,7 +17,7 @@ from errno import EBADF, EFAULT, EINVAL, ENOMEM, EPERM
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.buffers import Passed
+from binderd.engine.buffers import FdFixup
 from binderd.engine.errors import BinderFailure
 from binderd.engine.objects import Objects
 from binderd.engine.payload import offsets_at
@@ -123,11 +123,11 @@ class Translation:
                     return False
             memory.expect(objects.missing)
             self._is_read = True
-        found = objects.found
-        while self._index < len(found):
-            self._translate(self._index, found[self._index])
+        octets = objects.octets
+        while self._index < len(octets):
+            self._translate(self._index, octets[self._index])
             self._index += 1
-            if self._index < len(found) and pace():
+            if self._index < len(octets) and pace():
                 return False
         fault = objects.fault
         if fault is not None:
@@ -149,22 +149,22 @@ class Translation:
                 return False
         return True
 
-    def _translate(self, index: int, found: bytes) -> None:
-        start, length = self.starts[index], len(found)
+    def _translate(self, index: int, octets: bytes) -> None:
+        start, length = self.starts[index], len(octets)
         if start < self._end:
             raise BinderFailure(BR_FAILED_REPLY, -EFAULT)
-        kind = _unpack_word(found)[0]
+        kind = _unpack_word(octets)[0]
         record = OBJECTS.get(kind)
-        if record is not None and len(found) < record.size:
-            rest = [*self._objects.found[index:], self._objects.tail]
-            found = b"".join(rest)  # the next one begins inside it
-        if record is None or len(found) < record.size:
+        if record is not None and len(octets) < record.size:
+            rest = [*self._objects.octets[index:], self._objects.tail]
+            octets = b"".join(rest)  # the next one begins inside it
+        if record is None or len(octets) < record.size:
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-        translated = _TRANSLATORS[kind](self, index, found)
+        translated = _TRANSLATORS[kind](self, index, octets)
         # The next one may begin inside it; compiled, a slice must not run backwards.
-        translated += found[record.size : max(record.size, length)]
+        translated += octets[record.size : max(record.size, length)]
         self.receiver.client.arena.write(self.buffer.offset + start, translated)
-        self._objects.found[index] = b""  # thousands are not to go in one step
+        self._objects.octets[index] = b""  # thousands are not to go in one step
         self._end = start + record.size
 
     def _read_offsets(self, address: int) -> bytes:
@@ -182,9 +182,9 @@ class Translation:
 
     # One function for each type; all return the object as the receiver is to see it.
 
-    def binder(self, index: int, found: bytes) -> bytes:
+    def binder(self, index: int, octets: bytes) -> bytes:
         """The sender's own object becomes a handle of the receiver (N2, N7, N10)."""
-        kind, flags, ptr, cookie = flat_binder_object.unpack_from(found)
+        kind, flags, ptr, cookie = flat_binder_object.unpack_from(octets)
         strong = kind == BINDER_TYPE_BINDER
         node = self.thread.process.node_for(ptr, cookie, flags)
         try:
@@ -196,9 +196,9 @@ class Translation:
         kind = BINDER_TYPE_HANDLE if strong else BINDER_TYPE_WEAK_HANDLE
         return flat_binder_object.pack(kind, flags, ref.handle, 0)
 
-    def handle(self, index: int, found: bytes) -> bytes:
+    def handle(self, index: int, octets: bytes) -> bytes:
         """A handle of the sender becomes one of the receiver, or comes home as its object (N9)."""
-        kind, flags, binder, _ = flat_binder_object.unpack_from(found)
+        kind, flags, binder, _ = flat_binder_object.unpack_from(octets)
         strong = kind == BINDER_TYPE_HANDLE
         source = self.thread.process.handles.find(binder & _HANDLE_MASK, strong=strong)
         if source is None:
@@ -213,22 +213,22 @@ class Translation:
         self.buffer.hold(strong, ref.handle)
         return flat_binder_object.pack(kind, flags, ref.handle, 0)
 
-    def fd(self, index: int, found: bytes) -> bytes:
+    def fd(self, index: int, octets: bytes) -> bytes:
         """A file of the sender; the receiver's number for it is known when it reads (O7)."""
-        kind, flags, fd, cookie = binder_fd_object.unpack_from(found)
+        kind, flags, fd, cookie = binder_fd_object.unpack_from(octets)
         where = self.starts[index] + binder_fd_object.offset_of("fd")
         self._take_file(fd, where, in_array=False)
         return binder_fd_object.pack(kind, flags, 0, cookie)
 
-    def pointer(self, index: int, found: bytes) -> bytes:
+    def pointer(self, index: int, octets: bytes) -> bytes:
         """A piece of the sender's memory, copied into the extra area (O3)."""
-        fields = binder_buffer_object.read(found)
+        fields = binder_buffer_object.read(octets)
         where = self.pointers.add(index, self.starts[index], fields)
         return binder_buffer_object.pack(*fields[:2], where, *fields[3:])
 
-    def fd_array(self, index: int, found: bytes) -> bytes:
+    def fd_array(self, index: int, octets: bytes) -> bytes:
         """Descriptors inside a piece of memory that was passed before (O6)."""
-        fields = binder_fd_array_object.read(found)
+        fields = binder_fd_array_object.read(octets)
         found_in = self.pointers.add_fd_array(index, fields)
         if found_in is not None:
             source, target = found_in
@@ -242,7 +242,7 @@ class Translation:
             for position in range(0, size, _FD_SIZE):
                 fd = _unpack_word(numbers, position)[0]
                 self._take_file(fd, target + position, in_array=True)
-        return found[: binder_fd_array_object.size]
+        return octets[: binder_fd_array_object.size]
 
     def _take_file(self, fd: int, offset: int, *, in_array: bool) -> None:
         """Look a descriptor up in the sender, which may close it right afterwards (O7)."""
@@ -262,7 +262,7 @@ class Translation:
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM) from None
         if file is None:
             raise BinderFailure(BR_FAILED_REPLY, -EBADF)
-        self.buffer.hold_file(Passed(offset, file, in_array), sender)
+        self.buffer.hold_file(FdFixup(offset, file, in_array), sender)
         sender.user.send_file(receiver.user)
         receiver.files_queued += 1
         receiver.hub.stats.files += 1

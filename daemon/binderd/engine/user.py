@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user: what all open files of one user make us keep together, and how much that may be.
+"""A user: how much all open files of one user make the daemon keep, and how much that may be.
 
-Who opens a file pays for what is kept for it, whoever uses it then. What one user can do must not
-use up another's share, so for each kind it is settled who pays:
+The user that opens a file pays for what is kept for it, whichever process uses it then. One user
+must not be able to use up another's share, so for each kind it is settled which user pays:
 
-- Most kinds: whoever has one asked for it, and pays.
+- Most kinds: the process that has one has asked for it, so its user pays.
 - Nodes, refs, buffers and what they hold: the process that they are of. Others can make it have
   some, by sending it or asking it for objects; so beyond its user's share each process is granted
   a few.
 - Receive areas: the receiver, at its first delivery, for as much as it mapped. So what is sent to
   it afterwards takes nothing of its share.
-- What was sent through a socket and not taken: who is to take it.
-- Files on their way: both ends, and of each end's share another user gets a quarter at most: who
-  does not read what it is sent, or sends what is not read, stops that user's traffic and no other.
+- What was sent through a socket and not taken: the user that is to take it.
+- Files on their way: sender and receiver, and of either's share one other user gets a quarter at
+  most. So a user that does not read its files, or sends files that are not read, stops the traffic
+  between two users and no other.
 
 Root is bounded by what there is, and a part of that is root's alone.
 """
@@ -59,7 +60,7 @@ class Share:
         self.renew()
 
     def renew(self) -> None:
-        """Go by the total's bound as it is now; who has more than that keeps it."""
+        """Use the total's bound as it is now; a user that has more than that keeps it."""
         bound = self._total.bound
         self._most = bound.total if self._is_root else bound.user
         self._total_most = bound.total if self._is_root else bound.ordinary
@@ -92,7 +93,7 @@ class User:
     """What one user has.
 
     Args:
-        number: who it is, as ``Client.payer`` has it.
+        number: the user, as ``Client.payer`` has it.
         totals: what everybody has, by the kinds' index.
     """
 
@@ -139,7 +140,7 @@ class User:
         return receiver.files_from.get(self, 0) < max(most, 1)
 
     def send_file(self, receiver: User) -> None:
-        """Count one that is on its way now."""
+        """Count a file that is on its way now."""
         self.files_sent += 1
         receiver.of(FILES).add(1)
         receiver.files_from[self] = receiver.files_from.get(self, 0) + 1
@@ -164,7 +165,7 @@ class Payment:
 
     Args:
         users: everybody.
-        user: who is charged.
+        user: is charged.
         kind: for what.
         number: for how many.
     """
@@ -185,7 +186,7 @@ class Payment:
 
 
 class Users:
-    """Everybody who has anything."""
+    """All users that have anything."""
 
     __slots__ = ("_by_number", "_totals")
 
@@ -198,7 +199,7 @@ class Users:
         return sum(not user.has_nothing_but(INODES) for user in self._by_number.values())
 
     def find(self, number: int) -> User:
-        """Return a user, who may have nothing so far: then ``settle`` forgets it."""
+        """Return a user; ``settle`` forgets it again if it has nothing."""
         user = self._by_number.get(number)
         if user is None:
             user = self._by_number[number] = User(number, self._totals)
@@ -217,13 +218,13 @@ class Users:
         return self._totals[kind.index]
 
     def renew(self, limits: Limits) -> None:
-        """Go by other limits from now on; who has more than they allow keeps it."""
+        """Use other limits from now on; a user that has more than they allow keeps it."""
         for total, bound in zip(self._totals, limits.bounds, strict=True):
             total.bound = bound
         for user in self._by_number.values():
             user.renew(self._totals)
 
     def settle(self, user: User) -> None:
-        """Forget a user who has nothing any more."""
+        """Forget a user if it has nothing any more."""
         if user.has_nothing():
             self._by_number.pop(user.number, None)

@@ -37,7 +37,7 @@ class TransactionView(NamedTuple):
     sender_pid: int
     sender_tid: int
     target_pid: int  # 0: it is gone
-    target_tid: int  # 0: nobody has it yet
+    target_tid: int  # 0: no thread has read it yet
     code: int
     flags: int
     nice: int
@@ -70,7 +70,7 @@ class ThreadView(NamedTuple):
 
 
 # Debug id, ptr, cookie; does the owner know of a strong and of a weak reference; local strong,
-# local weak and internal strong count; who has a ref (process ids); queued one-way calls
+# local weak and internal strong count; ids of processes with a ref; queued one-way calls
 NodeRow = tuple[int, int, int, bool, bool, int, int, int, tuple[int, ...], tuple[WorkView, ...]]
 
 # Debug id, handle; is the node's owner gone; debug id of the node; strong and weak count; is there
@@ -94,7 +94,7 @@ class ProcessView(NamedTuple):
     todo: list[WorkView]
     has_delivered_death: bool  # is any waiting for its BC_DEAD_BINDER_DONE?
     has_delivered_freeze: bool
-    uid: int  # who opened it: their pointers are shown to nobody else but root
+    uid: int  # the opener's: only that user and root are shown pointers
 
 
 class State(NamedTuple):
@@ -156,7 +156,7 @@ REPLY: Final = 2
 
 
 class LoggedTransaction(NamedTuple):
-    """One entry, as it was when somebody asked."""
+    """One entry of a log."""
 
     debug_id: int
     kind: int  # CALL, ONE_WAY or REPLY

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon's end: sends workers on errands, hears what they bring, gives up on the late ones.
+"""The daemon's end: gives workers accesses to make, takes their answers, gives up late ones.
 
 A worker may be stuck for ever in what it does, also when it has been killed. So a request
 waits for one for a limited time, each user has few of them (WORKERS), and the stuck ones count
-until they are gone: for a user who has only such, nothing is fetched and no request waits.
+until they are gone: for a user that has only stuck ones, nothing is fetched and no request waits.
 
 Nothing here waits: what workers have to say is taken by ``receive`` when ``fileno`` is readable.
 """
@@ -24,42 +24,42 @@ from typing import TYPE_CHECKING, Final, Protocol
 from binderd.fetcher import messages
 from binderd.linux import scm_rights
 from binderd.linux.maps import Area
-from binderd.memory.errand import Locating, Reading, Storing, Writing
+from binderd.memory.remote_access import Locating, Reading, Storing, Writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderd.memory.errand import Errand
+    from binderd.memory.remote_access import RemoteAccess
 
 _log: Final = logging.getLogger("binderd")
 
-PATIENCE_SECONDS: Final = 5.0  # for one errand
+PATIENCE_SECONDS: Final = 5.0  # for one access
 _LIMITS: Final = 10
 _SECONDS_BETWEEN_STARTS: Final = 1.0
 _FD_SIZE: Final = 4
 
 
 class Reports(Protocol):
-    """Is told when errands are over."""
+    """Is told when accesses are over."""
 
     def fetched(self, ticket: int) -> None:
-        """What the request with that ticket has waited for is there, or will never be."""
+        """The access that the request with that ticket has waited for is over."""
 
 
 class Charge(Protocol):
     """What one worker is charged for (WORKERS)."""
 
     def end(self) -> None:
-        """It is free, or has gone."""
+        """The worker is free, or has ended."""
 
 
 class _Job:
-    """An errand under way."""
+    """An access under way."""
 
-    __slots__ = ("charge", "deadline", "errand", "is_over", "ticket")
+    __slots__ = ("access", "charge", "deadline", "is_over", "ticket")
 
-    def __init__(self, errand: Errand, ticket: int, deadline: float) -> None:
-        self.errand = errand
+    def __init__(self, access: RemoteAccess, ticket: int, deadline: float) -> None:
+        self.access = access
         self.ticket = ticket
         self.deadline = deadline
         self.is_over = False  # was the end told?
@@ -67,7 +67,7 @@ class _Job:
 
 
 class _User:
-    """The errands of one user."""
+    """The accesses of one user."""
 
     __slots__ = ("running", "stuck", "waiting")
 
@@ -78,20 +78,20 @@ class _User:
 
 
 class Fetcher:
-    """The workers and the errands that they are on.
+    """The workers and the accesses that they make.
 
     Args:
         moved: called with the new ``fileno`` when the manager was started, and with -1 before that
             is closed.
-        wake: called when there is something to look after: ``expire`` must be called several times
+        wake: called when the first access begins: ``expire`` must be called several times
             a second from then on, until ``is_idle``.
         charge: called with a payer; charges that for a worker, None if there may be no more.
-        stall_limit: seconds for which we may be kept waiting; nobody waits here, so an errand
-            may take ten times that, and at most PATIENCE_SECONDS. 0: that many.
+        stall_limit: seconds for which a client may block the daemon. It is not blocked here, so an
+            access may take ten times that, and at most PATIENCE_SECONDS. 0: that many.
         clock: returns seconds.
 
-    ``reports`` is told of the end of errands, from within ``receive`` and ``expire`` only; it must
-    be set before the first errand.
+    ``reports`` is told of the end of accesses, from within ``receive`` and ``expire`` only; it must
+    be set before the first access.
     """
 
     def __init__(
@@ -122,33 +122,33 @@ class Fetcher:
 
     @property
     def is_idle(self) -> bool:
-        """Is nobody on an errand?"""
+        """Is no access under way?"""
         return not self._users
 
     @property
     def count(self) -> int:
-        """How many errands are under way or wait."""
+        """How many accesses are under way or wait."""
         return len(self._jobs) + sum(len(user.waiting) for user in self._users.values())
 
-    def begin(self, errand: Errand, ticket: int) -> bool:
-        """Send a worker; see ``Errands.begin``."""
-        user = self._users.get(errand.payer)
+    def begin(self, access: RemoteAccess, ticket: int) -> bool:
+        """Send a worker; see ``Workers.begin``."""
+        user = self._users.get(access.payer)
         if user is None:
             user = _User()
-        job = _Job(errand, ticket, self._clock() + self._patience)
+        job = _Job(access, ticket, self._clock() + self._patience)
         if self._is_running() and not user.waiting:
-            job.charge = self._charge(errand.payer)
+            job.charge = self._charge(access.payer)
         if job.charge is None and user.running and user.stuck == user.running:
-            return False  # there is nobody to wait for
+            return False  # all its workers are stuck
         if not self._users:
             self._wake()
-        self._users[errand.payer] = user
+        self._users[access.payer] = user
         if job.charge is None:
             user.waiting.append(job)
             return True
         if self._send(job, user):
             return True
-        self._settle(errand.payer)
+        self._settle(access.payer)
         return False
 
     def receive(self) -> None:
@@ -181,13 +181,13 @@ class Fetcher:
                 self._free(number, job)
 
     def expire(self) -> None:
-        """Give up on errands that take too long."""
+        """Give up on accesses that take too long."""
         now = self._clock()
         for number, job in list(self._jobs.items()):
             if not job.is_over and job.deadline <= now:
-                self._users[job.errand.payer].stuck += 1
+                self._users[job.access.payer].stuck += 1
                 self._post(messages.give_up(number))
-                _log.info("memory of thread %d keeps a worker waiting: given up", job.errand.tid)
+                _log.info("memory of thread %d keeps a worker waiting: given up", job.access.tid)
                 self._end(job, None, is_late=True)
         for payer, user in list(self._users.items()):
             while user.waiting and user.waiting[0].deadline <= now:
@@ -207,12 +207,12 @@ class Fetcher:
                 self._process.wait(2.0)
             self._process = None
 
-    # Errands
+    # Workers
 
     def _send(self, job: _Job, user: _User) -> bool:
         self._last_number += 1
         number = self._last_number
-        if not self._post(_message_of(number, job.errand), _files_of(job.errand)):
+        if not self._post(_message_of(number, job.access), _files_of(job.access)):
             _discharge(job)
             return False
         self._jobs[number] = job
@@ -229,17 +229,17 @@ class Fetcher:
         return True
 
     def _end(self, job: _Job, outcome: bytes | None, *, is_late: bool = False) -> None:
-        """An errand is over; None: it has failed."""
+        """An access is over; None: it has failed."""
         job.is_over = True
-        errand = job.errand
+        access = job.access
         try:
             if is_late:
-                errand.be_late()
-            elif outcome is None or not _take_home(errand, outcome):
-                errand.fail()
+                access.time_out()
+            elif outcome is None or not _end_with(access, outcome):
+                access.fail()
         finally:
-            if errand.then is not None:
-                errand.then()
+            if access.then is not None:
+                access.then()
             elif self.reports is not None:
                 self.reports.fetched(job.ticket)
 
@@ -247,7 +247,7 @@ class Fetcher:
         """A worker can take other jobs, or has gone."""
         del self._jobs[number]
         _discharge(job)
-        payer = job.errand.payer
+        payer = job.access.payer
         user = self._users[payer]
         user.running -= 1
         if job.deadline <= self._clock() and user.stuck:
@@ -256,7 +256,7 @@ class Fetcher:
         self._settle(payer)
 
     def _go_on(self) -> None:
-        """Begin errands that have waited, a user's after another's."""
+        """Begin accesses that have waited, a user's after another's."""
         for payer, user in list(self._users.items()):
             if not user.waiting:
                 continue
@@ -343,39 +343,39 @@ def _outside(fds: list[int]) -> bytes | None:
         return None
 
 
-def _message_of(number: int, errand: Errand) -> bytes:
-    if isinstance(errand, Reading):
-        return messages.read_job(number, errand.tid, errand.ranges)
-    if isinstance(errand, Writing):
-        return messages.write_job(number, errand.tid, errand.address, errand.data)
-    if isinstance(errand, Storing):
-        file, offset = errand.pages.file, errand.offset
-        return messages.store_job(number, file, errand.address, offset, errand.size)
-    assert isinstance(errand, Locating)
-    return messages.locate_job(number, errand.tid, errand.files, errand.taken)
+def _message_of(number: int, access: RemoteAccess) -> bytes:
+    if isinstance(access, Reading):
+        return messages.read_job(number, access.tid, access.ranges)
+    if isinstance(access, Writing):
+        return messages.write_job(number, access.tid, access.address, access.data)
+    if isinstance(access, Storing):
+        file, offset = access.pages.file, access.offset
+        return messages.store_job(number, file, access.address, offset, access.size)
+    assert isinstance(access, Locating)
+    return messages.locate_job(number, access.tid, access.files, access.taken)
 
 
-def _files_of(errand: Errand) -> tuple[int, ...]:
+def _files_of(access: RemoteAccess) -> tuple[int, ...]:
     """Return the descriptors that go along; -1 among them: it is too late for it."""
-    return (*errand.pages.there, errand.pages.fd) if isinstance(errand, Storing) else ()
+    return (*access.pages.there, access.pages.fd) if isinstance(access, Storing) else ()
 
 
-def _take_home(errand: Errand, outcome: bytes) -> bool:
-    """Give an errand what a worker has answered; False if that is nothing."""
-    if isinstance(errand, Reading):
-        end = position = len(errand.ranges) * messages.length.size
+def _end_with(access: RemoteAccess, outcome: bytes) -> bool:
+    """Give an access what a worker has answered; False if that is nothing."""
+    if isinstance(access, Reading):
+        end = position = len(access.ranges) * messages.length.size
         pieces = []
         for (size,) in messages.length.iter_unpack(outcome[:end]):
             pieces.append(outcome[position : position + size])
             position += size
-        errand.end(pieces)
+        access.end(pieces)
         return True
-    if isinstance(errand, (Writing, Storing)):
-        errand.end(ok=bool(messages.length.unpack(outcome)[0]))
+    if isinstance(access, (Writing, Storing)):
+        access.end(ok=bool(messages.length.unpack(outcome)[0]))
         return True
-    assert isinstance(errand, Locating)
+    assert isinstance(access, Locating)
     if not outcome:
         return False
     which, start, end, offset = messages.area.unpack(outcome)
-    errand.end(None if which < 0 else (which, Area(start, end, offset)))
+    access.end(None if which < 0 else (which, Area(start, end, offset)))
     return True

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manager: hands jobs to workers, forks more of them, ends those that nobody waits for.
+"""The manager: hands jobs to workers, forks more of them, kills those that are given up.
 
 Theory of operation. A worker may get stuck in a way that even SIGKILL does not end before the
-memory answers. So each is a process of its own, the manager never touches anybody's memory, and
+memory answers. So each is a process of its own, the manager never touches a client's memory, and
 whether there may be one more is the daemon's business: it counts those that are not free.
 """
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 READ: Final = 1  # behind the head: (address, size) of each range
 WRITE: Final = 2  # address, then the bytes
 LOCATE: Final = 3  # what mappings do not count, then device and inode numbers of each file
-GIVE_UP: Final = 4  # nobody waits for that job any more; of the manager
-# With three descriptors: /proc/PID/mem and /proc/PID/maps of whose memory it is, and of a file.
+GIVE_UP: Final = 4  # to the manager: the job is no longer waited for
+# With three descriptors: the client's /proc/PID/mem and /proc/PID/maps, and a file's.
 STORE: Final = 7
 
 # Worker or manager to daemon
@@ -75,7 +75,7 @@ def store_job(
 
 
 def give_up(number: int) -> bytes:
-    """Return the message that says that nobody waits for a job any more."""
+    """Return the message that gives a job up."""
     return head.pack(GIVE_UP, 0, number)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of one mount, by name: adding, removing, renaming, and what each is worth knowing.
+"""The devices of one mount, by name: adding, removing, renaming them, and their attributes.
 
-A device outlives its name: as long as somebody has it open it keeps its context, its minor number
+A device outlives its name: as long as it is open anywhere it keeps its context, its minor number
 and its place under the limit, as the driver's do. Nothing here may know inodes or requests.
 
 Mirrors binderfs_binder_device_create, binderfs_unlink, binderfs_rename, binderfs_evict_inode.
@@ -41,7 +41,7 @@ class Attributes:
     __slots__ = ("accessed", "gid", "mode", "modified", "uid")
 
     def __init__(self, mode: int) -> None:
-        # (seconds since the epoch, nanoseconds); None: nobody has set it
+        # (seconds since the epoch, nanoseconds); None: never set
         self.accessed: tuple[int, int] | None = None
         self.modified: tuple[int, int] | None = None
         self.mode = mode  # permission bits
@@ -211,7 +211,7 @@ class Directory:
         return 0
 
     def set_policies(self, policies: Callable[[str], Policy]) -> None:
-        """Settle who may use which device, also those that are there already.
+        """Set which users may use which device, also those that are there already.
 
         Args:
             policies: returns the policy of a device that is made under a name.
@@ -225,7 +225,7 @@ class Directory:
         return self._by_context[context].policy
 
     def managers_of(self, context: str) -> frozenset[int] | None:
-        """Return who may become manager of a context, None: the first one and its user."""
+        """Return the users that may become manager of a context, None: the first one that asks."""
         return self._by_context[context].policy.managers
 
     def opened(self, device: Device) -> None:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """flock(2) of devices: each open has its own inode, so the kernel cannot tell which share one.
 
-A lock that has to wait is data: its request stays unanswered until somebody lets go or a signal
+A lock that has to wait is data: its request stays unanswered until the lock is free or a signal
 arrives (FUSE_INTERRUPT). The kernel names the open file that a lock belongs to by a number, the
 ``owner``. Requests that end an open file or another request pass through here on their way.
 
 Differs: the locks of fcntl(2) are not served; the kernel keeps them per inode, so between two opens
-they exclude nobody.
+they exclude no one.
 
 Mirrors flock_lock_inode. Nothing here may know what a device is good for.
 """
@@ -64,7 +64,7 @@ class LockHandlers:
         release: handles FUSE_RELEASE.
         interrupt: handles FUSE_INTERRUPT.
         charge: called with user and thread of a request that waits; returns None if there is no
-            room for that. None: nobody is charged.
+            room for that. None: it is not counted.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class LockHandlers:
         self._release = release
         self._interrupt = interrupt
         self._by_device: dict[Device | int, _Locks] = {}  # those with a lock or a wait
-        # Where does it wait, and who is charged for that?
+        # Which locks does a request wait for, and what is its user charged?
         self._by_request: dict[int, tuple[_Locks, Charge | None]] = {}
 
     def set_lock(
@@ -121,7 +121,7 @@ class LockHandlers:
     def interrupt(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_INTERRUPT: a lock need not be waited for any longer, or something else is meant."""
+        """FUSE_INTERRUPT of a request that waits for a lock, or of another one."""
         interrupted = fuse_interrupt_in.unpack_from(frame, BODY)[0]
         if interrupted not in self._by_request:
             return self._interrupt(unique, nodeid, uid, tid, frame, size)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose pages an inode shows: the only place where that is chosen.
+"""Which pages an inode shows, shared ones or each client's own: the only place that chooses.
 
 Shared pages are the better ones, but the kernel maps one file for all opens of an inode. An
 ordinary open looks a name up, which gives it an inode of its own. One that looks no name up (of a
 file that is bind-mounted alone, through /proc/self/fd) shares its inode with the next one: then the
 pages must be each client's own. The two cannot share an inode, so it is chosen when an inode is
-opened that nobody has open.
+opened that is not open yet.
 
 How it is known: a thread that opens a path sends LOOKUP, then OPEN. But so does one that looks the
 name up to bind the file, and opens that later. So the first open of an inode that its very thread

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may open a device, and who may become its context manager, beside what its mode says.
+"""Policies: users that may open a device or become its context manager, beside its mode.
 
 Users and groups are numbers of the daemon's user namespace. Nothing here may know their names.
 """
@@ -12,18 +12,18 @@ ROOT = 0
 
 
 class Policy(NamedTuple):
-    """What a device's administrator has settled; None: nothing."""
+    """What the administrator has configured for a device; None: nothing."""
 
     managers: frozenset[int] | None = None  # users; None: the first manager's user, as the driver
-    users: frozenset[int] | None = None  # who may open it, beside root
-    groups: frozenset[int] | None = None  # whose members may open it
+    users: frozenset[int] | None = None  # may open it, as root may
+    groups: frozenset[int] | None = None  # their members may open it
 
     def is_open(self) -> bool:
-        """Whether everybody may open the device."""
+        """Whether there is no list, so that only the mode counts."""
         return self.users is None and self.groups is None
 
     def admits(self, user: int, groups: frozenset[int]) -> bool:
-        """Return whether somebody may open the device.
+        """Return whether a user may open the device.
 
         Args:
             user: effective.

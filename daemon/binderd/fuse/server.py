@@ -18,7 +18,7 @@ of all users together.
 
 Rules of this file: no frame makes ``receive`` raise. A malformed one is answered with an errno
 or, where not even its header can be believed, dropped and counted. An exception in a handler is
-our own bug: that request ends with EIO, the bug is reported, everybody else goes on.
+our own bug: that request ends with EIO, the bug is reported, other requests go on.
 
 Nothing here may know the engine, file descriptors, time or trio.
 """
@@ -43,17 +43,17 @@ Handler = Callable[[int, int, int, int, bytearray, int], "bytes | int | None"]
 # 8 KiB. An ioctl argument can be 16383 bytes long; where it does not fit the kernel answers EIO
 # by itself, while the driver's answer to an ioctl it does not know is EINVAL.
 READ_BUFFER_SIZE: Final = 32 << 10  # bytes
-MAX_WRITE: Final = 4096  # bytes; nobody writes here, but the kernel takes no less
+MAX_WRITE: Final = 4096  # bytes; all writes are refused, but the kernel takes no less
 
 # The kernel waits for no answer to these; one would be taken for the answer to something else.
 _UNANSWERED: Final = frozenset({abi.FUSE_FORGET, abi.FUSE_BATCH_FORGET, abi.FUSE_INTERRUPT})
 
 # Whose turn does a request take?
-AT_ONCE: Final = 0  # nobody's: it takes no time
+AT_ONCE: Final = 0  # none: it is served at once
 OF_NAMES: Final = 1  # its user's, for looking around
 OF_USER: Final = 2  # its user's
-OF_FILE: Final = 3  # that of the user who pays for the open file, whose handle the body begins with
-OF_RELEASE: Final = 4  # the same, and nobody waits for the answer
+OF_FILE: Final = 3  # of the user that pays for the open file; the body begins with its handle
+OF_RELEASE: Final = 4  # the same, answered at once
 INTERRUPTS: Final = 5  # that of the request that it names
 
 Row = tuple[int, Handler, int]
@@ -91,10 +91,10 @@ class WaitingRequest(Job):
 
     Args:
         server: that it came to.
-        account: of the user who pays.
+        account: of the user that pays.
         unique: its number.
         frame: the request.
-        is_answered: nobody waits for an answer any more.
+        is_answered: it was answered when it came.
     """
 
     __slots__ = ("account", "frame", "interruption", "is_answered", "server", "unique")

@@ -71,7 +71,7 @@ class DeviceHandlers(FileHandlers, Protocol):
 
 
 class InsideHandlers(Protocol):
-    """Requests on inodes that others answer; see ``introspect/inside.py``."""
+    """Requests on inodes of another tree; see ``introspect/inside.py``."""
 
     def covers(self, nodeid: int) -> bool:
         """Whether an inode is theirs."""
@@ -98,7 +98,7 @@ class Session(Server):
         has_passthrough: make mmap work, if the kernel can; the attribute says whether it does.
         needs_passthrough: refuse a kernel that cannot.
         charge_wait: charges a request that waits for a lock; see ``LockHandlers``.
-        inside: others who answer requests; None: there are none.
+        inside: another tree that answers requests on its inodes; None: there is none.
     """
 
     __slots__ = ("_is_switched_off", "_needs_passthrough", "_negotiated", "has_passthrough")

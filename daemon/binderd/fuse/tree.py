@@ -11,7 +11,7 @@ The two directories are empty here: they are where another file system is shown,
 what is asked of them. They must keep their numbers, or the kernel would take away what is mounted
 on them.
 
-Who may do what is checked by the kernel, which has our modes and owners (``default_permissions``).
+The kernel checks permissions, by the modes and owners that it is told (``default_permissions``).
 
 A handler returns the body of the reply (bytes), an errno (int) or None where no reply is due.
 Nothing here may know what an ioctl is.

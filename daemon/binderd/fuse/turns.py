@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose turn it is: the daemon's time is shared by users, and a user's share by its processes.
+"""Fair queueing: users share the daemon's time, and the processes of a user its share.
 
 Theory of operation. Each user has an account of the time that its requests have taken. While
-nobody is ahead, requests are served as they come, and that is all that happens to them. Who is
-QUANTUM_NS ahead of where the others are (``_base``) waits: its requests are put off, and whoever
-has spent least goes on (start-time fair queueing). When there is nothing left to do everybody is
+no user is ahead, requests are served as they come, and that is all that happens to them. A user
+that is QUANTUM_NS ahead of the others (``_base``) waits: its requests are queued, and the user that
+has spent least is served next (start-time fair queueing). When no request is left all users are
 even again.
 
-That shares the time, but it does not bound how long others wait for a piece of work that cannot
-be stopped in the middle. So a piece longer than LONG_NS is paid for with a pause while other users
-are active: twice its length, so that a call of somebody else, which is three requests, meets one
-such piece at most. If it exceeded TOO_LONG_NS its user owes PAUSE_FACTOR times its length, so that
-fewer than one call in a hundred meets such a piece. How long it took is wall time, as that is what
-others wait for; but being preempted in the middle is nobody's fault, so TOO_LONG_NS is of processor
-time. Nor is it that a usual request needs that much once in a while (cold caches, the collector):
-what is owed passes with time, and who owes GRACE_NS or less goes on.
+That shares the time, but it does not bound how long other users wait for a piece of work that
+cannot be stopped in the middle. So a user pays for a piece longer than LONG_NS with a pause while
+other users are active: twice its length, so that another user's call, which is three requests,
+waits for one such piece at most. If a piece exceeded TOO_LONG_NS its user owes PAUSE_FACTOR times
+its length, so that fewer than one call in a hundred waits for such a piece. The length is in wall
+time, as other users wait that long; but a user cannot help being preempted in the middle, so
+TOO_LONG_NS is of processor time. Nor can it help that a usual request takes that much once in a
+while (cold caches, the collector): the debt passes with time, and a user that owes GRACE_NS or less
+is served.
 
-Requests that names are looked up with have an account of their own, which never has such pieces:
-the kernel holds locks meanwhile that other users wait for.
+Requests that look names up have an account of their own, which never has such pieces: while they
+wait, the kernel holds locks that other users need.
 
 Nothing here may know what a request means. Times are nanoseconds of clocks that are handed in.
 """
@@ -52,7 +53,7 @@ _AT_FILES: Final = 0
 
 
 class Job:
-    """Something that waits for its turn."""
+    """A request, or the rest of one, that waits in a user's queue."""
 
     __slots__ = ("size",)
 
@@ -68,7 +69,7 @@ class Account:
     """What one user has spent, and what of it waits.
 
     Args:
-        user: whose; -1: nobody's.
+        user: its number; -1: of what no user pays for.
     """
 
     __slots__ = (
@@ -105,7 +106,7 @@ class Account:
 
 
 class Turns:
-    """Everybody's account.
+    """All users' accounts, and the requests that wait in them.
 
     Args:
         clock: returns nanoseconds since any fixed moment.
@@ -147,15 +148,15 @@ class Turns:
         self._nobody = Account(_NOBODY)
         self.payer = self._nobody  # of what is being done
         self.process = 0  # for which process
-        self.files: dict[int, tuple[Account, int]] = {}  # by handle: who pays, the process
+        self.files: dict[int, tuple[Account, int]] = {}  # by handle: the account, the process
         self._most = self._most_of_user = self._most_of_ordinary = _WAITING_BYTES
         self.waiting = 0  # jobs
         self.bytes = 0  # that they take
         self._accounts: tuple[dict[int, Account], dict[int, Account]] = ({}, {})
         self._sweep_at = _ACCOUNTS_KEPT
-        self._payers: dict[int, int] = {}  # users that somebody else pays for, as was seen
+        self._payers: dict[int, int] = {}  # users that another one pays for, as was seen
         self._base = self._top = 0  # where the others are; the most that anybody has spent
-        self._ahead: dict[Account, None] = {}  # who may wait for no other reason
+        self._ahead: dict[Account, None] = {}  # users that may have to wait
         self._ready: list[tuple[int, int, Account]] = []  # (spent, number, account), a heap
         self._held: list[tuple[int, int, Account]] = []  # (until, number, account), a heap
         self._number = 0
@@ -164,7 +165,7 @@ class Turns:
         self._latest = _NOBODY
         self._latest_at = self._others_at = -ACTIVE_NS - 1
 
-    # Who pays
+    # Accounts
 
     def opened(self, handle: int, uid: int, payer: int, process: int) -> None:
         """A file was opened by user ``uid`` for whom ``payer`` pays."""
@@ -183,15 +184,15 @@ class Turns:
             file[0].files -= 1
 
     def of_user(self, uid: int) -> Account:
-        """Return who pays for what ``uid`` does without an open file."""
+        """Return the account for what ``uid`` does without an open file."""
         return self._account(self._payers.get(uid, uid), _AT_FILES)
 
     def of_names(self, uid: int) -> Account:
-        """Return who pays for looking at names and attributes."""
+        """Return the account for requests that look at names and attributes."""
         return self._account(self._payers.get(uid, uid), _AT_NAMES)
 
     def of_payer(self, payer: int) -> Account:
-        """Return the account of a user who pays."""
+        """Return the account of a user."""
         return self._account(payer, _AT_FILES)
 
     def _account(self, payer: int, kind: int) -> Account:
@@ -204,7 +205,7 @@ class Turns:
         return account
 
     def _sweep(self) -> None:
-        """Forget those who have nothing and owe nothing."""
+        """Forget accounts that have no request waiting and owe nothing."""
         most = 0
         for accounts in self._accounts:
             for payer, account in list(accounts.items()):
@@ -217,7 +218,7 @@ class Turns:
     # Time
 
     def begin(self) -> int:
-        """What was until now is nobody's to pay; return the time."""
+        """Charge no user for the time until now; return the time."""
         self.payer = self._nobody
         now = self.now = self._clock()
         if now - self._marked_at > _MARK_NS:
@@ -225,7 +226,7 @@ class Turns:
         return now
 
     def charge(self) -> int:
-        """Whoever is ``payer`` pays for what was done since the last call; return the time."""
+        """Charge the payer for the time since the last call; return the time."""
         now = self._clock()
         account = self.payer
         if account is self._nobody:
@@ -250,7 +251,7 @@ class Turns:
         return now
 
     def rest(self) -> None:
-        """There is nothing to do but for those who are held: everybody is even."""
+        """No request is left but of users that are held: all others are even."""
         self._base = self._top
         if self._ahead:
             for account in self._ahead:
@@ -284,7 +285,7 @@ class Turns:
                 self._ahead[account] = None
 
     def _hold(self, account: Account, spent: int) -> None:
-        """Have the others go on alone for a while."""
+        """Hold an account: other users are served alone for a while."""
         pause = 2 * min(spent, TOO_LONG_NS)
         if spent > TOO_LONG_NS:
             # What was done between the mark and the beginning is not known: at most all of it.
@@ -304,7 +305,7 @@ class Turns:
         return account.owes_until - GRACE_NS - now
 
     def _release(self, now: int) -> None:
-        """Let those go on whose pause is over."""
+        """Queue the accounts again whose pause is over."""
         held = self._held
         while held and held[0][0] <= now:
             account = heappop(held)[2]
@@ -359,7 +360,7 @@ class Turns:
             heappush(self._ready, (tag, self._number, account))
 
     def run_next(self, now: int) -> bool:
-        """Run the job whose turn it is and return True, or False if it is nobody's.
+        """Run the job whose turn it is and return True; False if there is none.
 
         ``charge`` must follow.
         """
@@ -381,7 +382,7 @@ class Turns:
         return False
 
     def delay(self) -> int:
-        """Return in how many nanoseconds it may be somebody's turn who waits, -1: nobody waits."""
+        """Return in how many nanoseconds a waiting request may be served, -1: none waits."""
         if not self.waiting:
             return -1
         if self._ready or not self._held:

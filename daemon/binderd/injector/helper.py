@@ -171,9 +171,9 @@ class Helper:
     def _seize(self, job: Job) -> None:
         """Take hold of the thread of a job, unless its user has kept us waiting with that.
 
-        It takes a lock of the process, which is held while that executes a program: as long as the
-        file system of that likes, or until the watchdog kills the process. Meanwhile nobody gets
-        files. For root there is no such account, as its processes have nothing else in common.
+        It takes a lock of the process, which the process holds during execve: as long as the
+        program's file system likes, or until the watchdog kills it. Meanwhile no client gets
+        files. Root's processes are not counted together so, as they have nothing else in common.
 
         Raises:
             OSError: that cannot be.

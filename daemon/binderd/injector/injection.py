@@ -9,8 +9,8 @@ The only memory that is used is the unused part of the read buffer that the thre
 ioctl: a stack pointer need not point to a stack with room below, the read buffer is the driver's to
 write to. It has 76 bytes at least (R2), which one file needs.
 
-Everything that the thread's memory says, other threads may have made up: it may mislead us only
-about their own descriptors.
+Other threads may write to the thread's memory meanwhile: what it says is trusted only for
+descriptors of its own process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FILE_ROOM: Final = _MSGHDR.size + _CMSGHDR.size  # bytes; and _FD_SIZE for each
 
 
 class Job:
-    """One installation: files for a thread's process, and what is to be closed there before.
+    """One job: files to install in a thread's process, or descriptors to close in it.
 
     Args:
         number: the daemon's name for it.
@@ -50,7 +50,7 @@ class Job:
         counts: how many files there will be, how many descriptors of its process to close.
         room: of its read buffer: address, bytes.
         at_once: how many files may be on their way to it.
-        machine: what we run on.
+        machine: the processor's registers and numbers of system calls.
         owner: the user whose thread it is.
     """
 

@@ -20,7 +20,7 @@ FILES_MAX: Final = 253  # in one message, SCM_MAX_FD
 head: Final = Struct("=IQ")
 BEGIN: Final = 1  # then ``job`` and descriptors to close there; files come along
 PART: Final = 2  # more of both, of a job that has begun
-CANCEL: Final = 3  # nobody wants it any more, whether all of it has come or not; is answered
+CANCEL: Final = 3  # the job is no longer wanted, whether all of it has come or not; is answered
 DISPOSE: Final = 4  # close the file that comes along; of no job: a number for CLOSED, ``account``
 
 # Thread, how many files and how many descriptors to close there will be, room in its read buffer:

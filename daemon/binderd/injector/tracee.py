@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stopped thread of somebody else's that carries out system calls for us.
+"""A stopped thread of a client that carries out system calls for the helper.
 
 Theory of operation. The thread has just left an ioctl, and its program counter is behind the
 instruction that made the call. Step back, put another call's number and arguments into the
 registers, let it run to the end of that call: that is ``call``. ``finish`` puts everything back, so
 that the thread goes on as if nothing had been, or makes its ioctl once more.
 
-Waiting is written as ``yield``: whoever runs these generators sends the wait status of each stop.
+Waiting is written as ``yield``: the caller of these generators sends the wait status of each stop.
 All signals are blocked meanwhile, so that none can come between. SIGSTOP, which cannot be blocked,
 stops everything but our calls.
 """

@@ -4,16 +4,16 @@
 Theory of operation. What a file says is settled when it is opened: the view of the engine is taken
 in one go (unless there is very much: then row by row), and the text is made of it a slice at a
 time, with pauses in which the devices, which share the loop with us, go on. One file is opened at a
-time. So whoever reads logs, however many they are, takes a fifth of the loop at most, beside the
-views. The text is kept until the file is closed, and charged to the user who opened it.
+time. So the readers of logs, however many they are, take a fifth of the loop at most, beside the
+views. The text is kept until the file is closed, and charged to the user that opened it.
 
 pyfuse3 serves one file system per process. Two of its habits shape this file:
 
 - A request whose handler is cancelled, or fails with anything but FUSEError, is never answered, and
   its client waits for ever. So handlers are shielded, and bugs are reported and become EIO.
 - It takes for granted that a request can be read once it was announced. But its client may be
-  killed in between. With a blocking descriptor everybody would then wait for the next request, so
-  ours does not block; pyfuse3 gives up then, and is started again.
+  killed in between. With a blocking descriptor all clients would then wait for the next request, so
+  this one does not block; pyfuse3 gives up then, and is started again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LogFiles(pyfuse3.Operations):
         tree: what there is.
         seconds: the time that all files show, in seconds since the epoch.
         report_bug: called with the request's name and the exception when a handler failed.
-        payer: returns who is charged, for a request's thread and user.
+        payer: returns the user that is charged, for a request's thread and user.
         access: permission bits, user and group of binder_logs.
     """
 

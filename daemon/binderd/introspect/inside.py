@@ -3,7 +3,7 @@
 
 An ordinary user cannot show a second file system in two places. So its requests are answered by the
 session that serves the devices, which hands over what concerns these inodes. What a file says is
-settled when it is opened, in one go: all who could wait meanwhile are that very user.
+settled when it is opened, in one go: only that very user's requests could wait meanwhile.
 
 Inode numbers are those of the tree, above all that the devices ever have; the two directories have
 the numbers that the devices' file system gives them. Nothing here may know what else is served.
@@ -52,7 +52,7 @@ class Inside:
     Args:
         tree: what there is.
         seconds: the time that all files show, in seconds since the epoch.
-        payer: returns who is charged, for a request's thread and user.
+        payer: returns the user that is charged, for a request's thread and user.
         access: permission bits, user and group of logs.
         owner: user and group of the rest.
     """
@@ -152,7 +152,7 @@ class Inside:
     def _open(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> _Answer:
-        """Settle what the file says, and charge it to who reads."""
+        """Settle what the file says, and charge it to the reader."""
         inode, accounts = self._inode(nodeid), self._tree.engine
         if self._tree.is_directory(inode):
             return EISDIR
@@ -209,7 +209,7 @@ class Inside:
 
 
 def _refuse(unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int) -> _Answer:
-    """Nobody changes anything in there."""
+    """Changes in there are refused."""
     return EROFS
 
 

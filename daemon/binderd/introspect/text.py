@@ -10,7 +10,7 @@ Differs, everywhere: where the driver prints a kernel address (of a transaction,
 notification) there is the object's debug id instead, which is as good for telling two apart and
 gives nothing away; and the last field of a log entry, which is a line number of the driver's
 source, is 0. What clients call their objects by, ``u`` and ``c``, are addresses in them: like %pK
-it is 0 for everybody but root, and here the user who opened the device.
+it is 0 for all readers but root, and here the user that opened the device.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def mapping_at(maps: int, address: int) -> Seen | None:
 
 
 def is_alive(maps: int) -> bool:
-    """Return whether anybody has the address space still; ``maps`` as above.
+    """Return whether any process has the address space still; ``maps`` as above.
 
     Such a descriptor belongs to the address space that was there when it was opened, and not to
     what its process runs later on.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pidfds: descriptors that stand for a process or a thread, whoever gets its number later."""
+"""Pidfds: descriptors that stand for one process or thread, also when its number is reused."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def opened_process(pid: int) -> Iterator[int]:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Return whether the process or thread has ended; its number may be somebody else's then."""
+    """Return whether the process or thread has ended; its number may have been reused then."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))

@@ -3,7 +3,7 @@
 
 A question has three outcomes. It is answered; or the process that it is about is gone, which every
 function here and in ``maps.py`` reports as ``ProcessLookupError``; or it could not be asked, for
-want of a descriptor or memory or because somebody forbids it: any other ``OSError``, from which
+want of a descriptor or memory or because access is denied: any other ``OSError``, from which
 nothing follows.
 
 A place is where /proc shows a process or thread: ``/proc/TID`` as long as a request of that thread

@@ -14,7 +14,7 @@ from binderd.linux.libc import LIBC, check
 
 pack_iovec: Final = Struct("=QQ").pack  # struct iovec: address, bytes
 
-# For who prepares the iovecs in memory of its own: without argtypes, so that nothing is converted,
+# For callers that prepare the iovecs in memory of their own: no argtypes, so nothing is converted,
 # and without an errno. The pointers are ctypes.c_void_p, everything else are small numbers; the
 # result fits in an int as long as no call moves more than that.
 _unconverted = ctypes.PyDLL(None)

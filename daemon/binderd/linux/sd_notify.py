@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telling the service manager how we are: the sd_notify protocol, one datagram per message.
+"""Telling the service manager the service's state: the sd_notify protocol, a datagram a message.
 
 Nothing here may know what the service does.
 """
@@ -15,7 +15,7 @@ def notify(*assignments: str) -> bool:
     """Send assignments such as ``READY=1`` to $NOTIFY_SOCKET.
 
     Returns:
-        False if nobody asked for it or listens; that is never an error for the service.
+        False if no service manager asked for it or listens; that is never an error.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in {"/", "@"}:

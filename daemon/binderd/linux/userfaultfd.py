@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""userfaultfd(2), of other processes: finding one that somebody waits for, and what it can be told.
+"""userfaultfd(2), of other processes: finding one that a thread waits for, and its ioctls.
 
 A range is (address, bytes) in the address space that the userfaultfd was made for.
 """
@@ -25,7 +25,7 @@ _range: Final = Struct("=QQ")
 
 
 def pending_of(pid: int) -> Iterator[int]:
-    """Yield the userfaultfds of a process that somebody waits for; none of one that has gone."""
+    """Yield the userfaultfds of a process that a thread waits for; none of one that has gone."""
     place = proc.place_of(pid)
     try:
         numbers = os.listdir(f"{place}/fd")
@@ -59,10 +59,10 @@ def copy_of(pid: int, number: int) -> int:
 
 
 def wake(userfaultfd: int, start: int, size: int) -> None:
-    """Have those look again that wait for a range."""
+    """Wake the threads that wait for a range (UFFDIO_WAKE)."""
     fcntl.ioctl(userfaultfd, _UFFDIO_WAKE, _range.pack(start, size))
 
 
 def unregister(userfaultfd: int, start: int, size: int) -> None:
-    """Have a userfaultfd leave a range alone, and those go on that wait for it."""
+    """Unregister a range and wake the threads that wait for it (UFFDIO_UNREGISTER)."""
     fcntl.ioctl(userfaultfd, _UFFDIO_UNREGISTER, _range.pack(start, size))

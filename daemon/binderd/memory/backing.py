@@ -4,8 +4,8 @@
 An inode that was opened by its name shows the pages that its one client shares with us. All other
 inodes show the same zeros, and each client gets pages of its own from what is written there.
 
-One file can be opened in both ways at once, through /proc/PID/fd or a bind mount of that: whoever
-opens it after the first has pages of its own beside those of the first.
+One file can be opened in both ways at once, through /proc/PID/fd or a bind mount of that: a process
+that opens it after the first has pages of its own beside those of the first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Backing:
 
     def __init__(self, number: int) -> None:
         self.number = number  # the backing id
-        self.euid = -1  # the effective user of who opened it first
+        self.euid = -1  # the effective user of its first opener
         self.holders = 0  # open files
 
 
@@ -55,10 +55,10 @@ class Backings:
     def __init__(self, mount: Mount) -> None:
         self._mount = mount
         self._by_inode: dict[int, Backing] = {}  # without those that show zeros
-        self._zeros = 0  # the backing id of these, 0 until somebody needs it
+        self._zeros = 0  # the backing id of these, 0 until one is needed
 
     def share(self, nodeid: int, fd: int) -> int:
-        """Have an inode that nobody has open show a file; return its backing id.
+        """Have an inode that is not open show a file; return its backing id.
 
         ``hold`` or ``drop`` must follow.
 

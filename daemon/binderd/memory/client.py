@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from binderd.engine.limits import Kind
     from binderd.engine.ports import Charged, Client, Facade, File, OpenFile, ReceiverArena, Room
     from binderd.memory.backing import Mount
-    from binderd.memory.errand import Errands
     from binderd.memory.files import Disposer
+    from binderd.memory.remote_access import Workers
+    from binderd.memory.shrinker import Shrinker
     from binderd.memory.thread_watch import ThreadWatch, Watched
-    from binderd.memory.upkeep import Upkeep
 
 
 _log: Final = logging.getLogger("binderd")
@@ -66,10 +66,10 @@ class Delivery(Protocol):
         """Begin to give files to the process ``pid`` of a thread; see ``Client.install``."""
 
     def close_descriptors(self, tid: int, pid: int, number: int, numbers: Sequence[int]) -> int:
-        """Begin to close descriptors of that process; see ``Client.install``."""
+        """Begin to close descriptors of that process; see ``Client.close_descriptors``."""
 
     def cancel(self, number: int) -> None:
-        """Nobody wants any more what has begun under that number."""
+        """The files of an installation are no longer wanted."""
 
     def attach(self, tid: int, pid: int, fd: int, flags: int) -> int:
         """Take the socket ``fd`` of the process ``pid``; return 0 or an errno."""
@@ -82,14 +82,14 @@ class Delivery(Protocol):
 
 
 class Deliveries(Protocol):
-    """What all open files share of that."""
+    """Descriptor delivery for all open files."""
 
     @property
     def disposer(self) -> Disposer:
-        """Closes what clients gave us."""
+        """Closes files that were taken from clients."""
 
     def of(self, client: FileClient) -> Delivery:
-        """Return that of an open file."""
+        """Return the delivery for one open file."""
 
     def look(self) -> None:
         """See what was taken and closed meanwhile."""
@@ -259,24 +259,23 @@ class FileClient:
             self.process if is_openers else None,
             self.pages.space,
             self.files,
-            self._opener.errands,
+            self._opener.workers,
             self.payer,
             self._opener.trust.of(self.payer),
             None if engine is None else engine.share_of(self.payer, FETCHED),
         )
 
-    def install(
-        self, tid: int, number: int, files: Sequence[File], closes: Sequence[int], room: Room
-    ) -> int:
-        """Begin to give a thread's process files, or to close some; see ``Client.install``."""
-        pid = self._threads[tid].pid
-        if closes:
-            return self._delivery.close_descriptors(tid, pid, number, closes)
-        return self._delivery.install(tid, pid, number, files, room)
+    def install(self, tid: int, number: int, files: Sequence[File], room: Room) -> int:
+        """Begin to give files to a thread's process; see ``Client.install``."""
+        return self._delivery.install(tid, self._threads[tid].pid, number, files, room)
 
     def cancel_install(self, number: int) -> None:
-        """Nobody wants the files any more."""
+        """The files of an installation are no longer wanted."""
         self._delivery.cancel(number)
+
+    def close_descriptors(self, tid: int, number: int, numbers: Sequence[int]) -> int:
+        """Begin to close descriptors of a thread's process; see ``Client.close_descriptors``."""
+        return self._delivery.close_descriptors(tid, self._threads[tid].pid, number, numbers)
 
     def has_thread(self, tid: int) -> bool:
         """Return whether a thread of that number has used the file."""
@@ -340,11 +339,11 @@ class FileOpener:
 
     Args:
         mount: our file system, None if there is none.
-        upkeep: looks after the arenas.
-        watch: looks after the threads.
+        shrinker: gives the arenas' free pages back.
+        watch: tells of the end of threads.
         deliveries: puts files into clients, and closes files.
         security_context: of processes that no security module gives one; "": none.
-        errands: reach into memory that may keep us waiting; None: we do.
+        workers: reach into memory that may keep us waiting; None: the daemon does.
     """
 
     __slots__ = (
@@ -353,32 +352,32 @@ class FileOpener:
         "_foreign_pids",
         "_mount",
         "_processes",
+        "_shrinker",
         "_stalls",
-        "_upkeep",
         "deliveries",
-        "errands",
         "has_passthrough",
         "security_context",
         "trust",
         "watch",
+        "workers",
     )
 
     def __init__(
         self,
         mount: Mount | None,
-        upkeep: Upkeep,
+        shrinker: Shrinker,
         watch: ThreadWatch,
         deliveries: Deliveries,
         security_context: str,
-        errands: Errands | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.deliveries = deliveries
-        self.errands = errands
+        self.workers = workers
         self._stalls = Stalls()
         self.trust = TrustOfPayers()
         self._foreign_pids = ForeignPids()
         self._mount = mount
-        self._upkeep = upkeep
+        self._shrinker = shrinker
         self.watch = watch
         self.security_context = security_context.encode() + b"\0" if security_context else None
         self.has_passthrough = True  # does the kernel take backing files?
@@ -400,9 +399,9 @@ class FileOpener:
             process = self._processes.join(tid, self.trust.of(payer))
             undo.callback(self._processes.leave, process)
             arena, backing_id = self._make_arena(process, nodeid, undo, is_private=is_private)
-            if self.errands is not None:
+            if self.workers is not None:
                 trust = process.presence.trust
-                arena.rely_on(self.errands, payer, process.pid, process.place, trust)
+                arena.rely_on(self.workers, payer, process.pid, process.place, trust)
             client = FileClient(process, tid, arena, nodeid, backing_id, self)
             if self._backings is not None:
                 self._backings.hold(nodeid, client.euid)
@@ -416,16 +415,16 @@ class FileOpener:
         """Return the pages of an open file, and the backing id of what the kernel maps for it."""
         mount, backings, space = self._mount, self._backings, process.space
         if mount is None or backings is None or not nodeid:
-            arena = MemfdArena(space, None, self._upkeep)
+            arena = MemfdArena(space, None, self._shrinker)
             undo.callback(arena.close)
             return arena, 0
         file = FileId(*mount.device, nodeid)
         if is_private:
             backing_id = backings.beside(nodeid) if self.has_passthrough else 0
-            arena = PrivateArena(space, file, self._upkeep, asks_us=not backing_id)
+            arena = PrivateArena(space, file, self._shrinker, asks_us=not backing_id)
             undo.callback(arena.close)
             return arena, backing_id
-        arena = MemfdArena(space, file, self._upkeep)
+        arena = MemfdArena(space, file, self._shrinker)
         undo.callback(arena.close)
         backing_id = backings.share(nodeid, arena.fd)
         undo.callback(backings.drop, nodeid)
@@ -456,7 +455,7 @@ class FileOpener:
         return self.deliveries.is_own(tid)
 
     def payer(self, tid: int, uid: int) -> int:
-        """Return who is charged for what a request makes us keep that concerns no open file."""
+        """Return the user that is charged for what a request makes us keep beside open files."""
         return payer_of_request(tid, uid)
 
     def charge(self, accounts: Facade, kind: Kind, uid: int, tid: int) -> Charged | None:
@@ -464,7 +463,7 @@ class FileOpener:
         return accounts.charge(self.payer(tid, uid), kind)
 
     def note_stalls(self) -> None:
-        """If a client has kept us waiting until the watchdog ended it, reach into it no more.
+        """If a client has blocked the daemon until the watchdog ended that, reach into it no more.
 
         To be called right behind whatever reaches into clients, as its numbers are its own there.
         """

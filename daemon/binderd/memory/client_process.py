@@ -82,8 +82,8 @@ class AddressSpace:
 def _open_memory(pid: int, tid: int) -> int:
     """Open the memory of the program that a thread runs.
 
-    Through the first thread where that lives, so that the name of what we have open is of somebody
-    for as long as it is of any use: the watchdog goes by it.
+    It is opened through the first thread if that lives, so that the path of the open file names a
+    thread for as long as it is of any use: the watchdog goes by it.
     """
     try:
         return open_in(place_of(pid), "mem", os.O_RDWR)
@@ -98,7 +98,7 @@ def _open_maps(pid: int, tid: int) -> int:
     which it was opened. The first one outlives the others, but if it has ended it has no table.
     """
     try:
-        os.readlink(f"{place_of(pid)}/exe")  # unlike the table itself nobody can hold that back
+        os.readlink(f"{place_of(pid)}/exe")  # unlike the table itself, no lock can block this
     except (FileNotFoundError, ProcessLookupError):
         return open_in(place_of(tid), "maps", os.O_RDONLY)
     return open_in(place_of(pid), "maps", os.O_RDONLY)
@@ -110,7 +110,7 @@ class ClientProcess:
     Args:
         pid: its number, in our pid namespace.
         tid: one of its threads, which must have a request open.
-        trust: in the user who is charged for it.
+        trust: in the user that is charged for it.
 
     Raises:
         OSError: it cannot be reached now.
@@ -173,7 +173,7 @@ class ClientProcesses:
         """Return the process of a thread that opens a file; ``leave`` undoes it.
 
         Args:
-            trust: in the user who is charged for the process.
+            trust: in the user that is charged for the process.
 
         Raises:
             OSError: it cannot be reached now.

@@ -50,11 +50,11 @@ class Disposer(Protocol):
 
 
 class UsersFiles:
-    """Closes the files that an open file's user has sent, at his expense (a ``Disposal``).
+    """Closes the files that an open file's user has sent, and charges the user (a ``Disposal``).
 
     Args:
         disposer: does it.
-        payer: who the user is.
+        payer: the user.
     """
 
     __slots__ = ("_disposer", "_payer", "accounts")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs outside of our pid namespace that open a device: they are refused, which is said once.
 
-Such a program has no number here, so there is no way to its memory. Its user sees EACCES alone, as
-for a device whose mode does not admit him; that the two were put into the wrong containers can
-be seen from in here only. A client can provoke it at will, so it is one line and no more.
+Such a program has no process id here, so its memory cannot be reached. Its user sees EACCES alone,
+as for a device whose mode does not admit the user; only the daemon can tell that the two were put
+into the wrong containers. A client can provoke the line at will, so it is logged once.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who a client is, as itself and others see it: namespaces, users, security context, nice value.
+"""A client's identity, as it and others see it: namespaces, users, security context, nice value.
 
 A number that one process gives another must be one that the other knows: a sender's process id in
 the reader's pid namespace, its user in the reader's user namespace (I1).
@@ -116,12 +116,12 @@ class Users:
 
 
 def payer_of(tid: int) -> int:
-    """Return who is charged for what a thread, which has a request open, makes us keep.
+    """Return the user that is charged for what a thread with an open request makes us keep.
 
     Returns:
-        Its effective user. Who is in a user namespace of somebody's has many users for nothing, so
-        the owner of the outermost counts; if that is root then that container does, as a number
-        above those of users.
+        Its effective user. A process in a user namespace can have many users for nothing, so the
+        owner of the outermost namespace counts; if that is root then that container does, as a
+        number above those of users.
     """
     place = place_of(tid)
     if namespace(place, "user") == _own_namespace("user"):
@@ -142,7 +142,7 @@ def payer_of(tid: int) -> int:
 
 
 def payer_of_request(tid: int, uid: int) -> int:
-    """Return who is charged for what a request makes us keep that opens no device.
+    """Return the user that is charged for what a request makes us keep that opens no device.
 
     Args:
         tid: its thread, 0 if that is in no namespace that we see.
@@ -156,7 +156,7 @@ def payer_of_request(tid: int, uid: int) -> int:
     try:
         return payer_of(tid)
     except OSError:
-        return uid or _CONTAINER_FIRST  # who cannot be asked about is not root
+        return uid or _CONTAINER_FIRST  # a user that cannot be told is not root
 
 
 def security_context(tid: int) -> bytes | None:

@@ -8,7 +8,7 @@ the daemon relies on may live in these pages or be read back from them.
 Where the kernel has no mmap for the device, the memfd itself is handed over (``shared_fd``).
 
 The file is sparse: a page exists from the first delivery into it until ``trim`` gives it back.
-When to trim is the business of ``upkeep.py``.
+When to trim is the business of ``shrinker.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from binderd.heartbeat import enter
 from binderd.linux.maps import Long, file_id, find_each, find_first, is_mapped
 from binderd.linux.memory_map import give_back, map_file, unmap
 from binderd.linux.proc import exists_in, gone, path_of
-from binderd.memory.errand import Locating
+from binderd.memory.remote_access import Locating
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from binderd.engine.ports import Facade, OpenFile
     from binderd.linux.maps import Area, FileId
     from binderd.memory.client_process import AddressSpace
-    from binderd.memory.errand import Errands
     from binderd.memory.presence import Trust
-    from binderd.memory.upkeep import Upkeep
+    from binderd.memory.remote_access import Workers
+    from binderd.memory.shrinker import Shrinker
 
 ARENA_SIZE: Final = 4 << 20  # bytes; the driver's cap on a mapping
 
-# Nobody may resize the file under our mapping, or change these seals. F_SEAL_FUTURE_WRITE must
+# No process may resize the file under our mapping, or change these seals. F_SEAL_FUTURE_WRITE must
 # never be among them: it forbids giving pages back. What keeps a client to whom the file was handed
 # over from writing are the mode of the file and of the descriptor.
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -76,7 +76,7 @@ class MemfdArena:
             can receive: neither another process nor what the opener runs later on.
         file: what the opener's /proc/PID/maps calls the file that the pages are mapped through,
             None if the kernel maps none for it. The memfd itself counts, too.
-        upkeep: is told when there is something to look after.
+        shrinker: lists the arena when it is used.
 
     Raises:
         OSError: no memory or no descriptor left.
@@ -84,7 +84,6 @@ class MemfdArena:
 
     __slots__ = (
         "_base",
-        "_errands",
         "_file",
         "_files",
         "_found",
@@ -95,30 +94,31 @@ class MemfdArena:
         "_siblings",
         "_start",
         "_trust",
+        "_workers",
         "address",
         "engine",
         "fd",
-        "found_at",
         "is_beside",
         "is_listed",
         "is_private",
         "is_quiet",
+        "mapped_at",
         "open_file",
+        "shrinker",
         "size",
         "space",
         "ticks_unchecked",
-        "upkeep",
     )
 
-    def __init__(self, space: AddressSpace, file: FileId | None, upkeep: Upkeep) -> None:
+    def __init__(self, space: AddressSpace, file: FileId | None, shrinker: Shrinker) -> None:
         self._base = 0  # where in the file the client's mapping starts, in bytes
         self.size = ARENA_SIZE  # bytes from there to the end
-        self.upkeep = upkeep
+        self.shrinker = shrinker
         self.engine: Facade | None = None
         self.open_file: OpenFile | None = None  # what it is to the engine
         self.is_private = False
         self.is_beside = False  # or does the kernel show these very pages, if it maps any of ours?
-        self.is_listed = False  # does the upkeep look after it?
+        self.is_listed = False  # is it in the shrinker's list?
         self.is_quiet = False  # has nothing happened since the last look?
         self.ticks_unchecked = 0  # how long ago was the client's mapping seen?
         self.fd = os.memfd_create("binder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -135,28 +135,29 @@ class MemfdArena:
         self._files = (own,) if file is None else (file, own)
         self._siblings = space.arenas.setdefault(self._files[0], [])
         self._siblings.append(self)
-        self.found_at = 0  # where the client has its mapping, 0 until it was found
-        self._errands: Errands | None = None
+        self.mapped_at = 0  # where the client has its mapping, 0 until it was found
+        self._workers: Workers | None = None
         self._payer = self._pid = 0
         self._place = ""
         self._trust: Trust | None = None
-        # What an errand has found, until it is asked for; whether it could be asked.
+        # What a worker has found, until ``locate`` takes it; whether /proc could be asked.
         self._found: tuple[tuple[int, Area] | None, bool] | None = None
         self._file = own  # by which of them did ``locate`` find it?
         # Where ``copy`` writes to: the address of the byte that the engine calls offset 0.
         self.address = self._start
         self._pages = memoryview((ctypes.c_char * ARENA_SIZE).from_address(self._start)).cast("B")
 
-    def rely_on(self, errands: Errands, payer: int, pid: int, place: str, trust: Trust) -> None:
-        """Say who looks where the opener has the pages, where that may keep us waiting.
+    def rely_on(self, workers: Workers, payer: int, pid: int, place: str, trust: Trust) -> None:
+        """Have workers look where the opener has the pages mapped, where that may block.
 
         Args:
-            payer: who is charged for it.
+            workers: they look.
+            payer: the user that is charged for it.
             pid: the opener's process.
-            place: of that very process in /proc.
+            place: that process' directory in /proc.
             trust: the payer's.
         """
-        self._errands, self._payer, self._trust = errands, payer, trust
+        self._workers, self._payer, self._trust = workers, payer, trust
         self._pid, self._place = pid, place
 
     def locate(self) -> Mapping | None:
@@ -164,7 +165,7 @@ class MemfdArena:
 
         Raises:
             NoAnswer: it could not be asked.
-            NotYet: it takes a long look, or one that may keep us waiting.
+            NotYet: it takes a long look, or one that may block.
         """
         enter(self.space.subject)
         try:
@@ -179,7 +180,7 @@ class MemfdArena:
         if area.offset >= ARENA_SIZE:
             return None
         self._file = self._files[which]
-        self.found_at = area.start
+        self.mapped_at = area.start
         # A client may map the file from some offset on: the first byte it sees is ours at that
         # offset.
         self.address += area.offset - self._base
@@ -188,7 +189,7 @@ class MemfdArena:
         return Mapping(area.start, min(area.end - area.start, self.size))
 
     def _look(self) -> tuple[int, Area] | None:
-        if self._errands is None:
+        if self._workers is None:
             return find_first(self.space.maps, self._files)
         if self._found is not None:
             (found, could_be_asked), self._found = self._found, None
@@ -203,13 +204,13 @@ class MemfdArena:
                     return self._look_among_siblings()
                 return find_first(self.space.maps, self._files, _LOOKS_MAX)
         then, taken = self._has_been_found, self._taken()
-        raise NotYet(Locating(self._errands, self._payer, self._pid, self._files, then, taken))
+        raise NotYet(Locating(self._workers, self._payer, self._pid, self._files, then, taken))
 
     def _look_among_siblings(self) -> tuple[int, Area] | None:
         """Find the mapping of one of several files that a program has opened as one inode.
 
-        Nobody can tell which is whose. A program maps one file after the other, and the kernel
-        maps downwards; so it is taken that they follow one another like that.
+        The kernel does not tell which mapping is which open file's. A program maps one file after
+        the other, and the kernel maps downwards; so they are taken to follow one another so.
         """
         taken = self._taken()
         areas = find_each(self.space.maps, self._files[0], _LOOKS_MAX)
@@ -218,12 +219,12 @@ class MemfdArena:
             found = find_first(self.space.maps, self._files[1:], _LOOKS_MAX)
             return None if found is None else (1, found[1])
         before = self._siblings[: self._siblings.index(self)]
-        rank = sum([not arena.found_at for arena in before])
+        rank = sum([not arena.mapped_at for arena in before])
         return 0, areas[min(rank, len(areas) - 1)]
 
     def _taken(self) -> list[int]:
-        """Return where mappings start that are somebody else's."""
-        return [arena.found_at for arena in self._siblings if arena.found_at]
+        """Return where mappings start that are another open file's."""
+        return [arena.mapped_at for arena in self._siblings if arena.mapped_at]
 
     def _has_been_found(self, found: tuple[int, Area] | None, could_be_asked: bool) -> None:
         self._found = found, could_be_asked
@@ -281,7 +282,7 @@ class MemfdArena:
         if not 0 <= offset <= self.size - size:
             raise IndexError(f"{size} bytes at {offset} in {self.size}")
         if not self.is_listed:
-            self.upkeep.add(self)
+            self.shrinker.add(self)
         offset += self._base
         self._pages[offset : offset + size] = data
 
@@ -301,14 +302,14 @@ class MemfdArena:
         if size < 0 or not 0 <= offset <= self.size - size:
             raise IndexError(f"{size} bytes at {offset} in {self.size}")
         if not self.is_listed:
-            self.upkeep.add(self)
+            self.shrinker.add(self)
         return self.address + offset
 
     def touched(self) -> None:
         """Say that buffers were freed, so that pages may be given back when things are quiet."""
         self.is_quiet = False
         if not self.is_listed:
-            self.upkeep.add(self)
+            self.shrinker.add(self)
 
     def trim(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Give the whole pages inside free ranges, (offset, size) in bytes, back to the system.
@@ -322,7 +323,7 @@ class MemfdArena:
                 give_back(self._start + start, end - start)
 
     def empty(self) -> None:
-        """Give all pages back: who has opened the file is gone, but others see it still."""
+        """Give all pages back: the opener has gone, but other processes have the file mapped."""
         give_back(self._start, ARENA_SIZE)
 
     def allocated_bytes(self) -> int:
@@ -331,7 +332,7 @@ class MemfdArena:
 
     def close(self) -> None:
         """Let go of the pages; a client's mapping keeps its own hold on them."""
-        self.upkeep.drop(self)
+        self.shrinker.drop(self)
         self._siblings.remove(self)
         if not self._siblings:
             del self.space.arenas[self._files[0]]

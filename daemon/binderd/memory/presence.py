@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which memory of a client is there, so that touching it cannot keep us waiting.
+"""Which pages of a client are present, so that an access to them cannot block the daemon.
 
-A page that is in a client's page table is read without asking anybody for it. One that is not may
-have to come from a file system of the client's own, from a network, from the handler of its
-page faults (userfaultfd) or from a disk: whatever it is, somebody else may wait for that
-(``errand.py``), not we. What is in the table shows in /proc/PID/pagemap, for anonymous memory,
-files and shared memory alike.
+A read of a page that is in the client's page table takes no page fault. A page that is not there
+may have to come from a file system of the client's own, from a network, from the handler of its
+page faults (userfaultfd) or from a disk. A worker process waits for such a page
+(``remote_access.py``), not the daemon. /proc/PID/pagemap shows which pages are in the table, for
+anonymous memory, files and shared memory alike.
 
-To write takes more: a shared mapping of a file asks the file system for leave with the first write
-to each page, and pages that userfaultfd protects ask their handler.
+A write takes more: the first write to each page of a shared mapping of a file is announced to the
+file system (page_mkwrite), and one to a page that userfaultfd write-protects to its handler.
 
-What was seen is believed for half a second (``Generation``), in which usual clients change nothing
-of what they use. A client that takes pages away in just that time is waited for, once: see
-``Trust``.
+What pagemap has shown is believed for half a second (``Generation``), in which usual clients unmap
+nothing of what they use. A client that takes pages away in just that time blocks the daemon once:
+see ``Trust``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Generation:
         self.wake: Callable[[], None] | None = None
 
     def use(self) -> None:
-        """Something was seen."""
+        """Something was seen that ``advance`` must invalidate."""
         if not self.is_used:
             self.is_used = True
             if self.wake is not None:
@@ -78,9 +78,9 @@ GENERATION: Final = Generation()  # the daemon's; it has one thread
 
 
 class Trust:
-    """Whether the memory of somebody's processes is touched at all.
+    """Whether the daemon itself touches the memory of a user's processes.
 
-    Memory that has kept us waiting in spite of everything is left to workers from then on.
+    Once their memory has blocked it in spite of everything, it is left to workers.
     """
 
     __slots__ = ("is_revoked",)
@@ -89,7 +89,7 @@ class Trust:
         self.is_revoked = False
 
     def revoke(self) -> None:
-        """Their memory has kept us waiting."""
+        """Their memory has blocked the daemon."""
         self.is_revoked = True
         GENERATION.advance()
 
@@ -177,7 +177,7 @@ class Presence:
     """What was seen of one process' memory in this moment.
 
     Args:
-        trust: in the user who is charged for the process.
+        trust: in the user that is charged for the process.
     """
 
     __slots__ = ("_generation", "_reads", "_writes", "trust")
@@ -189,7 +189,7 @@ class Presence:
         self._writes = _Ranges()
 
     def may_read(self, tid: int, address: int, size: int) -> bool:
-        """Return whether reading cannot keep us waiting.
+        """Return whether a read cannot block.
 
         Args:
             tid: a thread of the process, which has a request open.
@@ -206,7 +206,7 @@ class Presence:
         return self._generation == GENERATION.number and self._reads.have(address, address + size)
 
     def may_write(self, tid: int, address: int, size: int) -> bool:
-        """Return whether writing cannot keep us waiting; arguments as ``may_read``."""
+        """Return whether a write cannot block; arguments as ``may_read``."""
         end = address + size
         if self._generation == GENERATION.number and self._writes.have(address, end):
             return True
@@ -260,7 +260,7 @@ class Presence:
 class OwnPages:
     """Which pages of a private mapping have become its process' own, as was seen in this moment.
 
-    Writing to one of them asks nobody. To make one, the file must be asked what is in it.
+    A write to one of them takes no page fault. To make one, the kernel reads the file.
     """
 
     __slots__ = ("_generation", "_ranges")

@@ -7,14 +7,15 @@ pages of ours (those of ``MemfdArena``), and when the client reads the transacti
 into its mapping, through the /proc/PID/mem of the program that opened the file. Like a debugger's,
 that write gives a private mapping a page of its own, also if it is read-only.
 
-Such a page can be written to at once. One that is not there, or is the file's still, must first be
-made, and that may ask somebody: a file system, which may be ours, or who handles the client's page
-faults. So it is left to an errand, and where our own file system would be asked each write is: what
-was seen of a client's pages may be wrong by the time of the write, and we would wait for ourselves.
+Such a page can be written to at once. A page that is not present, or is the file's still, must
+first be made, and the page fault may ask a file system, which may be ours, or the handler of the
+client's page faults. So a worker writes it. Where the kernel would ask our own file system, workers
+make all writes: what was seen of a client's pages may be wrong by the time of the write, and the
+daemon would wait for itself.
 
-Whoever writes looks right before whether a private mapping of the very file is there. A client that
-puts something else there in between is written to in its own memory, and nowhere else: a write of
-this kind never reaches a file, and shared memory only if the client could write to it as well.
+Right before each write, daemon or worker check that a private mapping of the very file is there. If
+the client maps something else there in between, its own memory is written to, and nothing else: a
+write of this kind never reaches a file, and shared memory only if the client could write to it.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
 from binderd.linux.maps import Long, is_own_copy
-from binderd.memory.errand import Storing
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import OwnPages
+from binderd.memory.remote_access import Storing
 
 if TYPE_CHECKING:
     from binderd.linux.maps import FileId
     from binderd.memory.client_process import AddressSpace
-    from binderd.memory.upkeep import Upkeep
+    from binderd.memory.shrinker import Shrinker
 
 _log: Final = logging.getLogger("binderd")
 
 _NO_MAPPING: Final = "is no private mapping of the device any more, or cannot be written to"
-_LATE: Final = "keeps waiting who writes there"
+_LATE: Final = "blocks writes to it"
 _PIECES_MAX: Final = 16  # of a mapping that we look at ourselves
 _SECONDS_BETWEEN_LINES: Final = 10.0
 
@@ -71,15 +72,17 @@ class PrivateArena(MemfdArena):
     themselves, which it was handed over: then nothing has to be brought.
 
     Args:
-        space, upkeep: as ``MemfdArena`` has them.
+        space, shrinker: as ``MemfdArena`` has them.
         file: the device file's inode.
         asks_us: would the kernel ask us what is in a page of that file?
     """
 
     __slots__ = ("_asks_us", "_begun", "_own", "file")
 
-    def __init__(self, space: AddressSpace, file: FileId, upkeep: Upkeep, *, asks_us: bool) -> None:
-        super().__init__(space, file, upkeep)
+    def __init__(
+        self, space: AddressSpace, file: FileId, shrinker: Shrinker, *, asks_us: bool
+    ) -> None:
+        super().__init__(space, file, shrinker)
         self.file = file
         self.is_beside = True
         self._asks_us = asks_us
@@ -88,7 +91,7 @@ class PrivateArena(MemfdArena):
 
     @property
     def there(self) -> tuple[int, int]:
-        """See ``errand.Pages``."""
+        """See ``remote_access.Pages``."""
         return self.space.memory, self.space.maps
 
     def locate(self) -> Mapping | None:
@@ -112,13 +115,13 @@ class PrivateArena(MemfdArena):
         begun = self._begun.pop(offset, None)
         if begun is not None and begun.is_over:
             return self._outcome(begun)
-        address = self.found_at + offset
+        address = self.mapped_at + offset
         if self._may_write(address, size):
             enter(self.space.subject)
             return self._store(address, self._base + offset, size) or self._give_up(_NO_MAPPING)
-        assert self._errands is not None
+        assert self._workers is not None
         begun = Storing(
-            self._errands, self._payer, self._pid, self, address, self._base + offset, size
+            self._workers, self._payer, self._pid, self, address, self._base + offset, size
         )
         self._begun[offset] = begun
         raise NotYet(begun)
@@ -131,8 +134,8 @@ class PrivateArena(MemfdArena):
         super().close()
 
     def _may_write(self, address: int, size: int) -> bool:
-        """Whether we may write ourselves, as that cannot keep us waiting."""
-        if self._errands is None:
+        """Whether the daemon may write itself, as that cannot block."""
+        if self._workers is None:
             return True
         if self._asks_us or not self._is_trusted() or self.space.memory < 0:
             return False

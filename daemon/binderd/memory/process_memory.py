@@ -12,9 +12,9 @@ was proven was so of one program. With the program the descriptor goes, so the q
 exec by itself; whenever a page is proven we ask. The quick way is for threads of the process that
 opened the file: only they share descriptors, and others may share memory with whom they like.
 
-Both are for memory that cannot keep us waiting (``presence.py``). What may is left to errands
-(``errand.py``): the engine hears ``NotYet``, and what they have brought takes the memory's place
-when the request goes on.
+Both are for memory that is present (``presence.py``). Accesses to other memory are left to workers
+(``remote_access.py``): the engine gets ``NotYet``, and when the request goes on, what a worker has
+read is taken in place of the memory.
 
 Differs: a page that loses its protection after it was proven (mprotect) still works for command
 streams, where the driver would answer EFAULT; the client could have lifted the protection itself.
@@ -32,18 +32,18 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.ports import NotYet
 from binderd.heartbeat import enter
 from binderd.linux import process_vm
-from binderd.memory.errand import Fetched, Reading, Writing
 from binderd.memory.files import Disposal, TakenFile, take_file
 from binderd.memory.identity import nice_of, set_nice
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import GENERATION, Presence, Trust
+from binderd.memory.remote_access import Fetched, Reading, Writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from binderd.engine.ports import ReceiverArena, Share
     from binderd.memory.client_process import AddressSpace, ClientProcess
-    from binderd.memory.errand import Errands
+    from binderd.memory.remote_access import Workers
 
 # Above this no user address can lie, and file offsets end.
 _ADDRESS_END: Final = 1 << 63
@@ -52,9 +52,9 @@ _IOV_MAX: Final = 1024  # parts per process_vm_readv, UIO_MAXIOV
 _IOVEC_SIZE: Final = 16  # bytes: address and length
 _SCRATCH_SIZE: Final = 64 << 10  # bytes; what is larger needs a buffer of its own
 _PAGE_MASK: Final = -mmap.PAGESIZE
-_RANGES_MAX: Final = 1024  # of one errand
+_RANGES_MAX: Final = 1024  # of one access
 _SPAN_MAX: Final = 16 << 20  # bytes that are looked at for pieces that lie close to each other
-_LOOKS_MAX: Final = 32  # at pieces that do not; others are left to errands without a look
+_LOOKS_MAX: Final = 32  # at pieces that do not; others are left to workers without a look
 
 # The pointers are made once, below, and no call moves more than a receive area.
 _process_vm_readv = process_vm.quick_readv
@@ -80,15 +80,14 @@ class ProcessMemory:
         opener: the process that opened the file if it is one of its threads, else None.
         home: the address space in which the opener has the receive area.
         disposal: closes what files are taken.
-        errands: who reaches into memory that may keep us waiting; None: we do.
-        payer: who is charged for that.
+        workers: reach into memory that may keep us waiting; None: the daemon does.
+        payer: the user that is charged for that.
         trust: the payer's, if it is not the opener's process.
         share: the payer's, of what is fetched.
     """
 
     __slots__ = (
         "_disposal",
-        "_errands",
         "_fetched",
         "_home",
         "_opener",
@@ -99,6 +98,7 @@ class ProcessMemory:
         "_read_start",
         "_space",
         "_tid",
+        "_workers",
         "_write_end",
         "_write_generation",
         "_write_start",
@@ -115,7 +115,7 @@ class ProcessMemory:
         opener: ClientProcess | None,
         home: AddressSpace | None,
         disposal: Disposal,
-        errands: Errands | None = None,
+        workers: Workers | None = None,
         payer: int = 0,
         trust: Trust | None = None,
         share: Share | None = None,
@@ -132,7 +132,7 @@ class ProcessMemory:
         self._read_start = self._read_end = 0
         self._write_start = self._write_end = 0
         self._read_generation = self._write_generation = GENERATION.number
-        self._errands = errands
+        self._workers = workers
         self._payer = payer
         # Others than the opener's threads may change the program that they run without our notice.
         self._presence = opener.presence if opener is not None else Presence(trust or Trust())
@@ -178,7 +178,7 @@ class ProcessMemory:
         target = _place(arena, offset, size)
         if not 0 <= address <= _ADDRESS_END - size:
             return False
-        if self._errands is not None and not self._may_read(address, size):
+        if self._workers is not None and not self._may_read(address, size):
             octets = self._what_was_fetched(address, size)
             arena.write(offset, octets)
             return len(octets) == size
@@ -198,7 +198,7 @@ class ProcessMemory:
         target = _place(arena, offset, size)
         if not 0 <= address <= _ADDRESS_END - size:
             return None
-        if self._errands is not None and not self._may_read(address, size):
+        if self._workers is not None and not self._may_read(address, size):
             octets = self._what_was_fetched(address, size)
             return _spread(octets, size, holes, arena, offset)
         kept_size = sum(length for _, length in holes)
@@ -220,7 +220,7 @@ class ProcessMemory:
 
     def missing(self, ranges: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
         """Return those of these ranges, (address, bytes), that cannot be read at once."""
-        if self._errands is None or not ranges:
+        if self._workers is None or not ranges:
             return ()
         start = min([address for address, _ in ranges])
         end = max([address + size for address, size in ranges])
@@ -243,12 +243,12 @@ class ProcessMemory:
         """Raise NotYet unless all of these ranges, (address, bytes), can be read at once."""
         missing = self.missing(ranges)
         if missing:
-            assert self._errands is not None
+            assert self._workers is not None
             wanted = missing[:_RANGES_MAX]
-            raise NotYet(Reading(self._errands, self._payer, self._tid, self._fetched, wanted))
+            raise NotYet(Reading(self._workers, self._payer, self._tid, self._fetched, wanted))
 
     def forget(self) -> None:
-        """The request is through for which something was fetched."""
+        """Forget what was fetched: the request is over."""
         self._fetched.clear()
 
     def file(self, fd: int) -> TakenFile | None:
@@ -273,7 +273,7 @@ class ProcessMemory:
         return _process_vm_readv(self._tid, _LOCAL_IOVECS, count, _REMOTE_IOVEC, 1, 0) == total  # type: ignore[no-any-return]
 
     def _may_read(self, address: int, size: int) -> bool:
-        """Whether reading there cannot keep us waiting."""
+        """Whether a read there cannot block."""
         if not self._fetched.is_empty and self._fetched.at(address, size) is not None:
             return False  # as it was then, and nowhere else
         if not self.is_openers:
@@ -282,44 +282,44 @@ class ProcessMemory:
         return self._presence.may_read(self._tid, address, size)
 
     def _what_was_fetched(self, address: int, size: int) -> bytes:
-        """Return what an errand has brought of a range.
+        """Return what a worker has read of a range.
 
         Raises:
             NotYet: none has.
         """
         octets = self._fetched.at(address, size)
         if octets is None:
-            assert self._errands is not None
+            assert self._workers is not None
             ranges = ((address, size),)
-            raise NotYet(Reading(self._errands, self._payer, self._tid, self._fetched, ranges))
+            raise NotYet(Reading(self._workers, self._payer, self._tid, self._fetched, ranges))
         return octets
 
     def _may_write(self, address: int, size: int) -> bool:
-        """Whether writing there cannot keep us waiting."""
+        """Whether a write there cannot block."""
         if not self.is_openers:
             self._presence.forget()
         enter(-self._tid)
         return self._presence.may_write(self._tid, address, size)
 
     def _store_elsewhere(self, address: int, data: bytes | bytearray) -> bool:
-        """Return whether an errand has stored these bytes.
+        """Return whether a worker has stored these bytes.
 
         Raises:
             NotYet: none has tried.
         """
         stored = self._fetched.stored.pop((address, len(data)), None)
         if stored is None:
-            assert self._errands is not None
+            assert self._workers is not None
             octets = bytes(data)
             raise NotYet(
-                Writing(self._errands, self._payer, self._tid, self._fetched, address, octets)
+                Writing(self._workers, self._payer, self._tid, self._fetched, address, octets)
             )
         return stored
 
     def _prove_read(self, address: int, size: int) -> bytes:
         if not 0 <= address <= _ADDRESS_END - size:
             return b""
-        if self._errands is not None and not self._may_read(address, size):
+        if self._workers is not None and not self._may_read(address, size):
             return self._what_was_fetched(address, size)
         local = _scratch if size <= _SCRATCH_SIZE else bytearray(size)
         is_quick = self._settle()
@@ -337,7 +337,7 @@ class ProcessMemory:
         size = len(data)
         if not 0 <= address <= _ADDRESS_END - size:
             return False
-        if self._errands is not None:
+        if self._workers is not None:
             is_stored = (address, size) in self._fetched.stored
             if is_stored or not self._may_write(address, size):
                 return self._store_elsewhere(address, data)

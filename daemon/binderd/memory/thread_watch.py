@@ -2,7 +2,7 @@
 """Seeing client threads, and processes, end.
 
 The driver never learns of a thread that ends without BINDER_THREAD_EXIT (I8); a daemon has to,
-because the thread's number will be somebody else's one day, and because it must not keep the
+because the thread's number will be reused one day, and because it must not keep the
 objects of dead threads. A pidfd of a single thread (PIDFD_THREAD, Linux 6.9) becomes readable
 when the thread ends; all of them are in one epoll set, which one task of the service waits for.
 A thread has one pidfd, however many open files it uses.
@@ -60,7 +60,7 @@ class Watched:
         self.clients: dict[FileClient, None] = {}
 
     def has_ended(self) -> bool:
-        """Return whether it has ended; the number may belong to somebody else then."""
+        """Return whether it has ended; its number may have been reused then."""
         if self.is_asked:
             return proc.is_over(self.pidfd)
         return pidfd.has_ended(self.pidfd)
@@ -159,7 +159,7 @@ class ThreadWatch:
                 self._set_timer(0)
         if self._threads.get(watched.tid) is watched:
             del self._threads[watched.tid]
-        os.close(watched.pidfd)  # leaves the epoll set by itself: nobody else has this open file
+        os.close(watched.pidfd)  # leaves the epoll set, as the last descriptor of its file
         watched.pidfd = -1
 
     def ended(self) -> list[Ended]:
@@ -196,7 +196,7 @@ class ThreadWatch:
         timerfd.set_interval(self._timer, seconds)
 
     def close(self) -> None:
-        """Forget everybody."""
+        """Stop watching."""
         for watched in list(self._by_pidfd.values()):
             self._close(watched)
         if self._timer >= 0:

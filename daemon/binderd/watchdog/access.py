@@ -3,7 +3,7 @@
 
 /proc/PID/syscall tells: of a process that runs, or waits for nothing but a processor, it says just
 that. Only calls of a list count, on what belongs to a process: the daemon may also sleep because
-nobody reads its log, and that is no client's fault.
+its log is not read, and that is no client's fault.
 
 Nothing here may know whose client it is, or what is done about it.
 """

@@ -28,7 +28,7 @@ _abandoned: set[int] = set()  # killed, and not gone yet
 
 
 class Held(Exception):
-    """Who asked sleeps: what it asks for is held by somebody."""
+    """The child that asked sleeps: what it asks for is locked."""
 
 
 def ask(question: Callable[[], _Answer], limit: float) -> _Answer:
@@ -91,7 +91,7 @@ def _await(child: int, reading: int, limit: float) -> object:
             raise Held
     said = os.read(reading, _ANSWER_SIZE_MAX)
     if not said:
-        return OSError(0, "who asked has died")
+        return OSError(0, "the child that asked has died")
     return pickle.loads(said)
 
 

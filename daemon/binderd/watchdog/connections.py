@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FUSE connections: whose they are, who waits for them, and their end.
+"""FUSE connections: their owner, the threads that wait for them, and their end.
 
 The control file system tells (``fusectl``); it need not be mounted anywhere. A connection is known
 by its number, the device number of its file system.

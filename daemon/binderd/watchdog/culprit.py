@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who a subject of the heartbeat is: a process that can be killed, and the users that it has.
+"""The client behind a subject of the heartbeat: a process that can be killed, and its users.
 
 Nothing here goes by a number whose owner can have gone. A descriptor of the daemon's leads to the
 very process that opened a file, for ever; a thread with a request open stays until that is
@@ -70,7 +70,7 @@ class Culprit:
 
 
 class Spared(OSError):
-    """Nobody had to be killed."""
+    """The process need not be killed any more."""
 
 
 def _users(place: str) -> list[tuple[int, int]]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemon waits for, and whether its client is to blame for that.
+"""What the daemon waits for, and whether the client is at fault.
 
-A client whose pages are being read from a local disk, or from swap, is not, however long it takes,
-and killing it would change nothing. One is whose memory comes from a FUSE file system, or from a
-userfaultfd, or who holds the lock of its own mapping table or the like.
+A client whose pages are being read from a local disk, or from swap, is not at fault, however long
+that takes, and killing it would change nothing. A client is at fault whose memory comes from a FUSE
+file system or from a userfaultfd, or which holds the lock of its own mapping table or the like.
 
 Nothing here may act on it.
 """
@@ -36,7 +36,7 @@ _MEMORY_DEVICE: Final = device_number(*memory_device())
 
 
 class Fault(NamedTuple):
-    """Why the daemon does not get on."""
+    """What blocks the daemon."""
 
     is_clients: bool
     what: str  # in words

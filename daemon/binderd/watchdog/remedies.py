@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ending a stall: the client goes, and with it what holds the daemon, in steps.
+"""Ending a stall: the client is killed, and what blocks the daemon is aborted, in steps.
 
 A thread that is blocked in a request cannot die before its answer, and memory that comes from
-elsewhere does not come because its reader is dead; so whatever holds it back is undone as well. The
-first step touches only what is certain. What others own comes last, and late.
+elsewhere does not come because its reader is dead; so the connection or userfaultfd that holds it
+back is ended as well. The first step touches only what is certainly at fault. Connections of other
+users come last, and late.
 
 Each line says what was done and succeeded, or what failed and why.
 """
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 0.15  # seconds for a step to help
 _BETWEEN_LOOKS: Final = 0.01
-# So long may what belongs to other users, who may know nothing of the client, keep us.
+# So long may a file system or process of other users, which need not know the client, block us.
 _GRACE: Final = 15.0
 
 
@@ -41,7 +42,7 @@ class Remedies:
         access: that the daemon is stuck in.
         culprit: the client.
         fault: what keeps the daemon.
-        limit: seconds that it may.
+        limit: seconds for which it may.
         own_type: what our own file systems are called in /proc/self/mountinfo.
         is_stuck: whether the daemon still is.
     """
@@ -103,7 +104,7 @@ class Remedies:
         copy = self._fault.userfaultfd
         if copy < 0:
             return
-        error = userfaults.let_go(copy, self._access.start, self._access.size)
+        error = userfaults.unregister(copy, self._access.start, self._access.size)
         os.close(copy)
         what = f"the userfaultfd that client {self._culprit.pid}'s memory waits for"
         if error is None:
@@ -121,8 +122,8 @@ class Remedies:
     def _abort_waiting(self) -> None:
         """Abort what the client's users serve and do not answer for.
 
-        That is how memory behind another file system is reached, and the locks of a process that
-        sleeps in one. Root's are no means to it: too much depends on them.
+        That releases memory behind another file system, and the locks of a process that sleeps in
+        one. Root's are left alone: too much depends on them.
         """
         waiting = [one for one in self._connections() if one.waiting]
         numbers = {one.number for one in waiting}
@@ -132,7 +133,7 @@ class Remedies:
         )
 
     def _abort_silent(self) -> None:
-        """Abort what has not answered for all that time, whose ever it is, but for root's.
+        """Abort what has not answered for all that time, of any user but root.
 
         Of root's only that from which the memory comes for certain.
         """

@@ -32,6 +32,6 @@ def why(error: OSError) -> str:
 
 
 def say(text: str) -> None:
-    """Tell whoever reads the daemon's stderr."""
+    """Write a line to the daemon's stderr."""
     with suppress(OSError):
         print(f"binderd: {text}", file=sys.stderr, flush=True)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Userfaultfds: which one the daemon waits for, and having it let go.
 
-That somebody waits for a userfaultfd shows in its fdinfo, but not who, and not whose memory it is
-about. Others may be waited for at the same time and for good reasons: that of a hypervisor that
-migrates, of a collector that moves objects. So each is tried: waking who waits for a range does
-nothing but have them look again, and if the daemon is among them it is seen to wake. Only that one
-is told to let go of the range, wherever it has been handed to.
+A userfaultfd's fdinfo shows that threads wait for it, but not which ones, nor for which process'
+memory. Others may be waited for at the same time and for good reasons: that of a hypervisor that
+migrates, of a collector that moves objects. So each is tried: the threads that wait for a range are
+woken, which does nothing but have them look again, and if the daemon is among them it is seen to
+wake. Only that userfaultfd is told to unregister the range, whichever process has it.
 
-Nothing here may know who is to blame.
+Nothing here may know which client is at fault.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def find(daemon: int, start: int, size: int, nearest: list[int]) -> int:
     return -1
 
 
-def let_go(copy: int, start: int, size: int) -> OSError | None:
-    """Have a userfaultfd leave a range alone; return why that failed."""
+def unregister(copy: int, start: int, size: int) -> OSError | None:
+    """Unregister a range from a userfaultfd; return why that failed."""
     error = OSError(EINVAL, os.strerror(EINVAL))
     for alignment in _ALIGNMENTS:
         try:

@@ -3,7 +3,8 @@
 
 What counts is time, not one long call: a client may answer just in time, and again and again. Each
 look that finds the daemon asleep in a client adds the time between two looks to what the client's
-user owes; a little is forgiven with time. Whoever has stalled us before is in debt from the start.
+user owes; a little is forgiven with time. A user that has stalled the daemon before begins with a
+debt.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from binderd.watchdog.system import say
 _LOOK_SECONDS: Final = 0.1
 _LOOKS_PER_LIMIT: Final = 4  # at least
 _FORGIVEN: Final = 0.02  # of each second
-_REMEMBERED: Final = 0.75  # of the limit, that who has stalled us owes from then on
+_REMEMBERED: Final = 0.75  # of the limit: what a user owes from then on that has stalled the daemon
 _IDLE_LOOKS: Final = 3  # so often must it be seen to have gone on without a new request
 _SECONDS_BETWEEN_WORDS: Final = 60.0
 _NICE: Final = -20
@@ -70,7 +71,7 @@ class Watch:
         self._own_type = own_type
         self._cells = cells
         self._debts: dict[int, float] = {}  # user -> seconds
-        self._said = -_SECONDS_BETWEEN_WORDS  # when were we last told of somebody without fault?
+        self._said = -_SECONDS_BETWEEN_WORDS  # the latest line about no client's fault
 
     def look(self) -> None:
         """Look once; end a stall that lasts too long."""

@@ -13,7 +13,7 @@ STEPS = 300
 
 
 def play(seed: int) -> FetchingCrowd:
-    """Let others act and die while requests are paused, or wait for an errand."""
+    """Let others act and die while requests are paused, or wait for a fetch."""
     random = Random(seed)
     crowd = FetchingCrowd(random)
     world = crowd.world
@@ -22,8 +22,8 @@ def play(seed: int) -> FetchingCrowd:
     crowd.join()
     for _ in range(STEPS):
         crowd.step()
-        while world.errands and random.random() < 0.5:
-            world.end_errand(random.choice(list(world.errands)))
+        while world.fetching and random.random() < 0.5:
+            world.end_fetch(random.choice(list(world.fetching)))
             crowd.settle()
         while world.engine.paused and random.random() < 0.6:
             world.go_on(random.choice(list(world.engine.paused)))
@@ -36,5 +36,5 @@ def play(seed: int) -> FetchingCrowd:
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_happens_meanwhile_nothing_is_lost_or_left(seed: int) -> None:
     crowd = play(seed)
-    assert crowd.world.errands_made > 10
+    assert crowd.world.fetches_made > 10
     assert crowd.world.pauses > 10

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be done a little later: giving pages back, and noticing a mapping that is gone.
+"""The shrinker: gives free pages of receive areas back, and notices mappings that are gone.
 
 Giving pages back at each BC_FREE_BUFFER would cost more than the delivery itself, and the next
 delivery would fault them in again. So an arena that is used is listed, a tick looks at the
-list, and an arena in which nothing was freed for a whole tick gives back what is free then.
-Nothing happens, and no timer runs, while nothing is listed.
+list, and an arena in which nothing was freed for a whole tick gives back what is free then. While
+no arena is listed, no timer runs. The driver's shrinker does this when the kernel is short of
+memory, of which the daemon hears nothing.
 
-A client's munmap cannot be seen through FUSE; the same tick looks whether the mapping is still
-there, and has what was seen of clients' memory (``presence.py``) forgotten.
+A client's munmap cannot be seen through FUSE. So the same tick checks that the mappings of listed
+arenas are still there, and makes what was seen of clients' memory (``presence.py``) invalid.
 
 Nothing here may know trio: the caller ticks.
 """
@@ -28,8 +29,8 @@ TICK_SECONDS: Final = 0.5
 _TICKS_BETWEEN_CHECKS: Final = 2  # so a mapping is looked at once a second at most
 
 
-class Upkeep:
-    """The arenas that something has happened to.
+class Shrinker:
+    """The arenas that were used since their pages were given back.
 
     Args:
         wake: called when the list is no longer empty: ``tick`` must be called every TICK_SECONDS
@@ -47,11 +48,11 @@ class Upkeep:
 
     @property
     def is_idle(self) -> bool:
-        """Is there nothing to look after?"""
+        """Is no arena listed, and nothing seen of clients' memory that gets old?"""
         return not self._listed and not GENERATION.is_used
 
     def add(self, arena: MemfdArena) -> None:
-        """Look after ``arena`` from now on."""
+        """List ``arena``, which has just been used."""
         if not self._listed:
             self._wake()
         self._listed[arena] = None
@@ -63,7 +64,7 @@ class Upkeep:
         self._listed.pop(arena, None)
 
     def tick(self) -> None:
-        """Look at every listed arena once."""
+        """Check every listed arena, and trim those that were not used since the last tick."""
         if GENERATION.is_used:
             GENERATION.advance()
         for arena in list(self._listed):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals that come while the main thread is on its way into the driver.
+"""Signals that reach the process right before its main thread sleeps in the driver.
 
-Python runs a signal's handler in the main thread, between two of its steps. A signal that comes
-right before a system call, or reaches another thread, does not interrupt that call; so a thread
-that sleeps in the driver until somebody calls would have the handler run then, or never. While the
-main thread serves, a thread of ours has it come back for each signal.
+Python runs a signal's handler in the main thread, between two bytecodes. A signal that comes right
+before a system call, or reaches another thread, does not interrupt that call; so while the main
+thread sleeps in the driver, the handler would run with the next incoming call, or never. Therefore
+a helper thread wakes the main thread for each signal while the main thread serves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECONDS_BETWEEN: Final = 0.05  # the first may come before the thread sleeps
 
 
 @contextlib.contextmanager
-def heeding_signals(wake: Callable[[], None], turns: Callable[[], int]) -> Iterator[None]:
+def waking_for_signals(wake: Callable[[], None], returns: Callable[[], int]) -> Iterator[None]:
     """Have the main thread come back from a call of the driver for each signal.
 
     Elsewhere than in the main thread, and where an event loop hears of signals already, this does
@@ -33,7 +33,7 @@ def heeding_signals(wake: Callable[[], None], turns: Callable[[], int]) -> Itera
 
     Args:
         wake: has it come back, if it sleeps.
-        turns: how often it has come back.
+        returns: tells how often it has come back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,7 +48,7 @@ def heeding_signals(wake: Callable[[], None], turns: Callable[[], int]) -> Itera
         yield
         return
     thread = threading.Thread(
-        target=_watch, args=(reading, wake, turns), name="binder-signals", daemon=True
+        target=_watch, args=(reading, wake, returns), name="binder-signals", daemon=True
     )
     thread.start()
     try:
@@ -58,14 +58,14 @@ def heeding_signals(wake: Callable[[], None], turns: Callable[[], int]) -> Itera
         os.close(writing)  # ends the thread
 
 
-def _watch(reading: int, wake: Callable[[], None], turns: Callable[[], int]) -> None:
+def _watch(reading: int, wake: Callable[[], None], returns: Callable[[], int]) -> None:
     try:
         while os.read(reading, _READ_SIZE):
-            seen = turns()
+            seen = returns()
             for _ in range(_TRIES):
                 wake()
                 time.sleep(_SECONDS_BETWEEN)
-                if turns() != seen:
+                if returns() != seen:
                     break
     finally:
         os.close(reading)

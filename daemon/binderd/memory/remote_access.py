@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What somebody else does to a client's memory, as that may keep who does it waiting.
+"""Accesses to a client's memory that a worker process makes, as each may block (``fetcher/``).
 
-Memory that is not there (``presence.py``) is not touched by us. Instead the engine hears
-``NotYet``, which has an errand in it. It begins the errand and lets the request pause; once that is
-over the same request is taken up again, and finds there what the errand has brought.
+The daemon does not touch memory that is not present (``presence.py``): a page fault there may wait
+for another process. Instead the engine gets ``NotYet``, which carries the access. The engine begins
+it and pauses the request; once the access is over, the engine takes the same request up again,
+which then finds here what the worker has read or whether it has written.
 
-Nothing here may know who does it, or how.
+Nothing here may know how a worker does it.
 """
 
 from __future__ import annotations
@@ -25,37 +26,40 @@ _PIECE_COST: Final = 256  # bytes that a piece costs us beside its own
 _ANY_SIZE: Final = 1 << 63
 
 
-class Errands(Protocol):
-    """Who goes on errands."""
+class Workers(Protocol):
+    """The worker processes; see ``fetcher/``."""
 
-    def begin(self, errand: Errand, ticket: int) -> bool:
-        """Begin an errand; ``end`` or ``fail`` of it is called later, then who has the ticket told.
+    def begin(self, access: RemoteAccess, ticket: int) -> bool:
+        """Have a worker make an access; ``end`` or ``fail`` of the access is called later.
+
+        Args:
+            ticket: the request that waits; ``Engine.fetched`` gets it after ``end`` or ``fail``.
 
         Returns:
-            False if that cannot be: it has failed, and nobody will be told.
+            False if no worker can be had: the access has failed, and no call will follow.
         """
 
 
-class Errand:
-    """One errand.
+class RemoteAccess:
+    """One access (the engine's port ``Fetch``).
 
     Args:
-        errands: who goes.
-        payer: whose errand it is; each user has few at a time.
-        tid: a thread that has a request open until the errand is over.
+        workers: one of them makes it.
+        payer: the user that it is made for; each has few at a time.
+        tid: a thread that has a request open until the access is over.
     """
 
-    __slots__ = ("_errands", "payer", "then", "tid")
+    __slots__ = ("_workers", "payer", "then", "tid")
 
-    def __init__(self, errands: Errands, payer: int, tid: int) -> None:
-        self._errands = errands
+    def __init__(self, workers: Workers, payer: int, tid: int) -> None:
+        self._workers = workers
         self.payer = payer
         self.tid = tid
         self.then: Callable[[], None] | None = None  # called at the end, if no ticket is told
 
     def begin(self, ticket: int) -> bool:
-        """Begin; results as ``Errands.begin``."""
-        if self._errands.begin(self, ticket):
+        """Begin; results as ``Workers.begin``."""
+        if self._workers.begin(self, ticket):
             return True
         self.fail()
         return False
@@ -64,25 +68,25 @@ class Errand:
         """It took too long, or could not be done: the memory counts as not usable."""
         raise NotImplementedError
 
-    def be_late(self) -> None:
-        """Who went has not come back in time."""
+    def time_out(self) -> None:
+        """The worker has not answered in time."""
         self.fail()
 
 
-class Reading(Errand):
-    """Some ranges are to be read."""
+class Reading(RemoteAccess):
+    """A read of some ranges."""
 
     __slots__ = ("_kept", "ranges")
 
     def __init__(
         self,
-        errands: Errands,
+        workers: Workers,
         payer: int,
         tid: int,
         kept: Fetched,
         ranges: Sequence[tuple[int, int]],
     ) -> None:
-        super().__init__(errands, payer, tid)
+        super().__init__(workers, payer, tid)
         self._kept = kept
         self.ranges = ranges  # (address, bytes)
 
@@ -94,15 +98,15 @@ class Reading(Errand):
         self._kept.add(self.ranges, [b""] * len(self.ranges))
 
 
-class Writing(Errand):
-    """Bytes are to be stored."""
+class Writing(RemoteAccess):
+    """A write of bytes that the daemon has."""
 
     __slots__ = ("_kept", "address", "data")
 
     def __init__(
-        self, errands: Errands, payer: int, tid: int, kept: Fetched, address: int, data: bytes
+        self, workers: Workers, payer: int, tid: int, kept: Fetched, address: int, data: bytes
     ) -> None:
-        super().__init__(errands, payer, tid)
+        super().__init__(workers, payer, tid)
         self._kept = kept
         self.address = address
         self.data = data
@@ -116,21 +120,21 @@ class Writing(Errand):
 
 
 class Pages(Protocol):
-    """What is to be stored, and where."""
+    """A receive area that is the client's own: where its payloads come from, and where to."""
 
-    fd: int  # a file that has the bytes; -1: nobody wants it any more
+    fd: int  # of the memfd that has the bytes; -1: the area was closed
     file: FileId  # what must be mapped privately where they go
 
     @property
     def there(self) -> tuple[int, int]:
-        """Descriptors of the /proc/PID/mem and /proc/PID/maps of whose memory it is; -1: gone."""
+        """Descriptors of the client's /proc/PID/mem and /proc/PID/maps; -1: it has ended."""
 
 
-class Storing(Errand):
-    """Bytes of a file are to be stored in somebody's private mapping.
+class Storing(RemoteAccess):
+    """A copy of a payload from the arena's memfd into the client's own private mapping.
 
     Args:
-        pages: theirs.
+        pages: the arena.
         address: in that mapping.
         offset: of the first byte in the file.
         size: bytes.
@@ -149,7 +153,7 @@ class Storing(Errand):
 
     def __init__(
         self,
-        errands: Errands,
+        workers: Workers,
         payer: int,
         tid: int,
         pages: Pages,
@@ -157,7 +161,7 @@ class Storing(Errand):
         offset: int,
         size: int,
     ) -> None:
-        super().__init__(errands, payer, tid)
+        super().__init__(workers, payer, tid)
         self.pages = pages
         self.address = address
         self.offset = offset
@@ -175,26 +179,26 @@ class Storing(Errand):
     def fail(self) -> None:
         self.is_over = True
 
-    def be_late(self) -> None:
+    def time_out(self) -> None:
         self.is_late = True
         self.fail()
 
 
-class Locating(Errand):
-    """It is to be found out which of some files is mapped, and where."""
+class Locating(RemoteAccess):
+    """A look which of some files the client has mapped, and where."""
 
     __slots__ = ("_found", "files", "taken")
 
     def __init__(
         self,
-        errands: Errands,
+        workers: Workers,
         payer: int,
         tid: int,
         files: Sequence[FileId],
         found: Callable[[tuple[int, Area] | None, bool], None],
         taken: Sequence[int] = (),
     ) -> None:
-        super().__init__(errands, payer, tid)
+        super().__init__(workers, payer, tid)
         self.files = files
         self.taken = taken  # where mappings start that do not count
         self._found = found
@@ -208,10 +212,10 @@ class Locating(Errand):
 
 
 class Fetched:
-    """What errands have brought for the current request of a thread.
+    """What workers have read and written for the current request of a thread.
 
     Args:
-        share: of FETCHED, whose it is; None: nobody counts.
+        share: how much FETCHED the user has; None: it is not counted.
     """
 
     __slots__ = ("_order", "_pieces", "_share", "_size", "is_empty", "stored")
@@ -240,7 +244,7 @@ class Fetched:
         self._order = sorted(kept)
 
     def at(self, address: int, size: int) -> bytes | None:
-        """Return what was brought of a range; None: nobody was asked for it."""
+        """Return what was read of a range; None: no worker was asked for it."""
         data = self._pieces.get((address, size))
         if data is not None:
             return data
