@@ -19,7 +19,7 @@ export PREFIX ?= /usr/local
 export DESTDIR ?=
 export MANUAL := build/manual
 WHEEL_STAMP := build/wheel/.done
-SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.py protocol/binderwire/*.py)
+SOURCES := $(wildcard daemon/binderd/*.py daemon/binderd/*/*.[cp]* protocol/binderwire/*.[cp]*)
 FAST := PYTHONPATH=$(abspath $(COMPILED))
 COMPILED_TESTS := tests/conformance tests/inprocess tests/linux tests/channel/test_device.py \
 	tests/integration/client/test_demo.py tests/integration/client/test_examples.py \
@@ -33,6 +33,7 @@ RIGHTS_TESTS := $(addprefix tests/,channel/test_lifecycle.py channel/test_watchd
 DEMO ?= $(BIN)/python -m binderclient.demo
 RUN ?= $(BIN)/python -m binderclient.demo --serve
 BENCH ?= $(BIN)/python tests/bench/run.py
+BUDGET ?= $(BIN)/python tests/budget/run.py
 HOSTILE ?= $(BIN)/python tests/hostile/run.py
 PYTEST ?= $(BIN)/python tests/again.py
 VM := PYTHONPATH=tests $(BIN)/python -m vm
@@ -41,7 +42,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload stress-worker demo run test test-vm test-kernel test-systemd fuzz-vm soak-restarts vm parity limits wrap \
-	check site bench hostile bench-python bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+	check site bench budget hostile bench-python bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
 help: ## this text
@@ -52,7 +53,7 @@ help: ## this text
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest), bench and hostile, e.g. make bench ARGS=--help"
+	@echo "ARGS=\"...\" is passed on to demo, run, test (pytest), bench, budget and hostile, e.g. make bench ARGS=--help"
 
 setup: packages $(STAMP) ## install what is missing: Debian packages, then Python's into .venv
 
@@ -182,6 +183,7 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts, the site
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=tests $(BIN)/mypy -m bench.run -m bench.python
+	$(BIN)/mypy tests/budget/run.py
 	$(BIN)/mypy docs/manual
 	MYPYPATH=docs/manual $(BIN)/mypy docs/site
 	$(BIN)/lint-imports
@@ -193,6 +195,10 @@ site: $(STAMP) ## the documents as a site in build/site; a broken link is an err
 
 bench: fuse packages $(STAMP) $(COMPILED_STAMP) $(BROKER) ## compare with message buses, a socket, bare FUSE (root, /dev/fuse)
 	PYTHONPATH=$(abspath $(COMPILED)):tests $(BENCH) $(ARGS)
+
+budget: packages $(STAMP) $(COMPILED_STAMP) ## count the instructions of a call: 5 % above the budget fails (root; a minute)
+	@tests/setup.sh packages budget
+	$(FAST) $(BUDGET) $(ARGS)
 
 hostile: fuse packages $(STAMP) $(COMPILED_STAMP) ## attacks by one user, seen by another (root; 15 minutes)
 	PYTHONPATH=$(abspath $(COMPILED)):tests $(HOSTILE) $(ARGS)

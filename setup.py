@@ -2,8 +2,11 @@
 """What has to be compiled; everything else is in pyproject.toml.
 
 The request path of the daemon, with mypyc: plain typed Python that runs as such, too. Compiled, the
-daemon's own share of a call is about a third of what it is else (`make bench` shows both).
+daemon's own share of a call is a fraction of what it is else (`make bench` shows both).
 binderd/compilation.py has the list.
+
+What it calls most, in C, as extensions: the kernel (binderd/edge) and the codecs of records
+(binderwire). Where they are not there the same in Python is taken.
 
 Programs in C, with the C compiler ($CC, $CFLAGS): the table below has them.
 
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from setuptools import Command, Distribution, setup
+from setuptools import Command, Distribution, Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
@@ -64,7 +67,7 @@ class BuildRequestPath(build_ext):
             raise give_up(f"the C compiler fails ({error})") from None
 
     def translate(self) -> list[object]:
-        """Make C of the request path."""
+        """Make C of the request path; return the extensions that there are then."""
         if find_compiler() is None:
             raise give_up(f"there is no C compiler ({os.environ.get('CC') or 'cc'})")
         headers = Path(sysconfig.get_path("include"))
@@ -80,6 +83,7 @@ class BuildRequestPath(build_ext):
             raise give_up(
                 f"mypyc fails ({error})", "Another version of mypy may help, or BINDERD_COMPILE=0."
             ) from None
+        extensions += IN_C
         # Where it was built is nothing to be told from what was built; the last that fits counts.
         places = {Path.cwd(): ".", Path(mypyc.__file__).parent: "mypyc"}
         for extension in extensions:
@@ -89,9 +93,11 @@ class BuildRequestPath(build_ext):
 
     @staticmethod
     def sources() -> list[str]:
-        table = runpy.run_path("daemon/binderd/compilation.py")["REQUEST_PATH"]
+        table = runpy.run_path("daemon/binderd/compilation.py")
         found = []
-        for path in (Path("daemon", *name.split(".")) for name in table):
+        for name in table["REQUEST_PATH"]:
+            package, *rest = name.split(".")
+            path = Path(table["PLACES"][package], package, *rest)
             files = path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]
             found += [str(file) for file in files if file.name != "__init__.py"]
         return sorted(found)
@@ -122,6 +128,13 @@ class Program:
         ]
 
 
+IN_C = [
+    Extension(name, [source], extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"])
+    for name, source in (
+        ("binderd.edge.native", "daemon/binderd/edge/native.c"),
+        ("binderwire.quick", "protocol/binderwire/quick.c"),
+    )
+]
 INCLUDES = Path("client/include")
 PROGRAMS = (
     Program(

@@ -4,7 +4,7 @@
 #
 #   setup.sh packages     installs the Debian packages that are missing
 #   setup.sh packages vm  the same for those that only 'make vm' and 'make test-vm' need;
-#                         deb: 'make deb', install: 'make test-install'
+#                         deb: 'make deb', install: 'make test-install', budget: 'make budget'
 #   setup.sh venv DIR     makes the virtual environment and installs the project into it
 #   setup.sh broker FILE  puts dbus-broker there, for the benchmark, without installing its package
 #   setup.sh progress WHAT COMMAND...  runs a silent command, and says every 10 s that it still runs
@@ -36,6 +36,10 @@ deb_packages=(
 
 install_packages_for_tests=(
     mmdebstrap  # makes clean systems
+)
+
+budget_packages=(
+    valgrind gcc libc6-dev  # what counts instructions, and its header
 )
 
 say() { printf '%s\n' "$*" >&2; }
@@ -152,6 +156,7 @@ case "${1-}" in
             vm) packages=("${vm_packages[@]}") ;;
             deb) packages=("${deb_packages[@]}") ;;
             install) packages=("${install_packages_for_tests[@]}") ;;
+            budget) packages=("${budget_packages[@]}") ;;
         esac
         install_packages
         ;;
@@ -159,5 +164,5 @@ case "${1-}" in
     broker) fetch_broker "$2" ;;
     fuse) check_fuse "$2" ;;
     progress) with_progress "${@:2}" ;;
-    *) say "usage: setup.sh packages [vm|deb|install] | venv DIR | fuse WHO | broker FILE | progress WHAT COMMAND..." && exit 2 ;;
+    *) say "usage: setup.sh packages [vm|deb|install|budget] | venv DIR | fuse WHO | broker FILE | progress WHAT COMMAND..." && exit 2 ;;
 esac

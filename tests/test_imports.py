@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from binderd.compilation import REQUEST_PATH
+from binderd.compilation import PLACES, REQUEST_PATH
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (ROOT / "protocol", ROOT / "daemon", ROOT / "client")
@@ -159,7 +159,8 @@ def late(tree: ast.Module) -> set[str]:
 
 def compiled_files() -> list[Path]:
     """Return the sources of what is compiled."""
-    places = [ROOT / "daemon" / Path(*name.split(".")) for name in REQUEST_PATH]
+    names = [name.split(".") for name in REQUEST_PATH]
+    places = [ROOT / PLACES[package] / Path(package, *rest) for package, *rest in names]
     return sorted(
         path
         for place in places

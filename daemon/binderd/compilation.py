@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from importlib.machinery import ExtensionFileLoader
 from typing import TYPE_CHECKING, Final
 
@@ -26,14 +27,25 @@ REQUEST_PATH: Final = (
     "binderd.descriptors.in_flight",
     "binderd.channel.transfer",
     "binderd.heartbeat",
+    "binderd.channel.readiness",
+    "binderd.channel.spin",
     "binderd.linux",
+    # Numbers and layouts: what is compiled finds them without a look-up only where they are, too.
+    "binderwire.binder_abi",
+    "binderwire.extension_abi",
+    "binderwire.fuse_abi",
+    "binderwire.ioc",
 )
+IN_C: Final = ("binderd.edge.native", "binderwire.quick")
+# Below which folder of the repository the packages are.
+PLACES: Final = {"binderd": "daemon", "binderwire": "protocol"}
 _NAMED_MAX: Final = 3  # how many modules are named where there is a mixture
 
 
 def describe() -> str:
     """Return ``compiled``, ``interpreted``, or what is which, of the modules that are loaded."""
     kinds = {module.__name__: _is_compiled(module) for module in _request_path()}
+    kinds |= {name: name in sys.modules for name in IN_C}  # else its Python was taken
     if all(kinds.values()):
         return "compiled"
     slow = [name for name, is_compiled in kinds.items() if not is_compiled]

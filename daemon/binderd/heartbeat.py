@@ -23,6 +23,10 @@ import mmap
 import os
 from typing import Final
 
+from binderd.edge.calls import beat, enter, show
+
+__all__ = ["beat", "enter"]  # from here they are known as what they are
+
 NOBODY: Final = 0
 
 # The cells, eight bytes each.
@@ -35,17 +39,7 @@ LOOKS: Final = 4  # how often the watchdog has looked: its own heartbeat
 FD: Final = os.memfd_create("binderd-heartbeat", os.MFD_CLOEXEC)
 os.ftruncate(FD, mmap.PAGESIZE)
 _cells: Final = memoryview(mmap.mmap(FD, mmap.PAGESIZE)).cast("q")
-
-
-def beat() -> None:
-    """A request begins, or another turn of the loop; it has no subject yet."""
-    _cells[SUBJECT] = NOBODY
-    _cells[BEATS] += 1
-
-
-def enter(subject: int) -> None:
-    """The next calls reach into that client; see above."""
-    _cells[SUBJECT] = subject
+show(_cells)  # beat and enter count from here on
 
 
 def read(cell: int) -> int:

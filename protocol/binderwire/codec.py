@@ -35,6 +35,19 @@ from construct import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+try:
+    from binderwire.quick import packer, unpacker
+except ImportError:  # it is not compiled
+
+    def packer(layout: struct.Struct, /) -> Callable[..., bytes]:
+        """Return what packs such records; quick.c does it in a third of the time."""
+        return layout.pack
+
+    def unpacker(layout: struct.Struct, /) -> Callable[..., tuple[Any, ...]]:
+        """Return what unpacks such records."""
+        return layout.unpack_from
+
+
 __all__ = [
     "Field",
     "LayoutError",
@@ -111,10 +124,10 @@ class Record:
         self.size: int = self.struct.size
         if not packed and self.size % alignment:
             raise LayoutError(f"{name}: size {self.size} is no multiple of {alignment}")
-        self.pack: Callable[..., bytes] = self.struct.pack
+        self.pack: Callable[..., bytes] = packer(self.struct)
         self.pack_into: Callable[..., None] = self.struct.pack_into
         self.unpack: Callable[..., tuple[Any, ...]] = self.struct.unpack
-        self.unpack_from: Callable[..., tuple[Any, ...]] = self.struct.unpack_from
+        self.unpack_from: Callable[..., tuple[Any, ...]] = unpacker(self.struct)
         self._fields_type: Any = _tuple_type(name, self.fields)
 
     def read(self, data: Buffer, offset: int = 0) -> Any:  # noqa: ANN401
@@ -124,6 +137,22 @@ class Record:
             struct.error: fewer than ``size`` bytes are left there.
         """
         return self._fields_type._make(self.struct.unpack_from(data, offset))
+
+    def only(self, *names: str) -> Callable[..., tuple[Any, ...]]:
+        """Return an ``unpack_from`` that brings these fields and no others, in their own order.
+
+        Raises:
+            KeyError: a name that the record does not have.
+        """
+        unknown = set(names) - {field.name for field in self.fields}
+        if unknown:
+            raise KeyError(f"{self.name} has no field {', '.join(sorted(unknown))}")
+        codes, end = ["="], 0
+        for field in self.fields:
+            if field.name in names:
+                codes.append(f"{field.offset - end}x{field.code}")
+                end = field.offset + field.size
+        return unpacker(struct.Struct("".join([*codes, f"{self.size - end}x"])))
 
     def build(self, **values: int | bytes) -> bytes:
         """Return the record's bytes; fields that are not named are zero.

@@ -62,6 +62,7 @@ class Done(NamedTuple):
     ticket: int
     result: int
     payload: bytes
+    request: None = None
 
 
 class FakeProcess:

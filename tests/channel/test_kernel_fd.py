@@ -15,7 +15,8 @@ import trio.testing
 from binderd.channel import kernel_fd
 from binderd.channel.kernel_fd import KernelFd
 from binderd.channel.pump import CHECKPOINT_NS, Pump
-from binderd.channel.transfer import ENDED, MOMENT_NS, WOULD_BLOCK
+from binderd.channel.transfer import MOMENT_NS
+from binderd.edge.plain import ENDED, WOULD_BLOCK
 from binderd.fuse.turns import Turns
 
 if TYPE_CHECKING:

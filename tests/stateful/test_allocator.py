@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -76,6 +76,24 @@ class Allocator(RuleBasedStateMachine):
     @invariant()
     def same_free_ranges(self) -> None:
         assert sorted(self.allocator.free_ranges()) == self.cells.free_runs()
+
+
+@given(st.lists(st.tuples(st.integers(1, CAPACITY // 3), st.integers(0, 3)), max_size=60))
+def test_nobody_looks_meanwhile(steps: list[tuple[int, int]]) -> None:
+    """What is given back last and asked for at once needs no look: it is the same all the same."""
+    allocator, cells = RangeAllocator(CAPACITY), Cells(CAPACITY)
+    taken: list[tuple[int, int]] = []
+    for size, back in steps:
+        if back and len(taken) >= back:
+            start, length = taken.pop(-back)
+            allocator.free(start, length)
+            cells.mark(start, length, used=False)
+        found = allocator.allocate(size)
+        assert found == cells.best_fit(size)
+        if found is not None:
+            cells.mark(found, size, used=True)
+            taken.append((found, size))
+    assert sorted(allocator.free_ranges()) == cells.free_runs()
 
 
 class Area(RuleBasedStateMachine):

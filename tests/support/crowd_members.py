@@ -26,7 +26,9 @@ class RecordedWorld(EngineWorld):
 
     def hand_out(self) -> None:
         for completion in self.engine.outbox:
-            self.digest.update(repr(tuple(completion)).encode())
+            self.digest.update(
+                repr((completion.ticket, completion.result, completion.payload)).encode()
+            )
         super().hand_out()
 
 

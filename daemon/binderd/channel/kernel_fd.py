@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd.channel.spin import Spin
-from binderd.channel.transfer import read_frame, write_frame
+from binderd.channel.readiness import Readiness
+from binderd.edge.calls import read_frame, write_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long a busy channel is waited for without trio, in milliseconds: so long may a signal, the end
-# of a thread or a timer have to wait for its turn.
-_POLL_MS: Final = 1
 _TIMESLICE_NS: Final = 250_000  # so long may another channel have to wait for its turn
 
 
@@ -33,28 +30,13 @@ class KernelFd:
         spin_ns: nanoseconds; so long the next request is looked for without sleeping.
     """
 
-    __slots__ = (
-        "_callbacks",
-        "_fd",
-        "_fds",
-        "_poll",
-        "_shares_loop",
-        "_spin",
-        "buffer",
-        "buffers",
-    )
+    __slots__ = ("_fd", "buffer", "readiness")
 
     def __init__(self, fd: int, buffer_size: int, spin_ns: int = 0) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self.buffer = bytearray(buffer_size)
-        self.buffers = [self.buffer]  # made once, for readv
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
-        self._spin = Spin(spin_ns)
-        self._shares_loop = False  # with other channels?
-        self._callbacks: dict[int, Callable[[], None]] = {}  # of descriptors beside the channel's
-        self._fds: dict[Callable[[], None], int] = {}  # the other way round
+        self.readiness = Readiness(fd, spin_ns)
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -66,7 +48,7 @@ class KernelFd:
         Returns:
             Its size in bytes, WOULD_BLOCK, or ENDED when there will be no more.
         """
-        return read_frame(self._fd, self.buffers)
+        return read_frame(self._fd, self.buffer)
 
     def write(self, frame: bytes) -> None:
         """Write one frame; it goes out whole or, where nobody waits for it any more, not at all.
@@ -77,46 +59,17 @@ class KernelFd:
         write_frame(self._fd, frame)
 
     def register(self, fd: int, callback: Callable[[], None]) -> None:
-        """Have ``poll`` look at another descriptor as well.
+        """Have a busy channel look at another descriptor as well.
 
         Args:
             fd: in the place of the one that had the same callback; -1 for none.
             callback: called when it is readable.
         """
-        last = self._fds.pop(callback, -1)
-        if last >= 0:
-            del self._callbacks[last]
-            self._poll.unregister(last)
-        if fd >= 0:
-            self._fds[callback] = fd
-            self._callbacks[fd] = callback
-            self._poll.register(fd, select.POLLIN)
+        self.readiness.register(fd, callback)
 
     def yield_to(self, other: KernelFd) -> None:
-        """Have ``poll`` return when another channel has something to read."""
-        self._shares_loop = True
-        self._poll.register(other.fileno(), select.POLLIN)
-
-    def poll(self) -> bool:
-        """Wait a moment, without trio, for the next request of a busy channel.
-
-        Trio's way of waiting costs more than a request: it enters and leaves the scheduler and
-        changes the set of descriptors twice.
-
-        Returns:
-            Whether there is something to read.
-        """
-        if self._fd < 0:
-            return False
-        ready = self._spin.look(self._poll) or self._poll.poll(_POLL_MS)
-        if len(ready) == 1 and ready[0][0] == self._fd:
-            return True
-        numbers = {fd for fd, _ in ready}
-        for fd in numbers:
-            callback = self._callbacks.get(fd)
-            if callback is not None:
-                callback()
-        return self._fd in numbers if self._shares_loop else bool(ready)
+        """Let another channel have its turn when it has something to read."""
+        self.readiness.yield_to(other.fileno())
 
     def timeslice(self, alone: int) -> int:
         """Return how long neither trio nor another channel needs a turn, in nanoseconds.
@@ -124,7 +77,7 @@ class KernelFd:
         Args:
             alone: where there is no other channel.
         """
-        return _TIMESLICE_NS if self._shares_loop else alone
+        return _TIMESLICE_NS if self.readiness.shares_loop else alone
 
     def is_waiting(self) -> bool:
         """Return whether there is something to read."""

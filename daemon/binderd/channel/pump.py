@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from binderd.channel.transfer import ENDED, WOULD_BLOCK, serve, write_all
+from binderd.channel.transfer import serve_while_busy, write_all
+from binderd.edge.plain import ENDED, WOULD_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderd.channel.kernel_fd import KernelFd
-    from binderd.channel.transfer import Receiver
+    from binderd.fuse.server import Server
     from binderd.fuse.turns import Turns
 
 CHECKPOINT_NS: Final = 3_000_000  # so long without one, while there is nobody else to serve
@@ -53,7 +54,7 @@ class Pump:
     def __init__(
         self,
         channel: KernelFd,
-        session: Receiver,
+        session: Server,
         turns: Turns,
         report_bug: Callable[[OSError], None],
         trace: Callable[[bool, bytes], None] | None = None,
@@ -77,11 +78,11 @@ class Pump:
         checked = turns.begin()
         while True:
             self._rounds += 1
-            size = self._serve() if channel.fileno() >= 0 else WOULD_BLOCK
+            until = checked + channel.timeslice(CHECKPOINT_NS)
+            size = self._serve(until) if channel.fileno() >= 0 else WOULD_BLOCK
             if size == ENDED:
                 return
-            is_due = turns.now - checked >= channel.timeslice(CHECKPOINT_NS)
-            if not is_due and (size > 0 or channel.poll()):
+            if size > 0 and turns.now < until:
                 continue
             if size > 0:
                 await trio.lowlevel.checkpoint()
@@ -103,12 +104,14 @@ class Pump:
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def _serve(self) -> int:
-        """Handle what is there, for a moment; results as ``serve``."""
+    def _serve(self, until: int) -> int:
+        """Handle what is there and what comes, as ``serve_while_busy``."""
         channel = self._channel
-        return serve(
+        return serve_while_busy(
             channel.fileno(),
-            channel.buffers,
+            channel.buffer,
+            channel.readiness,
+            until,
             self._session,
             self._turns,
             self._report_bug,

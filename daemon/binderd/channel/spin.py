@@ -27,6 +27,12 @@ _LOST_NS: Final = 500_000  # where two looks are further apart there is no proce
 class Poll(Protocol):
     """A ``select.poll`` object."""
 
+    def register(self, fd: int, eventmask: int, /) -> None:
+        """Look at a descriptor from now on."""
+
+    def unregister(self, fd: int, /) -> None:
+        """Do so no longer."""
+
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]:
         """Return what is ready, as soon as anything is."""
 

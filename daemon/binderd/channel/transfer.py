@@ -7,78 +7,25 @@ compiled (setup.py); the coroutines of ``pump.py`` call it.
 
 from __future__ import annotations
 
-import os
-from errno import ECONNABORTED, ENODEV, ENOENT, ENOTCONN
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from binderd.heartbeat import beat
+from binderd.channel.readiness import NOTHING, READY
+from binderd.edge.calls import beat, read_frame, write_frame
+from binderd.edge.plain import ENDED, WOULD_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from binderd.channel.readiness import Readiness
+    from binderd.fuse.server import Server
     from binderd.fuse.turns import Turns
 
 MOMENT_NS: Final = 500_000  # so long is a channel served in one go
 _LOOK_NS: Final = 100_000  # after so long the channel is looked at before requests that wait
 
-# Results of ``read_frame`` that are no frame size.
-WOULD_BLOCK: Final = -1
-ENDED: Final = 0
-
-# What a read can fail with besides EAGAIN (nothing to do) and EINTR (Python tries again by itself):
-#   ENOENT        the request was given up while it was being copied to us: as if it had never been
-#   ENODEV        the file system was unmounted: the end
-#   ECONNABORTED  somebody aborted the connection (umount -f, or through sysfs): the end
-_ENDS: Final = (ENODEV, ECONNABORTED)
-
-# What a write can fail with because nobody waits for that reply any more:
-#   ENOENT            the request was given up
-#   ENODEV, ENOTCONN, ECONNABORTED  the connection has ended; the next read says so
-_NOBODY_WAITS: Final = (ENOENT, ENODEV, ENOTCONN, ECONNABORTED)
-
-
-class Receiver(Protocol):
-    """A protocol server without I/O."""
-
-    outgoing: list[bytes]
-
-    def receive(self, frame: bytearray, size: int) -> None:
-        """Handle the request at the start of ``frame`` and append what to write to ``outgoing``."""
-
-
-def read_frame(fd: int, buffers: list[bytearray]) -> int:
-    """Read the next request into the buffer; never waits.
-
-    Args:
-        fd: non-blocking.
-        buffers: the one buffer, in a list that was made once for readv.
-
-    Returns:
-        Its size in bytes, WOULD_BLOCK, or ENDED when there will be no more.
-    """
-    while True:
-        try:
-            return os.readv(fd, buffers)
-        except BlockingIOError:
-            return WOULD_BLOCK
-        except OSError as error:
-            if error.errno in _ENDS:
-                return ENDED
-            if error.errno != ENOENT:
-                raise
-
-
-def write_frame(fd: int, frame: bytes) -> None:
-    """Write one frame; it goes out whole or, where nobody waits for it any more, not at all.
-
-    Raises:
-        OSError: the kernel does not understand the frame.
-    """
-    try:
-        os.write(fd, frame)
-    except OSError as error:
-        if error.errno not in _NOBODY_WAITS:
-            raise
+_beat: Final = beat
+_read_frame: Final = read_frame
+_write_frame: Final = write_frame
 
 
 def write_all(
@@ -92,16 +39,42 @@ def write_all(
         if trace is not None:
             trace(False, frame)
         try:
-            write_frame(fd, frame)
+            _write_frame(fd, frame)
         except OSError as error:
             report_bug(error)
     frames.clear()
 
 
+def serve_while_busy(
+    fd: int,
+    frame: bytearray,
+    readiness: Readiness,
+    until: int,
+    receiver: Server,
+    turns: Turns,
+    report_bug: Callable[[OSError], None],
+    trace: Callable[[bool, bytes], None] | None,
+) -> int:
+    """Serve as long as requests follow each other, or until a time; see ``serve``.
+
+    Returns:
+        WOULD_BLOCK when there has been nothing to read for a moment, ENDED, or a positive number:
+        there may be more.
+    """
+    while True:
+        size = serve(fd, frame, receiver, turns, report_bug, trace)
+        if size == ENDED or turns.now >= until:
+            return size
+        if size == WOULD_BLOCK:
+            found = readiness.look()
+            if found != READY:
+                return WOULD_BLOCK if found == NOTHING else 1
+
+
 def serve(
     fd: int,
-    buffers: list[bytearray],
-    receiver: Receiver,
+    frame: bytearray,
+    receiver: Server,
     turns: Turns,
     report_bug: Callable[[OSError], None],
     trace: Callable[[bool, bytes], None] | None,
@@ -114,18 +87,18 @@ def serve(
     Returns:
         WOULD_BLOCK or ENDED when there was nothing more to do, else a positive number.
     """
-    receive, outgoing, frame = receiver.receive, receiver.outgoing, buffers[0]
+    outgoing = receiver.outgoing
     now = turns.begin()
     end = now + MOMENT_NS
     if turns.waiting:
         _run_waiting(turns, now, now)
     while True:
-        size = read_frame(fd, buffers)
+        size = _read_frame(fd, frame)
         if size > 0:
             if trace is not None:
                 trace(True, bytes(frame[:size]))
-            beat()
-            receive(frame, size)
+            _beat()
+            receiver.receive(frame, size)
             if outgoing:
                 write_all(fd, outgoing, report_bug, trace)
             now = turns.charge()
@@ -142,12 +115,12 @@ def serve(
 
 def _run_waiting(turns: Turns, now: int, until: int) -> int:
     """Serve a request that waits, and others up to a time; return the time, 0: none's turn."""
-    beat()
+    _beat()
     if not turns.run_next(now):
         return 0
     now = turns.charge()
     while now < until:
-        beat()
+        _beat()
         if not turns.run_next(now):
             break
         now = turns.charge()

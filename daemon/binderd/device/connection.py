@@ -8,10 +8,11 @@ here may know the engine, file descriptors, memory mappings or trio.
 from __future__ import annotations
 
 from errno import EACCES, EBADF
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from binderd.device.replies import Replies
 from binderd.fuse.frames import BODY
+from binderd.fuse.server import IoctlHandler
 from binderwire.fuse_abi import (
     FUSE_POLL_SCHEDULE_NOTIFY,
     fuse_interrupt_in,
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from binderd.device.open_file import OpenFile
     from binderd.device.open_files import OpenFiles
 
-_unpack_poll = fuse_poll_in.unpack_from
+_unpack_poll: Final = fuse_poll_in.unpack_from
 
 
-class Connection(Replies):
+class Connection(Replies, IoctlHandler):
     """The device's end of one connection with the kernel.
 
     Args:

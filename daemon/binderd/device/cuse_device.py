@@ -12,7 +12,7 @@ sees that all are written. Nothing here may know the engine, file descriptors or
 from __future__ import annotations
 
 from errno import EACCES, EBADF
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from binderd.device.connection import Connection
 from binderd.device.cuse_ioctl import CuseIoctl
@@ -28,7 +28,7 @@ from binderwire.fuse_abi import (
 if TYPE_CHECKING:
     from binderd.device.open_files import OpenFiles
 
-_unpack_ioctl = fuse_ioctl_in.unpack_from
+_unpack_ioctl: Final = fuse_ioctl_in.unpack_from
 
 
 class CuseDevice(Connection):

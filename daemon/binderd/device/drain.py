@@ -90,8 +90,21 @@ class Drain:
         outbox = self._outbox
         if outbox:
             connections = self._connections
-            for ticket, result, payload in outbox:
-                connections[ticket >> TICKET_SHIFT].answer(ticket, result, payload)
+            for done in outbox:
+                replies, request = connections[done.ticket >> TICKET_SHIFT], done.request
+                if request is None:
+                    replies.answer(done.ticket, done.result, done.payload)
+                else:
+                    replies.answer_write_read(
+                        done.ticket,
+                        done.result,
+                        request.write_size,
+                        request.write_consumed,
+                        request.write_buffer,
+                        request.read_size,
+                        request.read_consumed,
+                        request.read_buffer,
+                    )
             outbox.clear()
         if self._poll_wakes:
             self._wake_pollers()

@@ -33,6 +33,8 @@ _ATTACH_FLAGS: Final = BINDERD_ATTACH_AREA | BINDERD_ATTACH_FILES
 class ExtensionClient(Protocol):
     """What the extension needs of an open file."""
 
+    __slots__ = ()
+
     has_mmap: bool  # does an mmap of the device show the very pages that we deliver into?
 
     @property

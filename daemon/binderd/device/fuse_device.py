@@ -19,6 +19,7 @@ from binderd.fuse.frames import (
     ioctl_reply,
     ioctl_request,
     ioctl_result,
+    write_read_reply,
 )
 from binderd.fuse.pages import AGAIN, PRIVATE, Choice
 from binderd.fuse.tree import CONTROL_ID
@@ -56,8 +57,9 @@ _CONTROL_FLAGS: Final = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE
 _ARGUMENT: Final = BODY + fuse_ioctl_in.size  # where an ioctl's argument starts in its frame
 _REPLY_SIZE: Final = ioctl_reply.size
 
-_unpack_ioctl = ioctl_request.unpack_from
-_pack_ioctl = ioctl_reply.pack
+_unpack_ioctl: Final = ioctl_request.only("fh", "cmd", "in_size", "out_size", "argument")
+_pack_ioctl: Final = ioctl_reply.pack
+_pack_write_read: Final = write_read_reply.pack
 
 
 class FuseDevice(Connection):
@@ -128,7 +130,7 @@ class FuseDevice(Connection):
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
         """FUSE_IOCTL (binder_ioctl): the one request that matters for speed."""
-        handle, _, request, _, in_size, out_size, argument = _unpack_ioctl(frame, BODY)
+        handle, request, in_size, out_size, argument = _unpack_ioctl(frame, BODY)
         file = self.files.find(handle)
         if _ARGUMENT + in_size > size:
             return EINVAL
@@ -203,3 +205,43 @@ class FuseDevice(Connection):
             # More than the client asked for would make the kernel fail the whole reply.
             room = self._room.pop(ticket, USUAL_ARGUMENT_SIZE)
             self.outgoing.append(ioctl_result(ticket, result, payload[:room]))
+
+    def answer_write_read(
+        self,
+        ticket: int,
+        result: int,
+        write_size: int,
+        write_consumed: int,
+        write_buffer: int,
+        read_size: int,
+        read_consumed: int,
+        read_buffer: int,
+    ) -> None:
+        if self._room:
+            super().answer_write_read(
+                ticket,
+                result,
+                write_size,
+                write_consumed,
+                write_buffer,
+                read_size,
+                read_consumed,
+                read_buffer,
+            )
+            return
+        frame = _pack_write_read(
+            _REPLY_SIZE,
+            0,
+            ticket,
+            result,
+            0,
+            0,
+            0,
+            write_size,
+            write_consumed,
+            write_buffer,
+            read_size,
+            read_consumed,
+            read_buffer,
+        )
+        self.outgoing.append(frame)

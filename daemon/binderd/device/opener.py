@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class OpenedClient(Client, ExtensionClient, Protocol):
     """The outside half of one open file: what the engine gets, and what the device needs of it."""
 
+    __slots__ = ()
+
     pid: int  # the opener's process id, in the daemon's pid namespace
     backing_id: int  # what the kernel is to map for it, 0: it maps nothing of ours
 
@@ -31,6 +33,8 @@ class OpenedClient(Client, ExtensionClient, Protocol):
 
 class Opener(Protocol):
     """Makes the outside half of an open file."""
+
+    __slots__ = ()
 
     def open(self, tid: int, nodeid: int, *, is_private: bool) -> OpenedClient:
         """Return the client for an OPEN by thread ``tid`` of the inode ``nodeid``.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from binderd.engine.owner import Owner, Reader
     from binderd.engine.ports import Mapping
 
-_SIZE_MAX = (1 << 64) - 1
+_SIZE_MAX: Final = (1 << 64) - 1
 
 # What translated objects hold: (strong?, handle or node).
 Held = list[tuple[bool, "int | Node"]]
@@ -52,12 +52,27 @@ class RangeAllocator:
     The smallest free range that suffices is split from its low end; neighbours merge when freed.
     Of several equally small ranges the lowest is taken. Differs: in the driver the shape of a tree
     decides, so that no client can tell which to expect.
+
+    What is free depends on what is allocated and on nothing else. So who gives back the latest
+    range, and asks for as much again, gets the same one: that is what a call does after the other,
+    and takes no look. Until then it is only said to be free (``_has_idle``).
     """
 
-    __slots__ = ("_by_size", "_end_of", "_start_of", "capacity")
+    __slots__ = (
+        "_by_size",
+        "_end_of",
+        "_has_idle",
+        "_latest",
+        "_latest_size",
+        "_start_of",
+        "capacity",
+    )
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self._latest = -1  # the start of what was allocated last, if nothing was given back since
+        self._latest_size = 0
+        self._has_idle = False  # was that given back, and is not in the tables?
         self._by_size: list[tuple[int, int]] = []  # (size, start), sorted
         self._end_of: dict[int, int] = {}  # free range: start -> end
         self._start_of: dict[int, int] = {}  # free range: end -> start
@@ -66,6 +81,39 @@ class RangeAllocator:
 
     def allocate(self, size: int) -> int | None:
         """Return the start of ``size`` (> 0) units, None if no free range is large enough."""
+        if self._has_idle:
+            if size == self._latest_size:
+                self._has_idle = False
+                return self._latest
+            self._settle()
+        start = self._allocate(size)
+        self._latest = -1 if start is None else start
+        self._latest_size = size
+        return start
+
+    def free(self, start: int, size: int) -> None:
+        """Give back a range exactly as it was allocated."""
+        if self._has_idle:
+            self._settle()
+        if start == self._latest:
+            self._has_idle = True
+        else:
+            self._latest = -1
+            self._free(start, size)
+
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield each free range as (start, size), in no particular order."""
+        if self._has_idle:
+            self._settle()
+        for size, start in self._by_size:
+            yield start, size
+
+    def _settle(self) -> None:
+        """Put what was given back into the tables."""
+        start, self._latest, self._has_idle = self._latest, -1, False
+        self._free(start, self._latest_size)
+
+    def _allocate(self, size: int) -> int | None:
         index = bisect_left(self._by_size, (size, -1))
         if index == len(self._by_size):
             return None
@@ -76,8 +124,7 @@ class RangeAllocator:
             self._add(start + size, end)
         return start
 
-    def free(self, start: int, size: int) -> None:
-        """Give back a range exactly as it was allocated."""
+    def _free(self, start: int, size: int) -> None:
         end = start + size
         assert start not in self._end_of, "range freed twice"
         after = self._end_of.get(end)
@@ -89,11 +136,6 @@ class RangeAllocator:
             self._remove(before, start)
             start = before
         self._add(start, end)
-
-    def free_ranges(self) -> Iterator[tuple[int, int]]:
-        """Yield each free range as (start, size), in no particular order."""
-        for size, start in self._by_size:
-            yield start, size
 
     def _add(self, start: int, end: int) -> None:
         self._end_of[start] = end
@@ -112,7 +154,7 @@ class Delivery(Work):
     __slots__ = ("buffer",)
 
     def __init__(self, buffer: Buffer) -> None:
-        self.queue = None
+        super().__init__()
         self.buffer: Buffer | None = buffer  # None once the receiver freed it
         buffer.transaction = self
 

@@ -3,15 +3,36 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from binderd.engine.request import WriteRead
 
 
-class Completion(NamedTuple):
-    """The end of one ioctl."""
+class Completion:
+    """The end of one ioctl.
 
-    ticket: int  # the number that the caller gave to ``Engine.ioctl``
-    result: int  # 0 or a negative errno
-    payload: bytes  # the argument as it goes back to the client, also beside an errno
+    Args:
+        ticket: the number that the caller gave to ``Engine.ioctl``.
+        result: 0 or a negative errno.
+        payload: the argument as it goes back to the client, also beside an errno.
+        request: it is the end of this one, and goes back as that says; None: as ``payload`` says.
+    """
+
+    __slots__ = ("_payload", "request", "result", "ticket")
+
+    def __init__(
+        self, ticket: int, result: int, payload: bytes, request: WriteRead | None = None
+    ) -> None:
+        self.ticket = ticket
+        self.result = result
+        self._payload = payload
+        self.request = request
+
+    @property
+    def payload(self) -> bytes:
+        """The argument as it goes back to the client."""
+        return self._payload if self.request is None else self.request.pack()
 
 
 class Paused:

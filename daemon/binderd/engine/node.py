@@ -8,6 +8,7 @@ in the queue cancel out (N5).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from errno import EINVAL
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ class Node(Work):
     )
 
     def __init__(self, process: Owner, ptr: int, cookie: int, flags: int) -> None:
-        self.queue = None
+        super().__init__()
         self.debug_id: int = process.hub.next_id()
         self.process: Owner | None = process
         self.ptr: int = ptr
@@ -83,7 +84,7 @@ class Node(Work):
         self.has_one_way: bool = False  # is a one-way call queued or its buffer not freed? (Q7)
         self.one_way_todo: WorkQueue = WorkQueue()
         # Those of them that a later one may replace, by what that must have as well (F4).
-        self._updates: dict[UpdateKey, WorkQueue] = {}
+        self._updates: dict[UpdateKey, OrderedDict[Work, None]] = {}
         self._stats: Stats = process.hub.stats
         self._stats.nodes += 1
         self._stats.nodes_made += 1
@@ -106,15 +107,14 @@ class Node(Work):
         if key is not None:
             group = self._updates.get(key)
             if group is None:
-                group = self._updates[key] = WorkQueue()
+                group = self._updates[key] = OrderedDict()
             group[work] = None
 
     def next_one_way(self) -> Work | None:
         """Take the first one-way call that waits; None if there is none."""
         if not self.one_way_todo:
             return None
-        work, _ = self.one_way_todo.popitem(last=False)
-        work.queue = None
+        work = self.one_way_todo.pop()
         self._forget_update(work)
         return work
 

@@ -33,7 +33,7 @@ class Notification(Work):
     __slots__ = ("_delivered", "cleared", "cookie", "process", "sent")
 
     def __init__(self, process: Owner, cookie: int, delivered: Delivered) -> None:
-        self.queue = None
+        super().__init__()
         self.process: Owner = process
         self.cookie: int = cookie
         self.cleared: bool = False  # did the client withdraw it, so that no ref owns it any more?

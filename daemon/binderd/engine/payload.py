@@ -7,10 +7,12 @@ the buffer. Nothing here may know what the parts are.
 
 from __future__ import annotations
 
+from typing import Final
+
 # data, offsets, extra (scatter-gather) and security context
 Sizes = tuple[int, int, int, int]
 
-_LEAST = 8  # also if there is nothing in it
+_LEAST: Final = 8  # also if there is nothing in it
 
 
 def aligned(size: int) -> int:

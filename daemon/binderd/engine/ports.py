@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the engine needs from the outside world, and nothing else.
 
-Every port is synchronous.  ``binderd.memory`` implements them over real processes; tests implement
-them over byte arrays.
+Every port is synchronous.  ``binderd.memory`` implements them over real processes, and names them
+as base classes: compiled, a call to such a class needs no look-up. Tests implement them over byte
+arrays.
 """
 
 from __future__ import annotations
@@ -151,6 +152,8 @@ class Facade(Accounts, Protocol):
 class ReceiverArena(Protocol):
     """The pages of one open file that transactions are delivered into."""
 
+    __slots__ = ()
+
     # Are the client's pages its own, so that it sees what is put here only after ``bring``?
     # It is known from ``locate`` on.
     is_private: bool
@@ -279,6 +282,8 @@ class ClientMemory(Protocol):
 
 class Client(Protocol):
     """The outside half of one open file."""
+
+    __slots__ = ()
 
     arena: ReceiverArena
     payer: int  # the user that is charged for what is kept: the opener's, 0 is root

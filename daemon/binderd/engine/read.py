@@ -125,8 +125,7 @@ def _collect(thread: Thread, request: WriteRead, out: bytearray) -> bool:
             break
         if len(out) > room_ends:
             break
-        work, _ = queue.popitem(last=False)
-        work.queue = None
+        work = queue.pop()
         if not todo:
             thread.process_todo = False
         before = len(out)

@@ -6,9 +6,11 @@ Nothing here may know whose request it is.
 
 from __future__ import annotations
 
+from typing import Final
+
 from binderwire.binder_abi import binder_write_read
 
-_pack_write_read = binder_write_read.pack
+_pack_write_read: Final = binder_write_read.pack
 
 
 class WriteRead:

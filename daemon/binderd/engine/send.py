@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from binderd.engine.node import Node
     from binderd.engine.thread import Thread
 
-_unpack: Final = binder_transaction_data.unpack_from
+_unpack: Final = binder_transaction_data.only(
+    "target", "code", "flags", "data_size", "offsets_size", "buffer", "offsets"
+)
 _HANDLE_MASK: Final = 0xFFFFFFFF
 
 
@@ -81,7 +83,7 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     leaves no trace at the target (B9) and gives the sender BR_FAILED_REPLY, BR_DEAD_REPLY or
     BR_FROZEN_REPLY (Q9).
     """
-    target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
+    target, code, flags, data_size, offsets_size, address, offsets = _unpack(data, offset)
     one_way = bool(flags & TF_ONE_WAY)
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
     debug_id = thread.process.hub.next_id()
@@ -182,7 +184,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
     The call is over even if the reply fails: then the caller gets the error and the replier a plain
     BR_TRANSACTION_COMPLETE (E4, E5). Only with nothing to reply to does the replier get an error.
     """
-    target, _, code, flags, _, _, data_size, offsets_size, address, offsets = _unpack(data, offset)
+    target, code, flags, data_size, offsets_size, address, offsets = _unpack(data, offset)
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
     call, debug_id = thread.stack, thread.process.hub.next_id()
     thread.extended_error = (debug_id, BR_OK, 0)  # E8
@@ -275,7 +277,7 @@ def _find_nested(thread: Thread, receiver: Process) -> Thread | None:
     Raises:
         BinderFailure: -EPROTO, this thread must first see to the call that it is in (Q6).
     """
-    if thread.todo and isinstance(next(iter(thread.todo)), Transaction):
+    if isinstance(thread.todo.first, Transaction):
         raise BinderFailure(BR_FAILED_REPLY, -EPROTO)
     call = thread.stack
     if call is None:

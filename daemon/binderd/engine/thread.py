@@ -125,7 +125,7 @@ class Thread(Reader):
         self.need_return = False
         if self.fetches:
             self.forget_fetched()
-        completion = Completion(request.ticket, result, request.pack())
+        completion = Completion(request.ticket, result, b"", request)
         if self.closes:
             begin_closing(self)
         if self.closing is None:

@@ -7,7 +7,6 @@ them all alike.  A work item is in at most one queue.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -16,12 +15,11 @@ from binderd.engine.views import WorkView
 from binderwire.binder_abi import BR_OK, BR_TRANSACTION_PENDING_FROZEN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from binderd.engine.owner import Owner, Reader
     from binderd.engine.request import WriteRead
     from binderd.engine.user import Share
-
-# An ordered set: work is taken from the front, and out of the middle when it is withdrawn.
-WorkQueue = OrderedDict["Work", None]
 
 UpdateKey = tuple[int, int, int, int]  # code, flags, sender's process id and user
 
@@ -33,13 +31,49 @@ LAST: Final = 1  # this ends the read (R4)
 UNREADY: Final = 2  # files must be installed before; nothing was appended
 
 
+class WorkQueue:
+    """Work in the order in which it is read: from the front, unless it is withdrawn.
+
+    Its items are linked: that takes no object and no look-up.
+    """
+
+    __slots__ = ("count", "first", "last")
+
+    def __init__(self) -> None:
+        self.first: Work | None = None
+        self.last: Work | None = None
+        self.count = 0
+
+    def __bool__(self) -> bool:
+        return self.first is not None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Work]:
+        """Yield each item; none may come or go meanwhile."""
+        work = self.first
+        while work is not None:
+            yield work
+            work = work.behind
+
+    def pop(self) -> Work:
+        """Take the first item; there must be one."""
+        work = self.first
+        assert work is not None
+        dequeue(work)
+        return work
+
+
 class Work:
     """One item of a queue."""
 
-    __slots__ = ("queue",)
+    __slots__ = ("before", "behind", "queue")
 
     def __init__(self) -> None:
         self.queue: WorkQueue | None = None  # where is it waiting?
+        self.before: Work | None = None  # its neighbours there
+        self.behind: Work | None = None
 
     def deliver(self, thread: Reader, out: bytearray) -> int:
         """Append what ``thread`` must be told to ``out``; return MORE, LAST or UNREADY."""
@@ -102,29 +136,51 @@ class Work:
 
 
 def enqueue(queue: WorkQueue, work: Work) -> None:
-    """Put ``work`` at the end of ``queue``."""
-    queue[work] = None
-    work.queue = queue
+    """Put ``work``, which is in no queue, at the end of ``queue``."""
+    assert work.queue is None
+    last = queue.last
+    work.queue, work.before, work.behind = queue, last, None
+    if last is None:
+        queue.first = work
+    else:
+        last.behind = work
+    queue.last = work
+    queue.count += 1
 
 
 def put_back(queue: WorkQueue, work: Work) -> None:
-    """Put ``work`` at the front of ``queue``."""
-    enqueue(queue, work)
-    queue.move_to_end(work, last=False)
+    """Put ``work``, which is in no queue, at the front of ``queue``."""
+    first = queue.first
+    work.queue, work.before, work.behind = queue, None, first
+    if first is None:
+        queue.last = work
+    else:
+        first.before = work
+    queue.first = work
+    queue.count += 1
 
 
 def dequeue(work: Work) -> None:
     """Take ``work`` out of whatever queue it is in."""
-    if work.queue is not None:
-        del work.queue[work]
-        work.queue = None
+    queue = work.queue
+    if queue is None:
+        return
+    before, behind = work.before, work.behind
+    if before is None:
+        queue.first = behind
+    else:
+        before.behind = behind
+    if behind is None:
+        queue.last = before
+    else:
+        behind.before = before
+    queue.count -= 1
+    work.queue = work.before = work.behind = None
 
 
 def cancel_first(queue: WorkQueue) -> None:
     """Withdraw what is at the front of ``queue`` (binder_release_work)."""
-    work, _ = queue.popitem(last=False)
-    work.queue = None
-    work.cancel()
+    queue.pop().cancel()
 
 
 class Notice(Work):
@@ -137,7 +193,7 @@ class Notice(Work):
     __slots__ = ("_share", "word")
 
     def __init__(self, word: int, share: Share) -> None:
-        self.queue = None
+        super().__init__()
         self.word = word
         self._share = share
         share.add(1)
@@ -163,7 +219,7 @@ class ErrorSlot(Work):
     __slots__ = ("word",)
 
     def __init__(self) -> None:
-        self.queue = None
+        super().__init__()
         self.word: int = BR_OK
 
     def deliver(self, thread: Reader, out: bytearray) -> int:

@@ -23,6 +23,7 @@ from binderd.engine.send import send_call, send_call_sg, send_reply, send_reply_
 from binderd.engine.thread import EXITED, INVALID, Thread
 from binderd.engine.unfinished import Emptying, begin
 from binderd.engine.views import COMMANDS_COUNT, NUMBER_MASK
+from binderd.engine.work import pack_word
 from binderwire.binder_abi import (
     BC_ACQUIRE,
     BC_ACQUIRE_DONE,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from binderd.engine.request import Unfinished, WriteRead
     from binderd.engine.stats import Counter
 
-_unpack_word = Struct("=I").unpack_from
+_unpack_word: Final = Struct("=I").unpack_from
 _WORD: Final = 4
 # The stream is fetched in windows.  Each is read with enough behind it for the longest command.
 _WINDOW: Final = 4096
@@ -100,27 +101,26 @@ def _run(thread: Thread, request: WriteRead) -> int:
             data, start, offset = _beyond(thread, request, position), position, _WORD
             if offset > len(data):
                 return -EFAULT
-        word: int = _unpack_word(data, offset - _WORD)[0]
-        number = word & NUMBER_MASK
-        _count(counters, number)
-        row = _HANDLERS.get(word)
-        if row is None:
+        command = _COMMANDS.get(data[offset - _WORD : offset])
+        if command is None:
+            _count(counters, _unpack_word(data, offset - _WORD)[0] & NUMBER_MASK)
             return -EINVAL
-        size, handler = row
+        counter, size = counters[command.number], command.size
+        counter.count += 1
         if offset + size > len(data):
             data, start, offset = _beyond(thread, request, position), position, _WORD
             if offset + size > len(data):
                 return -EFAULT
         try:
-            handler(thread, data, offset)
+            command.run(thread, data, offset)
         except KernelErrno as failure:
             return -failure.errno
         except NotYet:
-            counters[number].count -= 1
+            counter.count -= 1
             raise
         if thread.unfinished is not None:
             thread.unfinished.size = _WORD + size
-            thread.unfinished.number = number
+            thread.unfinished.number = command.number
             return PAUSED
         position += _WORD + size
         request.write_consumed = position
@@ -319,18 +319,43 @@ def _freeze_notice_done(thread: Thread, data: bytes, offset: int) -> None:
     next(iter(waiting)).done(thread)
 
 
-def _table(
-    rows: dict[int, Callable[[Thread, bytes, int], None]],
-) -> dict[int, tuple[int, Callable[[Thread, bytes, int], None]]]:
-    """Add each command's payload size.  Whatever has no row ends the ioctl with EINVAL (E6)."""
-    table = {}
-    for word, handler in rows.items():
+class _Command:
+    """What is to be done at a BC_ word.
+
+    Args:
+        word: the number.
+        act: carries it out.
+    """
+
+    __slots__ = ("_act", "number", "size")
+
+    def __init__(self, word: int, act: Callable[[Thread, bytes, int], None]) -> None:
         payload = COMMANDS[word].payload
-        table[word] = (payload.size if payload else 0, handler)
-    return table
+        self.number = word & NUMBER_MASK
+        self.size = payload.size if payload else 0  # bytes behind the word
+        self._act = act
+
+    def run(self, thread: Thread, data: bytes, offset: int) -> None:
+        """Do it; ``data`` has all of its payload from ``offset`` on."""
+        if self is _TRANSACTION:  # what every call has needs no detour
+            send_call(thread, data, offset)
+        elif self is _REPLY:
+            send_reply(thread, data, offset)
+        elif self is _FREE_BUFFER:
+            _free_buffer(thread, data, offset)
+        else:
+            self._act(thread, data, offset)
 
 
-_HANDLERS: Final = _table(
+def _table(rows: dict[int, Callable[[Thread, bytes, int], None]]) -> dict[bytes, _Command]:
+    """Return the commands by their words as they are in a stream.
+
+    Whatever has no row ends the ioctl with EINVAL (E6).
+    """
+    return {pack_word(word): _Command(word, act) for word, act in rows.items()}
+
+
+_COMMANDS: Final = _table(
     {
         BC_TRANSACTION: send_call,
         BC_REPLY: send_reply,
@@ -354,3 +379,6 @@ _HANDLERS: Final = _table(
         BC_FREEZE_NOTIFICATION_DONE: _freeze_notice_done,
     }
 )
+_TRANSACTION: Final = _COMMANDS[pack_word(BC_TRANSACTION)]
+_REPLY: Final = _COMMANDS[pack_word(BC_REPLY)]
+_FREE_BUFFER: Final = _COMMANDS[pack_word(BC_FREE_BUFFER)]

@@ -7,7 +7,7 @@ Mirrors binder_ioctl_write_read.
 from __future__ import annotations
 
 from errno import EBUSY, EFAULT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from binderd.engine import read, write
 from binderd.engine.completion import Completion
@@ -22,7 +22,7 @@ from binderwire.extension_abi import BINDERD_ERRNO
 if TYPE_CHECKING:
     from binderd.engine.thread import Thread
 
-_unpack_write_read = binder_write_read.unpack_from
+_unpack_write_read: Final = binder_write_read.unpack_from
 
 
 def begin(thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
@@ -92,5 +92,5 @@ def _ask_again(thread: Thread, request: WriteRead) -> None:
     """
     if thread.fetches:
         thread.forget_fetched()
-    completion = Completion(request.ticket, -BINDERD_ERRNO, request.pack())
+    completion = Completion(request.ticket, -BINDERD_ERRNO, b"", request)
     thread.process.hub.outbox.append(completion)

@@ -44,7 +44,7 @@ class CuseSession(Server):
         turns: Turns,
     ) -> None:
         rows = {**file_rows(device), abi.CUSE_INIT: row(self._init, abi.cuse_init_in, AT_ONCE)}
-        super().__init__(rows, device.outgoing, device.drain, report_bug, turns)
+        super().__init__(rows, device.outgoing, device, report_bug, turns)
         self._name = name
         self._negotiated = negotiated
 

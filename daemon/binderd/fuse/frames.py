@@ -26,15 +26,20 @@ BODY: Final = fuse_in_header.size
 # The size of the argument that almost every ioctl carries; the joined records include it.
 USUAL_ARGUMENT_SIZE: Final = binder_write_read.size
 
-ioctl_request = Record(
+ioctl_request: Final = Record(
     "ioctl_request",
     Struct(*fuse_ioctl_in.declaration.subcons, "argument" / raw(USUAL_ARGUMENT_SIZE)),
 )
 _IOCTL_REPLY: Final = (*fuse_out_header.declaration.subcons, *fuse_ioctl_out.declaration.subcons)
-ioctl_reply_head = Record("ioctl_reply_head", Struct(*_IOCTL_REPLY))
-ioctl_reply = Record("ioctl_reply", Struct(*_IOCTL_REPLY, "payload" / raw(USUAL_ARGUMENT_SIZE)))
+ioctl_reply_head: Final = Record("ioctl_reply_head", Struct(*_IOCTL_REPLY))
+write_read_reply: Final = Record(
+    "write_read_reply", Struct(*_IOCTL_REPLY, *binder_write_read.declaration.subcons)
+)
+ioctl_reply: Final = Record(
+    "ioctl_reply", Struct(*_IOCTL_REPLY, "payload" / raw(USUAL_ARGUMENT_SIZE))
+)
 
-_pack_header = fuse_out_header.pack
+_pack_header: Final = fuse_out_header.pack
 _HEADER_SIZE: Final = fuse_out_header.size
 
 

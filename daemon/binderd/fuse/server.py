@@ -58,12 +58,23 @@ INTERRUPTS: Final = 5  # that of the request that it names
 
 Row = tuple[int, Handler, int]
 
-_unpack_header = abi.fuse_in_header.unpack_from
-_unpack_handle = abi.fuse_flush_in.unpack_from
-_unpack_interrupt = abi.fuse_interrupt_in.unpack_from
+_unpack_header: Final = abi.fuse_in_header.only("len", "opcode", "unique", "nodeid", "uid", "pid")
+_unpack_handle: Final = abi.fuse_flush_in.unpack_from
+_unpack_interrupt: Final = abi.fuse_interrupt_in.unpack_from
 
 
-class FileHandlers(Protocol):
+class IoctlHandler(Protocol):
+    """Who handles FUSE_IOCTL: a base class, as that is called without a look-up."""
+
+    __slots__ = ()
+
+    def ioctl(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """Handle one, as every handler does."""
+
+
+class FileHandlers(IoctlHandler, Protocol):
     """The requests that concern an open device file, through whatever it was opened.
 
     ``outgoing`` is where frames are put, in the order in which they must be written.
@@ -73,8 +84,6 @@ class FileHandlers(Protocol):
 
     @property
     def open(self) -> Handler: ...
-    @property
-    def ioctl(self) -> Handler: ...
     @property
     def poll(self) -> Handler: ...
     @property
@@ -121,7 +130,7 @@ class Server:
         rows: opcode -> (least frame size in bytes, handler, whose turn it takes).
         outgoing: where reply frames are put, in the order in which they must be written; the
             device has the same list.
-        drain: turns everything that has become ready into frames.
+        device: handles ioctls, and turns everything that has become ready into frames.
         report_bug: called with the opcode and the exception when a handler failed.
         turns: of all users; other connections have the same.
     """
@@ -129,6 +138,8 @@ class Server:
     __slots__ = (
         "_drain",
         "_flush",
+        "_ioctl",
+        "_ioctls",
         "_report_bug",
         "_rows",
         "_scratch",
@@ -143,7 +154,7 @@ class Server:
         self,
         rows: dict[int, Row],
         outgoing: list[bytes],
-        drain: Callable[[], None],
+        device: FileHandlers,
         report_bug: Callable[[int, Exception], None],
         turns: Turns,
     ) -> None:
@@ -151,7 +162,11 @@ class Server:
         self.dropped = 0  # frames without a believable header
         self.bugs = 0  # handlers that raised
         self._rows = rows
-        self._drain = drain
+        self._drain: Callable[[], None] = device.drain
+        # Unless others have their hands in it.
+        self._ioctl: Row = rows[abi.FUSE_IOCTL]
+        is_theirs = self._ioctl[1] != device.ioctl
+        self._ioctls: IoctlHandler | None = None if is_theirs else device
         self._report_bug = report_bug
         self._turns = turns
         self._flush: Callable[[], None] | None = None
@@ -173,8 +188,9 @@ class Server:
         if size < BODY:
             self.dropped += 1
             return
-        length, opcode, unique, nodeid, uid, _, tid, _, _ = _unpack_header(frame)
-        least, handler, turn = self._rows.get(opcode, _UNKNOWN)
+        length, opcode, unique, nodeid, uid, tid = _unpack_header(frame)
+        is_ioctl = opcode == abi.FUSE_IOCTL
+        least, handler, turn = self._ioctl if is_ioctl else self._rows.get(opcode, _UNKNOWN)
         if not least <= size == length:
             self._reply(opcode, unique, EINVAL)
             return
@@ -198,7 +214,10 @@ class Server:
                 return
             turns.payer = account
         try:
-            answer = handler(unique, nodeid, uid, tid, frame, size)
+            if is_ioctl and self._ioctls is not None:
+                answer = self._ioctls.ioctl(unique, nodeid, uid, tid, frame, size)
+            else:
+                answer = handler(unique, nodeid, uid, tid, frame, size)
         except Exception as error:
             answer = self._bug(opcode, error)
         if answer is not None:
@@ -217,7 +236,7 @@ class Server:
     def _handle_again(self, request: bytes, *, is_answered: bool) -> None:
         frame, size = self._scratch, len(request)
         frame[:size] = request
-        _, opcode, unique, nodeid, uid, _, tid, _, _ = _unpack_header(frame)
+        _, opcode, unique, nodeid, uid, tid = _unpack_header(frame)
         try:
             answer = self._rows.get(opcode, _UNKNOWN)[1](unique, nodeid, uid, tid, frame, size)
         except Exception as error:

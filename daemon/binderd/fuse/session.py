@@ -122,7 +122,7 @@ class Session(Server):
         if inside is not None:
             _hand_over(rows, inside.handlers(), inside.covers)
             _hand_over(rows, inside.listing(), inside.lists)
-        super().__init__(rows, outgoing, device.drain, report_bug, turns)
+        super().__init__(rows, outgoing, device, report_bug, turns)
         self.has_passthrough = has_passthrough
         self._is_switched_off = not has_passthrough
         self._needs_passthrough = needs_passthrough

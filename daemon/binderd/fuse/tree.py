@@ -80,7 +80,7 @@ _FOREVER: Final = 1 << 24  # seconds
 # before it has brought.
 _A_WHILE: Final = 1  # seconds
 
-_unpack_forget_one = fuse_forget_one.unpack_from
+_unpack_forget_one: Final = fuse_forget_one.unpack_from
 
 
 class Charge(Protocol):

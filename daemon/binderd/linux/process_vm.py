@@ -17,14 +17,14 @@ pack_iovec: Final = Struct("=QQ").pack  # struct iovec: address, bytes
 # For callers that prepare the iovecs in memory of their own: no argtypes, so nothing is converted,
 # and without an errno. The pointers are ctypes.c_void_p, everything else are small numbers; the
 # result fits in an int as long as no call moves more than that.
-_unconverted = ctypes.PyDLL(None)
-quick_readv = _unconverted.process_vm_readv
-quick_writev = _unconverted.process_vm_writev
+_unconverted: Final = ctypes.PyDLL(None)
+quick_readv: Final = _unconverted.process_vm_readv
+quick_writev: Final = _unconverted.process_vm_writev
 
-_byte = ctypes.create_string_buffer(1)
+_byte: Final = ctypes.create_string_buffer(1)
 
-_readv = LIBC.process_vm_readv
-_writev = LIBC.process_vm_writev
+_readv: Final = LIBC.process_vm_readv
+_writev: Final = LIBC.process_vm_writev
 for _call in (_readv, _writev):
     _call.argtypes = [ctypes.c_int, *[ctypes.c_char_p, ctypes.c_ulong] * 2, ctypes.c_ulong]
     _call.restype = ctypes.c_ssize_t
@@ -49,6 +49,16 @@ def write(tid: int, address: int, data: bytes) -> int:
     count = check(_writev(tid, here, 1, there, 1, 0))
     # Used once more: compiled code lets go of a local object after its last use, not at the end.
     return min(count, len(local))
+
+
+def copy(tid: int, address: int, size: int, target: int) -> int:
+    """Copy bytes of a thread's memory into our own; return how many were, -1 for an error.
+
+    Args:
+        target: the address here.
+    """
+    there: int = _readv(tid, pack_iovec(target, size), 1, pack_iovec(address, size), 1, 0)
+    return there
 
 
 def touch_nothing(tid: int) -> None:

@@ -20,8 +20,8 @@ _STATX_SIZE: Final = 256
 _MODE: Final = Struct("=I24xH")  # what is known at all, and the mode
 _DEVICE: Final = Struct("=136xII")  # major and minor number of the file system
 
-_statx = QUICK.statx
-_result = ctypes.create_string_buffer(_STATX_SIZE)
+_statx: Final = QUICK.statx
+_result: Final = ctypes.create_string_buffer(_STATX_SIZE)
 
 
 def device_of(fd: int) -> tuple[int, int, int]:

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from errno import EINVAL, EMFILE, ENFILE
 from typing import TYPE_CHECKING, Final, Protocol
 
+from binderd.device.opener import OpenedClient, Opener
+from binderd.edge.calls import nice_of
 from binderd.engine.limits import FETCHED
 from binderd.engine.ports import GONE, NoAnswer
 from binderd.heartbeat import Stalls, enter
@@ -26,7 +28,6 @@ from binderd.memory.identity import (
     Users,
     credentials_of,
     is_foreign,
-    nice_of,
     payer_of,
     payer_of_request,
     security_context,
@@ -108,7 +109,7 @@ class _ThreadEntry:
         self.watched = watched
 
 
-class FileClient:
+class FileClient(OpenedClient):
     """One open file's pages, memories and watched threads.
 
     Args:
@@ -334,7 +335,7 @@ class FileClient:
         self._opener.take_back(self)
 
 
-class FileOpener:
+class FileOpener(Opener):
     """Makes the outside half of open files (the port ``Opener``).
 
     Args:

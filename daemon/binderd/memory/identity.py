@@ -189,14 +189,6 @@ def credentials_of(place: str) -> tuple[int, frozenset[int]]:
     return int(fields[b"Uid"].split()[1]), frozenset(int(group) for group in groups)
 
 
-def nice_of(tid: int) -> int:
-    """Return the nice value of a thread, 0 if it is gone; asking needs nothing that can run out."""
-    try:
-        return os.getpriority(os.PRIO_PROCESS, tid)
-    except OSError:
-        return 0
-
-
 def set_nice(tid: int, nice: int) -> None:
     """Give a thread a nice value as far as its own RLIMIT_NICE and CAP_SYS_NICE allow.
 

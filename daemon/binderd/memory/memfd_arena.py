@@ -20,7 +20,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.ports import Mapping, NoAnswer, NotYet
+from binderd.engine.ports import Mapping, NoAnswer, NotYet, ReceiverArena
 from binderd.heartbeat import enter
 from binderd.linux.maps import Long, file_id, find_each, find_first, is_mapped
 from binderd.linux.memory_map import give_back, map_file, unmap
@@ -68,7 +68,7 @@ def make_zeros() -> int:
     return fd
 
 
-class MemfdArena:
+class MemfdArena(ReceiverArena):
     """The pages of one open file (the port ``ReceiverArena``).
 
     Args:

@@ -24,16 +24,16 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.ports import NotYet
+from binderd.edge.calls import copy_memory, nice_of, read_memory, write_memory
+from binderd.engine.ports import ClientMemory, NotYet
 from binderd.heartbeat import enter
 from binderd.linux import process_vm
 from binderd.memory.files import Disposal, TakenFile, take_file
-from binderd.memory.identity import nice_of, set_nice
+from binderd.memory.identity import set_nice
 from binderd.memory.memfd_arena import MemfdArena
 from binderd.memory.presence import GENERATION, Presence, Trust
 from binderd.memory.remote_access import Fetched, Reading, Writing
@@ -57,21 +57,25 @@ _SPAN_MAX: Final = 16 << 20  # bytes that are looked at for pieces that lie clos
 _LOOKS_MAX: Final = 32  # at pieces that do not; others are left to workers without a look
 
 # The pointers are made once, below, and no call moves more than a receive area.
-_process_vm_readv = process_vm.quick_readv
-_process_vm_writev = process_vm.quick_writev
+_process_vm_readv: Final = process_vm.quick_readv
+_process_vm_writev: Final = process_vm.quick_writev
 
 # One buffer for every call's iovecs: the remote one first, then the local ones.
-_iovecs = bytearray(_IOVEC_SIZE * (1 + _IOV_MAX))
+_iovecs: Final = bytearray(_IOVEC_SIZE * (1 + _IOV_MAX))
 _REMOTE: Final = ctypes.addressof(ctypes.c_char.from_buffer(_iovecs))
 _REMOTE_IOVEC: Final = ctypes.c_void_p(_REMOTE)
 _LOCAL_IOVECS: Final = ctypes.c_void_p(_REMOTE + _IOVEC_SIZE)
-_pack_iovec = struct.Struct("=QQ").pack_into
-_pack_two_iovecs = struct.Struct("=QQQQ").pack_into
+_copy_memory: Final = copy_memory
+_nice_of: Final = nice_of
+_read_memory: Final = read_memory
+_write_memory: Final = write_memory
+_pack_iovec: Final = struct.Struct("=QQ").pack_into
+_pack_two_iovecs: Final = struct.Struct("=QQQQ").pack_into
 
-_scratch = bytearray(_SCRATCH_SIZE)
+_scratch: Final = bytearray(_SCRATCH_SIZE)
 
 
-class ProcessMemory:
+class ProcessMemory(ClientMemory):
     """The memory of one thread.
 
     Args:
@@ -146,11 +150,7 @@ class ProcessMemory:
             and self._read_generation == GENERATION.number
         ):
             assert self._space is not None
-            enter(-self._tid)
-            try:
-                data = os.pread(self._space.memory, size, address)
-            except OSError:
-                data = b""
+            data = _read_memory(self._tid, self._space.memory, address, size)
             if len(data) == size:
                 self.is_settled = True
                 return data
@@ -165,12 +165,8 @@ class ProcessMemory:
             and self._write_generation == GENERATION.number
         ):
             assert self._space is not None
-            enter(-self._tid)
-            try:
-                if os.pwrite(self._space.memory, data, address) == size:
-                    return True
-            except OSError:
-                pass
+            if _write_memory(self._tid, self._space.memory, address, data):
+                return True
         return self._prove_write(address, data)
 
     def copy(self, address: int, size: int, arena: ReceiverArena, offset: int) -> bool:
@@ -182,9 +178,7 @@ class ProcessMemory:
             octets = self._what_was_fetched(address, size)
             arena.write(offset, octets)
             return len(octets) == size
-        _pack_two_iovecs(_iovecs, 0, address, size, target, size)
-        enter(-self._tid)
-        return _process_vm_readv(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0) == size  # type: ignore[no-any-return]
+        return _copy_memory(self._tid, address, size, target)
 
     def scatter(
         self,
@@ -258,7 +252,7 @@ class ProcessMemory:
 
     def nice(self) -> int:
         """Return the thread's nice value."""
-        return nice_of(self._tid)
+        return _nice_of(self._tid)
 
     def set_nice(self, nice: int) -> None:
         """Give the thread a nice value, as far as its own limits allow."""
