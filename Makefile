@@ -42,7 +42,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup compile preload stress-worker demo run test test-vm test-kernel test-systemd fuzz-vm soak-restarts vm parity limits wrap \
-	check site bench budget hostile bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
+	check site bench budget hostile bench-python bench-descriptors clean packages vm-packages fuse wheel sdist dist deb install uninstall \
 	test-wheel test-install
 
 help: ## this text
@@ -182,7 +182,7 @@ check: packages $(STAMP) ## lint, formatting, types, import contracts, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tests $(BIN)/mypy -m bench.run
+	MYPYPATH=tests $(BIN)/mypy -m bench.run -m bench.python
 	$(BIN)/mypy tests/budget/run.py
 	$(BIN)/mypy docs/manual
 	MYPYPATH=docs/manual $(BIN)/mypy docs/site
@@ -202,6 +202,9 @@ budget: packages $(STAMP) $(COMPILED_STAMP) ## count the instructions of a call:
 
 hostile: fuse packages $(STAMP) $(COMPILED_STAMP) ## attacks by one user, seen by another (root; 15 minutes)
 	PYTHONPATH=$(abspath $(COMPILED)):tests $(HOSTILE) $(ARGS)
+
+bench-python: fuse packages $(STAMP) $(COMPILED_STAMP) ## Python to Python, beside D-Bus libraries (root, /dev/fuse, PyPI)
+	PYTHONPATH=$(abspath $(COMPILED)):tests $(BIN)/python tests/bench/python.py $(ARGS)
 
 bench-descriptors: fuse packages $(STAMP) $(COMPILED_STAMP) $(PRELOAD)
 	$(FAST) $(BIN)/python tests/bench/descriptors.py $(ARGS)

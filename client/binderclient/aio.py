@@ -111,6 +111,12 @@ class _AsyncioLoop:
         self._check()
         await asyncio.sleep(0)
 
+    async def heed_cancellation(self) -> None:
+        self._check()
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            await asyncio.sleep(0)
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

@@ -199,7 +199,7 @@ class AsyncDevice:
         seconds: float | None = None,
     ) -> Parcel:
         """Send a transaction and wait for its reply; ``AsyncProxy.call`` is the way to use it."""
-        await self.loop.checkpoint()  # a task that is cancelled already sends nothing
+        await self.loop.heed_cancellation()  # a task that is cancelled already sends nothing
         home = _current_home.get()
         transact = partial(session.transact, handle, code, data, flags)
         if home is not None and home.is_free:
@@ -334,8 +334,10 @@ class AsyncDevice:
             alarm.stop()
 
     def _tell(self, function: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401
-        with contextlib.suppress(LoopEnded):
+        try:
             self.loop.run_soon(function, *arguments)
+        except LoopEnded:
+            return  # nobody is there to be told
 
     def _change(self) -> None:
         self._changed.set()

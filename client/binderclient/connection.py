@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from binderclient.deaths import DeathRegistry, Mortal, Obituary
@@ -76,11 +77,8 @@ from binderwire.binder_abi import (
 from binderwire.commands import WORD_SIZE, StreamError, append, read_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from binderclient.objects import Service
     from binderwire.codec import Buffer
-    from binderwire.commands import Item
 
 _P = TypeVar("_P", bound=Mortal)
 
@@ -123,6 +121,14 @@ class Delivery(NamedTuple):
     secctx: int = 0  # address of the sender's security context, 0 if not asked for
 
 
+# Commands with the word before them.
+_SEND: Final = struct.Struct("=I" + binder_transaction_data.struct.format[1:])
+_SEND_BUFFERS: Final = struct.Struct(_SEND.format + "Q")
+_FREE: Final = struct.Struct("=IQ")
+_unpack_word: Final = struct.Struct("=I").unpack_from
+_delivery_of: Final = Delivery._make
+
+
 class OutgoingCall:
     """A transaction that this thread sent.
 
@@ -158,6 +164,8 @@ class Unreferenced(NamedTuple):
 
 
 Event = Incoming | SpawnLooper | Unreferenced | Obituary
+_Fields = tuple[Any, ...]  # of a message's payload
+_Handler = Callable[["ThreadState", _Fields, list[Event]], None]
 
 
 class Connection(Generic[_P]):
@@ -171,18 +179,14 @@ class Connection(Generic[_P]):
         self.handles: HandleTable[_P] = HandleTable(make_proxy)
         self.nodes = NodeTable()
         self.deaths = DeathRegistry()
-        self._free: deque[int] = deque()
+        self._freed: deque[int] = deque()
+        # Has a delivered buffer, by its address, freed with the next write of any thread: the one
+        # method that may be called at any point of any thread, by a finalizer for example.
+        self.free_buffer: Callable[[int], None] = self._freed.append
 
     def thread(self) -> ThreadState:
         """Return the state of one more thread."""
         return ThreadState(self)
-
-    def free_buffer(self, address: int) -> None:
-        """Have a delivered buffer freed with the next write of any thread.
-
-        The one method that may be called at any point of any thread, by a finalizer for example.
-        """
-        self._free.append(address)
 
     def lost(self) -> list[Event]:
         """Handle the end of the driver: every proxy is dead, no local object is needed.
@@ -198,9 +202,11 @@ class Connection(Generic[_P]):
 
     def release_dropped(self, out: bytearray) -> None:
         """Append what ``free_buffer`` and the finalizers of proxies have left to be done."""
-        while self._free:
-            append(out, BC_FREE_BUFFER, struct.pack("=Q", self._free.popleft()))
-        self.handles.release_dropped(out)
+        free = self._freed
+        while free:
+            out += _FREE.pack(BC_FREE_BUFFER, free.popleft())
+        if self.handles.dropped:
+            self.handles.release_dropped(out)
 
 
 class ThreadState:
@@ -211,6 +217,7 @@ class ThreadState:
         "_expected",
         "_kept",
         "_out",
+        "_serving",
         "_stack",
         "is_looper",
         "owes_answer",
@@ -226,6 +233,7 @@ class ThreadState:
         # The mirror of the driver's transaction stack: calls that wait for their reply here, and
         # deliveries that wait for ours.
         self._stack: list[OutgoingCall | Delivery] = []
+        self._serving = 0  # how many of these are deliveries
         # Does the driver wait for a BC_*_DONE?  Until then it keeps others' deaths and releases
         # from us (behaviours N5, N11): do not go idle without writing it.
         self.owes_answer = False
@@ -239,7 +247,12 @@ class ThreadState:
     @property
     def serving(self) -> bool:
         """Does a caller wait for a reply from this thread?"""
-        return any(isinstance(entry, Delivery) for entry in self._stack)
+        return self._serving > 0
+
+    @property
+    def has_commands(self) -> bool:
+        """Is anything queued?  The memory that it points to is in use then."""
+        return bool(self._out)
 
     # Commands
 
@@ -266,6 +279,7 @@ class ThreadState:
         if not self._stack or not isinstance(self._stack[-1], Delivery):
             raise MisuseError("there is no call to reply to on this thread")
         self._stack.pop()
+        self._serving -= 1
         reply = OutgoingCall(payload, wants_reply=False)
         self._send(BC_REPLY, 0, 0, flags, reply)
         return reply
@@ -311,24 +325,16 @@ class ThreadState:
     def _send(self, word: int, handle: int, code: int, flags: int, call: OutgoingCall) -> None:
         # Freed buffers first: a reply to this may need the room.
         self._connection.release_dropped(self._out)
-        payload = call.payload
-        packed = binder_transaction_data.pack(
-            handle,
-            0,
-            code,
-            flags,
-            0,
-            0,
-            payload.data_size,
-            payload.offsets_size,
-            payload.data,
-            payload.offsets,
-        )
-        if payload.buffers_size:
+        data, data_size, offsets, offsets_size, _nodes, keep, buffers_size = call.payload
+        sizes = data_size, offsets_size, data, offsets
+        if buffers_size:
             word = _WITH_BUFFERS[word]
-            packed += struct.pack("=Q", payload.buffers_size)
-        append(self._out, word, packed)
-        self._kept.append(payload.keep)
+            self._out += _SEND_BUFFERS.pack(
+                word, handle, 0, code, flags, 0, 0, *sizes, buffers_size
+            )
+        else:
+            self._out += _SEND.pack(word, handle, 0, code, flags, 0, 0, *sizes)
+        self._kept.append(keep)
         self._expected.append(call)
 
     # Input and output
@@ -341,8 +347,8 @@ class ThreadState:
         self._connection.release_dropped(self._out)
         return self._out
 
-    def written(self, consumed: int) -> bool:
-        """Forget the first ``consumed`` bytes of ``data_to_write``; return whether none are left.
+    def written(self, consumed: int) -> None:
+        """Forget the first ``consumed`` bytes of ``data_to_write``.
 
         The rest stays: the driver stops behind a transaction that failed (behaviours Q10).
         """
@@ -350,7 +356,6 @@ class ThreadState:
         if not self._out:
             self._kept.clear()
             self.owes_answer = False
-        return not self._out
 
     def drop_refused(self) -> str:
         """Remove the first queued command, which made the ioctl fail (Q11); return its name."""
@@ -372,14 +377,16 @@ class ThreadState:
             ProtocolError: an unknown message, or one that cannot come now.
         """
         events: list[Event] = []
-        try:
-            for item in read_stream(RETURNS, stream):
-                handler = self._HANDLERS.get(item.message.word)
-                if handler is None:
-                    raise ProtocolError(f"unexpected {item.message.name}")
-                handler(self, item, events)
-        except StreamError as error:
-            raise ProtocolError(str(error)) from None
+        position, end = 0, len(stream)
+        while position < end:
+            try:
+                size, unpack, handler = _ROWS[_unpack_word(stream, position)[0]]
+                fields = () if unpack is None else unpack(stream, position + WORD_SIZE)
+            except (KeyError, struct.error):
+                raise _unreadable(stream, position) from None
+            if handler is not None:
+                handler(self, fields, events)
+            position += size
         return events
 
     def abandon(self) -> list[Event]:
@@ -402,6 +409,7 @@ class ThreadState:
             if isinstance(entry, OutgoingCall):
                 entry.outcome = CallAbandoned("its thread has left the driver")
         self._stack.clear()
+        self._serving = 0
         events: list[Event] = []
         while self._expected:
             self._settle(self._expected.popleft(), events)
@@ -409,53 +417,84 @@ class ThreadState:
 
     # Returns: one method per kind of message
 
-    def _ignore(self, item: Item, events: list[Event]) -> None:
-        """BR_NOOP and BR_OK say nothing."""
+    def _driver_error(self, fields: _Fields, _events: list[Event]) -> None:
+        raise ProtocolError(f"BR_ERROR {fields[0]}")
 
-    def _driver_error(self, item: Item, _events: list[Event]) -> None:
-        raise ProtocolError(f"BR_ERROR {item.fields.value}")
-
-    def _spawn_looper(self, _item: Item, events: list[Event]) -> None:
+    def _spawn_looper(self, _fields: _Fields, events: list[Event]) -> None:
         events.append(SpawnLooper())
 
-    def _transaction(self, item: Item, events: list[Event]) -> None:
-        delivery = Delivery(*item.fields)
+    def _transaction(self, fields: _Fields, events: list[Event]) -> None:
+        self._delivered(_delivery_of((*fields, 0)), events)
+
+    def _transaction_with_context(self, fields: _Fields, events: list[Event]) -> None:
+        self._delivered(_delivery_of(fields), events)
+
+    def _delivered(self, delivery: Delivery, events: list[Event]) -> None:
         if not delivery.flags & TF_ONE_WAY:
             self._stack.append(delivery)
+            self._serving += 1
         events.append(Incoming(delivery))
 
-    def _reply(self, item: Item, _events: list[Event]) -> None:
-        call = self._waiting_call(item.message.name)
-        if call in self._expected:
+    def _reply(self, fields: _Fields, _events: list[Event]) -> None:
+        call = self._stack[-1] if self._stack else None
+        if not isinstance(call, OutgoingCall):
+            call = self._waiting_call(BR_REPLY)
+        if self._expected and call in self._expected:
             raise ProtocolError("BR_REPLY to a call that was not accepted")
-        call.outcome = Delivery(*item.fields)
+        call.outcome = _delivery_of((*fields, 0))
         self._stack.pop()
 
-    def _complete(self, item: Item, events: list[Event]) -> None:
+    def _complete(self, _fields: _Fields, events: list[Event]) -> None:
+        expected = self._expected
+        if not expected or expected[0].payload.nodes:
+            self._accepted(BR_TRANSACTION_COMPLETE, events)
+            return
+        call = expected.popleft()
+        if not call.wants_reply:
+            call.outcome = BR_TRANSACTION_COMPLETE
+
+    def _complete_as_spam(self, _fields: _Fields, events: list[Event]) -> None:
+        self._accepted(BR_ONEWAY_SPAM_SUSPECT, events)
+
+    def _complete_frozen(self, _fields: _Fields, events: list[Event]) -> None:
+        self._accepted(BR_TRANSACTION_PENDING_FROZEN, events)
+
+    def _accepted(self, word: int, events: list[Event]) -> None:
         if not self._expected:
-            raise ProtocolError(f"{item.message.name} for nothing")
+            raise ProtocolError(f"{RETURNS[word].name} for nothing")
         call = self._expected.popleft()
         if not call.wants_reply:
-            call.outcome = item.message.word
-        self._settle(call, events)
+            call.outcome = word
+        if call.payload.nodes:
+            self._settle(call, events)
 
-    def _no_reply(self, item: Item, events: list[Event]) -> None:
+    def _dead_reply(self, _fields: _Fields, events: list[Event]) -> None:
+        self._no_reply(BR_DEAD_REPLY, events)
+
+    def _failed_reply(self, _fields: _Fields, events: list[Event]) -> None:
+        self._no_reply(BR_FAILED_REPLY, events)
+
+    def _frozen_reply(self, _fields: _Fields, events: list[Event]) -> None:
+        self._no_reply(BR_FROZEN_REPLY, events)
+
+    def _no_reply(self, word: int, events: list[Event]) -> None:
         # Refused when sent: takes the place of COMPLETE.  Otherwise the call was accepted before,
         # and this takes the place of its reply (behaviours Q9).
-        call = self._expected[0] if self._expected else self._waiting_call(item.message.name)
+        call = self._expected[0] if self._expected else self._waiting_call(word)
         if call.wants_reply:
-            if self._waiting_call(item.message.name) is not call:
-                raise ProtocolError(f"{item.message.name} for a call that is not the innermost")
+            if self._waiting_call(word) is not call:
+                name = RETURNS[word].name
+                raise ProtocolError(f"{name} for a call that is not the innermost")
             self._stack.pop()
         if self._expected:
             self._expected.popleft()
             self._settle(call, events)
-        call.outcome = _NO_REPLY[item.message.word]()
+        call.outcome = _NO_REPLY[word]()
 
-    def _waiting_call(self, name: str) -> OutgoingCall:
+    def _waiting_call(self, word: int) -> OutgoingCall:
         top = self._stack[-1] if self._stack else None
         if not isinstance(top, OutgoingCall):
-            raise ProtocolError(f"{name} without a call that waits for it")
+            raise ProtocolError(f"{RETURNS[word].name} without a call that waits for it")
         return top
 
     def _settle(self, call: OutgoingCall, events: list[Event]) -> None:
@@ -464,25 +503,32 @@ class ThreadState:
             if service is not None:
                 events.append(Unreferenced(service))
 
-    def _needed(self, item: Item, _events: list[Event]) -> None:
-        self.owes_answer = True
-        weak = item.message.word == BR_INCREFS
-        self._connection.nodes.acquire(item.fields.ptr, weak=weak)
-        append(
-            self._out,
-            BC_INCREFS_DONE if weak else BC_ACQUIRE_DONE,
-            binder_ptr_cookie.pack(item.fields.ptr, item.fields.cookie),
-        )
+    def _needed_weakly(self, fields: _Fields, _events: list[Event]) -> None:
+        self._needed(fields, BC_INCREFS_DONE, weak=True)
 
-    def _not_needed(self, item: Item, events: list[Event]) -> None:
-        weak = item.message.word == BR_DECREFS
-        service = self._connection.nodes.release(item.fields.ptr, weak=weak)
+    def _needed_strongly(self, fields: _Fields, _events: list[Event]) -> None:
+        self._needed(fields, BC_ACQUIRE_DONE, weak=False)
+
+    def _needed(self, fields: _Fields, answer: int, *, weak: bool) -> None:
+        self.owes_answer = True
+        ptr, cookie = fields
+        self._connection.nodes.acquire(ptr, weak=weak)
+        append(self._out, answer, binder_ptr_cookie.pack(ptr, cookie))
+
+    def _not_needed_weakly(self, fields: _Fields, events: list[Event]) -> None:
+        self._not_needed(fields[0], events, weak=True)
+
+    def _not_needed_strongly(self, fields: _Fields, events: list[Event]) -> None:
+        self._not_needed(fields[0], events, weak=False)
+
+    def _not_needed(self, ptr: int, events: list[Event], *, weak: bool) -> None:
+        service = self._connection.nodes.release(ptr, weak=weak)
         if service is not None:
             events.append(Unreferenced(service))
 
-    def _dead_binder(self, item: Item, events: list[Event]) -> None:
+    def _dead_binder(self, fields: _Fields, events: list[Event]) -> None:
         self.owes_answer = True
-        obituary = self._connection.deaths.dead(item.fields.value, self._out)
+        obituary = self._connection.deaths.dead(fields[0], self._out)
         if obituary is None:
             return
         if obituary.proxy.handle == 0:
@@ -490,27 +536,49 @@ class ThreadState:
             self._connection.handles.disown(obituary.proxy, 0, self._out)
         events.append(obituary)
 
-    def _death_cleared(self, item: Item, _events: list[Event]) -> None:
-        self._connection.deaths.cleared(item.fields.value, self._out)
+    def _death_cleared(self, fields: _Fields, _events: list[Event]) -> None:
+        self._connection.deaths.cleared(fields[0], self._out)
 
-    _HANDLERS: ClassVar[dict[int, Callable[[ThreadState, Item, list[Event]], None]]] = {
-        BR_NOOP: _ignore,
-        BR_OK: _ignore,
+    HANDLERS: ClassVar[dict[int, _Handler | None]] = {
+        BR_NOOP: None,  # these two say nothing
+        BR_OK: None,
         BR_ERROR: _driver_error,
         BR_SPAWN_LOOPER: _spawn_looper,
         BR_TRANSACTION: _transaction,
-        BR_TRANSACTION_SEC_CTX: _transaction,
+        BR_TRANSACTION_SEC_CTX: _transaction_with_context,
         BR_REPLY: _reply,
         BR_TRANSACTION_COMPLETE: _complete,
-        BR_ONEWAY_SPAM_SUSPECT: _complete,
-        BR_TRANSACTION_PENDING_FROZEN: _complete,
-        BR_DEAD_REPLY: _no_reply,
-        BR_FAILED_REPLY: _no_reply,
-        BR_FROZEN_REPLY: _no_reply,
-        BR_INCREFS: _needed,
-        BR_ACQUIRE: _needed,
-        BR_RELEASE: _not_needed,
-        BR_DECREFS: _not_needed,
+        BR_ONEWAY_SPAM_SUSPECT: _complete_as_spam,
+        BR_TRANSACTION_PENDING_FROZEN: _complete_frozen,
+        BR_DEAD_REPLY: _dead_reply,
+        BR_FAILED_REPLY: _failed_reply,
+        BR_FROZEN_REPLY: _frozen_reply,
+        BR_INCREFS: _needed_weakly,
+        BR_ACQUIRE: _needed_strongly,
+        BR_RELEASE: _not_needed_strongly,
+        BR_DECREFS: _not_needed_weakly,
         BR_DEAD_BINDER: _dead_binder,
         BR_CLEAR_DEATH_NOTIFICATION_DONE: _death_cleared,
     }
+
+
+# What a read may bring: how long it is with its word, in bytes, how its fields are got, and who
+# handles them.
+_ROWS: Final[dict[int, tuple[int, Callable[[Buffer, int], _Fields] | None, _Handler | None]]] = {}
+for _word, _handler in ThreadState.HANDLERS.items():
+    _record = RETURNS[_word].payload
+    _ROWS[_word] = (
+        WORD_SIZE + (_record.size if _record else 0),
+        _record.unpack_from if _record else None,
+        _handler,
+    )
+
+
+def _unreadable(stream: Buffer, position: int) -> ProtocolError:
+    """Return what is raised about what is there."""
+    try:
+        for item in read_stream(RETURNS, stream, position):
+            return ProtocolError(f"unexpected {item.message.name}")
+    except StreamError as error:
+        return ProtocolError(str(error))
+    raise AssertionError("nothing is there")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from binderclient.ibinder import IBinder
 
 _WORD: Final = struct.Struct("=I")
+_PADDING: Final = (b"", bytes(1), bytes(2), bytes(3))
 _BYTES: Final = (bytes, bytearray, memoryview)
 _LENGTH: Final = struct.Struct("=i")
 NULL_LENGTH: Final = -1
@@ -126,7 +127,9 @@ class Contents:
         self._data: Any = bytearray(data) if owner is None else data
         self._position = 0
         # Offset of each object -> what it refers to; received ones are resolved when read.
-        self._objects: dict[int, IBinder | Buffer | int | None] = dict.fromkeys(offsets)
+        self._objects: dict[int, IBinder | Buffer | int | None] = (
+            dict.fromkeys(offsets) if offsets else {}
+        )
         self._order: dict[int, int] = {}  # offset -> index, of received objects that are buffers
         self._files: list[ReceivedFile] = []  # whose descriptors are in the data: its own
         self._address = address
@@ -146,15 +149,19 @@ class Contents:
         """
         if self._closed:
             return
-        if self._owner is not None:
-            self._release_views()
-            descriptors = self._descriptors()
+        owner = self._owner
+        descriptors: Sequence[int] = ()
+        if owner is not None:
+            if self._views:
+                self._release_views()
+            if self._objects:
+                descriptors = self._descriptors()
             self._data.release()
         self._closed = True
         for file in self._files:
             file.close()
-        if self._owner is not None:
-            self._owner.free_buffer(self._address, descriptors)
+        if owner is not None:
+            owner.free_buffer(self._address, descriptors)
 
     @property
     def closed(self) -> bool:
@@ -289,6 +296,8 @@ class Contents:
         self._check_open()
         if self._owner is not None:
             raise ParcelError("a received parcel cannot be sent; append() it to a new one")
+        if not self._objects:
+            return self._data, bytearray()
         for offset, binder in self._objects.items():
             if binder is None or isinstance(binder, int):
                 continue
@@ -301,6 +310,8 @@ class Contents:
 
     def buffers(self) -> list[Buffer]:
         """Return the buffers beside the data, of a parcel to be sent."""
+        if not self._objects:
+            return []
         return [each for each in self._objects.values() if isinstance(each, Buffer)]
 
     def write_buffer(
@@ -447,14 +458,19 @@ class Contents:
         if self._owner is not None or self._closed:
             raise ParcelError("a received or closed parcel cannot be written")
         position = self._position
-        padding = -len(data) & 3
-        end = position + len(data) + padding
-        if position < len(self._data):
-            self._check_overwrite(position, end)
+        size = len(data)
+        padding = -size & 3
+        end = position + size + padding
         try:
-            self._data[position : position + len(data)] = data
-            if padding:
-                self._data[end - padding : end] = bytes(padding)
+            if position == len(self._data):
+                self._data += data
+                if padding:
+                    self._data += _PADDING[padding]
+            else:
+                self._check_overwrite(position, end)
+                self._data[position : position + size] = data
+                if padding:
+                    self._data[end - padding : end] = _PADDING[padding]
         except BufferError:
             raise ParcelError("a view of this parcel is still in use") from None
         self._position = end
@@ -482,26 +498,31 @@ class Contents:
 
     def _length(self) -> tuple[int | None, int]:
         """Return (count, where its data starts); consumes the length only if it is null."""
-        self._check_open()
+        if self._closed:
+            self._check_open()
         position = self._position
-        if position + _LENGTH.size > len(self._data):
+        start = position + _LENGTH.size
+        if start > len(self._data):
             raise ParcelError(f"a length wanted at {position} of {len(self._data)}")
-        count = _LENGTH.unpack_from(self._data, position)[0]
+        count: int = _LENGTH.unpack_from(self._data, position)[0]
+        if count >= 0:
+            return count, start
         if count < NULL_LENGTH:
             raise ParcelError(f"a length of {count} at {position}")
-        if count == NULL_LENGTH:
-            self._position = position + _LENGTH.size
-            return None, self._position
-        return count, position + _LENGTH.size
+        self._position = start
+        return None, start
 
     def _skip(self, start: int, size: int) -> Any:  # noqa: ANN401 - bytearray or memoryview
         """Check that ``size`` bytes are there, go behind them and their padding, return them."""
-        self._check_open()
+        if self._closed:
+            self._check_open()
+        data = self._data
         end = start + size
-        if size < 0 or end > len(self._data):
-            raise ParcelError(f"{size} bytes wanted at {start} of {len(self._data)}")
-        self._position = min(end + (-size & 3), len(self._data))
-        return self._data[start:end]
+        if size < 0 or end > len(data):
+            raise ParcelError(f"{size} bytes wanted at {start} of {len(data)}")
+        behind = end + (-size & 3)
+        self._position = min(behind, len(data))
+        return data[start:end]
 
     def _lend(self, start: int, end: int) -> memoryview:
         view = memoryview(self._data)[start:end].toreadonly()

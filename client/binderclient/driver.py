@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from binderclient import deliveries
 from binderclient.errors import DeviceError, DeviceGone, ProtocolError
 from binderclient.extension import flags_of, map_area
-from binderclient.lane import RECORD, SIZE, Lane
+from binderclient.lane import PLACES, RECORD, Lane
 from binderwire.binder_abi import (
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_GET_EXTENDED_ERROR,
@@ -363,10 +363,10 @@ def open_driver(path: str, map_size: int) -> Driver:
     return OPENERS.get(path, Driver)(path, map_size)
 
 
-# In a lane's memory: the commands, what is read, and payloads.
+# In a lane's memory: the commands, and what is read.
 _OUT: Final = 64
 _IN: Final = _OUT + WRITE_SIZE
-_PLACES: Final = _IN + READ_SIZE
+assert _IN + READ_SIZE <= PLACES
 
 
 class WriteRead:
@@ -381,7 +381,6 @@ class WriteRead:
         "_in",
         "_in_address",
         "_lane",
-        "_next",
         "_out",
         "_out_address",
         "_record",
@@ -390,12 +389,10 @@ class WriteRead:
 
     def __init__(self, lane: Lane | None = None) -> None:
         self._lane = lane
-        self._next = SIZE  # where in the lane's memory is room for the next payload?
         if lane is not None:
             self._record, self._record_address = _part(lane, RECORD, binder_write_read.size)
             self._out, self._out_address = _part(lane, _OUT, WRITE_SIZE)
             self._in, self._in_address = _part(lane, _IN, READ_SIZE)
-            self.rewind()
         else:
             self._use_own()
 
@@ -403,23 +400,6 @@ class WriteRead:
         self._record, self._record_address = _area(binder_write_read.size)
         self._out, self._out_address = _area(WRITE_SIZE)
         self._in, self._in_address = _area(READ_SIZE)
-
-    def place(self, data: bytearray) -> tuple[int, object]:
-        """Return where the bytes of ``data`` are for the driver, and what keeps them there.
-
-        In a lane's memory they stay until ``rewind``.
-        """
-        end = self._next + len(data)
-        if not data or self._lane is None or end > SIZE:
-            return data_address(data)
-        start, self._next = self._next, (end + 7) & ~7
-        self._lane.octets[start:end] = data
-        return self._lane.address + start, None
-
-    def rewind(self) -> None:
-        """No command is left that anything placed belongs to."""
-        if self._lane is not None:
-            self._next = _PLACES
 
     def load(self, commands: bytearray, *, read: bool) -> None:
         """Prepare to write ``commands`` and, if ``read``, to wait for something to read."""

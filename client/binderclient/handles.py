@@ -49,7 +49,7 @@ class HandleTable(Generic[_P]):
     def __init__(self, make: Callable[[int], _P]) -> None:
         self._make = make
         self._proxies: dict[int, _Reference[_P]] = {}
-        self._dropped: deque[weakref.ref[_P]] = deque()
+        self.dropped: deque[weakref.ref[_P]] = deque()
 
     def __len__(self) -> int:
         """How many proxies there are, those that were just dropped included."""
@@ -67,7 +67,7 @@ class HandleTable(Generic[_P]):
             packed = _pack_handle(handle)
             proxy = self._make(handle)
             # Python calls this once, whichever way the proxy goes.
-            reference = _Reference(proxy, self._dropped.append)
+            reference = _Reference(proxy, self.dropped.append)
             reference.handle, reference.held = handle, True
             self._proxies[handle] = reference
             append(out, BC_INCREFS, packed)
@@ -97,8 +97,8 @@ class HandleTable(Generic[_P]):
 
     def release_dropped(self, out: bytearray) -> None:
         """Append BC_RELEASE and BC_DECREFS for every proxy that was garbage collected."""
-        while self._dropped:
-            reference = self._dropped.popleft()
+        while self.dropped:
+            reference = self.dropped.popleft()
             if isinstance(reference, _Reference):
                 self._release(reference, out)
 

@@ -48,6 +48,7 @@ _F = TypeVar("_F", bound="Callable[..., object]")
 
 _ATTRIBUTE: Final = "binder_interface"  # of a class: its Interface
 _TIMEOUT: Final = "timeout"
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list})  # nobody awaits these
 _OF_CALLERS: Final = frozenset({"binder", _TIMEOUT})  # attributes of an InterfaceProxy
 
 
@@ -348,7 +349,7 @@ class Method:
         return self._dressed(call)
 
     def _timeout(self, proxy: InterfaceProxy, named: dict[str, object]) -> Any:  # noqa: ANN401 - checked later
-        if _TIMEOUT in named and _TIMEOUT not in self._signature.parameters:
+        if named and _TIMEOUT in named and _TIMEOUT not in self._signature.parameters:
             return named.pop(_TIMEOUT)
         return proxy.timeout
 
@@ -358,21 +359,29 @@ class Method:
     def _request(
         self, proxy: object, values: tuple[object, ...], named: dict[str, object]
     ) -> Parcel:
-        arguments, _, _ = self._resolve()
+        arguments, _, _ = self._types or self._resolve()
+        if named or len(values) != len(arguments):
+            values = self._in_order(proxy, values, named)
+        request = Parcel.for_interface(self._owner.descriptor)
+        for (name, codec), value in zip(arguments.items(), values, strict=True):
+            _write(codec, request, value, self._places[name])
+        return request
+
+    def _in_order(
+        self, proxy: object, values: tuple[object, ...], named: dict[str, object]
+    ) -> tuple[object, ...]:
+        """Return the values of all arguments, as a signature binds them."""
         try:
             bound = self._signature.bind(proxy, *values, **named)
         except TypeError as error:
             raise TypeError(f"{self.place}: {error}") from None
         bound.apply_defaults()
-        request = Parcel.for_interface(self._owner.descriptor)
-        for name, codec in arguments.items():
-            _write(codec, request, bound.arguments[name], self._places[name])
-        return request
+        return tuple(bound.arguments.values())[1:]
 
     def _read_reply(self, reply: Parcel) -> object:
         if self._oneway:
             return None
-        _, results, is_tuple = self._resolve()
+        _, results, is_tuple = self._types or self._resolve()
         reply.read_exception()
         values = _read_all(results, reply)
         if reply.remaining:
@@ -388,7 +397,7 @@ class Method:
 
         def handle(service: Service, data: Parcel, reply: Parcel) -> Awaitable[None] | None:
             result = getattr(service, self._name)(*self._read_request(data))
-            if inspect.isawaitable(result):
+            if type(result) not in _PLAIN and inspect.isawaitable(result):
                 return _Finishing(result, functools.partial(self._write_reply, reply))
             self._write_reply(reply, result)
             return None
@@ -396,7 +405,7 @@ class Method:
         return handle
 
     def _read_request(self, data: Parcel) -> list[object]:
-        arguments, _, _ = self._resolve()
+        arguments, _, _ = self._types or self._resolve()
         values = _read_all(arguments.values(), data)
         if data.remaining:
             raise RemoteException(
@@ -406,7 +415,7 @@ class Method:
         return values
 
     def _write_reply(self, reply: Parcel, value: object) -> None:
-        _, results, is_tuple = self._resolve()
+        _, results, is_tuple = self._types or self._resolve()
         values: tuple[object, ...] = (value,)
         if is_tuple:
             values = value if isinstance(value, tuple) else ()

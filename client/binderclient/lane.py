@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from binderclient.driver import Driver
 
 SIZE: Final = BINDERD_LANE_SIZE_MAX
+PLACES: Final = 5632  # from here on there is room for payloads
 RECORD: Final = binderd_slot.offset_of("write_size")  # where the slot's binder_write_read begins
 
 _SPIN_NS: Final = 50_000  # so long is an answer looked for without sleeping

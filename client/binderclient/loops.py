@@ -74,6 +74,9 @@ class EventLoop(Protocol):
     async def checkpoint(self) -> None:
         """Let others have their turn; raises if this task is cancelled, or as ``event``."""
 
+    async def heed_cancellation(self) -> None:
+        """Raise if this task is cancelled, or as ``event``; else nobody else has a turn."""
+
     async def sleep(self, seconds: float) -> None:
         """Return later."""
 

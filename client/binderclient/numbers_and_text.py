@@ -8,6 +8,7 @@ wide.  Nothing here may know lists, objects or headers.
 from __future__ import annotations
 
 import struct
+from codecs import utf_16_le_decode, utf_16_le_encode
 from typing import Final
 
 from binderclient.contents import NULL_LENGTH, Contents
@@ -35,7 +36,8 @@ class Values(Contents):
 
     def read_int32(self) -> int:
         """Read a signed 32-bit number."""
-        return int(self._unpack(INT32))
+        value: int = self._unpack(INT32)
+        return value
 
     def write_uint32(self, value: int) -> None:
         """Write an unsigned 32-bit number."""
@@ -43,7 +45,8 @@ class Values(Contents):
 
     def read_uint32(self) -> int:
         """Read an unsigned 32-bit number."""
-        return int(self._unpack(_UINT32))
+        value: int = self._unpack(_UINT32)
+        return value
 
     def write_int64(self, value: int) -> None:
         """Write a signed 64-bit number, aligned to 4 like everything."""
@@ -51,7 +54,8 @@ class Values(Contents):
 
     def read_int64(self) -> int:
         """Read a signed 64-bit number."""
-        return int(self._unpack(_INT64))
+        value: int = self._unpack(_INT64)
+        return value
 
     def write_uint64(self, value: int) -> None:
         """Write an unsigned 64-bit number."""
@@ -59,7 +63,8 @@ class Values(Contents):
 
     def read_uint64(self) -> int:
         """Read an unsigned 64-bit number."""
-        return int(self._unpack(_UINT64))
+        value: int = self._unpack(_UINT64)
+        return value
 
     def write_float(self, value: float) -> None:
         """Write a 32-bit floating point number."""
@@ -67,7 +72,8 @@ class Values(Contents):
 
     def read_float(self) -> float:
         """Read a 32-bit floating point number."""
-        return float(self._unpack(_FLOAT))
+        value: float = self._unpack(_FLOAT)
+        return value
 
     def write_double(self, value: float) -> None:
         """Write a 64-bit floating point number."""
@@ -75,7 +81,8 @@ class Values(Contents):
 
     def read_double(self) -> float:
         """Read a 64-bit floating point number."""
-        return float(self._unpack(_DOUBLE))
+        value: float = self._unpack(_DOUBLE)
+        return value
 
     def write_bool(self, value: bool) -> None:
         """Write a truth value, as int32 0 or 1."""
@@ -112,21 +119,24 @@ class Values(Contents):
         if text is None:
             self._put(INT32.pack(NULL_LENGTH))
             return
-        check("write_string16", text, str)
-        units = text.encode("utf-16-le", "surrogatepass")
-        self._put(INT32.pack(len(units) // 2) + units + b"\0\0")
+        if type(text) is not str:
+            check("write_string16", text, str)
+        units = utf_16_le_encode(text, "surrogatepass")[0]
+        size = len(units)
+        self._put(INT32.pack(size // 2) + units + (b"\0\0" if size & 2 else b"\0\0\0\0"))
 
     def read_string16(self) -> str | None:
         """Read a String16; None for null."""
         count, start = self._length()
         if count is None:
             return None
-        before = self._position
-        data = self._skip(start, 2 * (count + 1))
-        if data[2 * count] or data[2 * count + 1]:
+        before, size = self._position, 2 * count
+        data = self._skip(start, size + 2)
+        if data[size] or data[size + 1]:
             self._position = before
             raise ParcelError(f"a String16 of {count} units at {before} without its end")
-        return str(data[: 2 * count], "utf-16-le", "surrogatepass")
+        text: str = utf_16_le_decode(data[:size], "surrogatepass", True)[0]
+        return text
 
     def write_string8(self, text: str | None) -> None:
         """Write a String8: int32 length in bytes of its UTF-8, the bytes, a NUL, padding."""

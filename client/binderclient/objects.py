@@ -197,6 +197,8 @@ def dispatch(
     if code == android.SHELL_COMMAND_TRANSACTION and service.accepts_descriptors:
         return _run_shell_command(service, data)
     result: Any = service.on_transact(code, data, reply, flags)
+    if result is None:
+        return None
     if inspect.isawaitable(result):
         return result
     check_nothing(result)
@@ -244,11 +246,12 @@ def check_status(flags: int, reply: Parcel) -> None:
     Raises:
         RemoteException: with ``status``; the reply is closed.
     """
-    if flags & TF_STATUS_CODE:
-        with reply:
-            status = reply.read_int32()
-        if status != android.STATUS_OK:
-            raise RemoteException(status=status)
+    if not flags & TF_STATUS_CODE:
+        return
+    with reply:
+        status = reply.read_int32()
+    if status != android.STATUS_OK:
+        raise RemoteException(status=status)
 
 
 def request_of(data: Parcel | None) -> Parcel:
@@ -340,9 +343,11 @@ class Proxy(RemoteObject):
             RemoteException: the object answered with a bare status.
             CallTimeout: no reply within ``timeout``; the object may still handle the call.
         """
-        check_code(code)
-        request, flags = request_of(data), call_flags(oneway=oneway, clear=clear)
-        seconds = checked_timeout(timeout)
+        if type(code) is not int or code < 0 or code > android.LAST_CALL_TRANSACTION:
+            check_code(code)
+        request = data if isinstance(data, Parcel) else request_of(data)
+        flags = call_flags(oneway=oneway, clear=clear) if oneway or clear else TF_ACCEPT_FDS
+        seconds = None if timeout is None else checked_timeout(timeout)
         if seconds is None:
             return self.device.transact(self.handle, code, request, flags)
         return self.device.transact(self.handle, code, request, flags, Ticket(seconds))

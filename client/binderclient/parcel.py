@@ -23,7 +23,14 @@ from binderclient.files import ReceivedFile, duplicate
 from binderclient.ibinder import IBinder
 from binderclient.lists import Lists
 from binderclient.numbers_and_text import INT32, check
-from binderclient.tokens import Token, interface_named, read_token
+from binderclient.tokens import (
+    TAG_OFFSET,
+    interface_named,
+    read_token,
+    tagged_name,
+    tagged_token,
+    token_octets,
+)
 from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
     BINDER_TYPE_FD,
@@ -53,7 +60,8 @@ class Parcel(Lists):
     @classmethod
     def for_interface(cls, descriptor: str) -> Self:
         """Return a new request that starts with the interface token of ``descriptor``."""
-        check_type("for_interface(): descriptor", descriptor, str)
+        if type(descriptor) is not str:
+            check_type("for_interface(): descriptor", descriptor, str)
         parcel = cls()
         parcel.write_interface_token(descriptor)
         return parcel
@@ -234,10 +242,13 @@ class Parcel(Lists):
                 of Android 10 (without the tag), STRICT_MODE before.
             tag: 'SYST', or what vendors' processes write.
         """
+        if type(descriptor) is str and era is Era.TAGGED and tag is TAG_SYSTEM:
+            self._put(tagged_token(descriptor))
+            return
         check_type("write_interface_token(): descriptor", descriptor, str)
         check_type("write_interface_token(): era", era, Era)
         check_type("write_interface_token(): tag", tag, int)
-        Token(era, tag).write(self, descriptor)
+        self._put(token_octets(era, tag, descriptor))
 
     def enforce_interface(self, descriptor: str) -> None:
         """Read a request's header, of whichever era, and check that it names ``descriptor``.
@@ -245,8 +256,16 @@ class Parcel(Lists):
         Raises:
             ParcelError: it names another interface, or is no such header.
         """
-        check_type("enforce_interface(): descriptor", descriptor, str)
+        if type(descriptor) is not str:
+            check_type("enforce_interface(): descriptor", descriptor, str)
         start = self._position
+        if not self._closed:  # what nearly all requests begin with, at a glance
+            name = tagged_name(descriptor)
+            place = start + TAG_OFFSET
+            end = place + len(name)
+            if self._data[place:end] == name:
+                self._position = end
+                return
         try:
             read_token(self, descriptor)
         except ParcelError:
@@ -276,15 +295,18 @@ class Parcel(Lists):
         """
         start = self._position
         try:
-            error = self._read_header()
+            code = self.read_int32()
+            if code == android.EX_NONE:
+                return
+            error = self._read_error(code)
         except ParcelError:
             self._position = start
             raise
         if error is not None:
             raise error
 
-    def _read_header(self) -> RemoteException | None:
-        code = self.read_int32()
+    def _read_error(self, code: int) -> RemoteException | None:
+        """Read what is behind the first word of a header; None if it stands for a result."""
         if code == android.EX_HAS_NOTED_APPOPS_REPLY_HEADER:
             self._skip_header()
             code = self.read_int32()

@@ -55,9 +55,10 @@ class ReceivedParcels:
         """
         if not self._is_ours:
             return None
-        close_all(descriptors)
-        _parcel, size = self._parcels.pop(address, (None, None))
-        return size
+        if descriptors:
+            close_all(descriptors)
+        kept = self._parcels.pop(address, None)
+        return None if kept is None else kept[1]
 
     def close(self) -> None:
         """Close all parcels; those that others look at are left to them."""

@@ -39,7 +39,7 @@ from binderclient.objects import Caller, RemoteObject, Service, check_status
 from binderclient.parcel import Parcel
 from binderclient.pool import ThreadPool
 from binderclient.received import ReceivedParcels
-from binderclient.threads import BinderThread
+from binderclient.threads import BinderThread, always
 from binderclient.tokens import interface_named
 from binderclient.workers import HELPERS, outcome_of, result_of
 from binderwire.binder_abi import (
@@ -51,6 +51,7 @@ from binderwire.binder_abi import (
     FLAT_BINDER_FLAG_ACCEPTS_FDS,
     TF_CLEAR_BUF,
     TF_ONE_WAY,
+    TF_STATUS_CODE,
     binder_node_info_for_ref,
     flat_binder_object,
 )
@@ -157,7 +158,7 @@ class Session:
                 ticket.end()
             raise
         if ticket is None:
-            return self._transact(thread, handle, code, data, flags, lambda: not self.closed)
+            return self._transact(thread, handle, code, data, flags, self._is_open)
         if thread.state.serving or thread.state.is_looper:
             return self._transact_elsewhere(handle, code, data, flags, ticket)
         is_wanted = partial(self._is_wanted, ticket)
@@ -171,6 +172,9 @@ class Session:
         finally:
             ticket.end()
 
+    def _is_open(self) -> bool:
+        return not self.closed
+
     def _is_wanted(self, ticket: Ticket) -> bool:
         return not (self.closed or ticket.is_given_up)
 
@@ -183,7 +187,7 @@ class Session:
         flags: int,
         go_on: Callable[[], bool],
     ) -> Parcel:
-        call = thread.send(data, self, lambda sent: thread.state.call(handle, code, flags, sent))
+        call = thread.call(data, self, handle, code, flags)
         is_sent = False
         try:
             while call.outcome is None:
@@ -192,7 +196,8 @@ class Session:
                         self.exchange(thread, read=False)
                     self._give_up()
                 is_sent = True
-                self.exchange(thread, read=True, go_on=go_on)
+                for event in thread.exchange(read=True, go_on=go_on):
+                    self._handle(thread, event)
         except BaseException:
             if call.outcome is None:
                 thread.abandon()
@@ -223,8 +228,9 @@ class Session:
 
     def _result(self, outcome: Delivery | Exception | int) -> Parcel:
         if isinstance(outcome, Delivery):
-            reply = self._wrap(outcome)
-            check_status(outcome.flags, reply)
+            reply = self._received.wrap(outcome, self)
+            if outcome.flags & TF_STATUS_CODE:
+                check_status(outcome.flags, reply)
             return reply
         if isinstance(outcome, CallAbandoned):
             raise outcome
@@ -318,7 +324,7 @@ class Session:
             raise
 
     def _serve(self, thread: BinderThread, delivery: Delivery) -> None:
-        data = self._wrap(delivery)
+        data = self._received.wrap(delivery, self)
         reply, flags = self._answer(delivery, data)
         try:
             data.close()
@@ -328,13 +334,13 @@ class Session:
             return  # in the latter case the thread has left the driver, which has told the caller
         flags |= delivery.flags & TF_CLEAR_BUF
         try:
-            thread.send(reply, self, lambda payload: thread.state.reply(flags, payload))
+            thread.reply(reply, self, flags)
         except DeviceError:
             raise
         except Exception as error:  # what the program has put into it, and as faulty as it may be
             _log.error("the reply to code %#x cannot be sent: %s", delivery.code, error)
             reply, status_flags = error_reply(RemoteException(status=android.STATUS_BAD_VALUE))
-            thread.send(reply, self, lambda payload: thread.state.reply(status_flags, payload))
+            thread.reply(reply, self, status_flags)
 
     def _answer(self, delivery: Delivery, data: Parcel) -> tuple[Parcel, int]:
         service = self._connection.nodes.find(delivery.target)
@@ -375,9 +381,6 @@ class Session:
             raise ParcelError(f"an object of type {kind:#x}, number {binder}, cookie {cookie}")
         return service
 
-    def _wrap(self, delivery: Delivery) -> Parcel:
-        return self._received.wrap(delivery, self)
-
     def look_at(self, address: int, size: int) -> memoryview:
         """See ``contents.Owner``."""
         return self.driver.view(address, size)
@@ -417,7 +420,8 @@ class Session:
         Raises:
             DeviceError: closed, inherited by fork; DeviceGone, the driver is gone.
         """
-        self._check_usable()
+        if self.gone or self.closed or self._forked:
+            self._check_usable()
         thread: BinderThread | None = getattr(self._local, "thread", None)
         if thread is None:
             thread = BinderThread(self.driver, self._connection, self.lock)
@@ -430,14 +434,13 @@ class Session:
         thread.leave()
 
     def exchange(
-        self, thread: BinderThread, *, read: bool, go_on: Callable[[], bool] | None = None
+        self, thread: BinderThread, *, read: bool, go_on: Callable[[], bool] = always
     ) -> None:
         """Write what is queued and, if ``read``, wait for something and deal with it.
 
         Args, raises: see ``BinderThread.exchange``.
         """
-        events = thread.exchange(read=read, go_on=go_on or (lambda: True))
-        for event in events:
+        for event in thread.exchange(read=read, go_on=go_on):
             self._handle(thread, event)
 
     def _handle(self, thread: BinderThread, event: Event) -> None:

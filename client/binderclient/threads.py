@@ -12,11 +12,13 @@ import contextlib
 import errno
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from binderclient.connection import Payload
 from binderclient.driver import WriteRead, data_address
 from binderclient.errors import BinderError, ProtocolError
+from binderclient.sending import SendArea
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +28,17 @@ if TYPE_CHECKING:
     from binderclient.driver import Driver
 
 
-def _always() -> bool:
+def always() -> bool:
     return True
+
+
+def _place(data: bytearray, area: SendArea | None, pins: list[object]) -> int:
+    """Return where bytes lie until they are taken; what keeps them there is added to ``pins``."""
+    address = area.put(data) if area is not None else 0
+    if not address:
+        address, pin = data_address(data)
+        pins.append(pin)
+    return address
 
 
 class BinderThread:
@@ -42,13 +53,24 @@ class BinderThread:
     its thread, it leaves the driver.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_driver", "_lock", "_tid", "_wire", "state")
+    __slots__ = (
+        "__weakref__",
+        "_area",
+        "_connection",
+        "_driver",
+        "_lock",
+        "_tid",
+        "_wire",
+        "state",
+    )
 
     def __init__(self, driver: Driver, connection: Connection[Any], lock: threading.RLock) -> None:
         self._driver = driver
         self._connection = connection
         self._lock = lock
-        self._wire = WriteRead(driver.lane())
+        lane = driver.lane()
+        self._wire = WriteRead(lane)
+        self._area: SendArea | None = SendArea(lane)  # None while it is being filled
         self._tid = threading.get_native_id()
         self.state = connection.thread()
 
@@ -57,45 +79,60 @@ class BinderThread:
         if self._tid == threading.get_native_id():
             self.leave()
 
-    def send(
-        self, parcel: Contents, numbers: Numbering, begin: Callable[[Payload], OutgoingCall]
+    def call(
+        self, parcel: Contents, numbers: Numbering, handle: int, code: int, flags: int
     ) -> OutgoingCall:
-        """Queue a transaction with the payload ``parcel``.
+        """Queue a call with the payload ``parcel``.
 
         Args:
             numbers: gives the parcel's objects their numbers.
-            begin: ``state.call`` or ``state.reply`` with all but the payload.
+            handle, code, flags: see ``ThreadState.call``.
 
         Raises:
             ParcelError, MisuseError: nothing was queued.
         """
-        nodes = self._connection.nodes
+        return self._queue(parcel, numbers, partial(self.state.call, handle, code, flags))
+
+    def reply(self, parcel: Contents, numbers: Numbering, flags: int) -> OutgoingCall:
+        """Queue the reply to the innermost incoming call; see ``call``."""
+        return self._queue(parcel, numbers, partial(self.state.reply, flags))
+
+    def _queue(
+        self, parcel: Contents, numbers: Numbering, queue: Callable[[Payload], OutgoingCall]
+    ) -> OutgoingCall:
+        exported: list[int] = []
         with self._lock:
-            exported: list[int] = []
+            # What a finalizer or a signal handler sends meanwhile must lie elsewhere.
+            area, self._area = self._area, None
             try:
-                pins = []
-                for buffer in parcel.buffers():
-                    buffer.address, buffer_pin = data_address(buffer.data)
-                    pins.append(buffer_pin)
-                data, offsets = parcel.payload(numbers, exported)
-                address, pin = self._wire.place(data)
-                table_address, table_pin = self._wire.place(offsets)
-                payload = Payload(
-                    address,
-                    len(data),
-                    table_address,
-                    len(offsets),
-                    tuple(exported),
-                    (pin, table_pin, pins, parcel),
-                    sum(len(buffer.data) + 7 & ~7 for buffer in parcel.buffers()),
-                )
-                return begin(payload)
+                return queue(self._payload(parcel, numbers, exported, area))
             except Exception:  # not only ours: parcels have what the program has put into them
                 for number in exported:
-                    nodes.settle(number)
+                    self._connection.nodes.settle(number)
                 raise
+            finally:
+                self._area = area
 
-    def exchange(self, *, read: bool, go_on: Callable[[], bool] = _always) -> list[Event]:
+    def _payload(
+        self, parcel: Contents, numbers: Numbering, exported: list[int], area: SendArea | None
+    ) -> Payload:
+        buffers = parcel.buffers()
+        pins: list[object] = [parcel]
+        for buffer in buffers:
+            buffer.address, pin = data_address(buffer.data)
+            pins.append(pin)
+        data, offsets = parcel.payload(numbers, exported)
+        if area is not None and not self.state.has_commands:
+            area.clear()
+        address = _place(data, area, pins)
+        if not offsets:
+            return Payload(address, len(data), 0, 0, (), pins)
+        table_address = _place(offsets, area, pins)
+        buffers_size = sum([len(buffer.data) + 7 & ~7 for buffer in buffers])
+        nodes = tuple(exported)
+        return Payload(address, len(data), table_address, len(offsets), nodes, pins, buffers_size)
+
+    def exchange(self, *, read: bool, go_on: Callable[[], bool] = always) -> list[Event]:
         """Write what is queued and, if ``read``, wait for something to read.
 
         Args:
@@ -108,27 +145,29 @@ class BinderThread:
             DeviceError: the device was closed, or its driver is gone.
             ProtocolError: the driver refused a command, which is dropped.
         """
+        state, wire = self.state, self._wire
         with self._lock:
-            commands = self.state.data_to_write()
+            commands = state.data_to_write()
             if not read and not commands:
                 return []
-            self._wire.load(commands, read=read)
+            wire.load(commands, read=read)
         number = errno.EINTR
         try:
             if go_on():
-                number = self._wire.run(self._driver, go_on)
-        finally:
+                number = wire.run(self._driver, go_on)
+        except BaseException:
             with self._lock:
-                if self.state.written(self._wire.write_consumed):
-                    self._wire.rewind()
+                state.written(wire.write_consumed)
+            raise
+        with self._lock:
+            state.written(wire.write_consumed)
+            if not number:
+                return state.receive(wire.returned())
         if number == errno.EINTR:
             return []
-        if number:
-            self._driver.check_gone(number)
-            name = self.state.drop_refused()
-            raise ProtocolError(f"the driver refused {name} ({os.strerror(number)})")
-        with self._lock:
-            return self.state.receive(self._wire.returned())
+        self._driver.check_gone(number)
+        name = state.drop_refused()
+        raise ProtocolError(f"the driver refused {name} ({os.strerror(number)})")
 
     def abandon(self) -> None:
         """Leave the driver, with all calls in either direction unanswered; then start afresh.
@@ -141,7 +180,8 @@ class BinderThread:
             with self._lock:
                 self.state.abandon()
             if self._tid:
-                self._wire = WriteRead(self._driver.lane())
+                lane = self._driver.lane()
+                self._wire, self._area = WriteRead(lane), SendArea(lane)
 
     def leave(self) -> None:
         """Hand back what is queued and leave the driver for good; never fails."""
@@ -150,4 +190,4 @@ class BinderThread:
             with contextlib.suppress(BinderError):
                 self.exchange(read=False)
             self.abandon()
-        self._wire = WriteRead()
+        self._wire, self._area = WriteRead(), SendArea()

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from binderclient import android
 from binderclient.errors import ParcelError
+from binderclient.numbers_and_text import Values
 from binderwire.service_manager import TAG_SYSTEM, TAGS, Era
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 # The policy "gather violations" as libbinder wrote it before Android 11.
 _OLD_PENALTY_GATHER: Final = 0x400000
 _NAME: Final = re.compile(r"[\w.$]+")
+_REMEMBERED: Final = 256  # interfaces whose tokens are made once
+TAG_OFFSET: Final = 8  # bytes before a tagged token's tag: the policy and the work source
 
 
 class Token(NamedTuple):
@@ -26,15 +30,36 @@ class Token(NamedTuple):
 
     def write(self, request: Parcel, descriptor: str) -> None:
         """Begin a request to an interface."""
-        is_tagged = self.era is Era.TAGGED
-        request.write_uint32(
-            android.STRICT_MODE_PENALTY_GATHER if is_tagged else _OLD_PENALTY_GATHER
-        )
-        if self.era is not Era.STRICT_MODE:
-            request.write_int32(android.UNSET_WORK_SOURCE)
-        if is_tagged:
-            request.write_uint32(self.tag)
-        request.write_string16(descriptor)
+        request.write_interface_token(descriptor, self.era, self.tag)
+
+
+def token_octets(era: Era, tag: int, descriptor: str) -> bytes:
+    """Return a token as it is in requests.
+
+    Raises:
+        ParcelError: the tag does not fit.
+    """
+    token = Values()
+    is_tagged = era is Era.TAGGED
+    token.write_uint32(android.STRICT_MODE_PENALTY_GATHER if is_tagged else _OLD_PENALTY_GATHER)
+    if era is not Era.STRICT_MODE:
+        token.write_int32(android.UNSET_WORK_SOURCE)
+    if is_tagged:
+        token.write_uint32(tag)
+    token.write_string16(descriptor)
+    return bytes(token)
+
+
+@lru_cache(_REMEMBERED)
+def tagged_token(descriptor: str) -> bytes:
+    """Return what nearly all requests begin with."""
+    return token_octets(Era.TAGGED, TAG_SYSTEM, descriptor)
+
+
+@lru_cache(_REMEMBERED)
+def tagged_name(descriptor: str) -> bytes:
+    """Return what is behind TAG_OFFSET bytes of it."""
+    return tagged_token(descriptor)[TAG_OFFSET:]
 
 
 def read_token(request: Parcel, descriptor: str) -> Token:

@@ -110,6 +110,10 @@ class _TrioLoop:
         self._check()
         await trio.lowlevel.checkpoint()
 
+    async def heed_cancellation(self) -> None:
+        self._check()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
 

@@ -8,16 +8,20 @@ here may know calls or event loops.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _T = TypeVar("_T")
+
+_Box: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"  # what one thread is to do next
 
 IDLE_SECONDS: Final = 10.0  # after which a thread without a job ends
 
@@ -40,9 +44,10 @@ class Workers:
 
     def begin(self) -> None:
         """Start afresh, without any thread, as it is in a forked child."""
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition()  # its lock is reentrant: finalizers may come here
-        self._count = self._idle = 0
+        self._lock = threading.RLock()  # reentrant: finalizers may come here
+        self._jobs: deque[Callable[[], None]] = deque()  # that wait for a thread
+        self._idle: list[_Box] = []  # of the threads that wait for a job, the latest at the end
+        self._count = 0
 
     def put(self, job: Callable[[], None]) -> None:
         """Have a job done, which must not raise; may be called from any thread.
@@ -50,11 +55,12 @@ class Workers:
         Raises:
             RuntimeError: the system has no thread for it.
         """
-        with self._changed:
+        with self._lock:
+            with contextlib.suppress(IndexError):
+                self._idle.pop().put(job)  # who was busy a moment ago has all at hand
+                return
             self._jobs.append(job)
-            has_room = self._limit is None or self._count < self._limit
-            if len(self._jobs) <= self._idle or not has_room:
-                self._changed.notify()
+            if self._limit is not None and self._count >= self._limit:
                 return
             self._count += 1
             try:
@@ -66,26 +72,41 @@ class Workers:
 
     def close(self) -> None:
         """Have idle threads end at once from now on."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
-            self._changed.notify_all()
+            while self._idle:
+                self._count -= 1
+                self._idle.pop().put(None)
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
+        box: _Box = queue.SimpleQueue()
+        while (job := self._next(box)) is not None:
             job()
             del job  # what it holds is not to wait for the next one
 
-    def _next(self) -> Callable[[], None] | None:
-        with self._changed:
-            self._idle += 1
-            while not self._jobs:
-                is_called = not self._is_closed and self._changed.wait(IDLE_SECONDS)
-                if (not is_called or self._is_closed) and not self._jobs:
-                    self._idle -= 1
-                    self._count -= 1
-                    return None
-            self._idle -= 1
-            return self._jobs.popleft()
+    def _next(self, box: _Box) -> Callable[[], None] | None:
+        with self._lock:
+            self._idle.append(box)  # first: so a finalizer that has a job finds somebody
+            if self._jobs and self._withdraw(box):
+                return self._jobs.popleft()
+            if self._is_closed and self._withdraw(box):
+                self._count -= 1
+                return None
+        with contextlib.suppress(queue.Empty):
+            return box.get(timeout=IDLE_SECONDS)
+        with self._lock:
+            if self._withdraw(box):
+                self._count -= 1
+                return None
+        return box.get()
+
+    def _withdraw(self, box: _Box) -> bool:
+        """Have a thread wait no longer; False if there is something in its box already."""
+        try:
+            self._idle.remove(box)
+        except ValueError:
+            return False
+        return True
 
 
 def outcome_of(call: Callable[[], _T]) -> _T | BaseException:

@@ -345,7 +345,7 @@ def test_a_handler_that_is_interrupted_takes_its_call_along(world: World) -> Non
         server.join_thread_pool()
         asking.join(PATIENCE)
         assert [type(outcome) for outcome in outcomes] == [RemoteException]
-        eventually(lambda: HELPERS._idle == HELPERS._count, PATIENCE)
+        eventually(lambda: len(HELPERS._idle) == HELPERS._count, PATIENCE)
     finally:
         signal.signal(signal.SIGUSR1, before)
         own.go_on.set()
