@@ -21,6 +21,18 @@ _T = TypeVar("_T")
 _ITEM_MIN: Final = 4  # bytes that an item takes at least
 
 
+def _octets(method: str, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+    """Return what has as many items as bytes: the items of a view may be wider.
+
+    Raises:
+        TypeError: it is something else; ``method`` is named.
+    """
+    check(method, data, bytes, bytearray, memoryview)
+    if isinstance(data, memoryview) and (data.itemsize != 1 or data.ndim != 1):
+        return data.tobytes()
+    return data
+
+
 def check_list(method: str, values: object) -> None:
     """Refuse what is no list; None is null."""
     if values is not None and (isinstance(values, str | bytes) or not hasattr(values, "__len__")):
@@ -34,8 +46,7 @@ class Lists(Values):
 
     def write_raw(self, data: bytes | bytearray | memoryview) -> None:
         """Write bytes with padding and no length; the reader must know how many there are."""
-        check("write_raw", data, bytes, bytearray, memoryview)
-        self._put(data)
+        self._put(_octets("write_raw", data))
 
     def read_raw(self, size: int) -> memoryview:
         """Return the next ``size`` bytes without copying; the view dies with the parcel."""
@@ -49,9 +60,9 @@ class Lists(Values):
         if data is None:
             self._put(INT32.pack(NULL_LENGTH))
             return
-        check("write_bytes", data, bytes, bytearray, memoryview)
-        self._put(INT32.pack(len(data)))
-        self._put(data)
+        octets = _octets("write_bytes", data)
+        self._put(INT32.pack(len(octets)))
+        self._put(octets)
 
     def read_bytes(self) -> bytes | None:
         """Read a byte array into bytes of your own (one copy); None for null."""

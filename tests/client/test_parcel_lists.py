@@ -380,3 +380,18 @@ def test_numbers_that_are_not_finite_travel() -> None:
     parcel = Parcel()
     parcel.write_double_array([math.inf, -math.inf])
     assert rewound(parcel).read_double_array() == [math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("shape", ["wide", "table"])
+def test_a_view_counts_in_bytes_whatever_its_items_are(shape: str) -> None:
+    octets = bytes(range(6))
+    view = memoryview(octets)
+    view = view.cast("H") if shape == "wide" else view.cast("B", (2, 3))
+    parcel = Parcel()
+    parcel.write_bytes(view)
+    parcel.write_raw(view)
+    parcel.write_int32(7)
+    parcel.position = 0
+    assert parcel.read_bytes() == octets
+    assert bytes(parcel.read_raw(6)) == octets
+    assert parcel.read_int32() == 7
