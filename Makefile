@@ -71,13 +71,13 @@ run: fuse packages $(STAMP) $(COMPILED_STAMP) ## start a device and keep it unti
 
 # Twice: everything as the plain Python it is, then what behaviour rests on as it is shipped, compiled.
 # Daemons have the rights of the systemd unit; what rights matter to runs with a container's as well.
-# With CI set, every third scenario is played with private pages, and every sixth compiled.
+# With CI set, some scenarios only are played with private pages and through lanes, fewer compiled.
 test: check $(COMPILED_STAMP) $(PRELOAD) $(STRESS_WORKER) $(BROKER) ## 'make check', then all tests (those that mount: root, /dev/fuse)
 	@tests/setup.sh fuse "make test" || echo "make test: the tests that mount will be skipped"
-	$(if $(CI),BINDERD_EVERY="private=3 bare=3") $(PYTEST) $(ARGS)
+	$(if $(CI),BINDERD_EVERY="private=3 bare=3 lane=2") $(PYTEST) $(ARGS)
 ifdef CI
 	BINDERD_BACKENDS="engine fuse" $(FAST) $(PYTEST) $(COMPILED_TESTS)
-	BINDERD_BACKENDS="private bare" BINDERD_EVERY=6 $(FAST) $(PYTEST) tests/conformance
+	BINDERD_BACKENDS="private bare lane" BINDERD_EVERY=6 $(FAST) $(PYTEST) tests/conformance
 else
 	$(FAST) $(PYTEST) $(COMPILED_TESTS)
 endif

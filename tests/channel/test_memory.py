@@ -112,6 +112,13 @@ def test_read_is_short_where_memory_ends(memory: ProcessMemory, place: int) -> N
     assert len(memory.read(place, 2 * PAGE)) == 2 * PAGE
 
 
+def test_nothing_is_read_and_written_anywhere(memory: ProcessMemory, place: int) -> None:
+    """Also before anything is known of the process, and at an address that nothing has."""
+    for address in (0, place, 0):
+        assert memory.read(address, 0) == b""
+        assert memory.write(address, b"")
+
+
 def test_write_fails_where_memory_ends(memory: ProcessMemory, place: int) -> None:
     end = place + 2 * PAGE
     for _ in range(2):
@@ -166,7 +173,7 @@ def test_threads_of_other_processes_are_reached_the_honest_way(sleeper: int, pla
     for text in (b"1st", b"2nd", b"3rd"):
         assert memory.write(place, text)
         assert memory.read(place, 3) == text
-    assert (memory.is_openers, memory.sees_area, memory._read_end) == (False, False, 0)
+    assert (memory.is_openers, memory.sees_area, memory._read_end) == (False, False, -1)
 
 
 def test_without_a_descriptor_it_still_works(place: int, no_descriptors: Callable[[], Any]) -> None:
@@ -219,7 +226,7 @@ def test_an_exec_brings_new_memory(tmp_path: Path) -> None:
         memory.is_settled = False
         assert memory.write(address + 8, b"!")
         assert not memory.sees_area
-        assert memory._read_end == 0, "nothing is proven of the new program"
+        assert memory._read_end < 0, "nothing is proven of the new program"
         assert [memory.read(address, 9) for _ in range(3)] == [b"new text!"] * 3
     finally:
         process.clean_up()

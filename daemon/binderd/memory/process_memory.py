@@ -133,8 +133,9 @@ class ProcessMemory(ClientMemory):
         self._space: AddressSpace | None = None  # what was proven is proven of that
         self.sees_area = self.is_settled = False
         # The pages that command streams were last read from and written to: proven, see above.
-        self._read_start = self._read_end = 0
-        self._write_start = self._write_end = 0
+        # Nothing lies there, not even what has no bytes.
+        self._read_start = self._write_start = 0
+        self._read_end = self._write_end = -1
         self._read_generation = self._write_generation = GENERATION.number
         self._workers = workers
         self._payer = payer
@@ -381,8 +382,7 @@ class ProcessMemory(ClientMemory):
             with suppress(OSError):
                 space = self._opener.space_of(self._tid)
         if space is None or space is not self._space:
-            self._read_start = self._read_end = 0
-            self._write_start = self._write_end = 0
+            self._read_end = self._write_end = -1
             self._space = space
             self.sees_area = space is not None and space is self._home
         self.is_settled = space is not None
