@@ -43,8 +43,9 @@ class Lane:
 
     def __init__(self, device: Device, flags: int = 0) -> None:
         self.device = device
-        fd = memory()
-        self.mapping = mmap.mmap(fd, SIZE)
+        fd = memory(2 * SIZE)
+        # What is read beyond the lane's end must not land in something else of this process.
+        self.mapping = mmap.mmap(fd, 2 * SIZE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.mapping))
         make(device, fd, SIZE, self.address, flags)
         os.close(fd)
