@@ -65,6 +65,7 @@ class BinderThread:
     )
 
     def __init__(self, driver: Driver, connection: Connection[Any], lock: threading.RLock) -> None:
+        self._tid = 0  # there is nothing to leave if the rest fails
         self._driver = driver
         self._connection = connection
         self._lock = lock

@@ -48,12 +48,19 @@ def test_an_area_is_full_at_the_end_of_its_page() -> None:
     assert area.put(bytearray(1)) == 0
 
 
+class NoDriver:
+    """What stands for one: no thread has a lane there."""
+
+    def lane(self) -> None:
+        """Return None."""
+
+
 class Sender:
     """A thread without a driver, and what it would write."""
 
     def __init__(self) -> None:
         connection: Connection[Any] = Connection(Proxy)  # type: ignore[arg-type]
-        self.thread = BinderThread(None, connection, threading.RLock())  # type: ignore[arg-type]
+        self.thread = BinderThread(NoDriver(), connection, threading.RLock())  # type: ignore[arg-type]
         self.thread._tid = 0  # so that it leaves nothing at its end
 
     def send(self, content: bytes) -> None:
