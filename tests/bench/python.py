@@ -30,7 +30,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -43,6 +42,7 @@ from typing import TYPE_CHECKING, Final
 from bench.errors import BenchError
 from bench.machine import cpu_model, said_by
 from bench.measuring import CLIENT_SECONDS_EXTRA
+from bench.orderly import run_orderly
 from bench.processes import (
     READY_SECONDS_MAX,
     confine,
@@ -53,7 +53,7 @@ from bench.processes import (
 from bench.programs import BUILD, need
 from bench.report import number as shown
 from bench.report import table as table_of
-from bench.run import count, duration, end_orderly, names_of
+from bench.run import count, duration, names_of
 from bench.systems import Stage, is_mounted, unmount_with
 
 if TYPE_CHECKING:
@@ -328,19 +328,5 @@ def run(settings: argparse.Namespace) -> None:
     print_report(samples, machine, settings)
 
 
-def main() -> None:
-    """Run it; a signal ends it in good order."""
-    settings = parse_arguments()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end_orderly)
-    try:
-        run(settings)
-        sys.stdout.flush()
-    except (BenchError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
-        raise SystemExit(f"bench-python: {error}") from None
-
-
 if __name__ == "__main__":
-    main()
+    run_orderly("bench-python", lambda: run(parse_arguments()))

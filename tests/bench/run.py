@@ -18,15 +18,15 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from bench import machine, picture, results
 from bench.errors import BenchError, Missing
 from bench.measuring import PARTS, run_round
+from bench.orderly import run_orderly
 from bench.processes import allow_files, isolate_mounts
 from bench.programs import compiler, need
 from bench.publish import publish
@@ -216,25 +216,5 @@ def run(settings: argparse.Namespace) -> None:
         print(report(found))
 
 
-def end_orderly(number: int, _frame: object) -> NoReturn:
-    """A signal unwinds the stack like an error, and none interrupts the unwinding."""
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    raise SystemExit(128 + number)
-
-
-def main() -> None:
-    settings = parse_arguments()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end_orderly)
-    try:
-        run(settings)
-        sys.stdout.flush()
-    except (BenchError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
-        raise SystemExit(f"bench: {error}") from None
-
-
 if __name__ == "__main__":
-    main()
+    run_orderly("bench", lambda: run(parse_arguments()))

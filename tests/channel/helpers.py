@@ -237,6 +237,16 @@ class Daemon:
         self.process.send_signal(number)
         return self.process.wait(SECONDS_MAX)
 
+    def end_clean(self, **expected: int) -> None:
+        """Wait until nothing is kept for clients any more, then end it; it has reported no bug.
+
+        Args:
+            expected: see ``wait_for_counts``.
+        """
+        self.wait_for_counts(**expected)
+        assert self.end() == 0
+        assert "bug" not in self._seen.decode()
+
     def clean_up(self) -> None:
         """End it, by force if need be; nothing of it stays mounted."""
         if self.process.poll() is None:

@@ -86,9 +86,7 @@ def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     try:
         daemon.expect("ready:")
         yield daemon
-        daemon.wait_for_counts(processes=0, threads=0, nodes=0, refs=0, buffers=0)
-        assert daemon.end() == 0
-        assert "bug" not in daemon._seen.decode()
+        daemon.end_clean(processes=0, threads=0, nodes=0, refs=0, buffers=0)
     finally:
         daemon.clean_up()
 

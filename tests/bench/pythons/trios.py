@@ -5,50 +5,12 @@ from __future__ import annotations
 
 import timing
 import trio
-from blocking import DESCRIPTOR, ECHO
+from awaiting import call, serve
 
-from binderclient import Parcel, Service, transaction
 from binderclient.trio import open_device
-
-
-class Echo(Service):
-    """Answers with what it is told, in a task."""
-
-    descriptor = DESCRIPTOR
-
-    @transaction(ECHO)
-    async def echo(self, data: Parcel, reply: Parcel) -> None:
-        """String16 in; exception header and String16 out."""
-        reply.write_no_exception()
-        reply.write_string16(data.read_string16())
-
-
-async def serve(path: str) -> None:
-    """Serve until cancelled."""
-    async with open_device(path) as device:
-        device.become_context_manager(Echo())
-        device.start_serving()
-        timing.ready()
-        await device.serve_forever()
-
-
-async def call(path: str, seconds: float) -> None:
-    """Call from one task."""
-    async with open_device(path) as device:
-        proxy = device.context_manager
-
-        async def echo(text: str) -> str:
-            request = Parcel.for_interface(DESCRIPTOR)
-            request.write_string16(text)
-            with await proxy.call(ECHO, request) as reply:
-                reply.read_exception()
-                return reply.read_string16() or ""
-
-        await timing.measure_awaiting(echo, seconds)
-
 
 if __name__ == "__main__":
     timing.run(
-        lambda path: trio.run(serve, path),
-        lambda path, seconds: trio.run(call, path, seconds),
+        lambda path: trio.run(serve, open_device, path),
+        lambda path, seconds: trio.run(call, open_device, path, seconds),
     )
