@@ -32,14 +32,14 @@ async def test_a_channel_that_polls_hears_the_processes_that_work_for_us(
         assert helper._process is not None
         helper._process.kill()
         helper._process.wait()
-        channel.poll()
+        channel.readiness.look()
         assert heard == ["end"]
         fetcher = parts.fetcher
         monkeypatch.setattr(fetcher, "receive", lambda: heard.append("fetched"))
         assert fetcher._process is not None
         fetcher._process.kill()
         fetcher._process.wait()
-        channel.poll()
+        channel.readiness.look()
         assert "fetched" in heard
     finally:
         transport.close()
