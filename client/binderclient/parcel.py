@@ -3,7 +3,7 @@
 
 Rules of this encoding: everything starts on a multiple of 4 bytes, integers are in native byte
 order and at least 32 bits wide, a length comes before what it counts, -1 is the length of null.
-Weak references are not offered: the driver lets nobody call them or make them strong
+Weak references are not offered: with the driver they can neither be called nor made strong
 (statement N3).
 
 ``numbers_and_text`` and ``lists`` have what is made of bytes alone, this file what is more:

@@ -65,7 +65,7 @@ def enter() -> User | None:
         _call(_libc.unshare(flags), "unshare")
         if flags & _CLONE_NEWUSER:
             _map_users(f"0 {uid} 1", f"0 {gid} 1")
-        _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is nobody else's
+        _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is not seen outside
     except OSError as error:  # also later than at once, as where AppArmor leaves no rights
         raise PrivateError(_why_not(error)) from None
     return User(uid, gid) if flags & _CLONE_NEWUSER else None

@@ -171,7 +171,7 @@ class ServiceManagerService(Registry):
         raise _failure(dialect, failure) from None
 
     def may_add(self, _who: Caller, _name: str) -> bool:
-        """Say whether a caller may offer a service of that name; here everybody may."""
+        """Return whether a caller may offer a service of that name; override it to refuse some."""
         return True
 
     # Services
