@@ -82,7 +82,7 @@ struct binderd_slot {
 #define BINDERD_CLOSE 3 // close these: int32_t[count] behind the message
 
 // binderd_lane.flags
-#define BINDERD_LANE_QUIET 1 // a reply that has arrived is not confirmed
+#define BINDERD_LANE_QUIET 1 // a reply without objects is not confirmed
 
 #define BINDERD_LANE_SIZE_MAX 16384 // bytes
 

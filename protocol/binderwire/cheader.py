@@ -99,7 +99,7 @@ _GROUPS: Final = (
     ),
     (
         "binderd_lane.flags",
-        {"BINDERD_LANE_QUIET": "a reply that has arrived is not confirmed"},
+        {"BINDERD_LANE_QUIET": "a reply without objects is not confirmed"},
     ),
     ("", {"BINDERD_LANE_SIZE_MAX": "bytes"}),
     (

@@ -47,7 +47,7 @@ BINDERD_ATTACH_AREA: Final = 0x01  # send the receive area, now
 BINDERD_ATTACH_FILES: Final = 0x02  # send descriptors, from now on
 
 # binderd_lane.flags
-BINDERD_LANE_QUIET: Final = 0x01  # a reply that has arrived is no news: no BR_TRANSACTION_COMPLETE
+BINDERD_LANE_QUIET: Final = 0x01  # a reply without objects is no news: no BR_TRANSACTION_COMPLETE
 
 IOCTLS: Final[dict[int, Message]] = {}
 

@@ -129,6 +129,56 @@ say(seen > 0)
         assert run_client(place, CALLER + code) == ["True"]
 
 
+# Answers with nothing, with an object of its own, and with what is none; says what it read.
+QUIET_SERVER = (
+    START
+    + """
+from binderwire.commands import read_stream
+server = Device(DIR + "/binder")
+server.ioctl(abi.BINDER_SET_CONTEXT_MGR, bytes(4))
+lane = Lane(server, ext.BINDERD_LANE_QUIET)
+commands = struct.pack("=I", abi.BC_ENTER_LOOPER)
+def read(last):
+    global commands
+    words, returns = [], b""
+    while last not in words:
+        returns = lane.write_read(commands, 256)
+        commands = b""
+        words += [item.message.name for item in read_stream(abi.RETURNS, returns)]
+    say(*[word for word in words if word != "BR_NOOP"])
+    return returns
+say("up")
+place = lane.address + DATA
+body = abi.flat_binder_object.pack(abi.BINDER_TYPE_BINDER, 0, 0x100, 0x200)
+lane.octets[DATA : DATA + len(body)] = body
+for offset in (None, 0, 4):
+    call = find(read("BR_TRANSACTION"), abi.BR_TRANSACTION, abi.binder_transaction_data)
+    reply = abi.binder_transaction_data.build()
+    if offset is not None:
+        lane.octets[DATA + 64 : DATA + 72] = offset.to_bytes(8, "little")
+        reply = abi.binder_transaction_data.build(
+            data_size=len(body), offsets_size=8, buffer=place, offsets=place + 64
+        )
+    commands = free_buffer(call.buffer) + struct.pack("=I", abi.BC_REPLY) + reply
+read("BR_TRANSACTION_COMPLETE")
+"""
+)
+
+
+def test_a_quiet_lane_hears_of_replies_with_objects_only(place: Path) -> None:
+    with client(place, QUIET_SERVER) as server:
+        assert server.line() == "up"
+        assert run_client(place, CALLER + "say(*[ask(b'') for _ in range(3)])") == [
+            "True True False"
+        ]
+        assert [server.line() for _ in range(4)] == [
+            "BR_TRANSACTION",
+            "BR_TRANSACTION",
+            "BR_INCREFS BR_ACQUIRE BR_TRANSACTION_COMPLETE BR_TRANSACTION",
+            "BR_TRANSACTION_COMPLETE",
+        ]
+
+
 def test_what_lies_elsewhere_arrives_as_well(place: Path) -> None:
     """The thread has to enter for that, as it does where it asks too late."""
     with client(place, SERVER) as server:

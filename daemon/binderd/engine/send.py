@@ -218,7 +218,7 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
         return
     note(thread, debug_id, REPLY, target_ids, handle, sizes, None)
     reply = Transaction(thread, euid, debug_id, code, flags, buffer, receiver)
-    _queue_reply(thread, reply, call, caller)
+    _queue_reply(thread, reply, call, caller, offsets_size)
 
 
 def _fail_reply(
@@ -235,15 +235,20 @@ def _fail_reply(
     if caller is not None and caller.extended_error[1] == BR_OK:  # E4
         caller.extended_error = (debug_id, failure.reply, failure.param)
     note(thread, debug_id, REPLY, target_ids, asked[0], asked[1], failure)
-    if not thread.is_quiet:
+    if not thread.is_quiet or asked[1][1]:
         thread.fail(BR_TRANSACTION_COMPLETE)
     call.send_failed_reply(failure.reply)
 
 
-def _queue_reply(thread: Thread, reply: Transaction, call: Transaction, caller: Thread) -> None:
-    """Queue a reply at ``caller``, which waits for it."""
+def _queue_reply(
+    thread: Thread, reply: Transaction, call: Transaction, caller: Thread, offsets_size: int
+) -> None:
+    """Queue a reply at ``caller``, which waits for it.
+
+    One with objects is confirmed in any case, as the thread may have to hear of their references.
+    """
     thread.stack = call.target_parent
-    if not thread.is_quiet:
+    if not thread.is_quiet or offsets_size:
         thread.enqueue(Notice(BR_TRANSACTION_COMPLETE, thread.process.user.of(NOTICES)))
     reply.started_ns = call.started_ns
     caller.stack = call.sender_parent
@@ -484,7 +489,7 @@ class SendingReply(Sending):
         number, _, _, handle = self.header
         target_ids = (self._rest.receiver.pid, caller.tid, 0)
         note(thread, number, REPLY, target_ids, handle, self.sizes, None)
-        _queue_reply(thread, sent, self._call, caller)
+        _queue_reply(thread, sent, self._call, caller, self.sizes[1])
 
 
 def _queue_one_way(thread: Thread, call: Transaction, node: Node, receiver: Process) -> None:
