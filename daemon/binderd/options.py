@@ -202,8 +202,8 @@ OPTIONS: Final = (
         SPIN_US,
         "MICROSECONDS",
         "how long to look for the next request of clients that call often before sleeping until it "
-        "comes, which saves them the time that waking takes; 0: sleep at once, and no lanes "
-        "(docs/EXTENSION.md)",
+        "comes, four times as long where they have lanes (docs/EXTENSION.md), which saves them the "
+        "time that waking takes; 0: sleep at once, and no lanes",
     ),
     Option(
         "descriptors",

@@ -42,6 +42,24 @@ def test_it_ends_when_the_time_is_over() -> None:
     assert time.perf_counter_ns() - began >= BRIEF_NS
 
 
+class Lanes:
+    """One that is watched, in which nothing is asked."""
+
+    watched = (1,)
+
+    def look(self, _now: int) -> bool:
+        return False
+
+    def rest(self) -> None:
+        pass
+
+
+def test_lanes_are_looked_at_for_longer() -> None:
+    began = time.perf_counter_ns()
+    assert Spin(BRIEF_NS).look(Poll(), Lanes()) == []
+    assert time.perf_counter_ns() - began >= 4 * BRIEF_NS
+
+
 def test_zero_is_never() -> None:
     poll = Poll(1)
     assert Spin(0).look(poll) == []
