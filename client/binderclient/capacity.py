@@ -38,6 +38,11 @@ class CapacityLimiter:
         self._free = limit
         self._waiting: deque[Slot] = deque()
 
+    @property
+    def is_free(self) -> bool:
+        """Would ``take`` take a slot at once?"""
+        return self._free > 0
+
     def take(self, begin: Callable[[], None]) -> Slot:
         """Return a slot, which is taken, or will be when others are given back."""
         slot = Slot(begin)

@@ -14,16 +14,28 @@ import queue
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _T = TypeVar("_T")
 
-_Box: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"  # what one thread is to do next
-
 IDLE_SECONDS: Final = 10.0  # after which a thread without a job ends
+
+
+class Worker:
+    """One thread, while it does nothing.
+
+    Attributes:
+        lent: what its last job has returned, for the use of whoever has taken the thread.
+    """
+
+    __slots__ = ("box", "lent")
+
+    def __init__(self) -> None:
+        self.box: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self.lent: object = None
 
 
 class Workers:
@@ -45,19 +57,21 @@ class Workers:
     def begin(self) -> None:
         """Start afresh, without any thread, as it is in a forked child."""
         self._lock = threading.RLock()  # reentrant: finalizers may come here
-        self._jobs: deque[Callable[[], None]] = deque()  # that wait for a thread
-        self._idle: list[_Box] = []  # of the threads that wait for a job, the latest at the end
+        self._jobs: deque[Callable[[], object]] = deque()  # that wait for a thread
+        self._idle: list[Worker] = []  # that wait for a job, the latest at the end
         self._count = 0
 
-    def put(self, job: Callable[[], None]) -> None:
+    def put(self, job: Callable[[], object]) -> None:
         """Have a job done, which must not raise; may be called from any thread.
+
+        What it returns is lent to whoever takes the thread when it is idle.
 
         Raises:
             RuntimeError: the system has no thread for it.
         """
         with self._lock:
             with contextlib.suppress(IndexError):
-                self._idle.pop().put(job)  # who was busy a moment ago has all at hand
+                self._idle.pop().box.put(job)  # who was busy a moment ago has all at hand
                 return
             self._jobs.append(job)
             if self._limit is not None and self._count >= self._limit:
@@ -70,40 +84,65 @@ class Workers:
                 self._jobs.remove(job)
                 raise
 
+    def take(self) -> Worker | None:
+        """Take the thread that was busy last from those that are idle; None if there is none.
+
+        It waits for ``put_to`` or ``give_back``, one of which has to follow.
+        """
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def put_to(self, worker: Worker, job: Callable[[], object]) -> None:
+        """Have a thread that was taken do a job."""
+        worker.box.put(job)
+
+    def give_back(self, worker: Worker) -> None:
+        """Let a thread that was taken be idle again."""
+        with self._lock:
+            if self._jobs:
+                worker.box.put(self._jobs.popleft())
+            elif self._is_closed:
+                self._count -= 1
+                worker.box.put(None)
+            else:
+                self._idle.append(worker)
+
     def close(self) -> None:
         """Have idle threads end at once from now on."""
         with self._lock:
             self._is_closed = True
             while self._idle:
                 self._count -= 1
-                self._idle.pop().put(None)
+                self._idle.pop().box.put(None)
 
     def _work(self) -> None:
-        box: _Box = queue.SimpleQueue()
-        while (job := self._next(box)) is not None:
-            job()
+        worker = Worker()
+        while (job := self._next(worker)) is not None:
+            worker.lent = None
+            worker.lent = job()
             del job  # what it holds is not to wait for the next one
 
-    def _next(self, box: _Box) -> Callable[[], None] | None:
+    def _next(self, worker: Worker) -> Callable[[], object] | None:
         with self._lock:
-            self._idle.append(box)  # first: so a finalizer that has a job finds somebody
-            if self._jobs and self._withdraw(box):
+            self._idle.append(worker)  # first: so a finalizer that has a job finds somebody
+            if self._jobs and self._withdraw(worker):
                 return self._jobs.popleft()
-            if self._is_closed and self._withdraw(box):
+            if self._is_closed and self._withdraw(worker):
                 self._count -= 1
                 return None
-        with contextlib.suppress(queue.Empty):
-            return box.get(timeout=IDLE_SECONDS)
-        with self._lock:
-            if self._withdraw(box):
-                self._count -= 1
-                return None
-        return box.get()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return worker.box.get(timeout=IDLE_SECONDS)
+            with self._lock:
+                if self._withdraw(worker):
+                    self._count -= 1
+                    return None
+            # Somebody has taken it.
 
-    def _withdraw(self, box: _Box) -> bool:
-        """Have a thread wait no longer; False if there is something in its box already."""
+    def _withdraw(self, worker: Worker) -> bool:
+        """Have a thread wait no longer; False if it has a job, or will have one."""
         try:
-            self._idle.remove(box)
+            self._idle.remove(worker)
         except ValueError:
             return False
         return True

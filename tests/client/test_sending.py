@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,3 +159,59 @@ def test_threads_that_are_closed_end_after_the_jobs_that_wait() -> None:
     blocked.set()
     eventually(lambda: workers._count == 0)
     assert done == [1]
+
+
+def test_a_thread_that_was_taken_waits_for_who_has_taken_it(workers: Workers) -> None:
+    done: list[str] = []
+    workers.put(lambda: "lent")
+    eventually(lambda: len(workers._idle) == 1)
+    worker = workers.take()
+    assert worker is not None
+    assert worker.lent == "lent"
+    assert workers.take() is None
+    workers.put(lambda: done.append("another"))  # for which there is a second one
+    eventually(lambda: done == ["another"])
+    workers.put_to(worker, lambda: done.append("taken"))
+    eventually(lambda: done == ["another", "taken"])
+    eventually(lambda: len(workers._idle) == 2)
+    assert worker.lent is None
+
+
+def test_a_thread_that_is_given_back_does_what_waits(workers: Workers) -> None:
+    blocked = threading.Event()
+    done: list[str] = []
+    workers.put(lambda: None)
+    eventually(lambda: len(workers._idle) == 1)
+    worker = workers.take()
+    assert worker is not None
+    workers.put(lambda: blocked.wait(PATIENCE))
+    workers.put(lambda: done.append("waited"))
+    workers.give_back(worker)
+    eventually(lambda: done == ["waited"])
+    blocked.set()
+
+
+def test_a_thread_that_is_given_back_too_late_ends() -> None:
+    workers = Workers(1)
+    workers.put(lambda: None)
+    eventually(lambda: len(workers._idle) == 1)
+    worker = workers.take()
+    assert worker is not None
+    workers.close()
+    assert workers._count == 1
+    workers.give_back(worker)
+    eventually(lambda: workers._count == 0)
+
+
+def test_a_thread_is_not_idle_while_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("binderclient.workers.IDLE_SECONDS", 0.01)
+    workers = Workers(1)
+    workers.put(lambda: None)
+    worker = None
+    while worker is None:  # it may have ended already
+        workers.put(lambda: None)
+        worker = workers.take()
+    time.sleep(0.05)  # there is nothing to wait for: it is to go on as it is
+    assert workers._count == 1
+    workers.give_back(worker)
+    eventually(lambda: workers._count == 0)
