@@ -107,14 +107,21 @@ class _AsyncioLoop:
         if self._handlers:
             await self.finish(asyncio.wait(set(self._handlers)))
 
+    def is_cancelled(self) -> bool:
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+
     async def checkpoint(self) -> None:
         self._check()
         await asyncio.sleep(0)
 
     async def heed_cancellation(self) -> None:
-        self._check()
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # there is no loop, or it is trio's
+            raise elsewhere() from None
+        if task is None or task.get_loop() is not self._loop or task.cancelling():
+            self._check()
             await asyncio.sleep(0)
 
     async def sleep(self, seconds: float) -> None:

@@ -13,6 +13,10 @@ and everything else of the program run in the loop's thread.  (Waiting for the d
 readable and serving from the loop itself would save those threads, and serve one caller at a time,
 however long its handler sleeps.)
 
+Why they rarely run.  From one thread to another and back is longer than a call.  A thread that has
+a lane speaks with the driver through memory, so the loop's thread can do that in its name and with
+the same effect, and does as long as answers come soon.  ``outgoing`` and ``homes`` tell how.
+
 A call that a handler makes is sent by the thread that reads for this handler, so that the called
 object can call back into it (Q4), as it can between programs that block.
 
@@ -23,43 +27,35 @@ after it: leaving would break the promise to the handler's own caller.  A handle
 answers its caller with STATUS_DEAD_OBJECT.
 
 What runs in the loop's thread and enters the driver, without waiting for anyone else: reading a
-reference to a new object out of a parcel, and closing a large one.
+reference to a new object out of a parcel, and closing a large one.  What it asks for in its
+threads' lanes it waits for up to some 100 us of its own time, and after a few times in vain not at
+all for a while.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from binderclient import android
 from binderclient.arguments import check_callable, check_code, check_type
 from binderclient.blocking import Device
-from binderclient.capacity import CapacityLimiter
-from binderclient.deadlines import Alarm, Deadline, Ticket, checked_timeout
-from binderclient.errors import DeadObject, RemoteException
-from binderclient.loops import LoopEnded
-from binderclient.objects import (
-    RemoteObject,
-    Service,
-    call_flags,
-    check_nothing,
-    dispatch,
-    request_of,
-    set_caller,
-)
-from binderclient.session import caller_of, late
-from binderclient.workers import HELPERS, Workers, outcome_of, result_of
+from binderclient.deadlines import Alarm, Deadline, checked_timeout
+from binderclient.errors import DeadObject
+from binderclient.homes import IncomingCalls, current_home
+from binderclient.loops import tell
+from binderclient.objects import RemoteObject, Service, call_flags, request_of
+from binderclient.outgoing import Outgoing, OutgoingCalls
+from binderclient.parcel import Parcel
+from binderclient.workers import HELPERS, outcome_of, result_of
+from binderwire.binder_abi import TF_ACCEPT_FDS
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
 
-    from binderclient.connection import Delivery
     from binderclient.loops import EventLoop
-    from binderclient.parcel import Parcel
     from binderclient.servicemanager.client import Offer
     from binderclient.session import Session
 
@@ -86,10 +82,11 @@ class AsyncProxy(RemoteObject):
         timeout: float | None = None,
     ) -> Parcel:
         """Call the object; see ``Proxy.call`` for arguments, return and exceptions."""
-        check_code(code)
-        request = request_of(data)
-        flags = call_flags(oneway=oneway, clear=clear)
-        seconds = checked_timeout(timeout)
+        if type(code) is not int or code < 0 or code > android.LAST_CALL_TRANSACTION:
+            check_code(code)
+        request = data if isinstance(data, Parcel) else request_of(data)
+        flags = call_flags(oneway=oneway, clear=clear) if oneway or clear else TF_ACCEPT_FDS
+        seconds = None if timeout is None else checked_timeout(timeout)
         return await self.device.transact(self.session, self.handle, code, request, flags, seconds)
 
     async def ping(self, *, timeout: float | None = None) -> None:
@@ -106,19 +103,18 @@ class AsyncProxy(RemoteObject):
         loop = self.device.loop
         died = loop.event()
 
-        def tell(_proxy: RemoteObject) -> None:
-            with contextlib.suppress(LoopEnded):
-                loop.run_soon(died.set)
+        def tell_it(_proxy: RemoteObject) -> None:
+            tell(loop, died.set)
 
         try:
-            await self.device.link(self, tell)
+            await self.device.link(self, tell_it)
         except DeadObject:
             return
         try:
             await died.wait()
         finally:
             if not self.dead:
-                await loop.finish(self.device.unlink(self, tell))
+                await loop.finish(self.device.unlink(self, tell_it))
 
 
 class AsyncDevice:
@@ -148,10 +144,7 @@ class AsyncDevice:
         if max_calls < 1:
             raise ValueError(f"max_calls must be 1 or more, not {max_calls}")
         self.loop = loop
-        self._callers = Workers(max_calls)
-        # A thread is free again before the loop has taken the reply: without these, replies would
-        # pile up while it is busy, until the receive area had no room for more.
-        self._limiter = CapacityLimiter(max_calls)
+        self._outgoing = OutgoingCalls(loop, max_calls)
         self._changed = loop.event()  # the device has gone or is back, since somebody waits
         self._device = Device(
             path,
@@ -159,7 +152,7 @@ class AsyncDevice:
             max_threads=max_threads,
             reconnect=reconnect,
             make_proxy=self._make_proxy,
-            run_handler=self._hand_over,
+            run_handler=IncomingCalls(loop).hand_over,
         )
         self.on_gone(AsyncDevice._change)
         self.on_back(AsyncDevice._change)
@@ -199,47 +192,8 @@ class AsyncDevice:
         seconds: float | None = None,
     ) -> Parcel:
         """Send a transaction and wait for its reply; ``AsyncProxy.call`` is the way to use it."""
-        await self.loop.heed_cancellation()  # a task that is cancelled already sends nothing
-        home = _current_home.get()
-        transact = partial(session.transact, handle, code, data, flags)
-        if home is not None and home.is_free:
-            if seconds is not None:
-                transact = partial(transact, Ticket(seconds))
-            return await home.transact(transact, self)
-        over = self.loop.event()
-        ticket = Ticket(seconds, lambda: self._tell(over.set))
-        outcome: list[Parcel | BaseException] = []
-        has_begun = False
-
-        def job() -> None:
-            nonlocal has_begun
-            has_begun = True  # before it looks: so where this is not set nothing is sent any more
-            if ticket.is_given_up:
-                ticket.end()
-                return
-            outcome.append(outcome_of(partial(transact, ticket)))
-            self._tell(over.set)
-
-        def begin() -> None:
-            try:
-                self._callers.put(job)
-            except RuntimeError as error:  # the system has no thread for it
-                outcome.append(error)
-                over.set()
-
-        slot = self._limiter.take(begin)
-        try:
-            await over.wait()
-        except BaseException:
-            ticket.give_up()
-            raise
-        finally:
-            self._limiter.give_back(slot)
-            if not has_begun:
-                ticket.end()
-        if not outcome:
-            raise late(ticket, code, data, sent=has_begun)
-        return result_of(outcome.pop())
+        call = Outgoing(session, handle, code, data, flags)
+        return await self._outgoing.make(call, seconds, current_home.get())
 
     async def in_thread(self, function: Callable[..., _T], *arguments: Any) -> _T:  # noqa: ANN401
         """Return what a function returns that may take a moment; not cancelled before."""
@@ -248,7 +202,7 @@ class AsyncDevice:
 
         def job() -> None:
             outcome.append(outcome_of(partial(function, *arguments)))
-            self._tell(over.set)
+            tell(self.loop, over.set)
 
         HELPERS.put(job)
         await self.loop.finish(over.wait())
@@ -319,7 +273,7 @@ class AsyncDevice:
 
     def run_soon(self, callback: Callable[[AsyncDevice], object]) -> None:
         """Have ``callback(device)`` called in the loop's thread, from whichever thread this is."""
-        self._tell(callback, self)
+        tell(self.loop, callback, self)
 
     @contextlib.contextmanager
     def alarm(self, seconds: float | None, ring: Callable[[], object]) -> Iterator[None]:
@@ -327,59 +281,15 @@ class AsyncDevice:
         if seconds is None:
             yield
             return
-        alarm = Alarm(seconds, lambda: self._tell(ring))
+        alarm = Alarm(seconds, lambda: tell(self.loop, ring))
         try:
             yield
         finally:
             alarm.stop()
 
-    def _tell(self, function: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401
-        try:
-            self.loop.run_soon(function, *arguments)
-        except LoopEnded:
-            return  # nobody is there to be told
-
     def _change(self) -> None:
         self._changed.set()
         self._changed = self.loop.event()
-
-    # Incoming calls
-
-    def _hand_over(self, service: Service, delivery: Delivery, data: Parcel, reply: Parcel) -> None:
-        """Have a task handle a call; runs in the thread that received it, until it is handled."""
-        home = _Home()
-        try:
-            self.loop.run_soon(self._start_task, home, service, delivery, data, reply)
-        except LoopEnded:
-            raise _closed() from None
-        home.work()
-
-    def _start_task(
-        self, home: _Home, service: Service, delivery: Delivery, data: Parcel, reply: Parcel
-    ) -> None:
-        try:
-            self.loop.start_task(
-                lambda: self._handle(home, service, delivery, data, reply),
-                lambda: home.done(_closed()),
-            )
-        except LoopEnded:
-            home.done(_closed())
-
-    async def _handle(
-        self, home: _Home, service: Service, delivery: Delivery, data: Parcel, reply: Parcel
-    ) -> None:
-        error: Exception | None = _closed()
-        _current_home.set(home)
-        set_caller(caller_of(delivery))
-        try:
-            result = dispatch(service, delivery.code, data, reply, delivery.flags)
-            if result is not None:
-                check_nothing(await result)
-            error = None
-        except Exception as failure:
-            error = failure
-        finally:
-            home.done(error)
 
     # Lifetime
 
@@ -389,66 +299,5 @@ class AsyncDevice:
         try:
             await self.in_thread(self._device.close)
         finally:
-            self._callers.close()
+            self._outgoing.close()
             await self.loop.tasks_ended()
-
-
-class _Home:
-    """The thread that received a call, while a task handles it: it makes the task's own calls.
-
-    ``work`` runs in that thread, everything else in the loop's thread.
-    """
-
-    __slots__ = ("_is_busy", "_is_done", "_jobs")
-
-    def __init__(self) -> None:
-        # What to do next; None or an exception: the call has been handled.
-        self._jobs: queue.SimpleQueue[Callable[[], None] | Exception | None] = queue.SimpleQueue()
-        self._is_busy = False
-        self._is_done = False
-
-    @property
-    def is_free(self) -> bool:
-        """May a task of this handler make a call here now?"""
-        return not self._is_busy and not self._is_done
-
-    def done(self, error: Exception | None) -> None:
-        """Say that the call has been handled."""
-        self._is_done = True
-        self._jobs.put(error)
-
-    async def transact(self, transact: Callable[[], Parcel], device: AsyncDevice) -> Parcel:
-        """Make a call from this thread; not cancelled before its outcome is known."""
-        outcome: list[Parcel | BaseException] = []
-        loop = device.loop
-        over = loop.event()
-
-        def job() -> None:
-            outcome.append(outcome_of(transact))
-            with contextlib.suppress(LoopEnded):
-                loop.run_soon(over.set)
-
-        self._is_busy = True
-        try:
-            self._jobs.put(job)
-            await loop.finish(over.wait())
-        finally:
-            self._is_busy = False
-        return result_of(outcome.pop())
-
-    def work(self) -> None:
-        """Make calls until the task is done; raises what the task raised."""
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
-            if isinstance(job, Exception):
-                raise job
-            job()
-
-
-_current_home: Final[ContextVar[_Home | None]] = ContextVar("binder_home", default=None)
-
-
-def _closed() -> RemoteException:
-    return RemoteException(status=android.STATUS_DEAD_OBJECT)

@@ -31,7 +31,7 @@ from binderclient.objects import (
     set_caller,
 )
 from binderclient.recovery import Recovery
-from binderclient.session import Session, caller_of
+from binderclient.session import Session
 from binderclient.signals import waking_for_signals
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from binderclient.connection import Delivery
     from binderclient.deadlines import Ticket
     from binderclient.deaths import Obituary
+    from binderclient.incoming import IncomingCall
     from binderclient.parcel import Parcel
     from binderclient.session import RunHandler
 
@@ -279,10 +279,12 @@ class Device:
         self.recovery.forget()
 
 
-def _run_handler(service: Service, delivery: Delivery, data: Parcel, reply: Parcel) -> None:
-    token = set_caller(caller_of(delivery))
+def _run_handler(call: IncomingCall) -> None:
+    service, delivery = call.service, call.delivery
+    assert service is not None
+    token = set_caller(call.caller())
     try:
-        result = dispatch(service, delivery.code, data, reply, delivery.flags)
+        result = dispatch(service, delivery.code, call.data, call.reply, delivery.flags)
     finally:
         reset_caller(token)
     if result is not None:

@@ -220,6 +220,7 @@ class ThreadState:
         "_serving",
         "_stack",
         "is_looper",
+        "is_quiet",
         "owes_answer",
     )
 
@@ -237,12 +238,19 @@ class ThreadState:
         # Does the driver wait for a BC_*_DONE?  Until then it keeps others' deaths and releases
         # from us (statements N5, N11): do not go idle without writing it.
         self.owes_answer = False
+        # Does the driver say nothing of the replies without objects that it takes?
+        self.is_quiet = False
         self.is_looper = False  # does this thread serve incoming calls?
 
     @property
     def idle(self) -> bool:
         """Is no call outstanding in either direction?"""
         return not self._stack
+
+    @property
+    def depth(self) -> int:
+        """How many calls, of either direction, are outstanding."""
+        return len(self._stack)
 
     @property
     def serving(self) -> bool:
@@ -335,7 +343,8 @@ class ThreadState:
         else:
             self._out += _SEND.pack(word, handle, 0, code, flags, 0, 0, *sizes)
         self._kept.append(keep)
-        self._expected.append(call)
+        if not (self.is_quiet and word == BC_REPLY and not offsets_size):
+            self._expected.append(call)
 
     # Input and output
 
@@ -461,6 +470,8 @@ class ThreadState:
 
     def _accepted(self, word: int, events: list[Event]) -> None:
         if not self._expected:
+            if self.is_quiet:  # which the driver has forgotten, if it has forgotten the thread
+                return
             raise ProtocolError(f"{RETURNS[word].name} for nothing")
         call = self._expected.popleft()
         if not call.wants_reply:

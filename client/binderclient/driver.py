@@ -401,6 +401,21 @@ class WriteRead:
         self._out, self._out_address = _area(WRITE_SIZE)
         self._in, self._in_address = _area(READ_SIZE)
 
+    @property
+    def can_attempt(self) -> bool:
+        """May ``attempt`` succeed, and is nothing begun?"""
+        lane = self._lane
+        return lane is not None and not lane.is_over and not lane.is_begun
+
+    @property
+    def is_begun(self) -> bool:
+        """Has ``attempt`` begun what ``run`` has to finish?  Until then nothing may be loaded."""
+        return self._lane is not None and self._lane.is_begun
+
+    def attempt(self) -> bool:
+        """Do the ioctl if that takes but a moment; see ``Lane.attempt``."""
+        return self._lane is not None and self._lane.attempt()
+
     def load(self, commands: bytearray, *, read: bool) -> None:
         """Prepare to write ``commands`` and, if ``read``, to wait for something to read."""
         size = len(commands)

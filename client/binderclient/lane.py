@@ -24,6 +24,7 @@ from binderwire.extension_abi import (
     BINDERD_AGAIN,
     BINDERD_ENTER,
     BINDERD_LANE,
+    BINDERD_LANE_QUIET,
     BINDERD_LANE_SIZE_MAX,
     BINDERD_LEAVE,
     binderd_lane,
@@ -39,7 +40,12 @@ SIZE: Final = BINDERD_LANE_SIZE_MAX
 PLACES: Final = 5632  # from here on there is room for payloads
 RECORD: Final = binderd_slot.offset_of("write_size")  # where the slot's binder_write_read begins
 
-_SPIN_NS: Final = 50_000  # so long is an answer looked for without sleeping
+# So often is an answer looked for without sleeping, each time some 0.8 us, and no longer than this.
+# Others may need the processor to answer, and give it back when they have: so much of the time may
+# be theirs, and is not lost.
+_LOOKS: Final = 64
+_LOOKS_OF_ATTEMPT: Final = 112  # where sleeping takes two changes of threads
+_LOOK_NS: Final = 500_000
 _TRUST: Final = 8  # so often in vain, then not for a while
 _PAUSE: Final = 64  # so many times
 _F_ADD_SEALS: Final = 1033
@@ -103,6 +109,7 @@ class Lane:
         "_result",
         "_trust",
         "address",
+        "is_begun",
         "is_over",
         "octets",
     )
@@ -114,7 +121,9 @@ class Lane:
             fcntl.fcntl(memory, _F_ADD_SEALS, _F_SEAL_SHRINK)
             area = _map(memory)
             self.address = ctypes.addressof(area)
-            request = binderd_lane.build(memory=memory, size=SIZE, address=self.address)
+            request = binderd_lane.build(
+                memory=memory, flags=BINDERD_LANE_QUIET, size=SIZE, address=self.address
+            )
             driver.control(BINDERD_LANE, bytearray(request))
         finally:
             os.close(memory)
@@ -124,19 +133,25 @@ class Lane:
         self._asked = 0
         self._trust = _TRUST
         self._paused = 0
+        self.is_begun = False  # has ``attempt`` asked what is not finished?
         self.is_over = False  # has it ended? Then all goes through ioctls
 
     def write_read(self, driver: Driver, go_on: Callable[[], bool]) -> int:
         """Do the BINDER_WRITE_READ in the slot; return its errno, 0 if there is none.
 
+        Or finish the one that ``attempt`` has begun. Only the lane's own thread may do this.
+
         Args:
             go_on: asked before the thread sleeps; if it says no, that is EINTR.
         """
         while not self.is_over:
-            number = self._asked = (self._asked + 1) % _NUMBERS
+            number = self._asked if self.is_begun else (self._asked + 1) % _NUMBERS
             try:
-                self._cells[_ASKED] = number
-                if not self._look(number):
+                is_begun, self.is_begun = self.is_begun, False
+                if not is_begun:
+                    self._asked = number
+                    self._cells[_ASKED] = number
+                if is_begun or not self._look(number, _LOOKS):
                     error = self._sleep(driver, number, go_on)
                     if error == errno.EINVAL:  # the daemon has no such lane any more
                         self.is_over = True
@@ -152,17 +167,35 @@ class Lane:
                 return -result
         return driver.call(BINDER_WRITE_READ, self.address + RECORD)
 
-    def _look(self, number: int) -> bool:
-        """Look for the answer for a moment; return whether it is there."""
+    def attempt(self) -> bool:
+        """Do the BINDER_WRITE_READ in the slot if that takes but a moment.
+
+        Any thread may do this while the lane's own leaves the device alone: it is all in shared
+        memory, and to the daemon it is the lane's own that has asked.
+
+        Returns:
+            False: it failed, or is not finished, also if this is ended by an exception.
+            ``write_read`` has to follow soon, as nobody waits for the answer.
+        """
+        number = self._asked = (self._asked + 1) % _NUMBERS
+        self.is_begun = True
+        self._cells[_ASKED] = number
+        if self._look(number, _LOOKS_OF_ATTEMPT) and not self._cells[_RESULT]:
+            self.is_begun = False
+        return not self.is_begun
+
+    def _look(self, number: int, looks: int) -> bool:
+        """Look for the answer for a moment, ``looks`` times; return whether it is there."""
         cells = self._cells
         if self._paused:
             self._paused -= 1
             return bool(cells[_ANSWERED] == number)
-        end = time.monotonic_ns() + _SPIN_NS
+        end = time.monotonic_ns() + _LOOK_NS
         while cells[_ANSWERED] != number:
             if not cells[_IS_WATCHED]:
                 return bool(cells[_ANSWERED] == number)
-            if time.monotonic_ns() > end:
+            looks -= 1
+            if looks < 0 or time.monotonic_ns() > end:
                 self._trust -= 1
                 if self._trust <= 0:
                     self._trust, self._paused = 1, _PAUSE

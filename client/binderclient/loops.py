@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from binderclient.errors import MisuseError
@@ -71,6 +72,9 @@ class EventLoop(Protocol):
     async def tasks_ended(self) -> None:
         """Return when they have ended, unless the loop sees to that."""
 
+    def is_cancelled(self) -> bool:
+        """Is this task, one of the device's own, cancelled?"""
+
     async def checkpoint(self) -> None:
         """Let others have their turn; raises if this task is cancelled, or as ``event``."""
 
@@ -82,3 +86,9 @@ class EventLoop(Protocol):
 
     async def finish(self, awaitable: Awaitable[_T]) -> _T:
         """Wait for something to its end, and be cancelled only then."""
+
+
+def tell(loop: EventLoop, function: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401
+    """Have a function called in the loop's thread, if there is a loop; from any thread."""
+    with contextlib.suppress(LoopEnded):  # else nobody is there to be told
+        loop.run_soon(function, *arguments)

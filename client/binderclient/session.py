@@ -18,8 +18,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from binderclient import android
-from binderclient.connection import Connection, Delivery, Incoming, SpawnLooper
+from binderclient.connection import Connection, Delivery, Incoming, SpawnLooper, Unreferenced
 from binderclient.deaths import Obituary
 from binderclient.driver import open_driver
 from binderclient.errors import (
@@ -32,10 +31,9 @@ from binderclient.errors import (
     FrozenObject,
     MisuseError,
     ParcelError,
-    RemoteException,
 )
-from binderclient.faults import answer_to, error_reply
-from binderclient.objects import Caller, RemoteObject, Service, check_status
+from binderclient.incoming import IncomingCall
+from binderclient.objects import RemoteObject, Service, check_status
 from binderclient.parcel import Parcel
 from binderclient.pool import ThreadPool
 from binderclient.received import ReceivedParcels
@@ -49,21 +47,19 @@ from binderwire.binder_abi import (
     BINDER_TYPE_BINDER,
     BINDER_TYPE_HANDLE,
     FLAT_BINDER_FLAG_ACCEPTS_FDS,
-    TF_CLEAR_BUF,
-    TF_ONE_WAY,
     TF_STATUS_CODE,
     binder_node_info_for_ref,
     flat_binder_object,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from binderclient.connection import Event
+    from binderclient.connection import Event, OutgoingCall
     from binderclient.deadlines import Ticket
     from binderclient.ibinder import IBinder
 
-    RunHandler = Callable[[Service, Delivery, Parcel, Parcel], None]
+    RunHandler = Callable[[IncomingCall], None]
 
 # A reply at least this large goes back to the driver at once; a smaller one with the next write of
 # its thread, which saves an ioctl per call.
@@ -80,7 +76,8 @@ class Session:
     Args:
         path, map_size, max_threads: see ``Device``.
         make_proxy: builds the proxy of a handle.
-        run_handler: has a service handle a call, in the thread that received it.
+        run_handler: has a service handle a call, in the thread that received it; what it raises
+            is answered, unless it has answered the call.
         on_gone: called once when the driver is found gone, with the deaths that are to be told; in
             whichever thread noticed, so it must not run any of the program's own code.
 
@@ -158,13 +155,73 @@ class Session:
                 ticket.end()
             raise
         if ticket is None:
-            return self._transact(thread, handle, code, data, flags, self._is_open)
+            call = thread.call(data, self, handle, code, flags)
+            return self._wait(thread, call, handle, self._is_open)
         if thread.state.serving or thread.state.is_looper:
             return self._transact_elsewhere(handle, code, data, flags, ticket)
-        is_wanted = partial(self._is_wanted, ticket)
+        with self._heeding(ticket, code, data):
+            call = thread.call(data, self, handle, code, flags)
+            return self._wait(thread, call, handle, partial(self._is_wanted, ticket))
+
+    def begin(
+        self, thread: BinderThread, handle: int, code: int, data: Parcel, flags: int
+    ) -> OutgoingCall:
+        """Queue a call in the name of a thread that is lent; ``attempt`` sends it.
+
+        Raises:
+            DeviceError: the device cannot be used.
+            ParcelError, MisuseError: nothing was queued.
+        """
+        self._check_usable()
+        return thread.call(data, self, handle, code, flags)
+
+    @staticmethod
+    def attempt(thread: BinderThread, call: OutgoingCall) -> bool:
+        """Send a call in the name of a thread that is lent, and look for its outcome.
+
+        Returns:
+            Is it there, for ``result``?  Else ``finish`` has to follow at once.
+        """
+        events = thread.attempt()
+        if events:
+            thread.keep([event for event in events if not isinstance(event, Unreferenced)])
+        is_plain = isinstance(call.outcome, Delivery | int)
+        return is_plain and thread.can_attempt and not thread.state.owes_answer
+
+    def result(self, call: OutgoingCall) -> Parcel:
+        """Return what came of a call that was begun.
+
+        Raises:
+            RemoteException: see ``Proxy.call``; DeviceError: the device went meanwhile.
+        """
+        assert call.outcome is not None
+        return self._result(call.outcome)
+
+    def finish(
+        self,
+        thread: BinderThread,
+        call: OutgoingCall,
+        handle: int,
+        code: int,
+        data: Parcel,
+        ticket: Ticket | None,
+    ) -> Parcel:
+        """Wait for the reply to a call that was begun in the name of the calling thread.
+
+        Args, returns, raises: see ``transact``.
+        """
+        if ticket is None:
+            return self._wait(thread, call, handle, self._is_open, is_sent=True)
+        with self._heeding(ticket, code, data):
+            go_on = partial(self._is_wanted, ticket)
+            return self._wait(thread, call, handle, go_on, is_sent=True)
+
+    @contextlib.contextmanager
+    def _heeding(self, ticket: Ticket, code: int, data: Parcel) -> Iterator[None]:
+        """Have the calling thread come back when a ticket is given up."""
         ticket.begin(self.wake_all)
         try:
-            return self._transact(thread, handle, code, data, flags, is_wanted)
+            yield
         except CallAbandoned:
             if ticket.is_late:
                 raise late(ticket, code, data) from None
@@ -178,31 +235,31 @@ class Session:
     def _is_wanted(self, ticket: Ticket) -> bool:
         return not (self.closed or ticket.is_given_up)
 
-    def _transact(
+    def _wait(
         self,
         thread: BinderThread,
+        call: OutgoingCall,
         handle: int,
-        code: int,
-        data: Parcel,
-        flags: int,
         go_on: Callable[[], bool],
+        *,
+        is_sent: bool = False,
     ) -> Parcel:
-        call = thread.call(data, self, handle, code, flags)
-        is_sent = False
         try:
             while call.outcome is None:
-                if not go_on():
-                    if is_sent:  # a reply to somebody who called back may still have to be written
-                        self.exchange(thread, read=False)
+                if go_on():
+                    for event in thread.exchange(read=True, go_on=go_on):
+                        self._handle(thread, event)
+                    is_sent = True
+                    continue
+                if is_sent:  # a reply to somebody who called back may still have to be written
+                    self.exchange(thread, read=False)
+                if call.outcome is None:
                     self._give_up()
-                is_sent = True
-                for event in thread.exchange(read=True, go_on=go_on):
-                    self._handle(thread, event)
         except BaseException:
             if call.outcome is None:
                 thread.abandon()
             raise
-        if thread.state.owes_answer:
+        if thread.state.owes_answer or not thread.is_clear:
             self.exchange(thread, read=False)
         if handle == 0 and isinstance(call.outcome, DeadObject):
             with self.lock:
@@ -324,39 +381,48 @@ class Session:
             raise
 
     def _serve(self, thread: BinderThread, delivery: Delivery) -> None:
-        data = self._received.wrap(delivery, self)
-        reply, flags = self._answer(delivery, data)
+        call = self._incoming(thread, delivery)
         try:
-            data.close()
-        except ParcelError as error:
-            _log.error("code %#x keeps using its request: %s", delivery.code, error)
-        if delivery.flags & TF_ONE_WAY or not thread.state.serving:
-            return  # in the latter case the thread has left the driver, which has told the caller
-        flags |= delivery.flags & TF_CLEAR_BUF
-        try:
-            thread.reply(reply, self, flags)
-        except DeviceError:
-            raise
-        except Exception as error:  # what the program has put into it, and as faulty as it may be
-            _log.error("the reply to code %#x cannot be sent: %s", delivery.code, error)
-            reply, status_flags = error_reply(RemoteException(status=android.STATUS_BAD_VALUE))
-            thread.reply(reply, self, status_flags)
-
-    def _answer(self, delivery: Delivery, data: Parcel) -> tuple[Parcel, int]:
-        service = self._connection.nodes.find(delivery.target)
-        if service is None:
-            return error_reply(RemoteException(status=android.STATUS_DEAD_OBJECT))
-        reply = Parcel()
-        try:
-            self._run_handler(service, delivery, data, reply)
+            if call.service is not None:
+                self._run_handler(call)
         except BaseException as error:
             # In the main thread KeyboardInterrupt and SystemExit are the program's; in one of ours
             # they would end just that, and leave the service without anybody who serves.
             is_main = threading.current_thread() is threading.main_thread()
-            if is_main and not isinstance(error, Exception):
+            if call.is_answered or (is_main and not isinstance(error, Exception)):
                 raise
-            return answer_to(error, service, delivery.code, caller_of(delivery))
-        return reply, 0
+            call.answer(error)
+        else:
+            if not call.is_answered:
+                call.answer(None)
+
+    def _incoming(self, thread: BinderThread, delivery: Delivery) -> IncomingCall:
+        data = self._received.wrap(delivery, self)
+        service = self._connection.nodes.find(delivery.target)
+        return IncomingCall(self, thread, delivery, data, service)
+
+    def next_call(self, thread: BinderThread) -> IncomingCall | None:
+        """Send the reply of a thread that is lent, and look for its next call.
+
+        Returns:
+            None: the thread itself has to go on with ``exchange``, at once.
+
+        Raises:
+            DeviceError: the device was closed, or its driver is gone.
+            ProtocolError: as ``exchange``.
+        """
+        events = thread.attempt()
+        if events == []:  # the reply was taken, which ends a read
+            events = thread.attempt()
+        if not events:
+            return None
+        *others, last = events
+        if not isinstance(last, Incoming) or any(isinstance(each, Obituary) for each in others):
+            thread.keep(events)
+            return None
+        if self.pool.is_owed or any(isinstance(each, SpawnLooper) for each in others):
+            self.pool.grow()
+        return self._incoming(thread, last.delivery)
 
     # Objects in parcels; see contents.Numbering and contents.Owner
 
@@ -391,7 +457,7 @@ class Session:
         if size is None or self.gone or self.closed:
             return
         self._connection.free_buffer(address)
-        if size >= FREE_AT_ONCE_BYTES:
+        if size >= FREE_AT_ONCE_BYTES and not self._is_lent():
             with contextlib.suppress(DeviceGone):
                 thread = self.thread()
                 # While a caller waits, its reply comes first, and takes this along.
@@ -426,7 +492,30 @@ class Session:
         if thread is None:
             thread = BinderThread(self.driver, self._connection, self.lock)
             self._local.thread = thread
+        elif thread.is_lent:
+            raise MisuseError("a finalizer cannot use a device in the threads of that device")
         return thread
+
+    def owns(self, thread: BinderThread) -> bool:
+        """Is it a conversation of this session?"""
+        return thread.driver is self.driver
+
+    def lend(self) -> BinderThread | None:
+        """Lend others the calling thread's conversation, if it has one, until ``take_back``."""
+        thread: BinderThread | None = getattr(self._local, "thread", None)
+        if thread is not None:
+            thread.is_lent = True
+        return thread
+
+    def take_back(self) -> None:
+        """Have the calling thread's conversation for itself again."""
+        thread: BinderThread | None = getattr(self._local, "thread", None)
+        if thread is not None:
+            thread.is_lent = False
+
+    def _is_lent(self) -> bool:
+        thread: BinderThread | None = getattr(self._local, "thread", None)
+        return thread is not None and thread.is_lent
 
     def leave(self, thread: BinderThread) -> None:
         """Have the calling thread leave the driver."""
@@ -490,11 +579,6 @@ class Session:
             self._forked = True
             self._received.disown()
             self.driver.forget()
-
-
-def caller_of(delivery: Delivery) -> Caller:
-    """Return who has sent a call."""
-    return Caller(delivery.sender_pid, delivery.sender_euid, bool(delivery.flags & TF_ONE_WAY))
 
 
 def late(ticket: Ticket, code: int, data: Parcel, *, sent: bool = True) -> CallTimeout:

@@ -32,6 +32,10 @@ def always() -> bool:
     return True
 
 
+def _never() -> bool:
+    return False
+
+
 def _place(data: bytearray, area: SendArea | None, pins: list[object]) -> int:
     """Return where bytes lie until they are taken; what keeps them there is added to ``pins``."""
     address = area.put(data) if area is not None else 0
@@ -49,31 +53,39 @@ class BinderThread:
         connection: what all threads share.
         lock: guards ``connection``; must be reentrant.
 
-    Only the thread that made it may use it.  When a ``threading.local`` lets go of it at the end of
-    its thread, it leaves the driver.
+    Only the thread that made it may use it; while it is lent only ``call``, ``reply``, ``attempt``
+    and ``keep`` may be used, and only by whom it is lent to.  When a ``threading.local`` lets go of
+    it at the end of its thread, it leaves the driver.
     """
 
     __slots__ = (
         "__weakref__",
         "_area",
         "_connection",
-        "_driver",
+        "_kept",
         "_lock",
         "_tid",
         "_wire",
+        "driver",
+        "is_lent",
         "state",
     )
 
     def __init__(self, driver: Driver, connection: Connection[Any], lock: threading.RLock) -> None:
         self._tid = 0  # there is nothing to leave if the rest fails
-        self._driver = driver
+        # Do others use it, as the thread waits for them?  A finalizer that runs in the thread all
+        # the same must not.  Only the thread itself changes this.
+        self.is_lent = False
+        self.driver = driver
         self._connection = connection
         self._lock = lock
         lane = driver.lane()
         self._wire = WriteRead(lane)
         self._area: SendArea | None = SendArea(lane)  # None while it is being filled
+        self._kept: list[Event] = []  # that came and were not dealt with
         self._tid = threading.get_native_id()
         self.state = connection.thread()
+        self.state.is_quiet = lane is not None
 
     def __del__(self) -> None:
         # threading.local runs this in the thread that ends, as its last act.
@@ -140,22 +152,35 @@ class BinderThread:
             go_on: asked before the wait and after a signal; if it says no, nothing is read.
 
         Returns:
-            What came.  It must be dealt with: a delivery in it owns a buffer.
+            What came.  It must be dealt with: a delivery in it owns a buffer.  It may be more than
+            was asked for, from what ``attempt`` has begun.
 
         Raises:
             DeviceError: the device was closed, or its driver is gone.
             ProtocolError: the driver refused a command, which is dropped.
         """
-        state, wire = self.state, self._wire
+        wire = self._wire
+        if self._kept or wire.is_begun:
+            events = self._take_up(go_on if read else _never)
+            return events if read else events + self.exchange(read=False)
         with self._lock:
-            commands = state.data_to_write()
+            commands = self.state.data_to_write()
             if not read and not commands:
                 return []
             wire.load(commands, read=read)
+        return self._run(go_on)
+
+    def _take_up(self, go_on: Callable[[], bool]) -> list[Event]:
+        events, self._kept = self._kept, []
+        return events or self._run(go_on)
+
+    def _run(self, go_on: Callable[[], bool]) -> list[Event]:
+        """Do what is loaded, or finish what is begun."""
+        state, wire = self.state, self._wire
         number = errno.EINTR
         try:
-            if go_on():
-                number = wire.run(self._driver, go_on)
+            if wire.is_begun or go_on():
+                number = wire.run(self.driver, go_on)
         except BaseException:
             with self._lock:
                 state.written(wire.write_consumed)
@@ -166,9 +191,39 @@ class BinderThread:
                 return state.receive(wire.returned())
         if number == errno.EINTR:
             return []
-        self._driver.check_gone(number)
+        self.driver.check_gone(number)
         name = state.drop_refused()
         raise ProtocolError(f"the driver refused {name} ({os.strerror(number)})")
+
+    @property
+    def can_attempt(self) -> bool:
+        """May ``attempt`` succeed, and is it allowed?"""
+        return not self._kept and self._wire.can_attempt
+
+    @property
+    def is_clear(self) -> bool:
+        """Is all dealt with that came, and nothing begun?"""
+        return not self._kept and not self._wire.is_begun
+
+    def attempt(self) -> list[Event] | None:
+        """Do what ``exchange`` does, with a read, if that takes but a moment.
+
+        Returns:
+            What came, as ``exchange``; None: the thread has to go on with ``exchange`` at once, as
+            what was begun has nobody who waits for it.
+        """
+        state, wire = self.state, self._wire
+        with self._lock:
+            wire.load(state.data_to_write(), read=True)
+        if not wire.attempt():
+            return None
+        with self._lock:
+            state.written(wire.write_consumed)
+            return state.receive(wire.returned())
+
+    def keep(self, events: list[Event]) -> None:
+        """Have the next ``exchange`` return these."""
+        self._kept += events
 
     def abandon(self) -> None:
         """Leave the driver, with all calls in either direction unanswered; then start afresh.
@@ -176,18 +231,21 @@ class BinderThread:
         To the driver this thread ends here (BINDER_THREAD_EXIT): its callers get BR_DEAD_REPLY,
         and replies to its own calls go nowhere.
         """
-        if self._driver.fd >= 0:
-            self._driver.thread_exit()
+        if self.driver.fd >= 0:
+            self.driver.thread_exit()
             with self._lock:
                 self.state.abandon()
+                if self.state.is_looper:
+                    self.state.enter_looper()
             if self._tid:
-                lane = self._driver.lane()
+                lane = self.driver.lane()
                 self._wire, self._area = WriteRead(lane), SendArea(lane)
+                self.state.is_quiet = lane is not None
 
     def leave(self) -> None:
         """Hand back what is queued and leave the driver for good; never fails."""
         self._tid = 0
-        if self._driver.fd >= 0:
+        if self.driver.fd >= 0:
             with contextlib.suppress(BinderError):
                 self.exchange(read=False)
             self.abandon()

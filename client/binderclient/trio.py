@@ -106,6 +106,9 @@ class _TrioLoop:
     async def tasks_ended(self) -> None:
         """The nursery does not end before them."""
 
+    def is_cancelled(self) -> bool:
+        return self.handlers is None
+
     async def checkpoint(self) -> None:
         self._check()
         await trio.lowlevel.checkpoint()

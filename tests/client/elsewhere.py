@@ -45,6 +45,27 @@ def naps(path: str, descriptor: str, code: str) -> list[int]:
     return answers
 
 
+def hammer(path: str, descriptor: str, code: str, threads: str, times: str) -> int:
+    """Call the context manager with many numbers, of many threads; return how many came back."""
+    answered: list[bool] = []
+    with Device(path) as device:
+        manager = device.context_manager
+
+        def work(first: int) -> None:
+            for number in range(first, first + int(times)):
+                with manager.call(int(code), _request(descriptor, number)) as reply:
+                    answered.append(reply.read_int32() == number)
+
+        workers = [
+            threading.Thread(target=work, args=[each * 1000]) for each in range(int(threads))
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    return sum(answered)
+
+
 def call_given(path: str, descriptor: str, code: str, second: str) -> int:
     """Call the object that the context manager hands out; return its answer."""
     with Device(path) as device:

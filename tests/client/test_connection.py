@@ -10,6 +10,7 @@ import contextlib
 import gc
 import struct
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -147,6 +148,22 @@ def test_a_one_way_call_is_over_when_the_driver_has_it(wire: Wire, word: int) ->
     call = wire.call(flags=abi.TF_ONE_WAY)
     wire.read(NOOP, br(word))
     assert call.outcome == word
+
+
+def test_a_quiet_driver_confirms_replies_with_objects_only(wire: Wire) -> None:
+    wire.thread.is_quiet = True
+    for payload in (EMPTY, Payload(0x8000, 24, 0x9000, 8), EMPTY):
+        assert wire.read(NOOP, incoming()) == [Incoming(ANY)]
+        wire.thread.reply(0, payload)
+        wire.write()
+        call = wire.call()
+        wire.write()
+        wire.read(NOOP, *([COMPLETE] if payload.offsets_size else []))
+        # What follows is of the call alone.
+        wire.read(NOOP, COMPLETE, FAILED)
+        assert isinstance(call.outcome, FailedTransaction)
+    wire.read(NOOP, COMPLETE)  # of a driver that has forgotten it
+    assert wire.thread.idle
 
 
 def test_one_thread_has_one_call_outstanding(wire: Wire) -> None:

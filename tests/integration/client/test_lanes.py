@@ -100,11 +100,58 @@ print("answered", lane.is_over)
 
 def test_a_handler_may_raise_at_any_time(bench: Bench) -> None:
     """What was asked is taken back, so the next answer is to the next question."""
+    assert run_program(INTERRUPTED, bench.device) == "answered False\n"
+
+
+ATTEMPTED = """
+import queue, struct, sys, threading
+from binderclient.driver import WriteRead, open_driver
+from binderwire.binder_abi import BC_ENTER_LOOPER
+driver = open_driver(sys.argv[1], 1 << 20)
+made, finish, ends = queue.SimpleQueue(), queue.SimpleQueue(), queue.SimpleQueue()
+def own_thread():
+    wire = WriteRead(driver.lane())
+    commands = struct.pack("=I", BC_ENTER_LOOPER)
+    wire.load(bytearray(commands), read=False)
+    wire.run(driver, lambda: True)
+    made.put(wire)
+    while (go_on := finish.get()) is not None:
+        ends.put((wire.run(driver, go_on), wire.is_begun))
+threading.Thread(target=own_thread, daemon=True).start()
+wire = made.get()
+commands = struct.pack("=I", BC_ENTER_LOOPER)
+done = begun = 0
+for number in range(2000):
+    # There is nothing to read, so every other attempt has to be finished, by who is told to stop.
+    wire.load(bytearray(commands), read=bool(number % 2))
+    if wire.attempt():
+        assert not number % 2 and wire.write_consumed == len(commands), number
+        done += 1
+        continue
+    begun += 1
+    assert wire.is_begun
+    finish.put(lambda: False)
+    number, is_begun = ends.get()
+    assert number in (0, 4) and not is_begun, number
+    assert wire.write_consumed in (0 if number else len(commands), len(commands)), number
+finish.put(None)
+assert begun >= 1000
+print("done", done > 0)
+"""
+
+
+def test_another_thread_asks_in_a_lane(bench: Bench) -> None:
+    assert run_program(ATTEMPTED, bench.device) == "done True\n"
+
+
+def run_program(text: str, *arguments: object) -> str:
+    """Run a program; return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, bench.device],
+        [sys.executable, "-c", text, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
-    assert done.stdout == "answered False\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
