@@ -492,6 +492,23 @@ def test_a_client_that_dies_lets_go_of_objects(bench: Bench) -> None:
 # Opening, forking, losing the driver
 
 
+def test_what_a_thread_has_lent_its_finalizers_leave_alone(bench: Bench) -> None:
+    bench.peer()
+    with Device(bench.device) as device:
+        session = device.session
+        assert session.lend() is None  # it has nothing yet
+        reply = device.context_manager.call(p.ECHO, request(blob=bytes(100_000)))
+        lent = session.lend()
+        assert lent is session._local.thread
+        reply.close()  # what is so large is given back at once, but not now
+        assert lent.state.data_to_write()
+        with pytest.raises(MisuseError, match="a finalizer"):
+            device.flush()
+        session.take_back()
+        device.flush()
+        assert not lent.state.data_to_write()
+
+
 def test_a_missing_device_says_what_to_do(tmp_path: os.PathLike[str]) -> None:
     with pytest.raises(DeviceError, match="is binderd running") as caught:
         Device(os.fspath(tmp_path) + "/binder")
