@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.fuse.entrance import HOLD_NS
+from binderd.fuse.entrance import LATE_NS
 from binderd.fuse.pages import QUIET_NS
 from binderwire import fuse_abi as abi
 from channel.helpers import Daemon, client, needs_fuse, request, run_client, running
@@ -233,7 +233,7 @@ def test_an_inode_with_shared_pages_is_opened_again(world: World) -> None:
 
 def test_threads_that_never_come_back_are_forgotten(world: World) -> None:
     for tid in range(1, 5000):
-        world.clock += HOLD_NS
+        world.clock += LATE_NS
         nodeid = world.lookup(tid=tid)
         assert world.answer(open_request(nodeid, tid=tid)) == (-ESTALE, b"")
     assert len(world.device.choice._retries) == 4096
