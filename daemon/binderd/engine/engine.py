@@ -349,7 +349,7 @@ class Engine:
         """
         assert isinstance(file, Process)
         memory = file.thread(tid).memory
-        memory.is_settled = False
+        memory.entered()
         return memory
 
     def reach_through(

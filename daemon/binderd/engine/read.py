@@ -175,7 +175,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     position = request.read_buffer + request.read_consumed
     try:
         thread.memory.be_present()
-        stored = not out or thread.memory.write(position, out)
+        stored = not out or thread.memory.write(position, bytes(out))
     except NotYet as reason:
         paused = PausedRead(thread, request, out)
         thread.fetch(request, paused, reason)
@@ -228,7 +228,9 @@ def _store(
     try:
         if last is not None and not last.arrive(thread, out, before):
             last = None
-        stored = not out or thread.memory.write(request.read_buffer + request.read_consumed, out)
+        stored = not out or thread.memory.write(
+            request.read_buffer + request.read_consumed, bytes(out)
+        )
     except NotYet as reason:
         paused = HandingOver(thread, request, out, last, before, spawn=spawn)
         thread.fetch(request, paused, reason)

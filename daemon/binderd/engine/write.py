@@ -94,7 +94,7 @@ def _run(thread: Thread, request: WriteRead) -> int:
     while position < stop and error.word == BR_OK:  # Q10
         if position >= data_end:
             size = min(stop - position, _WINDOW + _LONGEST)
-            data = thread.memory.read(request.write_buffer + position, size)
+            data = thread.memory.read_commands(request.write_buffer + position, size)
             start, data_end = position, position + min(size, _WINDOW)
         offset = position - start + _WORD
         if offset > len(data):

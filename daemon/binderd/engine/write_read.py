@@ -36,7 +36,7 @@ def begin(thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
     if len(argument) < binder_write_read.size:
         raise KernelErrno(EFAULT)
     thread.nice.forget()
-    thread.memory.is_settled = False
+    thread.memory.entered()
     request = WriteRead(ticket, _unpack_write_read(argument))
     most = thread.process.hub.limits.write_bytes_per_ioctl
     request.write_end = min(request.write_size, request.write_consumed + most)
