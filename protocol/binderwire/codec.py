@@ -33,11 +33,15 @@ from construct import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 try:
-    from binderwire.quick import packer, unpacker
+    from binderwire.quick import changer, packer, unpacker
 except ImportError:  # it is not compiled
+
+    def changer(layout: struct.Struct, slow: Callable[..., bytes], /) -> Callable[..., bytes]:
+        """Return what copies records with some fields changed."""
+        return slow
 
     def packer(layout: struct.Struct, /) -> Callable[..., bytes]:
         """Return a function that packs such records; quick.c has one that takes a third."""
@@ -144,15 +148,43 @@ class Record:
         Raises:
             KeyError: a name that the record does not have.
         """
+        return unpacker(self._layout(self._named(names)))
+
+    def changing(self, *names: str) -> Callable[..., bytes]:
+        """Return what copies a record's bytes with these fields changed, in their own order.
+
+        It is called with the bytes and the values; a struct.error is raised for a value that does
+        not fit its field, or where there are fewer bytes or values.
+
+        Raises:
+            KeyError: a name that the record does not have.
+        """
+        fields = self._named(names)
+        put = [(field.offset, struct.Struct("=" + field.code).pack_into) for field in fields]
+
+        def change(octets: bytes, *values: int | bytes) -> bytes:
+            if len(octets) != self.size or len(values) != len(put):
+                raise struct.error(f"{self.name}: {len(octets)} bytes, {len(values)} values")
+            changed = bytearray(octets)
+            for (offset, pack_into), value in zip(put, values, strict=True):
+                pack_into(changed, offset, value)
+            return bytes(changed)
+
+        return changer(self._layout(fields), change)
+
+    def _named(self, names: Sequence[str]) -> list[Field]:
         unknown = set(names) - {field.name for field in self.fields}
         if unknown:
             raise KeyError(f"{self.name} has no field {', '.join(sorted(unknown))}")
+        return [field for field in self.fields if field.name in names]
+
+    def _layout(self, fields: list[Field]) -> struct.Struct:
+        """Return the layout in which all other fields are padding."""
         codes, end = ["="], 0
-        for field in self.fields:
-            if field.name in names:
-                codes.append(f"{field.offset - end}x{field.code}")
-                end = field.offset + field.size
-        return unpacker(struct.Struct("".join([*codes, f"{self.size - end}x"])))
+        for field in fields:
+            codes.append(f"{field.offset - end}x{field.code}")
+            end = field.offset + field.size
+        return struct.Struct("".join([*codes, f"{self.size - end}x"]))
 
     def build(self, **values: int | bytes) -> bytes:
         """Return the record's bytes; fields that are not named are zero.

@@ -117,6 +117,28 @@ static PyObject *pack(PyObject *self, PyObject *const *values, size_t flags, PyO
 	return octets;
 }
 
+static PyObject *change(PyObject *self, PyObject *const *values, size_t flags, PyObject *names)
+{
+	struct codec *codec = (struct codec *)self;
+	PyObject *octets;
+
+	if (names || PyVectorcall_NARGS(flags) != codec->count + 1 ||
+	    !PyBytes_CheckExact(values[0]) || PyBytes_GET_SIZE(values[0]) != codec->size)
+		return PyObject_Vectorcall(codec->slow, values, flags, names);
+	octets = PyBytes_FromStringAndSize(PyBytes_AS_STRING(values[0]), codec->size);
+	if (!octets)
+		return NULL;
+	for (Py_ssize_t i = 0; i < codec->count; i++) {
+		const struct field *field = &codec->fields[i];
+
+		if (!take(values[i + 1], field, PyBytes_AS_STRING(octets) + field->offset)) {
+			Py_DECREF(octets);
+			return PyObject_Vectorcall(codec->slow, values, flags, names);
+		}
+	}
+	return octets;
+}
+
 static PyObject *get_unsigned(const char *place, uint32_t size)
 {
 	uint16_t two;
@@ -275,18 +297,21 @@ static PyTypeObject codec_type = {
 	.tp_dealloc = delete,
 };
 
-static PyObject *make(PyObject *layout, const char *slow, vectorcallfunc call)
+// Takes over the reference to slow, which may be NULL with an error.
+static PyObject *make(PyObject *layout, PyObject *slow, vectorcallfunc call)
 {
-	struct codec *codec = PyObject_New(struct codec, &codec_type);
+	struct codec *codec = slow ? PyObject_New(struct codec, &codec_type) : NULL;
 	PyObject *format;
 	const char *text;
 
-	if (!codec)
+	if (!codec) {
+		Py_XDECREF(slow);
 		return NULL;
+	}
 	codec->call = call;
 	codec->fields = NULL;
-	codec->slow = PyObject_GetAttrString(layout, slow);
-	format = codec->slow ? PyObject_GetAttrString(layout, "format") : NULL;
+	codec->slow = slow;
+	format = PyObject_GetAttrString(layout, "format");
 	text = format ? PyUnicode_AsUTF8(format) : NULL;
 	if (text)
 		codec->fields = read_format(text, &codec->count, &codec->size);
@@ -300,16 +325,28 @@ static PyObject *make(PyObject *layout, const char *slow, vectorcallfunc call)
 static PyObject *packer(PyObject *module, PyObject *layout)
 {
 	(void)module;
-	return make(layout, "pack", pack);
+	return make(layout, PyObject_GetAttrString(layout, "pack"), pack);
 }
 
 static PyObject *unpacker(PyObject *module, PyObject *layout)
 {
 	(void)module;
-	return make(layout, "unpack_from", unpack_from);
+	return make(layout, PyObject_GetAttrString(layout, "unpack_from"), unpack_from);
+}
+
+static PyObject *changer(PyObject *module, PyObject *arguments)
+{
+	PyObject *layout, *slow;
+
+	(void)module;
+	if (!PyArg_ParseTuple(arguments, "OO:changer", &layout, &slow))
+		return NULL;
+	Py_INCREF(slow);
+	return make(layout, slow, change);
 }
 
 static PyMethodDef functions[] = {
+	{ "changer", changer, METH_VARARGS, NULL },
 	{ "packer", packer, METH_O, NULL },
 	{ "unpacker", unpacker, METH_O, NULL },
 	{ NULL, NULL, 0, NULL },

@@ -63,7 +63,6 @@ class Done(NamedTuple):
     ticket: int
     result: int
     payload: bytes
-    request: None = None
 
 
 class FakeProcess:

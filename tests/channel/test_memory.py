@@ -94,7 +94,7 @@ def test_read_and_write_another_process(sleeper: int, place: int) -> None:
     memory = memory_of(sleeper)
     for _ in range(3):  # the first time proves the page
         assert memory.read(place, 20) == b"from before the fork"
-    for text in (b"first", b"second", bytearray(b"third")):
+    for text in (b"first", b"second", b"third"):
         assert memory.write(place + 100, text)
         assert memory.read(place + 100, len(text)) == text
     assert peek(place + 100, 5) == bytes(5)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from binderd.edge import plain
+from binderd.linux.maps import file_id
 from support.extensions import compiled
 
 if TYPE_CHECKING:
@@ -76,6 +77,41 @@ def other_process() -> Iterator[tuple[int, int, int]]:
         memory = os.open(f"/proc/{process.pid}/mem", os.O_RDWR)
         try:
             yield process.pid, memory, address
+        finally:
+            os.close(memory)
+            process.kill()
+
+
+@contextmanager
+def here(size: int) -> Iterator[tuple[mmap.mmap, int]]:
+    """So many bytes of ours, and their address."""
+    with mmap.mmap(-1, mmap.PAGESIZE) as area:
+        start = (ctypes.c_char * size).from_buffer(area)
+        yield area, ctypes.addressof(start)
+        del start
+
+
+@contextmanager
+def mapping_process(path: Path) -> Iterator[tuple[int, int, int, int]]:
+    """A process, its memory, and where it has mapped a file of ours privately and shared."""
+    code = (
+        "import ctypes, mmap, sys\n"
+        f"file = open({str(path)!r}, 'r+b')\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.mmap.restype = ctypes.c_void_p\n"
+        "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3\n"
+        "libc.mmap.argtypes += [ctypes.c_long]\n"
+        "for kind in (mmap.MAP_PRIVATE, mmap.MAP_SHARED):\n"
+        "    print(libc.mmap(None, 4 * mmap.PAGESIZE, 1, kind, file.fileno(), 0), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        private, shared = int(process.stdout.readline()), int(process.stdout.readline())
+        memory = os.open(f"/proc/{process.pid}/mem", os.O_RDWR)
+        try:
+            yield process.pid, memory, private, shared
         finally:
             os.close(memory)
             process.kill()
@@ -171,6 +207,58 @@ def test_memory_is_copied_to_where_it_belongs(edge: Any, place: memoryview) -> N
         assert edge.copy_memory(tid, BEHIND_ALL, 16, target) is False
 
 
+def test_what_is_read_ahead_is_taken_once(edge: Any, place: memoryview) -> None:  # noqa: ANN401
+    with here(32) as (area, target), other_process() as (tid, _, address):
+        assert edge.read_ahead(tid, address + 8, 5, address, 16) == PAYLOAD[8:13]
+        assert place[plain._SUBJECT] == -tid
+        for wrong in ((tid + 1, address, 16), (tid, address + 1, 15), (tid, address, 17)):
+            assert edge.take_ahead(*wrong, target) is False
+        assert edge.take_ahead(tid, address, 0, target) is False
+        assert area[:32] == bytes(32)
+        assert edge.take_ahead(tid, address, 12, target + 8) is True
+        assert area[:32] == bytes(8) + PAYLOAD[:12] + bytes(12)
+        assert edge.take_ahead(tid, address, 12, target) is False
+
+
+def test_what_cannot_be_read_ahead_is_not_missed(edge: Any) -> None:  # noqa: ANN401
+    with here(32) as (area, target), other_process() as (tid, _, address):
+        for start, count in ((0, 16), (BEHIND_ALL, 16), (address, 0)):
+            assert edge.read_ahead(tid, address, 16, start, count) == PAYLOAD
+            assert edge.take_ahead(tid, start, 16, target) is False
+        assert edge.read_ahead(tid, address, 16, address, 16) == PAYLOAD
+        assert edge.read_ahead(tid, 0, 16, address, 16) == b""
+        assert edge.take_ahead(tid, address, 16, target) is False, "neither it nor what was before"
+        assert edge.read_ahead(tid, address, 16, address, plain.AHEAD_MAX + 1) == b""
+        assert edge.read_ahead(tid, address, 1 << 40, address, 16) == b""
+        assert area[:32] == bytes(32)
+
+
+def test_bytes_go_where_a_file_is_mapped_privately(edge: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4 * mmap.PAGESIZE))
+    with path.open("rb") as file:
+        page, own = mmap.PAGESIZE, file_id(file.fileno())
+    key = plain.pack_file(own.inode, own.major, own.minor)
+    others = plain.pack_file(own.inode + 1, own.major, own.minor)
+    with here(32) as (area, source), mapping_process(path) as (pid, memory, private, shared):
+        maps = os.open(f"/proc/{pid}/maps", os.O_RDONLY)
+        area[:16] = PAYLOAD
+        assert edge.store_over(maps, memory, key, private + page - 8, 16, source) is True
+        assert os.pread(memory, 16, private + page - 8) == PAYLOAD
+        for wrong in (
+            (maps, memory, others, private, 16, source),
+            (maps, memory, key, shared, 16, source),
+            (maps, memory, key, private + 4 * page - 8, 16, source),
+            (maps, memory, key, 0, 16, source),
+            (maps, memory, key, BEHIND_ALL, 16, source),
+            (maps, NO_DESCRIPTOR, key, private, 16, source),
+        ):
+            assert edge.store_over(*wrong) is False
+        assert os.pread(memory, page - 8, private) == bytes(page - 8)
+        assert path.read_bytes() == bytes(4 * page)
+        os.close(maps)
+
+
 def test_the_watchdog_sees_what_goes_on(edge: Any, place: memoryview) -> None:  # noqa: ANN401
     edge.enter(7)
     assert list(place[:2]) == [0, 7]
@@ -202,6 +290,10 @@ def test_nice_values(edge: Any) -> None:  # noqa: ANN401
         ("read_memory", (1, 2, 3)),
         ("write_memory", (1, 2, 3, "text")),
         ("copy_memory", (1, 2, 3, None)),
+        ("read_ahead", (1, 2, 3, 4, None)),
+        ("take_ahead", (1, 2, 3)),
+        ("store_over", (1, 2, b"short", 3, 4, 5)),
+        ("store_over", (1, 2, None, 3, 4, 5)),
         ("enter", ("x",)),
         ("nice_of", (None,)),
         ("show", (None,)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from binderd.engine.death import Death
 from binderd.engine.freeze_notice import FreezeNotice
+from binderd.engine.returns import Returns
 from binderwire.binder_abi import (
     BINDER_GET_NODE_DEBUG_INFO,
     BINDER_WRITE_READ,
@@ -62,7 +63,7 @@ def test_forgetting_deaths_of_one_cookie() -> None:
         reader = next(iter(process.threads.values()))
         deaths = [Death(process, 7) for _ in range(count)]
         for death in deaths:
-            death.deliver(reader, bytearray())
+            death.deliver(reader, Returns(b""))
 
         def forget() -> None:
             for death in deaths[count // 2 :] + deaths[: count // 2]:
@@ -80,7 +81,7 @@ def test_acknowledging_freezes_of_one_cookie() -> None:
         reader = next(iter(process.threads.values()))
         notices = [FreezeNotice(process, 7) for _ in range(count)]
         for notice in notices:
-            notice.deliver(reader, bytearray())
+            notice.deliver(reader, Returns(b""))
 
         def acknowledge() -> None:
             for notice in notices[count // 2 :] + notices[: count // 2]:

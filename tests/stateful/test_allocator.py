@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from binderd.engine.buffers import BufferArea, RangeAllocator
+from binderd.engine.buffers import Buffer, BufferArea, RangeAllocator
 from binderd.engine.errors import BinderFailure
 from binderd.engine.ports import Mapping
 
@@ -106,6 +106,7 @@ class Area(RuleBasedStateMachine):
         self.area = BufferArea(Mapping(ADDRESS, CAPACITY * 8), BUFFERS_MAX)
         self.cells = Cells(CAPACITY)
         self.one_way_left = CAPACITY // 2
+        self.allocated: dict[int, Buffer] = {}  # asking the area itself has it tidy up
 
     @rule(
         target=buffers,
@@ -119,7 +120,7 @@ class Area(RuleBasedStateMachine):
     ) -> object:
         cells = sum(-(-size // 8) for size in (data_size, offsets_size, extra_size)) or 1
         start = self.cells.best_fit(cells)
-        full = len(self.area.buffers) == BUFFERS_MAX
+        full = len(self.allocated) == BUFFERS_MAX
         if start is None or full or (one_way and cells > self.one_way_left):
             with pytest.raises(BinderFailure):
                 self.area.allocate(
@@ -134,14 +135,18 @@ class Area(RuleBasedStateMachine):
         assert not buffer.allow_user_free
         self.cells.mark(start, cells, used=True)
         self.one_way_left -= cells if one_way else 0
+        self.allocated[buffer.address] = buffer
         return buffer
 
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
-        if not self.area.buffers:
+        if not self.allocated:
             return
-        buffer = self.area.buffers[data.draw(st.sampled_from(sorted(self.area.buffers)))]
+        address = data.draw(st.sampled_from(list(reversed(self.allocated))))
+        buffer = self.allocated.pop(address)
+        assert self.area.find(address) is buffer
         self.area.free(buffer)
+        assert self.area.find(address) is None
         self.cells.mark(buffer.offset // 8, buffer.size // 8, used=False)
         self.one_way_left += buffer.size // 8 if buffer.one_way_from is not None else 0
 
@@ -150,8 +155,13 @@ class Area(RuleBasedStateMachine):
         with pytest.raises(BinderFailure):
             self.area.allocate((size, size, 0, 0), None)
 
+    @rule()
+    def look(self) -> None:
+        assert list(self.area.buffers.items()) == list(self.allocated.items())
+
     @invariant()
     def same_free_ranges(self) -> None:
+        assert self.area.count() == len(self.allocated)
         runs = [(start * 8, size * 8) for start, size in self.cells.free_runs()]
         assert sorted(self.area.free_ranges()) == runs
         assert self.area.free_one_way == self.one_way_left * 8

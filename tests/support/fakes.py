@@ -177,8 +177,7 @@ class FakeThread:
     def __init__(self, memory: FakeMemory, pid: int, nice: int, area: FakeArena | None) -> None:
         self.pid = pid
         self.area = area
-        self.is_settled = False
-        self.read = memory.read
+        self.read = self.read_commands = memory.read
         self.write = memory.write
         self.copy = memory.copy
         self.scatter = memory.scatter
@@ -200,6 +199,9 @@ class FakeThread:
         """It has a request open, so it is."""
 
     def forget(self) -> None:
+        pass
+
+    def entered(self) -> None:
         pass
 
     @property

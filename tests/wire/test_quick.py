@@ -113,6 +113,27 @@ def test_some_fields_only(quick: Any, monkeypatch: pytest.MonkeyPatch) -> None: 
         record.only("colour")
 
 
+def test_some_fields_changed(quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+    record = binder_abi.binder_write_read
+    octets = bytes(range(record.size))
+    outcomes = []
+    for changer in (quick.changer, lambda layout, slow: slow):
+        monkeypatch.setattr(codec, "changer", changer)
+        change = record.changing("read_consumed", "write_consumed")
+        changed = record.read(change(octets, 7, (1 << 64) - 1))
+        assert changed == record.read(octets)._replace(
+            write_consumed=7, read_consumed=(1 << 64) - 1
+        )
+        assert octets == bytes(range(record.size))
+        wrong = [(octets, 7), (octets, 7, 8, 9), (octets[1:], 7, 8), (octets + b"x", 7, 8), ()]
+        wrong += [(octets, 7, 1 << 64), (octets, -1, 8), (octets, "7", 8), (None, 7, 8)]
+        outcomes.append([outcome(change, *arguments) for arguments in wrong])
+        assert all(isinstance(result, tuple) for result in outcomes[-1])
+        with pytest.raises(KeyError, match="no field colour"):
+            record.changing("colour")
+    assert outcomes[0] == outcomes[1]
+
+
 @pytest.mark.parametrize("layout", ["<I", "=d", "=2I", "=?", "I", "=P"[:1] + "f"])
 def test_other_formats_are_refused(quick: Any, layout: str) -> None:  # noqa: ANN401
     with pytest.raises(ValueError, match="no format of records"):
@@ -122,5 +143,9 @@ def test_other_formats_are_refused(quick: Any, layout: str) -> None:  # noqa: AN
 def test_what_has_no_format_is_refused(quick: Any) -> None:  # noqa: ANN401
     with pytest.raises(AttributeError):
         quick.packer(None)
+    with pytest.raises(AttributeError):
+        quick.changer(None, None)
+    with pytest.raises(TypeError):
+        quick.changer(None)
     with pytest.raises(AttributeError):
         quick.unpacker("=I")

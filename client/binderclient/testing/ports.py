@@ -122,7 +122,6 @@ class ThreadMemory:
 
     def __init__(self, process: ProcessState) -> None:
         self.pid = process.pid
-        self.is_settled = False
         self._process = process
         self._nice = 0
         self.commands = range(0)  # where those of the current request are
@@ -144,6 +143,13 @@ class ThreadMemory:
     def forget(self) -> None:
         """Do nothing: no memory was fetched."""
 
+    def entered(self) -> None:
+        """Nothing is known of it anyway."""
+
+    def read_commands(self, address: int, size: int) -> bytes:
+        """Return what ``read`` does."""
+        return self.read(address, size)
+
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes."""
         local = ctypes.create_string_buffer(size)
@@ -153,9 +159,9 @@ class ThreadMemory:
             return self._lose_reply(octets, self.commands.stop - address)
         return octets
 
-    def write(self, address: int, data: bytes | bytearray) -> bool:
+    def write(self, address: int, data: bytes) -> bool:
         """Store all of ``data``, or return False."""
-        local = ctypes.create_string_buffer(bytes(data), len(data))
+        local = ctypes.create_string_buffer(data, len(data))
         size = len(data)
         return _move(_libc.process_vm_writev, ctypes.addressof(local), address, size) == size
 

@@ -99,20 +99,8 @@ class Drain:
         if outbox:
             connections = self._connections
             for done in outbox:
-                replies, request = connections[done.ticket >> TICKET_SHIFT], done.request
-                if request is None:
-                    replies.answer(done.ticket, done.result, done.payload)
-                else:
-                    replies.answer_write_read(
-                        done.ticket,
-                        done.result,
-                        request.write_size,
-                        request.write_consumed,
-                        request.write_buffer,
-                        request.read_size,
-                        request.read_consumed,
-                        request.read_buffer,
-                    )
+                replies = connections[done.ticket >> TICKET_SHIFT]
+                replies.answer(done.ticket, done.result, done.payload)
             outbox.clear()
         if self._poll_wakes:
             self._wake_pollers()

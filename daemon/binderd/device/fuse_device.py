@@ -22,7 +22,6 @@ from binderd.fuse.frames import (
     ioctl_reply,
     ioctl_request,
     ioctl_result,
-    write_read_reply,
 )
 from binderd.fuse.pages import AGAIN, PRIVATE
 from binderd.fuse.tree import CONTROL_ID
@@ -59,12 +58,11 @@ _LSATTR: Final = O_RDONLY
 
 _CONTROL_FLAGS: Final = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE
 
-_ARGUMENT: Final = BODY + fuse_ioctl_in.size  # where an ioctl's argument starts in its frame
-_REPLY_SIZE: Final = ioctl_reply.size
+_ARGUMENT: Final[int] = BODY + fuse_ioctl_in.size  # where an ioctl's argument starts in its frame
+_REPLY_SIZE: Final[int] = ioctl_reply.size
 
 _unpack_ioctl: Final = ioctl_request.only("fh", "cmd", "in_size", "out_size", "argument")
 _pack_ioctl: Final = ioctl_reply.pack
-_pack_write_read: Final = write_read_reply.pack
 
 
 class FuseDevice(Connection):
@@ -163,6 +161,11 @@ class FuseDevice(Connection):
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
         """FUSE_IOCTL (binder_ioctl): the one request that matters for speed."""
+        handle: int
+        request: int
+        in_size: int
+        out_size: int
+        argument: bytes
         handle, request, in_size, out_size, argument = _unpack_ioctl(frame, BODY)
         file = self.files.find(handle)
         if _ARGUMENT + in_size > size:
@@ -235,48 +238,8 @@ class FuseDevice(Connection):
 
     def answer(self, ticket: int, result: int, payload: bytes) -> None:
         if len(payload) == USUAL_ARGUMENT_SIZE and not self._room:
-            self.outgoing.append(_pack_ioctl(_REPLY_SIZE, 0, ticket, result, 0, 0, 0, payload))
+            self.outgoing.append(_pack_ioctl(_REPLY_SIZE, ticket, result, payload))
         else:
             # More than the client asked for would make the kernel fail the whole reply.
             room = self._room.pop(ticket, USUAL_ARGUMENT_SIZE)
             self.outgoing.append(ioctl_result(ticket, result, payload[:room]))
-
-    def answer_write_read(
-        self,
-        ticket: int,
-        result: int,
-        write_size: int,
-        write_consumed: int,
-        write_buffer: int,
-        read_size: int,
-        read_consumed: int,
-        read_buffer: int,
-    ) -> None:
-        if self._room:
-            super().answer_write_read(
-                ticket,
-                result,
-                write_size,
-                write_consumed,
-                write_buffer,
-                read_size,
-                read_consumed,
-                read_buffer,
-            )
-            return
-        frame = _pack_write_read(
-            _REPLY_SIZE,
-            0,
-            ticket,
-            result,
-            0,
-            0,
-            0,
-            write_size,
-            write_consumed,
-            write_buffer,
-            read_size,
-            read_consumed,
-            read_buffer,
-        )
-        self.outgoing.append(frame)

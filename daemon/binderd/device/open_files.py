@@ -175,7 +175,7 @@ class OpenFiles:
         tid: int,
         uid: int,
         request: int,
-        argument: bytes | memoryview,
+        argument: bytes,
         ticket: int,
     ) -> None:
         """Do an ioctl (binder_ioctl), which is answered through its connection, maybe later."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from binderd.fuse.frames import poll_wakeup
-from binderwire.binder_abi import binder_write_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,23 +46,6 @@ class Replies:
     def answer(self, ticket: int, result: int, payload: bytes) -> None:
         """Answer an ioctl; arguments as ``Completion`` has them."""
         raise NotImplementedError
-
-    def answer_write_read(
-        self,
-        ticket: int,
-        result: int,
-        write_size: int,
-        write_consumed: int,
-        write_buffer: int,
-        read_size: int,
-        read_consumed: int,
-        read_buffer: int,
-    ) -> None:
-        """Answer a BINDER_WRITE_READ; the rest are the fields of its argument."""
-        payload = binder_write_read.pack(
-            write_size, write_consumed, write_buffer, read_size, read_consumed, read_buffer
-        )
-        self.answer(ticket, result, payload)
 
     def wake_poller(self, kernel_handle: int) -> None:
         """Have the kernel ask once more what a poll finds.

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -17,6 +19,7 @@
 #define WOULD_BLOCK (-1)
 #define ENDED 0
 #define RESULT_MAX (1 << 24) // bytes; nobody asks for more in one go
+#define AHEAD_MAX 4096 // bytes
 
 // What the watchdog sees: see heartbeat.py. Until there is a place to show, nobody looks.
 static int64_t unseen[2];
@@ -213,6 +216,111 @@ static PyObject *copy_memory(PyObject *module, PyObject *const *arguments, Py_ss
 			       (ssize_t)size);
 }
 
+// What read_ahead has brought along, until it is taken or the next is brought.
+static struct {
+	int64_t tid;
+	uint64_t start;
+	uint64_t size; // bytes; 0: nothing
+	char octets[AHEAD_MAX];
+} ahead;
+
+static PyObject *read_ahead(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+	int64_t tid;
+	uint64_t start, size, ahead_start, ahead_size;
+	PyObject *octets;
+	ssize_t found;
+
+	(void)module;
+	ahead.size = 0;
+	if (!has(count, 5) || !number(arguments[0], &tid) || !address(arguments[1], &start) ||
+	    !address(arguments[2], &size) || !address(arguments[3], &ahead_start) ||
+	    !address(arguments[4], &ahead_size))
+		return NULL;
+	if (size > RESULT_MAX || ahead_size > AHEAD_MAX)
+		return PyBytes_FromStringAndSize(NULL, 0);
+	octets = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+	if (!octets)
+		return NULL;
+	struct iovec here[] = { { PyBytes_AS_STRING(octets), size }, { ahead.octets, ahead_size } };
+	struct iovec there[] = { { (void *)(uintptr_t)start, size },
+				 { (void *)(uintptr_t)ahead_start, ahead_size } };
+	*subject = -tid;
+	found = process_vm_readv((pid_t)tid, here, 2, there, 2, 0);
+	if (found == (ssize_t)(size + ahead_size)) {
+		ahead.tid = tid;
+		ahead.start = ahead_start;
+		ahead.size = ahead_size;
+	}
+	if (found >= (ssize_t)size)
+		return octets;
+	Py_DECREF(octets);
+	return PyBytes_FromStringAndSize(NULL, 0);
+}
+
+static PyObject *take_ahead(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+	int64_t tid;
+	uint64_t start, size, target;
+
+	(void)module;
+	if (!has(count, 4) || !number(arguments[0], &tid) || !address(arguments[1], &start) ||
+	    !address(arguments[2], &size) || !address(arguments[3], &target))
+		return NULL;
+	if (!size || size > ahead.size || start != ahead.start || tid != ahead.tid)
+		Py_RETURN_FALSE;
+	memcpy((void *)(uintptr_t)target, ahead.octets, size);
+	ahead.size = 0;
+	Py_RETURN_TRUE;
+}
+
+// Which file: what a query says of it, and what store_over is told.
+struct file_id {
+	uint64_t inode;
+	uint32_t major, minor;
+};
+
+// struct procmap_query of <linux/fs.h>, since Linux 6.11.
+struct procmap_query {
+	uint64_t size, query_flags, query_addr;
+	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset;
+	struct file_id file;
+	uint32_t vma_name_size, build_id_size;
+	uint64_t vma_name_addr, build_id_addr;
+};
+#define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
+#define SHARED 0x08 // among the flags of an area
+
+static bool shows_privately(int maps, const struct file_id *file, uint64_t start, uint64_t size)
+{
+	struct procmap_query query = { .size = sizeof query, .query_addr = start };
+
+	return !ioctl(maps, PROCMAP_QUERY, &query) && !(query.vma_flags & SHARED) &&
+	       !memcmp(&query.file, file, sizeof *file) && size <= query.vma_end - start;
+}
+
+static PyObject *store_over(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+	int maps, memory;
+	uint64_t start, size, source;
+	struct file_id file;
+
+	(void)module;
+	if (!has(count, 6) || !descriptor(arguments[0], &maps) || !descriptor(arguments[1], &memory) ||
+	    !address(arguments[3], &start) || !address(arguments[4], &size) ||
+	    !address(arguments[5], &source))
+		return NULL;
+	if (!PyBytes_Check(arguments[2]) || PyBytes_GET_SIZE(arguments[2]) != sizeof file) {
+		PyErr_SetString(PyExc_TypeError, "a file is its inode number and its device's");
+		return NULL;
+	}
+	memcpy(&file, PyBytes_AS_STRING(arguments[2]), sizeof file);
+	if (start > INT64_MAX || !shows_privately(maps, &file, start, size))
+		Py_RETURN_FALSE;
+	return PyBool_FromLong(pwrite(memory, (const void *)(uintptr_t)source, size, (off_t)start) ==
+			       (ssize_t)size);
+}
+
 static PyObject *nice_of(PyObject *module, PyObject *argument)
 {
 	int64_t tid;
@@ -237,6 +345,9 @@ static PyMethodDef functions[] = {
 	FAST(read_memory),
 	FAST(write_memory),
 	FAST(copy_memory),
+	FAST(read_ahead),
+	FAST(take_ahead),
+	FAST(store_over),
 	{ "nice_of", nice_of, METH_O, NULL },
 	{ NULL, NULL, 0, NULL },
 };

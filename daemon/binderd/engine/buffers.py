@@ -41,8 +41,8 @@ class FdFixup(NamedTuple):
     in_array: bool  # does freeing the buffer close it? (O9)
 
 
-_NO_FILES: list[FdFixup] = []  # shared by all buffers without files; never appended to
-_NO_NUMBERS: list[int] = []
+_NO_FILES: Final[list[FdFixup]] = []  # shared by all buffers without files; never appended to
+_NO_NUMBERS: Final[list[int]] = []
 _pack_number: Final = Struct("=i").pack
 
 
@@ -273,8 +273,9 @@ class BufferArea:
         "_address",
         "_count_max",
         "_flood",
+        "_latest",
         "_ranges",
-        "buffers",
+        "_table",
         "end_max",
         "free_one_way",
         "size",
@@ -288,7 +289,27 @@ class BufferArea:
         self.size = mapping.size
         self.free_one_way = mapping.size // 2  # bytes that one-way calls may still take
         self.end_max = 0  # how far buffers have reached so far, in bytes from the start
-        self.buffers: dict[int, Buffer] = {}  # by address
+        # As for ranges: who gives back the latest one before there is another takes no table.
+        self._latest: Buffer | None = None
+        self._table: dict[int, Buffer] = {}  # all others, by address
+
+    @property
+    def buffers(self) -> dict[int, Buffer]:
+        """All of them by address, in the order in which they were allocated."""
+        if self._latest is not None:
+            self._table[self._latest.address], self._latest = self._latest, None
+        return self._table
+
+    def count(self) -> int:
+        """Return how many there are."""
+        return len(self._table) + (self._latest is not None)
+
+    def find(self, address: int) -> Buffer | None:
+        """Return the buffer at an address."""
+        latest = self._latest
+        if latest is not None and latest.address == address:
+            return latest
+        return self._table.get(address)
 
     def allocate(self, sizes: Sizes, one_way_from: int | None) -> Buffer:
         """Return a new buffer for the parts, each rounded up to 8 bytes (B1, B2).
@@ -301,9 +322,9 @@ class BufferArea:
                 (binder_alloc_new_buf).
         """
         size = size_of(sizes)
-        if size > _SIZE_MAX:
+        if size > self.size and size > _SIZE_MAX:  # compiled, the latter takes objects
             raise BinderFailure(BR_FAILED_REPLY, -EINVAL)
-        if len(self.buffers) >= self._count_max:
+        if self.count() >= self._count_max:
             raise BinderFailure(BR_FAILED_REPLY, -ENOSPC)
         if one_way_from is not None and size > self.free_one_way:
             raise BinderFailure(BR_FAILED_REPLY, -ENOSPC)
@@ -313,7 +334,9 @@ class BufferArea:
         if offset + size > self.end_max:
             self.end_max = offset + size
         buffer = Buffer(self._address + offset, offset, size, sizes)
-        self.buffers[buffer.address] = buffer
+        if self._latest is not None:
+            self._table[self._latest.address] = self._latest
+        self._latest = buffer
         if one_way_from is not None:
             buffer.one_way_from = one_way_from
             self.free_one_way -= size
@@ -322,7 +345,10 @@ class BufferArea:
 
     def free(self, buffer: Buffer) -> None:
         """Give the space back; whatever the buffer held was released before."""
-        del self.buffers[buffer.address]
+        if buffer is self._latest:
+            self._latest = None
+        else:
+            del self._table[buffer.address]
         if buffer.one_way_from is not None:
             self.free_one_way += buffer.size
             self._flood.freed(buffer.one_way_from, buffer.size)

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Final
 
-if TYPE_CHECKING:
-    from binderd.engine.request import WriteRead
+from binderwire.binder_abi import binder_write_read
+
+_SIZE: Final[int] = binder_write_read.size
+_unpack: Final = binder_write_read.unpack_from
+_note: Final = binder_write_read.changing("write_consumed", "read_consumed")
 
 
 class Completion:
@@ -16,23 +19,61 @@ class Completion:
         ticket: the number that the caller gave to ``Engine.ioctl``.
         result: 0 or a negative errno.
         payload: the argument as it goes back to the client, also beside an errno.
-        request: it is the end of this one, and goes back as that says; None: as ``payload`` says.
     """
 
-    __slots__ = ("_payload", "request", "result", "ticket")
+    __slots__ = ("_payload", "result", "ticket")
 
-    def __init__(
-        self, ticket: int, result: int, payload: bytes, request: WriteRead | None = None
-    ) -> None:
+    def __init__(self, ticket: int, result: int, payload: bytes) -> None:
         self.ticket = ticket
         self.result = result
         self._payload = payload
-        self.request = request
 
     @property
     def payload(self) -> bytes:
         """The argument as it goes back to the client."""
-        return self._payload if self.request is None else self.request.pack()
+        return self._payload
+
+
+class WriteRead(Completion):
+    """One BINDER_WRITE_READ: its argument while it is under way, and its end.
+
+    Args:
+        ticket: as above.
+        argument: as the client has passed it; there may be more behind it.
+    """
+
+    __slots__ = (
+        "read_buffer",
+        "read_consumed",
+        "read_size",
+        "write_buffer",
+        "write_consumed",
+        "write_end",
+        "write_size",
+    )
+
+    write_size: int
+    write_consumed: int
+    write_buffer: int
+    read_size: int
+    read_consumed: int
+    read_buffer: int
+
+    def __init__(self, ticket: int, argument: bytes) -> None:
+        super().__init__(ticket, 0, argument[:_SIZE] if len(argument) > _SIZE else argument)
+        self.write_end = 0  # up to where this ioctl takes commands
+        (
+            self.write_size,
+            self.write_consumed,
+            self.write_buffer,
+            self.read_size,
+            self.read_consumed,
+            self.read_buffer,
+        ) = _unpack(argument)
+
+    @property
+    def payload(self) -> bytes:
+        return _note(self._payload, self.write_consumed, self.read_consumed)
 
 
 class Paused:

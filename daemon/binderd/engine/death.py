@@ -20,6 +20,7 @@ from binderwire.binder_abi import (
 
 if TYPE_CHECKING:
     from binderd.engine.owner import Owner, Reader
+    from binderd.engine.returns import Returns
 
 
 class Death(Notification):
@@ -34,7 +35,7 @@ class Death(Notification):
         process.hub.stats.deaths += 1
         process.hub.stats.deaths_made += 1
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         """BR_DEAD_BINDER, or that it is withdrawn."""
         if self.only_acknowledge:
             return self.tell_cleared(BR_CLEAR_DEATH_NOTIFICATION_DONE, out)

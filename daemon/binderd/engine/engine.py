@@ -157,7 +157,7 @@ class Engine:
         tid: int,
         uid: int,
         request: int,
-        argument: bytes | memoryview,
+        argument: bytes,
         ticket: int,
     ) -> None:
         """An ioctl; its end appears in ``outbox``.
@@ -177,9 +177,9 @@ class Engine:
             if request == BINDER_WRITE_READ:
                 write_read.begin(thread, argument, ticket)
             else:
-                ioctls.run(thread, request, bytes(argument), ticket)
+                ioctls.run(thread, request, argument, ticket)
         except KernelErrno as failure:
-            self.outbox.append(Completion(ticket, -failure.errno, bytes(argument)))
+            self.outbox.append(Completion(ticket, -failure.errno, argument))
         if self._runnable or self._drained:
             run_woken(self._hub, self._roster)
 
@@ -349,7 +349,7 @@ class Engine:
         """
         assert isinstance(file, Process)
         memory = file.thread(tid).memory
-        memory.is_settled = False
+        memory.entered()
         return memory
 
     def reach_through(

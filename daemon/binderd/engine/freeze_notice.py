@@ -21,6 +21,7 @@ from binderwire.binder_abi import (
 
 if TYPE_CHECKING:
     from binderd.engine.owner import Owner, Reader
+    from binderd.engine.returns import Returns
 
 
 class FreezeNotice(Notification):
@@ -45,7 +46,7 @@ class FreezeNotice(Notification):
             self.resend = True
         self.is_frozen = frozen
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         """BR_FROZEN_BINDER, or that it is withdrawn."""
         if self.cleared:
             return self.tell_cleared(BR_CLEAR_FREEZE_NOTIFICATION_DONE, out)

@@ -52,9 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from binderd.engine.buffers import Buffer
-    from binderd.engine.completion import Completion
+    from binderd.engine.completion import Completion, WriteRead
     from binderd.engine.process import Process
-    from binderd.engine.request import WriteRead
     from binderd.engine.thread import Thread
 
 # States; both kinds begin with ASKED.

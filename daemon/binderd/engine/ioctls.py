@@ -242,7 +242,7 @@ def run(thread: Thread, request: int, argument: bytes, ticket: int) -> None:
         KernelErrno: it fails.
     """
     row = IOCTLS.get(request)
-    thread.memory.is_settled = False
+    thread.memory.entered()
     try:
         if row is None:
             raise KernelErrno(EINVAL)

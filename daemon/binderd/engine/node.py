@@ -32,6 +32,7 @@ from binderwire.binder_abi import (
 if TYPE_CHECKING:
     from binderd.engine.owner import Owner, Reader
     from binderd.engine.ref import Ref
+    from binderd.engine.returns import Returns
     from binderd.engine.stats import Stats
 
 
@@ -263,7 +264,7 @@ class Node(Work):
 
     # News for the owner
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         """Tell the owner what changed: BR_INCREFS, BR_ACQUIRE, BR_RELEASE, BR_DECREFS (N5)."""
         strong = bool(self.internal_strong or self.local_strong)
         weak = strong or bool(self.refs or self.local_weak)
@@ -284,8 +285,8 @@ class Node(Work):
         self.has_strong, self.has_weak = strong, weak
         for word in words:
             thread.count_return(word)
-            out += pack_word(word)
-            out += binder_ptr_cookie.pack(self.ptr, self.cookie)
+            out.add(pack_word(word))
+            out.add(binder_ptr_cookie.pack(self.ptr, self.cookie))
         if not weak:
             self.free()
         return MORE

@@ -17,6 +17,7 @@ from binderwire.binder_abi import binder_uintptr_t
 
 if TYPE_CHECKING:
     from binderd.engine.owner import Owner, Reader
+    from binderd.engine.returns import Returns
 
 # What was read and not acknowledged, by the client's cookie, which need not be unique.
 Delivered = dict[int, OrderedDict["Notification", None]]
@@ -65,11 +66,11 @@ class Notification(Work):
         if self.cleared:
             self.count_out()
 
-    def tell(self, word: int, payload: bytes, out: bytearray) -> int:
+    def tell(self, word: int, payload: bytes, out: Returns) -> int:
         """Report; that ends the read: a client may react with transactions (R4)."""
         self.process.count_return(word)
-        out += pack_word(word)
-        out += payload
+        out.add(pack_word(word))
+        out.add(payload)
         self.sent = True
         group = self._delivered.get(self.cookie)
         if group is None:
@@ -77,11 +78,11 @@ class Notification(Work):
         group[self] = None
         return LAST
 
-    def tell_cleared(self, word: int, out: bytearray) -> int:
+    def tell_cleared(self, word: int, out: Returns) -> int:
         """Say that it is withdrawn, which is the last of it."""
         self.process.count_return(word)
-        out += pack_word(word)
-        out += binder_uintptr_t.pack(self.cookie)
+        out.add(pack_word(word))
+        out.add(binder_uintptr_t.pack(self.cookie))
         self.count_out()
         return MORE
 

@@ -48,6 +48,23 @@ class Steps(Paused):
         """All steps are done."""
 
 
+class Unfinished:
+    """A command that has stopped in the middle."""
+
+    __slots__ = ("number", "size")
+
+    def __init__(self) -> None:
+        self.number = 0  # of the command, among all
+        self.size = 0  # of it in its stream, in bytes
+
+    def go_on(self) -> bool:
+        """Do some more; returns whether it is through."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Its thread is being released: leave nothing behind."""
+
+
 class Waiting(Paused):
     """A request that waits until something ends or its time is up; a signal ends it, too."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from binderd.engine.completion import Paused
 
 if TYPE_CHECKING:
-    from binderd.engine.request import WriteRead
+    from binderd.engine.completion import WriteRead
     from binderd.engine.thread import Thread
 
 

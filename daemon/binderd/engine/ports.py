@@ -218,9 +218,10 @@ class ClientMemory(Protocol):
     # Does the thread's address space have the receive area, as far as was seen so far? It is seen
     # wherever ``read`` or ``write`` would otherwise reach another program than they did before.
     sees_area: bool
-    # Was it seen since the thread was last in user space? The engine says when that was.
-    is_settled: bool
     # What was fetched is the current request's only: the engine says when that is through.
+
+    def entered(self) -> None:
+        """The thread was in user space: whatever it has may be something else than before."""
 
     def forget(self) -> None:
         """The request is through for which something was fetched."""
@@ -248,7 +249,13 @@ class ClientMemory(Protocol):
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes; fewer where the readable memory ends."""
 
-    def write(self, address: int, data: bytes | bytearray) -> bool:
+    def read_commands(self, address: int, size: int) -> bytes:
+        """Return the same; payloads that are named there are copied next.
+
+        So what the latest ones of the thread make likely may be brought along.
+        """
+
+    def write(self, address: int, data: bytes) -> bool:
         """Store all of ``data``; False if any byte could not be stored (EFAULT)."""
 
     def copy(self, address: int, size: int, arena: ReceiverArena, offset: int) -> bool:

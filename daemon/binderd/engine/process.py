@@ -210,7 +210,7 @@ class Process(Owner):
             raise BinderFailure(BR_DEAD_REPLY, -ESRCH)
         user = self.user
         granted = self.hub.limits.buffers_granted
-        if len(area.buffers) >= granted and not user.of(BUFFERS).has_room(1):
+        if area.count() >= granted and not user.of(BUFFERS).has_room(1):
             raise BinderFailure(BR_FAILED_REPLY, -ENOMEM)
         buffer = area.allocate(sizes, one_way_from)
         self.hub.stats.buffers += 1
@@ -269,7 +269,7 @@ class Process(Owner):
         self.hub.stats.buffers -= 1
         self.user.of(BUFFERS).remove(1)
         arena = self.client.arena
-        if arena.is_private:
+        if arena.is_private and (buffer.clear or not buffer.has_arrived):
             arena.forget(buffer.offset)
         arena.touched()
 
@@ -341,7 +341,7 @@ class Process(Owner):
 
     def delivered_buffer(self, address: int) -> Buffer | None:
         """Return the buffer at ``address`` if the client may free it (B5)."""
-        buffer = self._area.buffers.get(address) if self._area is not None else None
+        buffer = self._area.find(address) if self._area is not None else None
         return buffer if buffer is not None and buffer.allow_user_free else None
 
     @property
@@ -416,7 +416,7 @@ class Process(Owner):
 
     def drop_buffer(self) -> bool:
         """Forget a buffer whatever it holds; False if there is none."""
-        if self._area is None or not self._area.buffers:
+        if self._area is None or not self._area.count():
             return False
         _, buffer = self._area.buffers.popitem()
         if buffer.transaction is not None:

@@ -19,11 +19,12 @@ from binderd.engine.errors import BinderFailure
 from binderd.engine.owner import ENTERED, REGISTERED
 from binderd.engine.paused_ioctl import PausedIoctl
 from binderd.engine.ports import NotYet
+from binderd.engine.returns import Returns
 from binderd.engine.work import UNREADY, Work, pack_word, put_back
 from binderwire.binder_abi import BR_NOOP, BR_SPAWN_LOOPER, binder_transaction_data_secctx
 
 if TYPE_CHECKING:
-    from binderd.engine.request import WriteRead
+    from binderd.engine.completion import WriteRead
     from binderd.engine.thread import Thread
 
 _NOOP: Final = pack_word(BR_NOOP)
@@ -67,7 +68,7 @@ def resume(thread: Thread, request: WriteRead) -> None:
     process = thread.process
     if thread.parked is None:
         _take_up(thread)
-    else:
+    elif thread.for_process:
         process.waiting.pop(thread, None)
     if thread.must_wait():
         thread.sleep(request)
@@ -98,13 +99,13 @@ def _sleep(thread: Thread, request: WriteRead) -> None:
         thread.process.waiting[thread] = None
 
 
-def _begin_out(request: WriteRead) -> bytearray:
+def _begin_out(request: WriteRead) -> Returns:
     """Return what the read buffer gets before anything is taken."""
     is_first = request.read_consumed == 0 and request.read_size >= _WORD
-    return bytearray(_NOOP) if is_first else bytearray()
+    return Returns(_NOOP if is_first else b"")
 
 
-def _collect(thread: Thread, request: WriteRead, out: bytearray) -> bool:
+def _collect(thread: Thread, request: WriteRead, out: Returns) -> bool:
     """Take work and complete the read; False if there was nothing to say after all (R5).
 
     Args:
@@ -120,15 +121,15 @@ def _collect(thread: Thread, request: WriteRead, out: bytearray) -> bool:
         elif thread.for_process and process.todo:
             queue = process.todo
         else:
-            if start + len(out) == _WORD and not thread.need_return:
+            if start + out.size == _WORD and not thread.need_return:
                 return False
             break
-        if len(out) > room_ends:
+        if out.size > room_ends:
             break
         work = queue.pop()
         if not todo:
             thread.process_todo = False
-        before = len(out)
+        before = out.size
         ending = work.deliver(thread, out)
         if ending == UNREADY:
             return _await_files(thread, request, out, work)
@@ -138,7 +139,7 @@ def _collect(thread: Thread, request: WriteRead, out: bytearray) -> bool:
         if (todo or (thread.for_process and process.todo)) and pace():
             thread.pause_read(request, PausedRead(thread, request, out))
             return True
-    _hand_over(thread, request, out, None, len(out))
+    _hand_over(thread, request, out, None, out.size)
     return True
 
 
@@ -151,7 +152,7 @@ class PausedRead(PausedIoctl):
 
     __slots__ = ("_out",)
 
-    def __init__(self, thread: Thread, request: WriteRead, out: bytearray) -> None:
+    def __init__(self, thread: Thread, request: WriteRead, out: Returns) -> None:
         super().__init__(thread, request)
         self._out = out
 
@@ -160,7 +161,7 @@ class PausedRead(PausedIoctl):
             resume(self.thread, self.request)
 
 
-def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work) -> bool:
+def _await_files(thread: Thread, request: WriteRead, out: Returns, work: Work) -> bool:
     """Keep ``work`` until its files are installed; what was collected before it is handed over.
 
     Returns:
@@ -170,12 +171,12 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
     thread.process_todo = True
     if thread.closing is not None:
         # This ioctl ends at once anyway (R7), and its thread can be stopped for one reason only.
-        _hand_over(thread, request, out, None, len(out))
+        _hand_over(thread, request, out, None, out.size)
         return True
     position = request.read_buffer + request.read_consumed
     try:
         thread.memory.be_present()
-        stored = not out or thread.memory.write(position, out)
+        stored = not out.size or thread.memory.write(position, out.octets())
     except NotYet as reason:
         paused = PausedRead(thread, request, out)
         thread.fetch(request, paused, reason)
@@ -185,7 +186,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
         thread.proven_buffer = -1
         _finish(thread, request, -EFAULT)
         return True
-    request.read_consumed += len(out)
+    request.read_consumed += out.size
     if not work.begin_installation(thread, request):
         return False
     _leave_rest(thread)
@@ -193,7 +194,7 @@ def _await_files(thread: Thread, request: WriteRead, out: bytearray, work: Work)
 
 
 def _hand_over(
-    thread: Thread, request: WriteRead, out: bytearray, last: Work | None, before: int
+    thread: Thread, request: WriteRead, out: Returns, last: Work | None, before: int
 ) -> None:
     """Put ``out`` into the client's read buffer and answer the request.
 
@@ -204,15 +205,15 @@ def _hand_over(
     spawn = _wants_looper(thread)
     if spawn:
         thread.process.requested_threads += 1
-        if request.read_consumed == 0 and out:
-            out[:_WORD] = _SPAWN_LOOPER  # in the place of the BR_NOOP (R11)
+        if request.read_consumed == 0 and out.size:
+            out.replace_first(_SPAWN_LOOPER)  # in the place of the BR_NOOP (R11)
     _store(thread, request, out, last, before, spawn=spawn)
 
 
 def _store(
     thread: Thread,
     request: WriteRead,
-    out: bytearray,
+    out: Returns,
     last: Work | None,
     before: int,
     *,
@@ -228,7 +229,8 @@ def _store(
     try:
         if last is not None and not last.arrive(thread, out, before):
             last = None
-        stored = not out or thread.memory.write(request.read_buffer + request.read_consumed, out)
+        address = request.read_buffer + request.read_consumed
+        stored = not out.size or thread.memory.write(address, out.octets())
     except NotYet as reason:
         paused = HandingOver(thread, request, out, last, before, spawn=spawn)
         thread.fetch(request, paused, reason)
@@ -239,7 +241,7 @@ def _store(
         with suppress(BinderFailure):
             thread.process.look_for_area()
         if last is not None and last.withdraw(thread):
-            del out[before:]
+            out.cut(before)
             last = None
     if last is not None:
         last.stored(thread, ok=stored)
@@ -248,7 +250,7 @@ def _store(
         _ask_nobody(thread, spawn=spawn)
         _finish(thread, request, -EFAULT)
         return
-    _end(thread, request, len(out), spawn=spawn)
+    _end(thread, request, out.size, spawn=spawn)
 
 
 class HandingOver(Paused):
@@ -260,7 +262,7 @@ class HandingOver(Paused):
         self,
         thread: Thread,
         request: WriteRead,
-        out: bytearray,
+        out: Returns,
         last: Work | None,
         before: int,
         *,

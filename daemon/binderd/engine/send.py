@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 from binderd.engine.errors import BinderFailure
 from binderd.engine.kinds import NOTICES
 from binderd.engine.log import note
+from binderd.engine.pause import Unfinished
 from binderd.engine.ports import NotYet
 from binderd.engine.process import Process
-from binderd.engine.request import Unfinished
 from binderd.engine.spam import SpamNotice
 from binderd.engine.transaction import Transaction
 from binderd.engine.translate import Translation
@@ -83,6 +83,13 @@ def _send_call(thread: Thread, data: bytes, offset: int, extra_size: int) -> Non
     leaves no trace at the target (B9) and gives the sender BR_FAILED_REPLY, BR_DEAD_REPLY or
     BR_FROZEN_REPLY (Q9).
     """
+    target: int
+    code: int
+    flags: int
+    data_size: int
+    offsets_size: int
+    address: int
+    offsets: int
     target, code, flags, data_size, offsets_size, address, offsets = _unpack(data, offset)
     one_way = bool(flags & TF_ONE_WAY)
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
@@ -184,6 +191,13 @@ def _send_reply(thread: Thread, data: bytes, offset: int, extra_size: int) -> No
     The call is over even if the reply fails: then the caller gets the error and the replier a plain
     BR_TRANSACTION_COMPLETE (E4, E5). Only with nothing to reply to does the replier get an error.
     """
+    target: int
+    code: int
+    flags: int
+    data_size: int
+    offsets_size: int
+    address: int
+    offsets: int
     target, code, flags, data_size, offsets_size, address, offsets = _unpack(data, offset)
     handle, sizes = target & _HANDLE_MASK, (data_size, offsets_size, extra_size)
     call, debug_id = thread.stack, thread.process.hub.next_id()

@@ -12,6 +12,7 @@ from binderwire.binder_abi import BR_ONEWAY_SPAM_SUSPECT
 
 if TYPE_CHECKING:
     from binderd.engine.owner import Owner, Reader
+    from binderd.engine.returns import Returns
 
 
 _BUFFERS_MAX: Final = 50  # debug_low_async_space: more buffers than this of one sender, or ...
@@ -73,11 +74,11 @@ class SpamNotice(Notice):
         super().__init__(word, process.user.of(NOTICES))
         self._process: Owner = process
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         self._share.remove(1)
         word = BR_ONEWAY_SPAM_SUSPECT if self._process.detects_spam else self.word
         thread.count_return(word)
-        out += pack_word(word)
+        out.add(pack_word(word))
         return MORE
 
     def kind(self) -> int:

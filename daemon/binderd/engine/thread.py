@@ -10,7 +10,6 @@ from __future__ import annotations
 from errno import EINTR, ENOMEM
 from typing import TYPE_CHECKING, Final
 
-from binderd.engine.completion import Completion
 from binderd.engine.errors import BinderFailure
 from binderd.engine.installation import BY_CLIENT, begin_closing
 from binderd.engine.kinds import CALLS, NOTICES, THREADS
@@ -21,11 +20,11 @@ from binderd.engine.work import ErrorSlot
 from binderwire.binder_abi import BR_DEAD_REPLY, BR_FAILED_REPLY, BR_OK
 
 if TYPE_CHECKING:
-    from binderd.engine.completion import Paused
+    from binderd.engine.completion import Paused, WriteRead
     from binderd.engine.installation import DeferredClose, Installation
+    from binderd.engine.pause import Unfinished
     from binderd.engine.ports import Client, ClientMemory, NotYet
     from binderd.engine.process import Process
-    from binderd.engine.request import Unfinished, WriteRead
     from binderd.engine.transaction import Transaction
 
 # Looper states beside those of ``owner.py``, with the driver's values.
@@ -127,13 +126,13 @@ class Thread(Reader):
         self.need_return = False
         if self.fetches:
             self.forget_fetched()
-        completion = Completion(request.ticket, result, b"", request)
+        request.result = result
         if self.closes:
             begin_closing(self)
         if self.closing is None:
-            self.process.hub.outbox.append(completion)
+            self.process.hub.outbox.append(request)
         else:
-            self.closing.completion, self.closing = completion, None
+            self.closing.completion, self.closing = request, None
 
     def forget_fetched(self) -> None:
         """A request for which memory was fetched is over: drop that memory."""

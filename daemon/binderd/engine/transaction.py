@@ -44,9 +44,10 @@ from binderwire.binder_abi import (
 
 if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer
+    from binderd.engine.completion import WriteRead
     from binderd.engine.owner import Owner, Reader
     from binderd.engine.process import Process
-    from binderd.engine.request import WriteRead
+    from binderd.engine.returns import Returns
     from binderd.engine.stats import Stats
     from binderd.engine.user import Share
 
@@ -112,7 +113,7 @@ class Transaction(Delivery):
 
     # What the receiver sees
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         """BR_TRANSACTION or BR_REPLY; ends the read (R4)."""
         assert isinstance(thread, Thread)
         buffer, client = self.buffer, thread.process.client
@@ -135,25 +136,27 @@ class Transaction(Delivery):
             one_way = bool(self.flags & TF_ONE_WAY)
             self.saved_nice = thread.nice.borrow(self.nice, node.min_priority, one_way=one_way)
         if node is None:
-            out += _REPLY
+            out.add(_REPLY)
             thread.process.count_return(BR_REPLY)
         else:
-            out += _CALL[bool(buffer.context_size)]
+            out.add(_CALL[bool(buffer.context_size)])
             thread.process.count_return(BR_TRANSACTION)
-        out += _pack(
-            0 if node is None else node.ptr,
-            0 if node is None else node.cookie,
-            self.code,
-            self.flags,
-            pid,
-            euid,
-            buffer.data_size,
-            buffer.offsets_size,
-            buffer.address,
-            buffer.address + offsets_at(buffer.data_size),
+        out.add(
+            _pack(
+                0 if node is None else node.ptr,
+                0 if node is None else node.cookie,
+                self.code,
+                self.flags,
+                pid,
+                euid,
+                buffer.data_size,
+                buffer.offsets_size,
+                buffer.address,
+                buffer.address + offsets_at(buffer.data_size),
+            )
         )
         if buffer.context_size:
-            out += binder_uintptr_t.pack(buffer.context_address)  # I2
+            out.add(binder_uintptr_t.pack(buffer.context_address))  # I2
         return LAST
 
     def begin_installation(self, thread: Reader, request: WriteRead) -> bool:
@@ -179,16 +182,16 @@ class Transaction(Delivery):
         self._fail(BR_DEAD_REPLY if thread.process.is_unmapped else BR_FAILED_REPLY)
         return True
 
-    def arrive(self, thread: Reader, out: bytearray, before: int) -> bool:
+    def arrive(self, thread: Reader, out: Returns, before: int) -> bool:
         """Bring the payload where its reader has pages of its own."""
         assert isinstance(thread, Thread)
         word = BR_OK if self.buffer is None else thread.process.bring(self.buffer)
         if word != BR_OK:
-            del out[before:]
+            out.cut(before)
             self._refuse(thread, out, word)
         return word == BR_OK
 
-    def _refuse(self, thread: Thread, out: bytearray, word: int = BR_FAILED_REPLY) -> int:
+    def _refuse(self, thread: Thread, out: Returns, word: int = BR_FAILED_REPLY) -> int:
         """The payload, its files or its sender's number cannot be given to the reader (O8).
 
         Who waits for a reply learns it here, who called learns it as a failed call, and the reader
@@ -199,7 +202,7 @@ class Transaction(Delivery):
         self._fail(word)
         if is_reply:
             thread.process.count_return(word)
-            out += pack_word(word)
+            out.add(pack_word(word))
         return LAST if is_reply else MORE
 
     def _delivered(self, thread: Thread) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from binderd.engine.request import Unfinished
+from binderd.engine.pause import Unfinished
 
 if TYPE_CHECKING:
     from binderd.engine.buffers import Buffer

@@ -17,8 +17,9 @@ from binderwire.binder_abi import BR_OK, BR_TRANSACTION_PENDING_FROZEN
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from binderd.engine.completion import WriteRead
     from binderd.engine.owner import Owner, Reader
-    from binderd.engine.request import WriteRead
+    from binderd.engine.returns import Returns
     from binderd.engine.user import Share
 
 UpdateKey = tuple[int, int, int, int]  # code, flags, sender's process id and user
@@ -75,7 +76,7 @@ class Work:
         self.before: Work | None = None  # its neighbours there
         self.behind: Work | None = None
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         """Append what ``thread`` must be told to ``out``; return MORE, LAST or UNREADY."""
         raise NotImplementedError
 
@@ -94,7 +95,7 @@ class Work:
         """
         return False
 
-    def arrive(self, thread: Reader, out: bytearray, before: int) -> bool:
+    def arrive(self, thread: Reader, out: Returns, before: int) -> bool:
         """Have all that the reader is pointed to be in its memory.
 
         Args:
@@ -198,10 +199,10 @@ class Notice(Work):
         self._share = share
         share.add(1)
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         self._share.remove(1)
         thread.count_return(self.word)
-        out += pack_word(self.word)
+        out.add(pack_word(self.word))
         return MORE
 
     def cancel(self) -> None:
@@ -222,9 +223,9 @@ class ErrorSlot(Work):
         super().__init__()
         self.word: int = BR_OK
 
-    def deliver(self, thread: Reader, out: bytearray) -> int:
+    def deliver(self, thread: Reader, out: Returns) -> int:
         thread.count_return(self.word)
-        out += pack_word(self.word)
+        out.add(pack_word(self.word))
         self.word = BR_OK
         return MORE
 

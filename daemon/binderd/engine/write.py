@@ -57,10 +57,12 @@ from binderwire.binder_abi import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderd.engine.request import Unfinished, WriteRead
+    from binderd.engine.completion import WriteRead
+    from binderd.engine.pause import Unfinished
     from binderd.engine.stats import Counter
 
 _unpack_word: Final = Struct("=I").unpack_from
+_unpack_pointer: Final = binder_uintptr_t.unpack_from
 _WORD: Final = 4
 # The stream is fetched in windows.  Each is read with enough behind it for the longest command.
 _WINDOW: Final = 4096
@@ -94,15 +96,15 @@ def _run(thread: Thread, request: WriteRead) -> int:
     while position < stop and error.word == BR_OK:  # Q10
         if position >= data_end:
             size = min(stop - position, _WINDOW + _LONGEST)
-            data = thread.memory.read(request.write_buffer + position, size)
+            data = thread.memory.read_commands(request.write_buffer + position, size)
             start, data_end = position, position + min(size, _WINDOW)
         offset = position - start + _WORD
         if offset > len(data):
             data, start, offset = _beyond(thread, request, position), position, _WORD
             if offset > len(data):
                 return -EFAULT
-        command = _COMMANDS.get(data[offset - _WORD : offset])
-        if command is None:
+        command = _COMMANDS[data[offset - _WORD]]
+        if command is None or data[offset - _WORD : offset] != command.word:
             _count(counters, _unpack_word(data, offset - _WORD)[0] & NUMBER_MASK)
             return -EINVAL
         counter, size = counters[command.number], command.size
@@ -157,7 +159,7 @@ def _beyond(thread: Thread, request: WriteRead, position: int) -> bytes:
 
 
 def _free_buffer(thread: Thread, data: bytes, offset: int) -> None:
-    buffer = thread.process.delivered_buffer(binder_uintptr_t.unpack_from(data, offset)[0])
+    buffer = thread.process.delivered_buffer(_unpack_pointer(data, offset)[0])
     if buffer is not None and buffer.is_left_to(thread):  # E7
         thread.process.wipe(buffer, thread)
         if buffer.array_numbers:
@@ -327,10 +329,11 @@ class _Command:
         act: carries it out.
     """
 
-    __slots__ = ("_act", "number", "size")
+    __slots__ = ("_act", "number", "size", "word")
 
     def __init__(self, word: int, act: Callable[[Thread, bytes, int], None]) -> None:
         payload = COMMANDS[word].payload
+        self.word: bytes = pack_word(word)
         self.number = word & NUMBER_MASK
         self.size = payload.size if payload else 0  # bytes behind the word
         self._act = act
@@ -347,12 +350,17 @@ class _Command:
             self._act(thread, data, offset)
 
 
-def _table(rows: dict[int, Callable[[Thread, bytes, int], None]]) -> dict[bytes, _Command]:
-    """Return the commands by their words as they are in a stream.
+def _table(rows: dict[int, Callable[[Thread, bytes, int], None]]) -> list[_Command | None]:
+    """Return the commands by the first byte of their words in a stream.
 
     Whatever has no row ends the ioctl with EINVAL (E6).
     """
-    return {pack_word(word): _Command(word, act) for word, act in rows.items()}
+    table: list[_Command | None] = [None] * (NUMBER_MASK + 1)
+    for word, act in rows.items():
+        command = _Command(word, act)
+        assert table[command.word[0]] is None
+        table[command.word[0]] = command
+    return table
 
 
 _COMMANDS: Final = _table(
@@ -379,6 +387,6 @@ _COMMANDS: Final = _table(
         BC_FREEZE_NOTIFICATION_DONE: _freeze_notice_done,
     }
 )
-_TRANSACTION: Final = _COMMANDS[pack_word(BC_TRANSACTION)]
-_REPLY: Final = _COMMANDS[pack_word(BC_REPLY)]
-_FREE_BUFFER: Final = _COMMANDS[pack_word(BC_FREE_BUFFER)]
+_TRANSACTION: Final = _COMMANDS[pack_word(BC_TRANSACTION)[0]]
+_REPLY: Final = _COMMANDS[pack_word(BC_REPLY)[0]]
+_FREE_BUFFER: Final = _COMMANDS[pack_word(BC_FREE_BUFFER)[0]]

@@ -10,22 +10,21 @@ from errno import EBUSY, EFAULT
 from typing import TYPE_CHECKING, Final
 
 from binderd.engine import read, write
-from binderd.engine.completion import Completion
+from binderd.engine.completion import WriteRead
 from binderd.engine.errors import KernelErrno
 from binderd.engine.installation import begin_closing
 from binderd.engine.paused_ioctl import PausedIoctl
 from binderd.engine.ports import NotYet
-from binderd.engine.request import WriteRead
 from binderwire.binder_abi import binder_write_read
 from binderwire.extension_abi import BINDERD_ERRNO
 
 if TYPE_CHECKING:
     from binderd.engine.thread import Thread
 
-_unpack_write_read: Final = binder_write_read.unpack_from
+_ARGUMENT_SIZE: Final[int] = binder_write_read.size
 
 
-def begin(thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
+def begin(thread: Thread, argument: bytes, ticket: int) -> None:
     """Begin one; arguments as of ``Engine.ioctl``.
 
     Raises:
@@ -33,11 +32,11 @@ def begin(thread: Thread, argument: bytes | memoryview, ticket: int) -> None:
     """
     if thread.parked is not None or thread.paused is not None:
         raise KernelErrno(EBUSY)  # one thread, two requests: no kernel does this
-    if len(argument) < binder_write_read.size:
+    if len(argument) < _ARGUMENT_SIZE:
         raise KernelErrno(EFAULT)
     thread.nice.forget()
-    thread.memory.is_settled = False
-    request = WriteRead(ticket, _unpack_write_read(argument))
+    thread.memory.entered()
+    request = WriteRead(ticket, argument)
     most = thread.process.hub.limits.write_bytes_per_ioctl
     request.write_end = min(request.write_size, request.write_consumed + most)
     # A read that goes on is past its commands, also past those that an error has held up (Q10).
@@ -94,5 +93,5 @@ def _ask_again(thread: Thread, request: WriteRead) -> None:
     """
     if thread.fetches:
         thread.forget_fetched()
-    completion = Completion(request.ticket, -BINDERD_ERRNO, b"", request)
-    thread.process.hub.outbox.append(completion)
+    request.result = -BINDERD_ERRNO
+    thread.process.hub.outbox.append(request)

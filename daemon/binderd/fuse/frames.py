@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from binderwire.binder_abi import binder_write_read
-from binderwire.codec import Record, Struct, raw
+from binderwire.codec import Record, Struct, pad, raw, u64
 from binderwire.fuse_abi import (
     FUSE_NOTIFY_POLL,
     fuse_in_header,
@@ -21,22 +21,31 @@ from binderwire.fuse_abi import (
 )
 
 # Where a request's body starts, in bytes from the start of its frame.
-BODY: Final = fuse_in_header.size
+BODY: Final[int] = fuse_in_header.size
 
 # The size of the argument that almost every ioctl carries; the joined records include it.
-USUAL_ARGUMENT_SIZE: Final = binder_write_read.size
+USUAL_ARGUMENT_SIZE: Final[int] = binder_write_read.size
 
+# The body of whatever concerns an open file begins with its handle.
+request_head: Final = Record(
+    "request_head", Struct(*fuse_in_header.declaration.subcons, "handle" / u64)
+)
 ioctl_request: Final = Record(
     "ioctl_request",
     Struct(*fuse_ioctl_in.declaration.subcons, "argument" / raw(USUAL_ARGUMENT_SIZE)),
 )
 _IOCTL_REPLY: Final = (*fuse_out_header.declaration.subcons, *fuse_ioctl_out.declaration.subcons)
 ioctl_reply_head: Final = Record("ioctl_reply_head", Struct(*_IOCTL_REPLY))
-write_read_reply: Final = Record(
-    "write_read_reply", Struct(*_IOCTL_REPLY, *binder_write_read.declaration.subcons)
-)
+# What is always 0 in a usual reply has no name here.
 ioctl_reply: Final = Record(
-    "ioctl_reply", Struct(*_IOCTL_REPLY, "payload" / raw(USUAL_ARGUMENT_SIZE))
+    "ioctl_reply",
+    Struct(
+        *(
+            part if part.name in ("len", "unique", "result") else pad(part.sizeof())
+            for part in _IOCTL_REPLY
+        ),
+        "payload" / raw(USUAL_ARGUMENT_SIZE),
+    ),
 )
 
 _pack_header: Final = fuse_out_header.pack

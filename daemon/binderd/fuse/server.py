@@ -29,7 +29,7 @@ from collections.abc import Callable
 from errno import EINVAL, EIO, ENOMEM, ENOSYS
 from typing import TYPE_CHECKING, Final, Protocol
 
-from binderd.fuse.frames import BODY, failure, success
+from binderd.fuse.frames import BODY, failure, request_head, success
 from binderd.fuse.turns import Account, Job, Turns
 from binderwire import fuse_abi as abi
 
@@ -58,8 +58,7 @@ INTERRUPTS: Final = 5  # that of the request that it names
 
 Row = tuple[int, Handler, int]
 
-_unpack_header: Final = abi.fuse_in_header.only("len", "opcode", "unique", "nodeid", "uid", "pid")
-_unpack_handle: Final = abi.fuse_flush_in.unpack_from
+_unpack_head: Final = request_head.only("len", "opcode", "unique", "nodeid", "uid", "pid", "handle")
 _unpack_interrupt: Final = abi.fuse_interrupt_in.unpack_from
 
 
@@ -188,31 +187,24 @@ class Server:
         if size < BODY:
             self.dropped += 1
             return
-        length, opcode, unique, nodeid, uid, tid = _unpack_header(frame)
+        length: int
+        opcode: int
+        unique: int
+        nodeid: int
+        uid: int
+        tid: int
+        handle: int  # what else may be there is nobody's
+        length, opcode, unique, nodeid, uid, tid, handle = _unpack_head(frame)
         is_ioctl = opcode == abi.FUSE_IOCTL
-        least, handler, turn = self._ioctl if is_ioctl else self._rows.get(opcode, _UNKNOWN)
+        if is_ioctl:
+            least, handler, turn = self._ioctl
+        else:
+            least, handler, turn = self._rows.get(opcode, _UNKNOWN)
         if not least <= size == length:
             self._reply(opcode, unique, EINVAL)
             return
-        if turn >= OF_FILE:
-            if turn == INTERRUPTS:
-                if self._waiting and self._interrupt(frame, size):
-                    return
-            else:
-                file = self._turns.files.get(_unpack_handle(frame, BODY)[0])
-                account, process = (self._turns.of_user(uid), tid) if file is None else file
-                if account.waits:
-                    self._put_off(account, process, turn, unique, frame, size)
-                    return
-                self._turns.payer = account
-                self._turns.process = process
-        elif turn:
-            turns = self._turns
-            account = turns.of_user(uid) if turn == OF_USER else turns.of_names(uid)
-            if account.waits:
-                self._put_off(account, tid, turn, unique, frame, size)
-                return
-            turns.payer = account
+        if turn and not self._has_turn(turn, handle, unique, uid, tid, frame, size):
+            return
         try:
             if is_ioctl and self._ioctls is not None:
                 answer = self._ioctls.ioctl(unique, nodeid, uid, tid, frame, size)
@@ -236,7 +228,7 @@ class Server:
     def _handle_again(self, request: bytes, *, is_answered: bool) -> None:
         frame, size = self._scratch, len(request)
         frame[:size] = request
-        _, opcode, unique, nodeid, uid, tid = _unpack_header(frame)
+        _, opcode, unique, nodeid, uid, tid, _ = _unpack_head(frame)
         try:
             answer = self._rows.get(opcode, _UNKNOWN)[1](unique, nodeid, uid, tid, frame, size)
         except Exception as error:
@@ -253,6 +245,36 @@ class Server:
             self.outgoing.append(success(unique, answer))
 
     # Requests that must wait
+
+    def _has_turn(
+        self,
+        turn: int,
+        handle: int,
+        unique: int,
+        uid: int,
+        tid: int,
+        frame: bytearray,
+        size: int,
+    ) -> bool:
+        """Settle who pays for a request; return False if it has to wait, and does."""
+        if turn == INTERRUPTS:
+            return not (self._waiting and self._interrupt(frame, size))
+        turns, process = self._turns, tid
+        if turn >= OF_FILE:
+            file = turns.files.get(handle)
+            if file is None:
+                account = turns.of_user(uid)
+            else:
+                account, process = file
+        else:
+            account = turns.of_user(uid) if turn == OF_USER else turns.of_names(uid)
+        if account.waits:
+            self._put_off(account, process, turn, unique, frame, size)
+            return False
+        turns.payer = account
+        if turn >= OF_FILE:
+            turns.process = process
+        return True
 
     def _put_off(
         self, account: Account, process: int, turn: int, unique: int, frame: bytearray, size: int

@@ -61,6 +61,19 @@ def copy(tid: int, address: int, size: int, target: int) -> int:
     return there
 
 
+def read_two(tid: int, one: tuple[int, int], other: tuple[int, int]) -> tuple[bytes, bytes]:
+    """Return what is in two pieces of a thread's memory, (address, bytes); fewer where it ends.
+
+    What cannot be read of the first leaves nothing of the other.
+    """
+    size = one[1] + other[1]
+    local = ctypes.create_string_buffer(size)
+    here = pack_iovec(ctypes.addressof(local), size)
+    count = _readv(tid, here, 1, pack_iovec(*one) + pack_iovec(*other), 2, 0)
+    found = local.raw[: max(count, 0)]
+    return found[: one[1]], found[one[1] :]
+
+
 def touch_nothing(tid: int) -> None:
     """Take the lock of a thread's mapping table for a moment, and read nothing."""
     check(_readv(tid, pack_iovec(ctypes.addressof(_byte), 1), 1, pack_iovec(0, 1), 1, 0))

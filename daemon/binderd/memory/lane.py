@@ -106,8 +106,13 @@ class MappedLane(LaneMemory):
         self.be_present()
         inner = self.inner
         if not self.is_settled:
-            inner.is_settled, self.is_settled = False, True
+            inner.entered()
+            self.is_settled = True
         return inner
+
+    def entered(self) -> None:
+        """The thread was in user space, or is there still."""
+        self.is_settled = False
 
     def runs_as(self, uid: int) -> bool:
         """Return whether the thread is alive, and has that user as the file system sees it."""
@@ -147,7 +152,11 @@ class MappedLane(LaneMemory):
         self.sees_area = self.inner.sees_area
         return data
 
-    def write(self, address: int, data: bytes | bytearray) -> bool:
+    def read_commands(self, address: int, size: int) -> bytes:
+        """Return the same; they are in the lane as a rule."""
+        return self.read(address, size)
+
+    def write(self, address: int, data: bytes) -> bool:
         """Store all of ``data``; False if any byte could not be stored (EFAULT)."""
         start, size = address - self._address, len(data)
         if 0 <= start <= self._size - size:

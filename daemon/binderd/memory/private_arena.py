@@ -25,6 +25,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from binderd.edge.calls import store_over
+from binderd.edge.plain import pack_file
 from binderd.engine.ports import Mapping, NoAnswer, NotYet
 from binderd.heartbeat import enter
 from binderd.linux.maps import Long, is_own_copy
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from binderd.linux.maps import FileId
     from binderd.memory.client_process import AddressSpace
     from binderd.memory.shrinker import Shrinker
+
+_enter: Final = enter
+_store_over: Final = store_over
 
 _log: Final = logging.getLogger("binderd")
 
@@ -77,13 +82,14 @@ class PrivateArena(MemfdArena):
         asks_us: would the kernel ask us what is in a page of that file?
     """
 
-    __slots__ = ("_asks_us", "_begun", "_own", "file")
+    __slots__ = ("_asks_us", "_begun", "_own", "_packed", "file")
 
     def __init__(
         self, space: AddressSpace, file: FileId, shrinker: Shrinker, *, asks_us: bool
     ) -> None:
         super().__init__(space, file, shrinker)
         self.file = file
+        self._packed: bytes = pack_file(file.inode, file.major, file.minor)
         self.is_beside = True
         self._asks_us = asks_us
         self._own = OwnPages()
@@ -112,13 +118,14 @@ class PrivateArena(MemfdArena):
             raise NoAnswer from error
 
     def bring(self, offset: int, size: int) -> bool:
-        begun = self._begun.pop(offset, None)
-        if begun is not None and begun.is_over:
-            return self._outcome(begun)
+        if self._begun:
+            over = self._begun.pop(offset, None)
+            if over is not None and over.is_over:
+                return self._outcome(over)
         address = self.mapped_at + offset
+        _enter(self.space.subject)
         if self._may_write(address, size):
-            enter(self.space.subject)
-            return self._store(address, self._base + offset, size) or self._give_up(_NO_MAPPING)
+            return self._store(address, offset, size) or self._give_up(_NO_MAPPING)
         assert self._workers is not None
         begun = Storing(
             self._workers, self._payer, self._pid, self, address, self._base + offset, size
@@ -139,15 +146,18 @@ class PrivateArena(MemfdArena):
             return True
         if self._asks_us or not self._is_trusted() or self.space.memory < 0:
             return False
-        enter(self.space.subject)
         return self._own.have(self._place, address, size)
 
-    def _store(self, address: int, start: int, size: int) -> bool:
+    def _store(self, address: int, offset: int, size: int) -> bool:
         """Write from our pages into the client's, if those are there."""
+        maps, memory = self.space.maps, self.space.memory
+        if _store_over(maps, memory, self._packed, address, size, self.address + offset):
+            return True
+        start = self._base + offset
         try:
-            if not is_own_copy(self.space.maps, self.file, address, address + size, _PIECES_MAX):
+            if not is_own_copy(maps, self.file, address, address + size, _PIECES_MAX):
                 return False
-            return os.pwrite(self.space.memory, self._pages[start : start + size], address) == size
+            return os.pwrite(memory, self._pages[start : start + size], address) == size
         except (Long, OSError):
             return False
 

@@ -12,6 +12,10 @@ was proven was so of one program. With the program the descriptor goes, so the q
 exec by itself; whenever a page is proven we ask. The quick way is for threads of the process that
 opened the file: only they share descriptors, and others may share memory with whom they like.
 
+A thread that sends again and again has its payloads in one place as a rule. So where the latest two
+came from the same one, what is there is read along with the next commands: one call instead of two,
+of the honest way. If the payload is somewhere else after all, nothing has come of it.
+
 Both are for memory that is present (``presence.py``). Accesses to other memory are left to workers
 (``remote_access.py``): the engine gets ``NotYet``, and when the request goes on, what a worker has
 read is taken in place of the memory.
@@ -28,7 +32,15 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from binderd.edge.calls import copy_memory, nice_of, read_memory, write_memory
+from binderd.edge.calls import (
+    copy_memory,
+    nice_of,
+    read_ahead,
+    read_memory,
+    take_ahead,
+    write_memory,
+)
+from binderd.edge.plain import AHEAD_MAX
 from binderd.engine.ports import ClientMemory, NotYet
 from binderd.heartbeat import enter
 from binderd.linux import process_vm
@@ -45,9 +57,10 @@ if TYPE_CHECKING:
     from binderd.memory.client_process import AddressSpace, ClientProcess
     from binderd.memory.remote_access import Workers
 
-# Above this no user address can lie, and file offsets end.
-_ADDRESS_END: Final = 1 << 63
+# Above this no user address can lie. No larger number is without an object in compiled code.
+_ADDRESS_END: Final = (1 << 62) - 1
 
+_SENDS_FROM: Final = 68  # bytes of commands; fewer name no payload
 _IOV_MAX: Final = 1024  # parts per process_vm_readv, UIO_MAXIOV
 _IOVEC_SIZE: Final = 16  # bytes: address and length
 _SCRATCH_SIZE: Final = 64 << 10  # bytes; what is larger needs a buffer of its own
@@ -66,8 +79,11 @@ _REMOTE: Final = ctypes.addressof(ctypes.c_char.from_buffer(_iovecs))
 _REMOTE_IOVEC: Final = ctypes.c_void_p(_REMOTE)
 _LOCAL_IOVECS: Final = ctypes.c_void_p(_REMOTE + _IOVEC_SIZE)
 _copy_memory: Final = copy_memory
+_enter: Final = enter
 _nice_of: Final = nice_of
+_read_ahead: Final = read_ahead
 _read_memory: Final = read_memory
+_take_ahead: Final = take_ahead
 _write_memory: Final = write_memory
 _pack_iovec: Final = struct.Struct("=QQ").pack_into
 _pack_two_iovecs: Final = struct.Struct("=QQQQ").pack_into
@@ -91,8 +107,12 @@ class ProcessMemory(ClientMemory):
     """
 
     __slots__ = (
+        "_ahead",
+        "_ahead_generation",
+        "_ahead_size",
         "_disposal",
         "_fetched",
+        "_has_ahead",
         "_home",
         "_opener",
         "_payer",
@@ -137,6 +157,10 @@ class ProcessMemory(ClientMemory):
         self._read_start = self._write_start = 0
         self._read_end = self._write_end = -1
         self._read_generation = self._write_generation = GENERATION.number
+        # Where the latest payload was, and how large; 0: the next one may be anywhere.
+        self._ahead = self._ahead_size = 0
+        self._ahead_generation = -1  # in which that was seen to be present
+        self._has_ahead = False  # was it read along with the current commands?
         self._workers = workers
         self._payer = payer
         # Others than the opener's threads may change the program that they run without our notice.
@@ -157,7 +181,27 @@ class ProcessMemory(ClientMemory):
                 return data
         return self._prove_read(address, size)
 
-    def write(self, address: int, data: bytes | bytearray) -> bool:
+    def read_commands(self, address: int, size: int) -> bytes:
+        """Return what ``read`` does, and bring the next payload along if it is in its usual place.
+
+        To see an exec is left to whatever proves pages, and to the write of what the thread reads:
+        this way goes by the program that the thread has now.
+        """
+        self._has_ahead = False
+        if (
+            self._ahead_size
+            and size >= _SENDS_FROM
+            and self._read_start <= address
+            and address + size <= self._read_end
+            and self._read_generation == self._ahead_generation == GENERATION.number
+        ):
+            data = _read_ahead(self._tid, address, size, self._ahead, self._ahead_size)
+            if len(data) == size:
+                self._has_ahead = True
+                return data
+        return self.read(address, size)
+
+    def write(self, address: int, data: bytes) -> bool:
         """Store all of ``data``; False if any byte could not be stored (EFAULT)."""
         size = len(data)
         if (
@@ -175,11 +219,23 @@ class ProcessMemory(ClientMemory):
         target = _place(arena, offset, size)
         if not 0 <= address <= _ADDRESS_END - size:
             return False
+        if self._has_ahead and self._fetched.is_empty:
+            self._has_ahead = False
+            if address == self._ahead and _take_ahead(self._tid, address, size, target):
+                return True
         if self._workers is not None and not self._may_read(address, size):
             octets = self._what_was_fetched(address, size)
             arena.write(offset, octets)
             return len(octets) == size
+        self._expect_again(address, size)
         return _copy_memory(self._tid, address, size, target)
+
+    def _expect_again(self, address: int, size: int) -> None:
+        """A payload, which is present, is about to be copied: is the next one there as well?"""
+        is_usual = address == self._ahead and size <= AHEAD_MAX and self.is_openers
+        self._ahead = address
+        self._ahead_size = size if is_usual else 0
+        self._ahead_generation = GENERATION.number
 
     def scatter(
         self,
@@ -280,7 +336,7 @@ class ProcessMemory(ClientMemory):
             return False  # as it was then, and nowhere else
         if not self.is_openers:
             self._presence.forget()
-        enter(-self._tid)
+        _enter(-self._tid)
         return self._presence.may_read(self._tid, address, size)
 
     def _what_was_fetched(self, address: int, size: int) -> bytes:
@@ -303,7 +359,7 @@ class ProcessMemory(ClientMemory):
         enter(-self._tid)
         return self._presence.may_write(self._tid, address, size)
 
-    def _store_elsewhere(self, address: int, data: bytes | bytearray) -> bool:
+    def _store_elsewhere(self, address: int, data: bytes) -> bool:
         """Return whether a worker has stored these bytes.
 
         Raises:
@@ -312,9 +368,8 @@ class ProcessMemory(ClientMemory):
         stored = self._fetched.stored.pop((address, len(data)), None)
         if stored is None:
             assert self._workers is not None
-            octets = bytes(data)
             raise NotYet(
-                Writing(self._workers, self._payer, self._tid, self._fetched, address, octets)
+                Writing(self._workers, self._payer, self._tid, self._fetched, address, data)
             )
         return stored
 
@@ -335,7 +390,7 @@ class ProcessMemory(ClientMemory):
         self._read_generation = GENERATION.number
         return bytes(local[:count])
 
-    def _prove_write(self, address: int, data: bytes | bytearray) -> bool:
+    def _prove_write(self, address: int, data: bytes) -> bool:
         size = len(data)
         if not 0 <= address <= _ADDRESS_END - size:
             return False
@@ -362,6 +417,10 @@ class ProcessMemory(ClientMemory):
         _pack_two_iovecs(_iovecs, 0, address, size, local_address, size)
         enter(-self._tid)
         return function(self._tid, _LOCAL_IOVECS, 1, _REMOTE_IOVEC, 1, 0)
+
+    def entered(self) -> None:
+        """The thread was in user space, and may run another program since."""
+        self.is_settled = self._has_ahead = False
 
     def see_area(self) -> None:
         """See whether the thread, which has a request open, has the receive area."""
