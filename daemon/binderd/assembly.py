@@ -28,7 +28,7 @@ from binderd.engine.limits import INODES, LOCK_WAITS, WORKERS
 from binderd.fetcher.fetcher import Fetcher
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
-from binderd.fuse.entrance import Entrance
+from binderd.fuse.open_queue import OpenQueue
 from binderd.fuse.pages import Choice
 from binderd.fuse.session import NOT_MAPPABLE, Session
 from binderd.fuse.tree import Tree
@@ -86,7 +86,7 @@ class Assembly:
         self.engine = Engine(limits_for(settings.limits), clock=time.monotonic_ns)
         self.turns = Turns(time.monotonic_ns, time.thread_time_ns)
         self.timers = Timers(self._expire)
-        self.entrance_timer = Timers(self._expire_entrance)
+        self.open_timer = Timers(self._expire_opens)
         self.helper_tasks = HelperTasks(self.attempt)
         self.fetching = Fetching(self.attempt)
         listeners = [self.helper_tasks.listener, self.fetching.listener]
@@ -106,7 +106,7 @@ class Assembly:
         )
         self.directory = self._make_directory()
         self.files = self._make_files()
-        self.entrance = Entrance(time.monotonic_ns, partial(self.entrance_timer.start, 0))
+        self.open_queue = OpenQueue(time.monotonic_ns, partial(self.open_timer.start, 0))
         self.delivery.reports = self.fetcher.reports = self.files
         mount = transport.mount
         self.links = Links(settings.symlinks, mount.path) if mount is not None else None
@@ -207,7 +207,7 @@ class Assembly:
         inside = None
         if mount is not None and not mount.can_mount_inside:
             inside = Inside(logs, now, payer, access, settings.host)
-        self.device = FuseDevice(self.files, tree, self.directory, self.opener, self.entrance)
+        self.device = FuseDevice(self.files, tree, self.directory, self.opener, self.open_queue)
         is_offered = settings.has_lanes
         lanes = Lanes(self.files, self.turns, beat, self.bugs.report, is_offered=is_offered)
         self.pumps.look_at(lanes)
@@ -253,8 +253,8 @@ class Assembly:
     def _expire(self, timer: int) -> None:
         self.attempt("a time limit", partial(self.files.expire, timer))
 
-    def _expire_entrance(self, timer: int) -> None:
-        self.attempt("opens that wait", self.entrance.expire)
+    def _expire_opens(self, timer: int) -> None:
+        self.attempt("opens that wait", self.open_queue.expire)
 
     def _set_log_level(self, level: str) -> None:
         set_log_level(level)

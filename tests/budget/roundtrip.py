@@ -44,7 +44,7 @@ from binderd.device.pace import Pace
 from binderd.engine.engine import Engine
 from binderd.engine.limits import Limits
 from binderd.fuse.directory import Directory
-from binderd.fuse.entrance import Entrance
+from binderd.fuse.open_queue import OpenQueue
 from binderd.fuse.pages import Choice
 from binderd.fuse.server import READ_BUFFER_SIZE
 from binderd.fuse.session import Session
@@ -131,8 +131,8 @@ class Daemon:
             engine, directory, self.opener, turns, Pace(clock), _unused, _unused, _raise
         )
         tree = Tree(directory, Choice(clock))
-        entrance = Entrance(clock, _unused)
-        device = FuseDevice(self.files, tree, directory, self.opener, entrance)
+        open_queue = OpenQueue(clock, _unused)
+        device = FuseDevice(self.files, tree, directory, self.opener, open_queue)
         self.turns = turns
         self.session = Session(tree, device, _unused, _raise, turns, has_passthrough=False)
 

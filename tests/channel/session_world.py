@@ -9,7 +9,7 @@ from binderd.device.fuse_device import FuseDevice
 from binderd.device.open_files import OpenFiles
 from binderd.device.pace import Pace
 from binderd.fuse.directory import Directory
-from binderd.fuse.entrance import Entrance
+from binderd.fuse.open_queue import OpenQueue
 from binderd.fuse.pages import Choice
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
@@ -105,9 +105,11 @@ class World:
             lambda: None,
             lambda about, error: self.failed.append((about, error)),
         )
-        self.entrance_timers: list[int] = []
-        self.entrance = Entrance(lambda: self.clock, self.entrance_timers.append)
-        self.device = FuseDevice(self.files, self.tree, self.directory, self.opener, self.entrance)
+        self.open_timers: list[int] = []
+        self.open_queue = OpenQueue(lambda: self.clock, self.open_timers.append)
+        self.device = FuseDevice(
+            self.files, self.tree, self.directory, self.opener, self.open_queue
+        )
         self.outgoing = self.device.outgoing
         self.session = Session(
             self.tree,

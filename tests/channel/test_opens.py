@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from binderd.fuse.entrance import LATE_NS
+from binderd.fuse.open_queue import LATE_NS
 from binderd.fuse.pages import QUIET_NS
 from binderwire import fuse_abi as abi
 from channel.helpers import Daemon, client, needs_fuse, request, run_client, running

@@ -21,7 +21,7 @@ from binderd.engine.engine import Engine
 from binderd.engine.ports import REFUSED
 from binderd.engine.process import Process
 from binderd.fuse.directory import Directory
-from binderd.fuse.entrance import Entrance
+from binderd.fuse.open_queue import OpenQueue
 from binderd.fuse.pages import Choice
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
@@ -157,8 +157,8 @@ class Kernel:
             lambda: None,
             self.bug,
         )
-        self.entrance = Entrance(self.clock, self.start_entrance_timer)
-        self.device = FuseDevice(files, tree, directory, self.opener, self.entrance)
+        self.open_queue = OpenQueue(self.clock, self.start_open_timer)
+        self.device = FuseDevice(files, tree, directory, self.opener, self.open_queue)
         self.outgoing = self.device.outgoing
         self.session = Session(tree, self.device, lambda _: None, self.bug, self.turns)
         self.frame = bytearray(READ_BUFFER_SIZE)
@@ -177,7 +177,7 @@ class Kernel:
     def start_timer(self, number: int, milliseconds: int) -> None:
         """No time passes here; a wait ends with the interruption that will come."""
 
-    def start_entrance_timer(self, milliseconds: int) -> None:
+    def start_open_timer(self, milliseconds: int) -> None:
         assert not self.is_timed
         self.is_timed = True
 
@@ -274,9 +274,9 @@ class Kernel:
             self.take_turns()
         if self.is_timed and self.random.random() < 0.2:
             self.is_timed = False
-            self.entrance.expire()
+            self.open_queue.expire()
             self.collect()
-        self.opens_waited += len(self.entrance) > 0
+        self.opens_waited += len(self.open_queue) > 0
         opcode, frame = self.make_frame()
         self.waiting[self.unique] = opcode
         self.receive(frame)

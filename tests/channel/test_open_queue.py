@@ -10,15 +10,15 @@ from typing import Final
 import pytest
 
 from binderd.fuse.directory import Directory
-from binderd.fuse.entrance import (
+from binderd.fuse.open_queue import (
     DOUBLED_MAX,
     HOLD_MS,
     HOLD_NS,
     LATE_NS,
     USERS_MAX,
     WAITING_MAX,
-    Entrance,
     Opening,
+    OpenQueue,
 )
 from binderwire import fuse_abi as abi
 from channel.helpers import request
@@ -58,10 +58,10 @@ class Openers(World):
 
     def pass_time(self, nanoseconds: int) -> list[int]:
         """Let the timer run out so much later; return which threads begin anew then."""
-        assert self.entrance_timers.pop() == HOLD_MS
-        assert not self.entrance_timers, "one timer is enough"
+        assert self.open_timers.pop() == HOLD_MS
+        assert not self.open_timers, "one timer is enough"
         self.clock += nanoseconds
-        self.entrance.expire()
+        self.open_queue.expire()
         return self.sent_back([self.collect()])
 
 
@@ -74,7 +74,7 @@ def test_who_is_alone_waits_for_nobody(world: Openers) -> None:
     for thread in (100, 101, 200):
         assert world.come(thread) == [thread]
         assert world.return_(thread) == []
-    assert world.entrance_timers == []
+    assert world.open_timers == []
 
 
 def test_threads_begin_anew_one_after_the_other(world: Openers) -> None:
@@ -84,7 +84,7 @@ def test_threads_begin_anew_one_after_the_other(world: Openers) -> None:
     assert world.return_(101) == [102]
     assert world.return_(102) == [103]
     assert world.return_(103) == []
-    assert len(world.entrance) == 0
+    assert len(world.open_queue) == 0
     assert not any(opened.is_private for opened in world.opener.clients)
 
 
@@ -113,7 +113,7 @@ def test_who_does_not_come_back_is_not_waited_for(world: Openers) -> None:
     assert world.return_(400) == [], "who is late after all makes no difference"
     assert world.return_(401) == [402]
     assert world.pass_time(HOLD_NS) == []
-    assert world.entrance_timers == [], "nobody waits any more"
+    assert world.open_timers == [], "nobody waits any more"
 
 
 def test_the_more_are_late_the_longer_the_next_one_is_waited_for(world: Openers) -> None:
@@ -141,7 +141,7 @@ def test_who_never_comes_back_keeps_nobody_out(world: Openers) -> None:
     assert world.come(400) == [400]
     world.clock += HOLD_NS
     assert world.come(401) == [401]
-    assert world.entrance_timers == []
+    assert world.open_timers == []
 
 
 def test_of_many_users_a_few_are_let_in_at_once(world: Openers) -> None:
@@ -174,15 +174,15 @@ def test_there_is_a_limit_to_what_waits() -> None:
     device = Directory(["binder"]).find(b"binder")
     assert device is not None
     entered: list[int] = []
-    entrance = Entrance(lambda: 0, lambda milliseconds: None)
-    entrance.leads_to(lambda opening: entered.append(opening.tid))
+    open_queue = OpenQueue(lambda: 0, lambda milliseconds: None)
+    open_queue.on_turn(lambda opening: entered.append(opening.tid))
     last = WAITING_MAX + 2
     for tid in range(1, last + 1):
-        entrance.enter(Opening(tid, device, 5, tid, payer=1))
+        open_queue.add(Opening(tid, device, 5, tid, payer=1))
     assert entered == [1, last], "the last one does not wait"
-    entrance.leave(device, last)
-    assert len(entrance) == WAITING_MAX
-    entrance.leave(device, 1)
+    open_queue.done(device, last)
+    assert len(open_queue) == WAITING_MAX
+    open_queue.done(device, 1)
     assert entered == [1, last, 2]
 
 
@@ -190,7 +190,7 @@ def test_a_device_that_goes_meanwhile_keeps_nobody(world: Openers) -> None:
     assert world.come(100, 101) == [100]
     assert world.answer(request(abi.FUSE_UNLINK, b"binder\0")) == (0, b"")
     assert world.pass_time(HOLD_NS) == [101]
-    assert len(world.entrance) == 0
+    assert len(world.open_queue) == 0
 
 
 def test_devices_that_nobody_opens_any_more_are_forgotten(world: Openers) -> None:
@@ -200,4 +200,4 @@ def test_devices_that_nobody_opens_any_more_are_forgotten(world: Openers) -> Non
         assert world.come(100, name=name) == [100]
         world.directory.remove(name)
         world.clock += LATE_NS
-    assert len(world.entrance._doors) < 100
+    assert len(world.open_queue._devices) < 100

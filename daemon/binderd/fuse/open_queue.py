@@ -33,7 +33,7 @@ DOUBLED_MAX: Final = 4  # times
 LATE_NS: Final = 1_000_000_000  # so long is a thread expected at all
 USERS_MAX: Final = 2  # that have a thread inside
 WAITING_MAX: Final = 4096  # opens
-_DOORS_KEPT: Final = 64
+_DEVICES_KEPT: Final = 64
 
 
 class Opening:
@@ -57,23 +57,23 @@ class Opening:
         self.payer = payer
 
 
-class _Door:
-    """Who begins anew with a device, and who waits for that."""
+class _DeviceQueue:
+    """The threads that begin anew with one device, and those that wait for it."""
 
-    __slots__ = ("inside", "late", "queues")
+    __slots__ = ("late", "queues", "retrying")
 
     def __init__(self) -> None:
         # By user: a thread that has begun anew, and when.
-        self.inside: dict[int, tuple[int, int]] = {}
+        self.retrying: dict[int, tuple[int, int]] = {}
         self.late: dict[int, int] = {}  # threads that others wait for no more: when they began
         # By user, then by request; the first user who has no thread inside has the next turn.
         self.queues: dict[int, dict[int, Opening]] = {}
 
     def look(self, now: int) -> None:
         """See who is late."""
-        for payer, (tid, since) in list(self.inside.items()):
+        for payer, (tid, since) in list(self.retrying.items()):
             if now - since >= HOLD_NS << min(len(self.late), DOUBLED_MAX):
-                del self.inside[payer]
+                del self.retrying[payer]
                 self.late[tid] = since
         for tid, since in list(self.late.items()):
             if now - since >= LATE_NS:
@@ -81,11 +81,11 @@ class _Door:
 
     def is_empty(self) -> bool:
         """Whether nobody is expected and nobody waits."""
-        return not (self.inside or self.late or self.queues)
+        return not (self.retrying or self.late or self.queues)
 
     def has_place(self, payer: int) -> bool:
         """Whether a thread of that user may begin anew now."""
-        return payer not in self.inside and len(self.inside) < USERS_MAX
+        return payer not in self.retrying and len(self.retrying) < USERS_MAX
 
     def remove(self, opening: Opening) -> None:
         """An open waits no more; its user has had a turn."""
@@ -99,12 +99,12 @@ class _Door:
         for payer, queue in self.queues.items():
             if self.has_place(payer):
                 return next(iter(queue.values()))
-            if len(self.inside) >= USERS_MAX:
+            if len(self.retrying) >= USERS_MAX:
                 break
         return None
 
 
-class Entrance:
+class OpenQueue:
     """The opens of all devices that begin anew.
 
     Args:
@@ -112,13 +112,13 @@ class Entrance:
         start_timer: called with milliseconds; ``expire`` is called later. One runs at a time.
     """
 
-    __slots__ = ("_clock", "_doors", "_is_timed", "_let_in", "_start_timer", "_waiting")
+    __slots__ = ("_clock", "_devices", "_is_timed", "_retry", "_start_timer", "_waiting")
 
     def __init__(self, clock: Callable[[], int], start_timer: Callable[[int], None]) -> None:
         self._clock = clock
         self._start_timer = start_timer
-        self._let_in: Callable[[Opening], None] = _lead_nowhere
-        self._doors: dict[Device, _Door] = {}
+        self._retry: Callable[[Opening], None] = _unset
+        self._devices: dict[Device, _DeviceQueue] = {}
         self._waiting: dict[int, Opening] = {}  # by request
         self._is_timed = False
 
@@ -126,76 +126,76 @@ class Entrance:
         """How many opens wait?"""
         return len(self._waiting)
 
-    def leads_to(self, let_in: Callable[[Opening], None]) -> None:
-        """Have ``let_in`` called when a thread may begin anew."""
-        self._let_in = let_in
+    def on_turn(self, retry: Callable[[Opening], None]) -> None:
+        """Have ``retry`` called when a thread may begin anew."""
+        self._retry = retry
 
-    def enter(self, opening: Opening) -> None:
+    def add(self, opening: Opening) -> None:
         """Let a thread in, now or when it is its turn."""
         if len(self._waiting) >= WAITING_MAX:
-            self._let_in(opening)
+            self._retry(opening)
             return
         now = self._clock()
-        door = self._doors.get(opening.device)
-        if door is None:
-            if len(self._doors) >= _DOORS_KEPT:
+        opens = self._devices.get(opening.device)
+        if opens is None:
+            if len(self._devices) >= _DEVICES_KEPT:
                 self._sweep(now)
-            door = self._doors[opening.device] = _Door()
-        door.queues.setdefault(opening.payer, {})[opening.unique] = opening
+            opens = self._devices[opening.device] = _DeviceQueue()
+        opens.queues.setdefault(opening.payer, {})[opening.unique] = opening
         self._waiting[opening.unique] = opening
-        door.look(now)
-        self._fill(opening.device, door, now)
+        opens.look(now)
+        self._fill(opening.device, opens, now)
 
-    def leave(self, device: Device, tid: int) -> None:
+    def done(self, device: Device, tid: int) -> None:
         """A thread that opens a device is back, if it has been let in."""
-        door = self._doors.get(device)
-        if door is None:
+        opens = self._devices.get(device)
+        if opens is None:
             return
-        door.late.pop(tid, 0)
-        for payer, (thread, _) in door.inside.items():
+        opens.late.pop(tid, 0)
+        for payer, (thread, _) in opens.retrying.items():
             if thread == tid:
-                del door.inside[payer]
+                del opens.retrying[payer]
                 break
-        self._fill(device, door, self._clock())
+        self._fill(device, opens, self._clock())
 
     def interrupt(self, unique: int) -> bool:
         """A signal has arrived for a thread: if it waits, let it in and return True."""
         opening = self._waiting.pop(unique, None)
         if opening is None:
             return False
-        self._doors[opening.device].remove(opening)
-        self._let_in(opening)
+        self._devices[opening.device].remove(opening)
+        self._retry(opening)
         return True
 
     def expire(self) -> None:
         """The timer has run out."""
         self._is_timed = False
         now = self._clock()
-        for device, door in list(self._doors.items()):
-            if door.queues:
-                door.look(now)
-                self._fill(device, door, now)
+        for device, opens in list(self._devices.items()):
+            if opens.queues:
+                opens.look(now)
+                self._fill(device, opens, now)
 
-    def _fill(self, device: Device, door: _Door, now: int) -> None:
+    def _fill(self, device: Device, opens: _DeviceQueue, now: int) -> None:
         """Let in whoever may begin anew now; who may not waits."""
-        while (opening := door.next()) is not None:
-            door.remove(opening)
+        while (opening := opens.next()) is not None:
+            opens.remove(opening)
             del self._waiting[opening.unique]
-            door.inside[opening.payer] = (opening.tid, now)
-            self._let_in(opening)
-        if door.is_empty():
-            del self._doors[device]
-        elif door.queues and not self._is_timed:
+            opens.retrying[opening.payer] = (opening.tid, now)
+            self._retry(opening)
+        if opens.is_empty():
+            del self._devices[device]
+        elif opens.queues and not self._is_timed:
             self._is_timed = True
             self._start_timer(HOLD_MS)
 
     def _sweep(self, now: int) -> None:
-        """Forget the doors of devices that nobody opens."""
-        for device, door in list(self._doors.items()):
-            door.look(now)
-            if door.is_empty():
-                del self._doors[device]
+        """Forget the queues of devices that nobody opens."""
+        for device, opens in list(self._devices.items()):
+            opens.look(now)
+            if opens.is_empty():
+                del self._devices[device]
 
 
-def _lead_nowhere(opening: Opening) -> None:
+def _unset(opening: Opening) -> None:
     raise AssertionError("nobody has said where this leads to")
