@@ -113,9 +113,9 @@ def start_private(stage: Stage) -> Peer:
 def start_lane(stage: Stage) -> Peer:
     """A daemon of ours, and a server that uses a lane as its client does."""
     device, daemon_pid = start_daemon(stage, LANE)
-    program = build("lane_echo")
-    server = start_server(stage, [program, "serve", str(device)], f"{device} (lane)")
-    return Peer(LANE, ((program, "call", str(device)),), (daemon_pid,), (server,))
+    program = (build("binder_echo"), "lane")
+    server = start_server(stage, [*program, "serve", str(device)], f"{device} (lane)")
+    return Peer(LANE, ((*program, "call", str(device)),), (daemon_pid,), (server,))
 
 
 def start_servers(stage: Stage, system: str, device: Path, daemon_pid: int | None) -> Peer:
