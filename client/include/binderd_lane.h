@@ -17,6 +17,10 @@
 #ifndef BINDERD_LANE_H
 #define BINDERD_LANE_H
 
+#ifndef _GNU_SOURCE
+#error "binderd_lane.h needs _GNU_SOURCE, before anything is included"
+#endif
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/android/binder.h>

@@ -6,7 +6,9 @@
 //   attachment.c  which open files are binderd's, and the socket of each
 //   delivery.c    takes descriptors out of a socket
 //   area.c        maps a receive area
-//   thread.c      reports threads that end
+//   thread.c      what a thread has used; reports threads that end
+//   lane.c        BINDER_WRITE_READ through a lane of the thread's
+//   memory.c      whether memory is there
 //   status.c      tells descriptors apart
 //   guard.c       one lock, for all that is rare
 //
@@ -22,6 +24,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "binderd.h"
@@ -67,10 +70,14 @@ struct attachment {
 	_Atomic uint32_t major, minor;
 	_Atomic uint64_t inode;
 	_Atomic int numbers[NUMBERS_MAX]; // the file's descriptors, if inodes are shared; else -1
+	_Atomic int has_lanes; // can threads have lanes of it?
 	_Atomic int socket; // our end, -1: none
 	_Atomic uint64_t socket_inode; // the program may have closed it, and reused the number
 	struct delivery *delivery; // of this entry, for good; only with the lock
 };
+
+// An open file as one thread has used it, and its lane (used.h).
+struct used;
 
 // guard.c: the lock, which also keeps signal handlers and cancellation away.
 typedef struct {
@@ -92,7 +99,7 @@ uint64_t socket_inode(int fd);
 
 // attachment.c
 bool ask(int fd, struct binderd_info *info);
-void attach_if_needed(int fd);
+struct used *attach_if_needed(int fd);
 int attach_for_area(int fd);
 void attached_by_program(int fd);
 bool take_messages(int fd);
@@ -114,8 +121,17 @@ void *map_area(void *address, size_t size, int protection, int flags, int fd);
 
 // thread.c
 void thread_start(void);
-void thread_used(int fd, const struct file_id *id);
+struct used *thread_used(int fd, const struct file_id *id);
+void thread_settle(void);
 void thread_exited(int fd);
 void thread_forget(void);
+
+// lane.c
+void lane_start(void);
+int lane_write_read(struct used *used, int fd, void *argument);
+void lane_not_ours(struct used *used);
+
+// memory.c
+bool memory_is_there(uint64_t address, uint64_t size, bool is_written);
 
 #endif

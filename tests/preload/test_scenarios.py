@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenarios of tests/conformance with the library, on FUSE files that cannot be mapped.
 
-What the library puts right is not excused here: the driver's behaviour is wanted.
+With lanes, from each thread's first request on, and without. What the library puts right is not
+excused here: the driver's behaviour is wanted.
 """
 
 from __future__ import annotations
 
 import importlib
+import platform
 from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from preload import toolbox
+from support import bc
 from support.device_world import DeviceWorld
 from support.puppeteer import start_zygote
 
@@ -51,10 +54,11 @@ class PreloadedWorld(DeviceWorld):
         return reason != FUSE_S_ERRORS and super().differs(*backends, reason=reason)
 
 
-@pytest.fixture(scope="module")
-def zygote(library: Path) -> Iterator[Puppet]:
+@pytest.fixture(scope="module", params=["ioctls", "lanes"])
+def zygote(library: Path, request: pytest.FixtureRequest) -> Iterator[Puppet]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LD_PRELOAD", str(library))
+        environment.setenv("BINDERCLIENT_LANES", "1" if request.param == "lanes" else "0")
         with start_zygote() as puppet:
             yield puppet
 
@@ -70,6 +74,17 @@ def world(bare_driver: Driver, zygote: Puppet) -> Iterator[PreloadedWorld]:
 def test_the_clients_have_the_library(zygote: Puppet) -> None:
     with open(f"/proc/{zygote.pid}/maps", encoding="ascii") as maps:
         assert toolbox.BUILT.name in maps.read()
+
+
+def test_the_clients_have_what_they_should(
+    world: PreloadedWorld, request: pytest.FixtureRequest
+) -> None:
+    proc = world.open()
+    proc.thread().write(bc.enter_looper())
+    with open(f"/proc/{proc.pid}/maps", encoding="ascii") as maps:
+        has_lane = "memfd:lane" in maps.read()
+    callspec = request.node.callspec
+    assert has_lane == (callspec.params["zygote"] == "lanes" and platform.machine() == "x86_64")
 
 
 def test_mapping_is_as_the_driver_s(world: PreloadedWorld) -> None:
