@@ -48,7 +48,10 @@
 // A handler that runs while it looks does not end its wait then, which saves two system calls.
 #define BINDERD_LANE_UNINTERRUPTED 0x80000000u
 
-#define BINDERD_LANE_SPIN_NS 50000 // so long is an answer looked for without sleeping
+// So often is an answer looked for without sleeping, each time half a microsecond, and for no
+// longer than this: others may need the processor for the answer, and looking gives it to them.
+#define BINDERD_LANE_LOOKS 100
+#define BINDERD_LANE_LOOK_NS 500000
 #define BINDERD_LANE_TRUST 8 // so often in vain, then not for a while
 #define BINDERD_LANE_PAUSE 64 // requests
 
@@ -208,17 +211,18 @@ static inline uint64_t binderd_lane_now_ns(void)
 // Looks for an answer for a moment, and lets others run; returns whether it is there.
 static inline int binderd_lane_look(struct binderd_thread_lane *lane)
 {
+	int looks = 0;
 	uint64_t end;
 
 	if (lane->pause > 0) {
 		lane->pause--;
 		return !binderd_lane_is_open(lane);
 	}
-	end = binderd_lane_now_ns() + BINDERD_LANE_SPIN_NS;
+	end = binderd_lane_now_ns() + BINDERD_LANE_LOOK_NS;
 	while (binderd_lane_is_open(lane)) {
 		if (!__atomic_load_n(&lane->slot->is_watched, __ATOMIC_RELAXED))
 			return !binderd_lane_is_open(lane);
-		if (binderd_lane_now_ns() > end) {
+		if (++looks > BINDERD_LANE_LOOKS || binderd_lane_now_ns() > end) {
 			if (--lane->trust == 0) {
 				lane->trust = 1;
 				lane->pause = BINDERD_LANE_PAUSE;

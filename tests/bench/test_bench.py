@@ -128,8 +128,9 @@ def test_our_daemon_in_every_way() -> None:
 @needs_mount
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="lanes are offered on x86-64")
 def test_our_daemon_through_lanes() -> None:
-    found = measured("--only", "lane")
+    found = measured("--only", "lane", "--processes", "3")
     assert len(found["samples"]) == 2 * len(SIZES)
+    assert all(one["calls_per_s"] > 0 for one in found["loads"])
 
 
 @needs_compiler
