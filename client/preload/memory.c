@@ -47,6 +47,12 @@ static void remember(const struct range *range)
 		memset(known, 0, sizeof known);
 }
 
+// For a child, which does not have all of its parent's memory.
+void memory_forget(void)
+{
+	memset(known, 0, sizeof known);
+}
+
 static void forget_at_tick(void)
 {
 	struct timespec now;
@@ -54,7 +60,7 @@ static void forget_at_tick(void)
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_nsec == known_at.tv_nsec && now.tv_sec == known_at.tv_sec)
 		return;
-	memset(known, 0, sizeof known);
+	memory_forget();
 	known_at = now;
 }
 

@@ -133,5 +133,6 @@ void lane_not_ours(struct used *used);
 
 // memory.c
 bool memory_is_there(uint64_t address, uint64_t size, bool is_written);
+void memory_forget(void);
 
 #endif

@@ -104,4 +104,5 @@ void thread_exited(int fd)
 void thread_forget(void)
 {
 	used_count = 0;
+	memory_forget();
 }
