@@ -140,6 +140,10 @@ def test_there_are_no_large_circles(package: str) -> None:
     assert [circle for circle in circles(graph) if len(circle) > CIRCLE_MAX] == []
 
 
+def test_the_engine_in_a_test_s_process_has_no_circle() -> None:
+    assert circles(files_of("binderclient.testing")) == []
+
+
 def test_no_noun_knows_the_engine() -> None:
     top = "binderd.engine.engine"
     assert [module for module, imports in engine().items() if top in imports] == []

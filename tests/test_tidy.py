@@ -209,14 +209,22 @@ def test_the_layers_of_the_design_are_all_there_is() -> None:
     assert told - {"binderwire"} == there - {"__init__"}
 
 
-def test_where_things_happen() -> None:
+@pytest.mark.parametrize(
+    ("title", "folders"),
+    [
+        ("## Where is ...?", ["daemon/binderd"]),
+        ("## Where is ... in the client and the protocol?", ["client", "protocol"]),
+    ],
+)
+def test_where_things_happen(title: str, folders: list[str]) -> None:
     """The files that DESIGN names for a stranger's questions are there."""
     text = (ROOT / "daemon" / "DESIGN.md").read_text(encoding="utf-8")
-    table = text.partition("## Where is ...?")[2].partition("\n## ")[0]
+    table = text.partition(f"{title}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+\?) \| `(.+)` \|$", table, re.MULTILINE)
     assert len(rows) > 20
-    package = ROOT / "daemon" / "binderd"
-    assert [file for _, file in rows if not (package / file).is_file()] == []
+    places = [ROOT / folder for folder in folders]
+    missing = [file for _, file in rows if not any((place / file).is_file() for place in places)]
+    assert missing == []
 
 
 def test_documents_fit() -> None:

@@ -7,8 +7,9 @@ interface, an ``IntEnum`` with 32 bits, a dataclass (structured parcelable), ``l
 (array or List), and ``… | None`` where AIDL says @nullable.  ``Byte``, ``Char``, ``Long`` and
 ``Float`` are AIDL's byte, char, long and float.
 
-A value that is none is a TypeError or ValueError that says where it is; what is read and makes no
-sense is a ParcelError.  Nothing here may know how a call is made.
+A value of another type, or one that does not fit, is a TypeError or ValueError that names the
+argument; what is read and makes no sense is a ParcelError.  Nothing here may know how a call is
+made.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Codec(Protocol):
 
 
 class InterfaceTypes(Protocol):
-    """What a class that is an interface is, for those that are arguments of others."""
+    """A class with ``@interface``, where it is the type of an argument or of a result."""
 
     def __call__(self, binder: IBinder) -> Any:  # noqa: ANN401
         """Return the object as that interface."""
@@ -87,7 +88,7 @@ def codec_of(annotation: object, interface_of: Callable[[type], InterfaceTypes |
         interface_of: returns what makes a class' proxies, None if it is no interface.
 
     Raises:
-        TypeError: it does not.
+        TypeError: no parcel carries such a type.
     """
     inner = _without_none(annotation)
     if inner is not None:
@@ -99,7 +100,7 @@ def codec_of(annotation: object, interface_of: Callable[[type], InterfaceTypes |
         return _List(codec_of(item, interface_of))
     if typing.get_origin(annotation) is Annotated:
         of, kind = typing.get_args(annotation)[:2]
-        if hasattr(kind, "codec_for"):  # a type that somebody else has
+        if hasattr(kind, "codec_for"):  # a type that brings its own codec, as those of ``aidl``
             return cast("Codec", kind.codec_for(of, lambda each: codec_of(each, interface_of)))
         return _Integer(kind) if isinstance(kind, _Number) else _PLAIN[kind]
     if not isinstance(annotation, type):
@@ -314,7 +315,7 @@ class _List:
     def read(self, parcel: Parcel) -> list[Any]:
         start = parcel.position
         count = parcel.read_int32()
-        # Each item takes four bytes at least, so this bounds what somebody can have us read.
+        # Each item takes four bytes at least, so this bounds what a sender can have us read.
         if not 0 <= count <= parcel.remaining // _LENGTH_SIZE:
             raise ParcelError(f"a list of {count} at {start} with {parcel.remaining} bytes left")
         return [self._item.read(parcel) for _ in range(count)]

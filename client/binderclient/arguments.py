@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the public functions of this package do with arguments that are none: say which, of what.
+"""Checks of arguments: a wrong one is refused with an error that names function and argument.
 
 Nothing here may know any other module.
 """
@@ -15,7 +15,7 @@ def check_type(place: str, value: object, *wanted: type) -> None:
     """Refuse an argument of another type; a truth value is no number here.
 
     Args:
-        place: which argument of what it is, for example ``append(): start``.
+        place: the function and the argument, for the error: ``append(): start``.
         value: the argument.
         wanted: what it may be.
 
@@ -49,7 +49,7 @@ def check_number(place: str, value: object, lowest: int, highest: int = _U32_MAX
 
 
 def check_code(code: int) -> None:
-    """Refuse what is no code of a transaction."""
+    """Refuse what is no code of a transaction, a number of 32 bits; see ``check_number``."""
     if type(code) is not int or not 0 <= code <= _U32_MAX:
         check_number("call(): code", code, 0)
 

@@ -4,7 +4,7 @@
 ``binderclient.trio`` and ``binderclient.aio`` open such devices, in the loop of either.
 
 Why there are threads below.  To the driver a thread is a party of its own: it can wait for one
-reply at a time, a second call before that is refused (behaviours Q6), and while it owes a reply it
+reply at a time, a second call before that is refused (statement Q6), and while it owes a reply it
 gets no new calls (Q5).  The one thread that a loop runs in could therefore have one call in the air
 and serve one caller at a time, whatever its tasks do.  So every outgoing call borrows a worker
 thread for as long as it takes, and incoming calls are read by the device's own pool of threads,

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH: Final = "/dev/binderfs/binder"
 """The device that is opened where none is named."""
-DEFAULT_MAP_SIZE: Final = (1 << 20) - (8 << 10)  # what Android's libbinder maps
-DEFAULT_MAX_THREADS: Final = 15  # likewise
+DEFAULT_MAP_SIZE: Final = (1 << 20) - (8 << 10)  # bytes of the receive area, as in libbinder
+DEFAULT_MAX_THREADS: Final = 15  # as in libbinder
 
 
 class Device:

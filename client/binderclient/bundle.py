@@ -4,7 +4,8 @@
 A bundle is its size in bytes, a magic word, a count, and for each entry a String16, the number of
 its value's type, and the value.  Since Android 13 some types have a size in front, so that a reader
 can leave them alone: of these, what has no meaning outside of the program that wrote it is returned
-as ``Opaque``.  What must be understood to be skipped and is not, is an error.
+as ``Opaque``.  A value of an unknown type without a size is an error, as nothing tells where the
+next one begins.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def read_bundle(parcel: Parcel, *, android: int = _DEFAULT_ANDROID) -> Bundle | 
     """Read a Bundle or a PersistableBundle.
 
     Args:
-        parcel: stands in front of it.
+        parcel: has the bundle at its position.
         android: which Android wrote it, as a version.
 
     Returns:

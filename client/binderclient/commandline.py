@@ -14,7 +14,6 @@ import functools
 import json
 import logging
 import math
-import re
 import signal
 import struct
 import sys
@@ -34,7 +33,7 @@ from binderclient.servicemanager import ServiceManager, ServiceManagerService, S
 from binderclient.servicemanager.declared import Declared, parse_declared
 from binderclient.servicemanager.hardware import SERVING_THREADS, HardwareServiceManager
 from binderclient.servicemanager.hardware_client import HardwareManager, HardwareService
-from binderclient.servicemanager.server import is_service_name
+from binderclient.servicemanager.names import is_hidl_name, is_service_name
 from binderclient.version import add_version
 from binderwire.service_manager import DEFAULT_ANDROID, dialect_of
 
@@ -48,7 +47,6 @@ _SLICE_SECONDS: Final = 1.0  # of 'wait'
 _GRACE_SECONDS: Final = 3.0  # for 'wait' to end by itself, and tell why
 
 HIDL: Final = "hidl"
-_HIDL_NAME: Final = re.compile(r"[\w.]{1,127}@\d+\.\d+::\w{1,127}/[\w.-]{1,127}", re.ASCII)
 _LOOK_SECONDS: Final = 5.0  # between looks at the holders of lazy services
 
 _ANDROID_HELP: Final = (
@@ -187,7 +185,7 @@ class _Values(argparse.Action):
 
 
 def _service_name(text: str) -> str:
-    if not is_service_name(text) and not _HIDL_NAME.fullmatch(text):
+    if not is_service_name(text) and not is_hidl_name(text):
         raise argparse.ArgumentTypeError(
             f"{tool.quoted(text)} is no service name: 1 to 127 letters, digits, "
             "'_', '.', '-', '/', or of HIDL package@1.0::IInterface/instance"

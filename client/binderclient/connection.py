@@ -228,14 +228,14 @@ class ThreadState:
         self._out = bytearray()
         self._kept: list[object] = []  # memory that commands in _out point to
         # What was sent and not yet accepted, oldest first: the driver answers in this order, with
-        # one BR_TRANSACTION_COMPLETE or one error each (behaviours Q9).
+        # one BR_TRANSACTION_COMPLETE or one error each (statement Q9).
         self._expected: deque[OutgoingCall] = deque()
         # The mirror of the driver's transaction stack: calls that wait for their reply here, and
         # deliveries that wait for ours.
         self._stack: list[OutgoingCall | Delivery] = []
         self._serving = 0  # how many of these are deliveries
         # Does the driver wait for a BC_*_DONE?  Until then it keeps others' deaths and releases
-        # from us (behaviours N5, N11): do not go idle without writing it.
+        # from us (statements N5, N11): do not go idle without writing it.
         self.owes_answer = False
         self.is_looper = False  # does this thread serve incoming calls?
 
@@ -350,7 +350,7 @@ class ThreadState:
     def written(self, consumed: int) -> None:
         """Forget the first ``consumed`` bytes of ``data_to_write``.
 
-        The rest stays: the driver stops behind a transaction that failed (behaviours Q10).
+        The rest stays: the driver stops behind a transaction that failed (statement Q10).
         """
         del self._out[:consumed]
         if not self._out:
@@ -479,7 +479,7 @@ class ThreadState:
 
     def _no_reply(self, word: int, events: list[Event]) -> None:
         # Refused when sent: takes the place of COMPLETE.  Otherwise the call was accepted before,
-        # and this takes the place of its reply (behaviours Q9).
+        # and this takes the place of its reply (statement Q9).
         call = self._expected[0] if self._expected else self._waiting_call(word)
         if call.wants_reply:
             if self._waiting_call(word) is not call:
@@ -562,7 +562,7 @@ class ThreadState:
     }
 
 
-# What a read may bring: how long it is with its word, in bytes, how its fields are got, and who
+# What a read may bring: how long it is with its word, in bytes, what unpacks its fields, and what
 # handles them.
 _ROWS: Final[dict[int, tuple[int, Callable[[Buffer, int], _Fields] | None, _Handler | None]]] = {}
 for _word, _handler in ThreadState.HANDLERS.items():

@@ -92,9 +92,9 @@ class Contents:
 
     Args:
         data: what it starts with; the position is at the start, ready for reading.
-        offsets, owner, address: only of a received parcel: where the objects in ``data`` are, who
-            gets the buffer back, and its address as BC_FREE_BUFFER wants it.  ``data`` is then the
-            delivered pages themselves, and the parcel is read-only.
+        offsets, owner, address: only of a received parcel: where the objects in ``data`` are, what
+            gives the buffer back to the driver, and its address as BC_FREE_BUFFER wants it.
+            ``data`` is then the delivered pages themselves, and the parcel is read-only.
 
     A parcel may be read or written, never by two threads at a time.  Reading past the end, or
     anything that is not what the bytes say, raises ParcelError and leaves the position alone.
@@ -141,7 +141,8 @@ class Contents:
     def close(self) -> None:
         """Give a received buffer back to the driver; idempotent, and harmless for other parcels.
 
-        Of a parcel of this process it closes the files that were written.
+        Descriptors in it that nothing has read are closed.  Of a parcel of this process it closes
+        the files that were written.
 
         Raises:
             ParcelError: a view of this parcel is in use by something else, for example an array
@@ -382,7 +383,7 @@ class Contents:
         self._objects[position] = count  # there is nothing left to find out
 
     def read_file_array(self, buffer: Buffer, offset: int, count: int) -> list[ReceivedFile]:
-        """Read such an object; arguments as ``write_file_array``.
+        """Read an object that ``write_file_array`` has written; arguments as there.
 
         Returns:
             Duplicates of the files, as the driver closes its own with the parcel.
@@ -554,7 +555,7 @@ class Contents:
 
 
 def _pack_file(data: bytearray, offset: int, file: ReceivedFile) -> None:
-    flags = 0x7F | FLAT_BINDER_FLAG_ACCEPTS_FDS  # what Android puts there; nobody looks
+    flags = 0x7F | FLAT_BINDER_FLAG_ACCEPTS_FDS  # what Android puts there; no reader looks at it
     binder_fd_object.pack_into(data, offset, BINDER_TYPE_FD, flags, file.fileno(), 0)
 
 

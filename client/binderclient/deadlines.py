@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Ticket``: somebody's interest in a call, which can end before the call does.
+"""Time limits of calls: a ``Ticket`` for each, which ends when the caller gives up waiting.
 
-A thread that waits in the driver comes back when it is woken, and then asks its ticket whether it
-is still wanted.  One that is on its way into the driver may miss that; so it is woken again, ever
-more rarely, until it has left.  One thread of this process, which is there while it is needed,
-watches the clock for all of them.
+It is to a call what a cancel scope of trio's is to a task.  A thread that waits in the driver comes
+back when it is woken, and then asks its ticket whether to wait on.  A thread that is just entering
+the driver may miss being woken; so it is woken again, ever more rarely, until it has left.  One
+thread of this process, which runs while there are alarms, watches the clock for all of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_seconds(timeout: object) -> None:
 
 
 class Deadline:
-    """When somebody's patience with several calls ends.
+    """The end of the time that a caller has for several calls.
 
     Args:
         seconds: from now; None: never.
@@ -156,7 +156,7 @@ class _Clock:
             alarms.clear()
 
     def _ends(self) -> bool:
-        """End the thread, unless somebody sets an alarm right now."""
+        """End the thread, unless another thread sets an alarm right now."""
         with self._starting:
             self._is_started = False  # first: a thread that sets one looks at this afterwards
             if self.alarms:
@@ -168,10 +168,10 @@ _clock: Final = _Clock()
 
 
 class Ticket:
-    """A caller's interest in one call.
+    """Whether the caller of one call still waits for its reply.
 
     Args:
-        seconds: how long it lasts at most, from now; None: until ``give_up``.
+        seconds: how long it waits at most, from now; None: until ``give_up``.
         on_late: called when the time is up, if the call is not over; must neither wait nor raise.
     """
 
@@ -188,10 +188,10 @@ class Ticket:
         self._alarm = None if seconds is None else Alarm(seconds, self._expire)
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Say that a thread waits from now on.
+        """Say that a thread waits in the driver from now on.
 
         Args:
-            wake: has it look at ``is_given_up``; may be called too late.
+            wake: has it look at ``is_given_up``; may be called when it waits no more.
         """
         self._wake = wake
 
@@ -202,13 +202,13 @@ class Ticket:
             self._alarm.stop()
 
     def give_up(self) -> None:
-        """Have nobody wait any more; returns at once."""
+        """Have the thread wait no longer; returns at once, before it has left the driver."""
         self.is_given_up = True
         if self._wake is not None:
             self._insist_soon()
 
     def _expire(self) -> None:
-        self.is_late = self.is_given_up = True  # before anybody is told: see ``transact``
+        self.is_late = self.is_given_up = True  # before ``on_late``: see ``AsyncDevice.transact``
         tell = self._on_late
         if tell is not None:
             tell()

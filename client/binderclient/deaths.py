@@ -3,7 +3,7 @@
 
 One registration in the driver per proxy, whatever the number of callbacks, identified by a cookie
 that is never used twice.  The driver allows one registration per handle and ignores a second one
-(behaviours E7), so that between BC_CLEAR_DEATH_NOTIFICATION and its DONE new callbacks have to
+(statement E7), so that between BC_CLEAR_DEATH_NOTIFICATION and its DONE new callbacks have to
 wait.  A registration keeps its proxy alive: a callback comes even if the caller keeps nothing.
 
 No locks here, and the registry returns callbacks and never calls them: code that shares it between
@@ -112,7 +112,7 @@ class DeathRegistry:
         """Handle BR_DEAD_BINDER: acknowledge it, and take the registration back.
 
         Returns:
-            What to tell whom; None for a cookie that is not known.
+            The death, whose callbacks are to be called; None for a cookie that is not known.
         """
         append(out, BC_DEAD_BINDER_DONE, struct.pack("=Q", cookie))
         watch = self._by_cookie.get(cookie)
@@ -137,7 +137,7 @@ class DeathRegistry:
         """Handle the end of the driver: take all registrations back.
 
         Returns:
-            What to tell whom, of deaths that were not reported before.
+            The deaths that were not reported before, whose callbacks are to be called.
         """
         watches = list(self._by_cookie.values())
         self._by_cookie.clear()

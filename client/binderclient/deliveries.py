@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 
 def attach(control: Control) -> Deliveries | None:
-    """Have the device send descriptors through a socket; None if it is not binderd's.
+    """Have the device send descriptors through a socket of this process.
 
-    Also where it will not: then it installs descriptors, or refuses them, as for any program.
+    Returns:
+        None if the device is not binderd's, or refuses: then descriptors are installed by the
+        driver, or refused, as for any program.
     """
     try:
         control(BINDERD_GET_INFO, bytearray(binderd_info.size))
@@ -58,7 +60,7 @@ class Deliveries:
         control: does an ioctl of the device.
         end: our end of the pair; owned from now on.
 
-    Any thread may take what has come, also for others: a lock keeps the messages in order.
+    Any thread may take what has come, also what is for other threads: a lock keeps the order.
     """
 
     def __init__(self, control: Control, end: socket.socket) -> None:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 LANES_VARIABLE: Final = "BINDERCLIENT_LANES"
 
 WRITE_SIZE: Final = 1024  # bytes; a longer run of commands makes the area grow
-READ_SIZE: Final = 4096  # bytes; 80 are the least that brings a transaction (behaviours R2)
+READ_SIZE: Final = 4096  # bytes; 80 are the least that brings a transaction (statement R2)
 OUTLIVE_SECONDS: Final = 10.0
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -281,7 +281,7 @@ class Driver:
         """Make every thread that waits in a read return with nothing.
 
         Closing any descriptor of the device is a flush, and that is what a flush does
-        (behaviours I4). CUSE tells nobody of it, so there it takes an ioctl.
+        (statement I4). CUSE tells nobody of it, so there it takes an ioctl.
         """
         self.enter()
         try:
@@ -312,7 +312,7 @@ class Driver:
         """Close the file and unmap its pages; idempotent.
 
         Pages that a caller still looks at stay mapped until it is done; they, too, keep the
-        process known to the driver (behaviours N12).
+        process known to the driver (statement N12).
         """
         try:
             number = self._unclosed.popleft()
@@ -324,7 +324,7 @@ class Driver:
         self._retired.append(number)
         if not self._inside:
             self._close_retired()
-        # Somebody may look at parts of them; then the last one who does unmaps them.
+        # Views of parts of them may be in use; then the end of the last one unmaps them.
         pages, self._pages = self._pages, memoryview(b"")
         mapping, self._mapping = self._mapping, None
         with contextlib.suppress(BufferError):
@@ -422,7 +422,7 @@ class WriteRead:
         """Do the ioctl; returns 0 or its errno.
 
         After a signal the same record goes in again: the driver has noted in it what it consumed,
-        and repeats nothing (behaviours R9).  ``go_on`` is asked before that; EINTR is returned if
+        and repeats nothing (statement R9).  ``go_on`` is asked before that; EINTR is returned if
         it says no.  An exception from a signal handler passes through.  It also goes in again after
         descriptors were taken that binderd has sent.
         """
@@ -447,7 +447,7 @@ class WriteRead:
         return self._lane is not None and not self._lane.is_over
 
     def _leave_lane(self) -> None:
-        """Go on in memory of our own, as whoever knows us may do so for long."""
+        """Go on in memory of our own: the thread may keep this object long after its lane."""
         record = bytes(self._record)
         self._lane = None
         self._use_own()

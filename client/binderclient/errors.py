@@ -48,7 +48,7 @@ class FailedTransaction(BinderError):
         super().__init__(f"the driver refused the transaction{named}")
 
 
-# Behaviours E2: what each reason usually means, in words that say where to look.
+# Statement E2: what each reason usually means, in words that say where to look.
 _HINTS = {
     errno.ENOSPC: ": no room in the receiver's buffer area",
     errno.EPROTO: ": this thread has an outgoing call already",
@@ -128,7 +128,7 @@ class DeviceError(BinderError, OSError):
 
 
 class DeviceGone(DeviceError, DeadObject):
-    """The driver behind an open device file is gone, and everything that was had through it.
+    """The driver behind an open device file is gone, and with it everything that it had given out.
 
     Its objects are dead, so this is a ``DeadObject`` as well.  ``errno`` is ECONNABORTED for a call
     that was under way, which may or may not have been handled, and ENOTCONN for one that was not.

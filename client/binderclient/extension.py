@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What binderd has beside the driver's ABI, for a client: see docs/EXTENSION.md.
 
-Rules of this file: it is only for devices that are binderd's, and it keeps nothing.
+Rules of this file: it is only for devices that are binderd's, and it keeps no state.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ _FD_SIZE: Final = array.array("i").itemsize
 
 
 def flags_of(control: Control) -> int | None:
-    """Return what binderd says of the device (BINDERD_HAS_...), None if it is not binderd's."""
+    """Return what binderd says of the device (BINDERD_HAS_...), None if it is not binderd's.
+
+    Raises:
+        OSError: the device cannot be asked, for example as its driver is gone.
+    """
     answer = bytearray(binderd_info.size)
     try:
         control(BINDERD_GET_INFO, answer)
@@ -68,12 +72,12 @@ def map_area(control: Control, size: int) -> mmap.mmap:
         area = mmap.mmap(descriptors[0], size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     finally:
         close_all(descriptors)
-    area.madvise(mmap.MADV_DONTFORK)  # a child has no receive area (behaviours B8)
+    area.madvise(mmap.MADV_DONTFORK)  # a child has no receive area (statement B8)
     return area
 
 
 class Message(NamedTuple):
-    """What came through the socket."""
+    """What came through the socket; the fields of binderd_message, and what came with it."""
 
     kind: int
     value: int

@@ -111,7 +111,7 @@ def duplicate(file: int | HasFileno, method: str = "duplicate()") -> ReceivedFil
 
     Args:
         file: a descriptor, or anything that has one.
-        method: for whom, for errors.
+        method: the function that errors name.
 
     Raises:
         TypeError: it has none.

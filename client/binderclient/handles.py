@@ -3,7 +3,7 @@
 
 Invariant: while a proxy exists, this process holds one weak and one strong reference of its own on
 its handle (BC_INCREFS, BC_ACQUIRE), so the driver cannot give that number to another object
-(behaviours N4).  References are counted by the driver, so that two generations of proxies for one
+(statement N4).  References are counted by the driver, so that two generations of proxies for one
 handle may overlap: each takes and releases its own.
 
 No locks here: code that shares a table between threads serialises the calls.  Only a proxy's

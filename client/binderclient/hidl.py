@@ -5,7 +5,7 @@ A string is a record that points to its characters, a list one that points to an
 Each record, array and text is a *buffer* beside the parcel's bytes (scatter-gather): in the parcel
 there is an object that tells where it is, and in which place of which earlier buffer the pointer to
 it belongs.  The driver copies them and puts the pointers right, so a reader compares those: a
-buffer that is not where its record points to is another one's.
+buffer that is not where its record points to belongs to another record.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def _strings(parcel: Parcel, start: int) -> list[str]:
 
 @contextmanager
 def _whole(parcel: Parcel) -> Iterator[int]:
-    """Read something whole, or leave the position where it was, which is given."""
+    """Put the position back if the block fails; yields where it was."""
     start = parcel.position
     try:
         yield start

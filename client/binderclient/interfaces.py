@@ -89,7 +89,7 @@ def _check_class(cls: object) -> None:
 
 
 def as_interface(cls: type[_T], binder: IBinder, *, timeout: float | None = None) -> _T:
-    """Return what has the methods of an interface, and calls an object with them.
+    """Return a proxy that has the methods of an interface, and calls an object with them.
 
     Args:
         cls: a class with ``@interface``.
@@ -220,7 +220,7 @@ class Interface:
 def _read_all(codecs: Iterable[Codec], parcel: Parcel) -> list[object]:
     try:
         return [codec.read(parcel) for codec in codecs]
-    except RecursionError:  # parcelables in parcelables, as many as somebody liked to send
+    except RecursionError:  # the sender has put parcelables in parcelables, too deep
         raise ParcelError(f"values are nested too deeply, at {parcel.position}") from None
 
 

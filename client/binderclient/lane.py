@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lane: memory that a thread shares with binderd, through which its BINDER_WRITE_READs go.
 
-docs/EXTENSION.md tells how it works.  What lies in it the daemon reads without a system call of
-anybody's; whatever lies elsewhere works as well.  So it is where ``driver.WriteRead`` has its
-areas, and what is small of the payloads.
+docs/EXTENSION.md tells how it works.  What lies in it the daemon reads without a system call; what
+lies elsewhere works as well, but takes one.  So this is where ``driver.WriteRead`` has its areas,
+and where small payloads lie (``sending``).
 
 Rules of this file: it must not know what travels in the buffers.
 """

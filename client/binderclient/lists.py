@@ -22,7 +22,7 @@ _ITEM_MIN: Final = 4  # bytes that an item takes at least
 
 
 def _octets(method: str, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
-    """Return what has as many items as bytes: the items of a view may be wider.
+    """Return data of which each item is one byte; those of a view may be wider.
 
     Raises:
         TypeError: it is something else; ``method`` is named.
@@ -186,7 +186,7 @@ class Lists(Values):
         Args:
             values: the items; None for null.
             write: writes one, for example ``parcel.write_strong_binder``.
-            method: that writes it, for errors.
+            method: the method that errors name.
         """
         if values is None:
             self._put(INT32.pack(NULL_LENGTH))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from binderclient.objects import Service
 
-# Plain BINDER_SET_CONTEXT_MGR makes a node whose pointer and cookie are 0 (behaviours N8).
+# Plain BINDER_SET_CONTEXT_MGR makes a node whose pointer and cookie are 0 (statement N8).
 PLAIN_MANAGER: Final = 0
 _STEP: Final = 16  # looks like the address of something, which is what other tools expect
 

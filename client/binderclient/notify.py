@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telling the service manager of the system how a server is: the sd_notify protocol.
+"""Telling systemd, or what else has started a server, how it is: the sd_notify protocol.
 
 Nothing here may know what the server does.
 """
@@ -12,10 +12,10 @@ from contextlib import suppress
 
 
 def notify(*assignments: str) -> bool:
-    """Send assignments such as ``READY=1`` to $NOTIFY_SOCKET.
+    """Send assignments such as ``READY=1`` to the socket that $NOTIFY_SOCKET names.
 
     Returns:
-        False if nobody asked for it or listens; that is never an error for the server.
+        False if there is no such variable, or nothing receives there; never an error.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in {"/", "@"}:

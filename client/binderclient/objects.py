@@ -31,7 +31,7 @@ _F = TypeVar("_F", bound="Callable[..., object]")
 
 
 class Caller(NamedTuple):
-    """Who sent the call that is being handled, as the driver vouches for it."""
+    """The sender of the call that is being handled, as the driver vouches for it."""
 
     sender_pid: int  # 0 for a one-way call: its sender may be gone
     sender_euid: int
@@ -45,7 +45,7 @@ _caller: Final[contextvars.ContextVar[Caller | None]] = contextvars.ContextVar(
 
 
 def caller() -> Caller:
-    """Return who sent the call that is being handled.
+    """Return which process and user have sent the call that is being handled.
 
     Raises:
         MisuseError: no call is being handled here.
@@ -57,12 +57,12 @@ def caller() -> Caller:
 
 
 def set_caller(identity: Caller) -> contextvars.Token[Caller | None]:
-    """For adapters: say who the caller is from now on, in this context."""
+    """For other flavours: set what ``caller`` returns in this context."""
     return _caller.set(identity)
 
 
 def reset_caller(token: contextvars.Token[Caller | None]) -> None:
-    """For adapters: undo ``set_caller``."""
+    """For other flavours: undo ``set_caller``."""
     _caller.reset(token)
 
 
@@ -71,6 +71,9 @@ def transaction(code: int) -> Callable[[_F], _F]:
 
     Args:
         code: 1 … 0xffffff; what the interface gave to the method.
+
+    Raises:
+        TypeError, ValueError: ``code`` is no number, or out of that range.
     """
     check_type("transaction(): code", code, int)
     if not android.FIRST_CALL_TRANSACTION <= code <= android.LAST_CALL_TRANSACTION:
@@ -151,7 +154,12 @@ class Service(IBinder):
         return None if name is None else name.removeprefix(HANDLER_PREFIX)
 
     def dump(self, descriptor: int, arguments: list[str]) -> None:
-        """Write the object's state to an open file, for ``dumpsys`` and its like."""
+        """Write the object's state to an open file, for ``dumpsys`` and its like.
+
+        Args:
+            descriptor: the file; it is closed when this returns.
+            arguments: the words behind the service's name.
+        """
 
     def shell_command(self, _command: ShellCommand) -> int | None:
         """Do what the ``cmd`` program asks for; override it for a service that knows commands.
@@ -172,7 +180,7 @@ class ShellCommand(NamedTuple):
     receiver: Any  # the proxy that wants the result, of the flavour's kind; or None
 
     def finish(self, result: int) -> Any:  # noqa: ANN401 - what the flavour's proxy returns
-        """Tell the result, once."""
+        """Send the result to the program that waits for it; to be called once."""
         if not isinstance(self.receiver, RemoteObject):
             return None
         told = Parcel.for_interface(android.RESULT_RECEIVER_DESCRIPTOR)
@@ -231,7 +239,7 @@ def _dump(service: Service, data: Parcel) -> None:
 def _run_shell_command(service: Service, data: Parcel) -> Awaitable[None] | None:
     with data.read_file() as input_, data.read_file() as output, data.read_file() as error:
         words = _read_words(data)
-        data.read_strong_binder()  # a callback to open files with; nobody here does
+        data.read_strong_binder()  # a callback that opens files, which nothing here needs
         receiver = data.read_strong_binder()
         files = input_.fileno(), output.fileno(), error.fileno()
         command = ShellCommand(*files, words, receiver)
@@ -287,7 +295,7 @@ class Transport(Protocol):
         """See ``Proxy.unlink_to_death``."""
 
     def strong_count(self, handle: int) -> int | None:
-        """Return how many hold an object, this process included; None if that cannot be asked."""
+        """Return how many strong references an object has, ours included; None: not told."""
 
 
 class RemoteObject(IBinder):

@@ -3,11 +3,11 @@
 
 Rules of this encoding: everything starts on a multiple of 4 bytes, integers are in native byte
 order and at least 32 bits wide, a length comes before what it counts, -1 is the length of null.
-Weak references are not offered: the driver lets nobody call them or make them strong
-(behaviours N3).
+Weak references are not offered: with the driver they can neither be called nor made strong
+(statement N3).
 
 ``numbers_and_text`` and ``lists`` have what is made of bytes alone, this file what is more:
-objects, parcelables, headers.  It must not touch memory or know who owns it: ``contents`` does.
+objects, parcelables, headers.  It must not touch memory or know its owner: ``contents`` does.
 ``bundle`` reads Android's Bundle, ``hidl`` has the other encoding.
 """
 
@@ -144,7 +144,7 @@ class Parcel(Lists):
         return ReceivedFile(self.read_file_descriptor())
 
     def read_file_descriptor(self) -> int:
-        """Like ``read_file``, but the bare descriptor: the caller must close it."""
+        """Like ``read_file``, but return the bare descriptor, which the caller must close."""
         position = self._position
         kind, _flags, descriptor, _cookie = self._object_at(position, binder_fd_object)
         if kind != BINDER_TYPE_FD or position not in self._objects:
@@ -167,15 +167,16 @@ class Parcel(Lists):
         return self.read_list(self.read_strong_binder)
 
     def write_parcel_file_descriptor(self, file: int | HasFileno | None) -> None:
-        """Write an open file as Android's ParcelFileDescriptor, without a second one beside it.
+        """Write an open file as Android's ParcelFileDescriptor; None for null.
 
-        Args, raises: as ``write_file``; None for null.
+        Android's may have a second descriptor beside it, through which its receiver tells that it
+        was closed; none is written here.  Arguments and exceptions as ``write_file``.
         """
         method = "write_parcel_file_descriptor()"
         found = None if file is None else duplicate(file, method)
         self.write_int32(found is not None)
         if found is not None:
-            self.write_int32(0)  # nobody wants to hear of its end
+            self.write_int32(0)  # no second descriptor
             self._put_file(found)
 
     def read_parcel_file_descriptor(self) -> ReceivedFile | None:

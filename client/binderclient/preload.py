@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``binderctl run``: starts a program with libbinderd-preload.so, for those that cannot be changed.
+"""``binderctl run``: starts a program that cannot be changed, with libbinderd-preload.so in it.
 
 The library is a file of this package if a C compiler was there when it was installed. Nothing here
-knows what it does, or talks to a device.
+may know what the library does, or talk to a device.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RunError(BinderError):
 
 
 def library_path() -> Path:
-    """Return where the library is.
+    """Return the path of the library.
 
     Raises:
         RunError: it was not built, or the loader cannot be told about a file of that name.
@@ -81,7 +81,7 @@ def run(command: Sequence[str], caller: str) -> NoReturn:
         caller: the command, for the warning.
 
     Raises:
-        RunError: see there.
+        RunError: there is no library, or no such program; or it cannot be executed.
     """
     environment = with_library(os.environ)
     path = find_program(command[0])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ReceivedParcels``: the buffers of one session that the program has not given back yet.
+"""``ReceivedParcels``: the buffers of one session that the program has not freed yet.
 
 After the end of the driver they can still be read, as their pages stay mapped until the last view
-is dropped; then there is only nobody left to give them back to.
+is dropped; there is only no driver any more that they could be given back to.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ReceivedParcels:
         """Let go of a parcel, and close the descriptors that nobody took from it.
 
         Returns:
-            The bytes of its data; None if it was not ours any more.
+            The size of its data in bytes; None if it was freed already, or is the parent's.
         """
         if not self._is_ours:
             return None
@@ -61,7 +61,7 @@ class ReceivedParcels:
         return None if kept is None else kept[1]
 
     def close(self) -> None:
-        """Close all parcels; those that others look at are left to them."""
+        """Close all parcels, but for those of which the program still uses a view."""
         for reference, _size in list(self._parcels.values()):
             parcel = reference()
             if parcel is not None:
@@ -69,5 +69,5 @@ class ReceivedParcels:
                     parcel.close()
 
     def disown(self) -> None:
-        """Let go of all parcels without a trace: they are another process' now."""
+        """For a forked child: forget all parcels, as their buffers are the parent's to free."""
         self._is_ours = False

@@ -82,13 +82,13 @@ class Recovery:
         self._back_callbacks: list[Callable[[], object]] = []
         self._is_told = False  # that the latest session is gone
         self._is_over = False
-        self._teller: threading.Thread | None = None
-        self._bells: list[queue.SimpleQueue[None]] = []
+        self._callback_thread: threading.Thread | None = None
+        self._wakeups: list[queue.SimpleQueue[None]] = []
         self._offers: dict[str, Offer] = {}
         self._due: dict[str, int] = {}  # offers to be made, with how often they were refused
         self._manager: object = None  # the proxy of the service manager whose death will be told
         self._is_new_manager = False  # does it know nothing of the offers?
-        self._deaf: Session | None = None  # does not tell of its end through its lifeline
+        self._probed: Session | None = None  # has been probed: its lifeline says nothing more
         self._alarm = -1  # wakes the thread
         self._thread: threading.Thread | None = None
         self._session: Session | None = None
@@ -161,13 +161,13 @@ class Recovery:
 
     def wake(self) -> None:
         """Have all that wait here look again; safe in a signal handler."""
-        for bell in list(self._bells):
-            bell.put(None)
+        for wakeup in list(self._wakeups):
+            wakeup.put(None)
 
     # The end of a session
 
     def _session_gone(self, session: Session, deaths: list[Obituary]) -> None:
-        """Tell what is to be told; called by whichever thread notices."""
+        """Have deaths and callbacks told; called by the thread that notices the end."""
         callbacks: list[Callable[[], object]] = []
         with self._lock:
             is_latest = self._session in {None, session}
@@ -184,11 +184,11 @@ class Recovery:
         self._wake()
 
     def _tell(self, tellings: list[Callable[[], object]]) -> None:
-        """Run functions of the program's in a thread, behind those that run already."""
+        """Run functions of the program's in a thread, after those that run already."""
         if not tellings:
             return
         with self._lock:
-            previous = self._teller
+            previous = self._callback_thread
 
             def work() -> None:
                 if previous is not None:
@@ -199,10 +199,10 @@ class Recovery:
                     except Exception:
                         _log.exception("a callback failed")
 
-            teller = threading.Thread(target=work, name="binder-teller", daemon=True)
+            thread = threading.Thread(target=work, name="binder-callbacks", daemon=True)
             with contextlib.suppress(RuntimeError):  # the interpreter is about to end
-                teller.start()
-                self._teller = teller
+                thread.start()
+                self._callback_thread = thread
 
     # The thread that watches over the device
 
@@ -260,7 +260,7 @@ class Recovery:
         _log.warning("%s: the driver is back", session.path)
         self.wake()
         self._tell(list(self._back_callbacks))
-        if session.gone:  # since before anybody knew of it
+        if session.gone:  # since before it was the latest, when its end was not reported
             self._session_gone(session, [])
         return True
 
@@ -310,39 +310,39 @@ class Recovery:
         """Wait up to ``timeout`` seconds; signal handlers run meanwhile."""
         deadline = None if timeout is None else time.monotonic() + timeout
         # A queue for each waiting thread: waking them takes no lock, so a signal handler may do it.
-        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._bells.append(bell)
+        wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wakeups.append(wakeup)
         try:
             while not is_reached():
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 try:
-                    bell.get(timeout=left)
+                    wakeup.get(timeout=left)
                 except queue.Empty:
                     return is_reached()
             return True
         finally:
-            self._bells.remove(bell)
+            self._wakeups.remove(wakeup)
 
     def _wake(self) -> None:
-        """Have everybody look again, our own thread too."""
+        """Have all waiting threads look again, our own as well."""
         with self._lock:
             if self._alarm >= 0:
                 os.eventfd_write(self._alarm, 1)
         self.wake()
 
     def _sleep(self, seconds: float | None, session: Session | None) -> None:
-        """Sleep until there is something to do; notice an end that nobody else would notice."""
+        """Sleep until there is something to do; notice the end of a driver that no call notices."""
         poller = select.poll()
         poller.register(self._alarm, select.POLLIN)
         lifeline = session.driver.lifeline if session is not None else -1
-        if lifeline >= 0 and session is not self._deaf:
+        if lifeline >= 0 and session is not self._probed:
             poller.register(lifeline, 0)  # for POLLHUP alone
         ready = dict(poller.poll(None if seconds is None else 1000 * seconds))
         if self._alarm in ready:
             os.eventfd_read(self._alarm)
         if session is not None and lifeline in ready:
             session.driver.probe()
-            self._deaf = session  # if it lives without that, once was enough
+            self._probed = session  # if its driver is there all the same, once was enough
 
     # Lifetime
 
@@ -363,7 +363,7 @@ class Recovery:
         """For a forked child, in which none of the threads is."""
         self._is_over = True
         self.session.forget()
-        self._lock = threading.RLock()  # somebody may have held the other
+        self._lock = threading.RLock()  # another thread may have held the old one in the fork
         self._close_alarm()
 
     def _close_alarm(self) -> None:

@@ -28,7 +28,8 @@ class SendArea:
     """Memory that is filled from its start.
 
     Args:
-        lane: in whose memory it is, where the driver has it without asking; None: a page.
+        lane: the lane in whose memory it is, which the driver can read at any time; None: a page
+            of its own.
     """
 
     __slots__ = ("_address", "_used", "_view")
@@ -45,7 +46,7 @@ class SendArea:
         self._address = ctypes.addressof(memory) + start
 
     def clear(self) -> None:
-        """Say that nobody looks at what was put here."""
+        """Empty the area: the driver has taken what was put there."""
         self._used = 0
 
     def put(self, data: bytearray) -> int:

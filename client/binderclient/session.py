@@ -123,7 +123,7 @@ class Session:
         """Return the proxy of a handle that the driver gave to this process.
 
         Raises:
-            MisuseError: handle 0, and this process is the context manager (behaviours E6).
+            MisuseError: handle 0, and this process is the context manager (statement E6).
         """
         if handle == 0 and self._is_manager:
             raise MisuseError("the context manager cannot call itself through handle 0")
@@ -464,7 +464,7 @@ class Session:
             self.gone = True
             # What nobody needs any more falls out of scope below, where no lock is held.
             events = self._connection.lost()
-        # The file goes at once, whoever keeps proxies: so the dead mount has one user less.
+        # The file is closed at once, even if proxies are kept: the dead mount has one user less.
         self.driver.close()
         self._on_gone(self, [event for event in events if isinstance(event, Obituary)])
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _READ_SIZE: Final = 4096
 _TRIES: Final = 20
-_SECONDS_BETWEEN: Final = 0.05  # the first may come before the thread sleeps
+_SECONDS_BETWEEN: Final = 0.05  # two attempts: the first may come before the thread sleeps
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def waking_for_signals(wake: Callable[[], None], returns: Callable[[], int]) -> 
     nothing.
 
     Args:
-        wake: has it come back, if it sleeps.
+        wake: has the main thread come back, if it sleeps in the driver.
         returns: tells how often it has come back.
     """
     if threading.current_thread() is not threading.main_thread():

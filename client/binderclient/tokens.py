@@ -23,13 +23,13 @@ TAG_OFFSET: Final = 8  # bytes before a tagged token's tag: the policy and the w
 
 
 class Token(NamedTuple):
-    """How a caller begins its requests: what it is called back with should begin likewise."""
+    """The kind of token in a caller's requests; calls back to it begin with the same kind."""
 
     era: Era
     tag: int = TAG_SYSTEM  # only of a tagged token
 
     def write(self, request: Parcel, descriptor: str) -> None:
-        """Begin a request to an interface."""
+        """Begin a request to the interface ``descriptor`` with such a token."""
         request.write_interface_token(descriptor, self.era, self.tag)
 
 
@@ -52,13 +52,13 @@ def token_octets(era: Era, tag: int, descriptor: str) -> bytes:
 
 @lru_cache(_REMEMBERED)
 def tagged_token(descriptor: str) -> bytes:
-    """Return what nearly all requests begin with."""
+    """Return the token that nearly all requests begin with: of Android 11 and later, 'SYST'."""
     return token_octets(Era.TAGGED, TAG_SYSTEM, descriptor)
 
 
 @lru_cache(_REMEMBERED)
 def tagged_name(descriptor: str) -> bytes:
-    """Return what is behind TAG_OFFSET bytes of it."""
+    """Return what follows the first TAG_OFFSET bytes of ``tagged_token``."""
     return tagged_token(descriptor)[TAG_OFFSET:]
 
 

@@ -41,7 +41,7 @@ class OutputError(Exception):
 
 
 def program_name() -> str:
-    """Return what the user called, as he has to write it: the beginning of usage and errors."""
+    """Return the command as the user has to write it: the beginning of usage and errors."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None:
         return f"python -m {spec.name.removesuffix('.__main__')}"
@@ -123,7 +123,7 @@ def path(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return what somebody typed, as an error quotes it: on one line, and not all of a long one."""
+    """Return what was typed as errors quote it: on one line, and not all of a long one."""
     return repr(text if len(text) <= _QUOTED_MAX else f"{text[:_QUOTED_MAX]}…")
 
 

@@ -46,8 +46,8 @@ struct binderd_lane {
 
 struct binderd_slot {
 	uint32_t asked; // yours: add 1 when the rest is in place
-	uint32_t answered; // the daemon's: the same as asked when it is through
-	uint32_t is_watched; // the daemon's: 0, it does not look: BINDERD_ENTER
+	uint32_t answered; // the daemon's: the same as asked when it has answered
+	uint32_t is_watched; // the daemon's: 0, it does not look here: use BINDERD_ENTER
 	int32_t result; // what the ioctl would have returned: 0 or a negative errno
 	uint64_t write_size; // from here on: a struct binder_write_read
 	uint64_t write_consumed;
@@ -69,7 +69,7 @@ struct binderd_slot {
 
 // binderd_info.flags
 #define BINDERD_HAS_MMAP 1 // mmap of the device shows the receive area
-#define BINDERD_INJECTS 2 // who does not attach gets descriptors as well, by ptrace
+#define BINDERD_INJECTS 2 // clients that do not attach get descriptors as well, by ptrace
 #define BINDERD_HAS_LANES 4 // threads can have lanes
 
 // binderd_attach.flags
@@ -92,7 +92,7 @@ struct binderd_slot {
 // What BINDER_WRITE_READ fails with when there are messages to take before it is issued again.
 #define BINDERD_ERRNO EREMOTEIO
 
-// binderd_slot.result: ask the same once more.
+// binderd_slot.result, negated: ask the same once more.
 #define BINDERD_AGAIN ERESTART
 
 #endif

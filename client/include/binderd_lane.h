@@ -380,12 +380,19 @@ static inline int binderd_lane_get(const struct binderd_thread_lane *lane,
 				   struct binder_write_read *bwr)
 {
 	const struct binderd_slot *slot = lane->slot;
+	uint64_t size = slot->read_consumed;
 	int result = slot->result;
 
-	if (slot->read_consumed > 0 && slot->read_consumed <= bwr->read_size)
-		memcpy((void *)(uintptr_t)bwr->read_buffer, slot + 1, slot->read_consumed);
+	// It may have gone while the thread was waiting.
+	if (!BINDERD_LANE_REACHES((uintptr_t)bwr, sizeof *bwr, 1) || size > bwr->read_size ||
+	    (size > 0 && !BINDERD_LANE_REACHES(bwr->read_buffer, size, 1))) {
+		errno = EFAULT;
+		return -1;
+	}
+	if (size > 0)
+		memcpy((void *)(uintptr_t)bwr->read_buffer, slot + 1, size);
 	bwr->write_consumed += slot->write_consumed;
-	bwr->read_consumed = slot->read_consumed;
+	bwr->read_consumed = size;
 	if (result == 0)
 		return 0;
 	errno = -result;

@@ -61,7 +61,7 @@ static int write_read(int fd, void *argument)
 			errno = error;
 		if (result >= 0 || errno != BINDERD_ERRNO)
 			return result;
-		if (!take_messages(fd)) { // they are for somebody else
+		if (!take_messages(fd)) { // for a socket that the program attached itself
 			errno = BINDERD_ERRNO;
 			return result;
 		}

@@ -27,10 +27,10 @@ _KEPT: Final = "\0"  # a space at which no line ends
 
 
 def documents() -> list[Path]:
-    """Return the documents that people write, without the library's."""
+    """Return the documents that people write."""
     below = [path for path in (ROOT / "docs").glob("*.md") if path.name not in MADE]
-    design = ROOT / "daemon" / "DESIGN.md"
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", design, *sorted(below)]
+    parts = [ROOT / "daemon" / "DESIGN.md", ROOT / "client" / "README.md"]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *parts, *sorted(below)]
 
 
 def long_lines(text: str) -> list[int]:

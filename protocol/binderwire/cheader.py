@@ -42,7 +42,7 @@ _RECORDS: Final = (
     abi.binderd_slot,
 )
 
-# What a name means, for the reader of the header.
+# The comment beside each field in the header.
 _FIELD_COMMENTS: Final = {
     "binderd_info.version": "BINDERD_VERSION",
     "binderd_info.flags": "BINDERD_HAS_MMAP, BINDERD_INJECTS, BINDERD_HAS_LANES",
@@ -62,8 +62,8 @@ _FIELD_COMMENTS: Final = {
     "binderd_lane.size": "bytes, whole pages, at most BINDERD_LANE_SIZE_MAX",
     "binderd_lane.address": "where you have mapped them; they begin with a binderd_slot",
     "binderd_slot.asked": "yours: add 1 when the rest is in place",
-    "binderd_slot.answered": "the daemon's: the same as asked when it is through",
-    "binderd_slot.is_watched": "the daemon's: 0, it does not look: BINDERD_ENTER",
+    "binderd_slot.answered": "the daemon's: the same as asked when it has answered",
+    "binderd_slot.is_watched": "the daemon's: 0, it does not look here: use BINDERD_ENTER",
     "binderd_slot.result": "what the ioctl would have returned: 0 or a negative errno",
     "binderd_slot.write_size": "from here on: a struct binder_write_read",
     "binderd_slot.write_consumed": "",
@@ -78,7 +78,7 @@ _GROUPS: Final = (
         "binderd_info.flags",
         {
             "BINDERD_HAS_MMAP": "mmap of the device shows the receive area",
-            "BINDERD_INJECTS": "who does not attach gets descriptors as well, by ptrace",
+            "BINDERD_INJECTS": "clients that do not attach get descriptors as well, by ptrace",
             "BINDERD_HAS_LANES": "threads can have lanes",
         },
     ),
@@ -108,7 +108,7 @@ _GROUPS: Final = (
     ),
 )
 _AGAIN_TEXT: Final = """\
-// binderd_slot.result: ask the same once more.
+// binderd_slot.result, negated: ask the same once more.
 #define BINDERD_AGAIN ERESTART
 """
 _ERRNO_TEXT: Final = """\

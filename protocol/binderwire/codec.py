@@ -40,11 +40,11 @@ try:
 except ImportError:  # it is not compiled
 
     def packer(layout: struct.Struct, /) -> Callable[..., bytes]:
-        """Return what packs such records; quick.c does it in a third of the time."""
+        """Return a function that packs such records; quick.c has one that takes a third."""
         return layout.pack
 
     def unpacker(layout: struct.Struct, /) -> Callable[..., tuple[Any, ...]]:
-        """Return what unpacks such records."""
+        """Return a function that unpacks such records, at an offset in bytes; see ``packer``."""
         return layout.unpack_from
 
 
@@ -168,14 +168,22 @@ class Record:
         return self.pack(*(values.get(f.name, zero[f.code.endswith("s")]) for f in self.fields))
 
     def offset_of(self, field_name: str) -> int:
-        """Return the byte offset of a field, like C's ``offsetof``."""
+        """Return the byte offset of a field, like C's ``offsetof``.
+
+        Raises:
+            KeyError: the record has no such field.
+        """
         for field in self.fields:
             if field.name == field_name:
                 return field.offset
         raise KeyError(field_name)
 
     def describe(self, data: Buffer, offset: int = 0) -> str:
-        """Return the record at ``offset`` as ``name{field=value …}``; zero fields are left out."""
+        """Return the record at ``offset`` as ``name{field=value …}``; zero fields are left out.
+
+        Raises:
+            struct.error: fewer than ``size`` bytes are left there.
+        """
         values = self.struct.unpack_from(data, offset)
         shown = [
             f"{field.name}={value if isinstance(value, bytes) or value < 4096 else hex(value)}"

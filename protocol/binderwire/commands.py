@@ -39,6 +39,8 @@ def read_stream(
 
     Args:
         table: COMMANDS or RETURNS of ``binder_abi``.
+        data: what has the stream.
+        start, end: where in it, in bytes; None: to its end.
 
     Raises:
         StreamError: at the first unknown or incomplete message; those before it were yielded.
@@ -67,6 +69,11 @@ def append(stream: bytearray, word: int, payload: bytes = b"") -> None:
 
 
 def message(table: Mapping[int, Message], word: int, **fields: int) -> bytes:
-    """Return the bytes of one message, its payload built from named fields (others are zero)."""
+    """Return the bytes of one message, its payload built from named fields (others are zero).
+
+    Raises:
+        KeyError: the table has no such word.
+        TypeError, struct.error: a field that its payload does not have; a value that does not fit.
+    """
     row = table[word]
     return _WORD.pack(word) + (row.payload.build(**fields) if row.payload else b"")

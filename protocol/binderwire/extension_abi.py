@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""binderd's own extension of the ABI: the only formats here that are nobody else's.
+"""binderd's own extension of the ABI; all other formats of this package are Linux's or Android's.
 
 It is for clients that know that they talk to binderd: they get their receive area where the kernel
-has no mmap for the device, and descriptors without being stopped for it. docs/EXTENSION.md tells
-how the pieces are used. Linux's own driver answers these ioctls with EINVAL, as it does all that it
-does not know, so asking is safe.
+has no mmap for the device, descriptors without being stopped for it, and lanes, memory through
+which a thread's requests go without a system call. docs/EXTENSION.md tells how each is used.
+Linux's own driver answers these ioctls with EINVAL, as it does all that it does not know, so a
+client can try.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ binderd_lane = Record(
 
 # binderd_info.flags
 BINDERD_HAS_MMAP: Final = 0x01  # mmap of the device shows the receive area
-BINDERD_INJECTS: Final = 0x02  # who does not attach gets descriptors as well, by ptrace
+BINDERD_INJECTS: Final = 0x02  # clients that do not attach get descriptors as well, by ptrace
 BINDERD_HAS_LANES: Final = 0x04  # threads can have lanes
 
 # binderd_attach.flags
@@ -61,21 +62,21 @@ BINDERD_GET_INFO: Final = _ioctl(IOC_READ, 0xB0, "BINDERD_GET_INFO", binderd_inf
 BINDERD_ATTACH: Final = _ioctl(IOC_WRITE, 0xB1, "BINDERD_ATTACH", binderd_attach)
 BINDERD_INSTALLED: Final = _ioctl(IOC_WRITE, 0xB2, "BINDERD_INSTALLED", binderd_installed)
 
-# What the close of one descriptor of several does with the driver (behaviours I4): all threads
+# What the close of one descriptor of several does with the driver (statement I4): all threads
 # that wait in a read return with nothing. CUSE does not tell the daemon of such a close.
 BINDERD_FLUSH: Final = ioc(IOC_NONE, "b", 0xB3, 0)
 IOCTLS[BINDERD_FLUSH] = Message("BINDERD_FLUSH", BINDERD_FLUSH, None)
 
 # Lanes: a thread's BINDER_WRITE_READ in memory that the daemon looks at, without a system call.
 BINDERD_LANE: Final = _ioctl(IOC_WRITE, 0xB4, "BINDERD_LANE", binderd_lane)
-# Wait until what was asked there is answered; and the same after a signal has come.
+# Wait until what was asked in the lane is answered; and the same after a signal has come.
 BINDERD_ENTER: Final = ioc(IOC_NONE, "b", 0xB5, 0)
 IOCTLS[BINDERD_ENTER] = Message("BINDERD_ENTER", BINDERD_ENTER, None)
 BINDERD_LEAVE: Final = ioc(IOC_NONE, "b", 0xB6, 0)
 IOCTLS[BINDERD_LEAVE] = Message("BINDERD_LEAVE", BINDERD_LEAVE, None)
 
 # What BINDER_WRITE_READ fails with when there are messages to take before it is issued again. Only
-# who has attached with BINDERD_ATTACH_FILES ever sees it; the driver has no use for it.
+# a client that has attached with BINDERD_ATTACH_FILES ever sees it; the driver never fails with it.
 BINDERD_ERRNO: Final = EREMOTEIO
 
 # Messages through the socket, from the daemon
@@ -98,8 +99,8 @@ binderd_slot = Record(
     "binderd_slot",
     Struct(
         "asked" / u32,  # the client adds 1 when the rest is in place
-        "answered" / u32,  # the daemon makes it the same when it is through
-        "is_watched" / u32,  # does the daemon look at it? Else it has to be told by BINDERD_ENTER
+        "answered" / u32,  # the daemon makes it the same as asked when it has answered
+        "is_watched" / u32,  # does the daemon look at the slot? If 0, BINDERD_ENTER tells it to
         "result" / s32,  # what the ioctl would have returned: 0 or a negative errno
         "write_size" / u64,
         "write_consumed" / u64,
@@ -110,5 +111,5 @@ binderd_slot = Record(
     ),
 )
 BINDERD_LANE_SIZE_MAX: Final = 16 << 10  # bytes; the least is a page
-# A result of its own: ask the same once more.
+# binderd_slot.result, negated: the client has to ask the same once more.
 BINDERD_AGAIN: Final = ERESTART

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HIDL: the layout of its strings and vectors, and the codes of ``android.hidl.manager``.
+"""HIDL: the layout of its strings and vectors, and the codes of IBase and IServiceManager.
 
 Only declarations: ``binderclient.hidl`` encodes.
 """
@@ -10,7 +10,7 @@ from typing import Final
 
 from binderwire.codec import Record, Struct, pad, s32, u8, u32, u64
 
-# Both point to what they hold, which travels as a buffer of its own.
+# Both point to their characters or items, which travel as a buffer of their own (BINDER_TYPE_PTR).
 hidl_string = Record(
     "hidl_string", Struct("buffer" / u64, "size" / u32, "owns_buffer" / u8, pad(3))
 )
@@ -44,7 +44,7 @@ instance_debug_info = Record(  # of a list that a manager gives: InstanceDebugIn
         pad(4),
     ),
 )
-INTERFACE_AT: Final = 0  # offsets in it of what points to a buffer
+INTERFACE_AT: Final = 0  # offsets in it, in bytes, of the fields that point to buffers
 INSTANCE_AT: Final = hidl_string.size
 CLIENTS_AT: Final = 2 * hidl_string.size + 8
 HASH_SIZE: Final = 32  # bytes; of an interface, SHA-256

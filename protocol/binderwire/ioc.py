@@ -17,7 +17,18 @@ _SIZE_MASK: Final = 0x3FFF
 
 
 def ioc(direction: int, type_letter: str, number: int, size: int) -> int:
-    """Return ``_IOC(direction, type, number, size)``; ``size`` is in bytes, at most 16383."""
+    """Return ``_IOC(direction, type, number, size)``.
+
+    Args:
+        direction: IOC_NONE, IOC_WRITE, IOC_READ or both or'ed, as the program sees it: a program
+            writes what the driver reads.
+        type_letter: the driver's own, one character.
+        number: which of the driver's ioctls it is, below 256.
+        size: of the argument, bytes, at most 16383.
+
+    Raises:
+        ValueError: ``size`` does not fit.
+    """
     if not 0 <= size <= _SIZE_MASK:
         raise ValueError(f"an ioctl argument of {size} bytes has no number")
     return direction << 30 | size << _SIZE_SHIFT | ord(type_letter) << 8 | number

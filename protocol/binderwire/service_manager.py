@@ -215,7 +215,12 @@ def dialect_of(android: str | int) -> Dialect:
 
 
 def dialect_for(era: Era, chosen: Dialect) -> Dialect:
-    """Return the dialect of a request: its token's era decides, and within it what was chosen."""
+    """Return the dialect of a request.
+
+    Args:
+        era: that of the request's token.
+        chosen: what the manager was told to speak; it counts where it is of that era.
+    """
     if era is chosen.era:
         return chosen
     return DIALECTS[{Era.STRICT_MODE: 9, Era.WORK_SOURCE: 10}.get(era, DEFAULT_ANDROID)]

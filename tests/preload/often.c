@@ -161,6 +161,40 @@ static void children(void)
 	}
 }
 
+struct waiting {
+	struct binder_write_read bwr;
+	pthread_t thread;
+	unsigned char in[64];
+};
+
+// Takes away what a thread waits with, and wakes it.
+static void *take_away(void *memory)
+{
+	pthread_t thread = ((struct waiting *)memory)->thread;
+
+	usleep(100000);
+	munmap(memory, 4096);
+	pthread_kill(thread, SIGUSR1);
+	return NULL;
+}
+
+static void wait_without_memory(void)
+{
+	struct waiting *waiting = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint32_t enter = BC_ENTER_LOOPER;
+	pthread_t thread;
+
+	handle(SIGUSR1, count);
+	write_command(fd, enter, "");
+	waiting->thread = pthread_self();
+	waiting->bwr.read_size = sizeof waiting->in;
+	waiting->bwr.read_buffer = (uintptr_t)waiting->in;
+	pthread_create(&thread, NULL, take_away, waiting);
+	say(ioctl(fd, BINDER_WRITE_READ, &waiting->bwr));
+	pthread_join(thread, NULL);
+}
+
 // Memory that was there, and is not there any more when the clock has ticked.
 static void memory(void)
 {
@@ -185,6 +219,7 @@ static void memory(void)
 	printf("%d\n", receive(fd, &call) == BR_FAILED_REPLY);
 	say(ioctl(fd, BINDER_WRITE_READ, page));
 	say(ioctl(fd, BINDER_WRITE_READ, NULL));
+	wait_without_memory();
 	printf("%d\n", echoes(fd, "still"));
 }
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The annotations of AIDL: where each may be, and what becomes of it in Python."""
+"""The annotations of AIDL: where each may be, and what becomes of it in Python.
+
+Which types may be @nullable or @utf8InCpp is in ``resolve``, what @FixedSize allows in
+``containment``.
+"""
 
 from __future__ import annotations
 

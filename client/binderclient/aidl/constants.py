@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Evaluator``: what constant expressions come to, as AIDL computes them.
+"""``Evaluator``: the values of constant expressions, as AIDL computes them.
 
 Integers have 32 bits, or 64 if their literal needs these or ends in L; hexadecimal literals are bit
 patterns (0xffffffff is -1).  Smaller ones and truth values become 32 bits wide when computed with.
@@ -62,10 +62,10 @@ class Value(NamedTuple):
 
 
 class Evaluator:
-    """Computes expressions.
+    """Computes expressions, each constant once.
 
-    Args:
-        lookup: returns what the name of a type means inside a declaration.
+    Attributes:
+        resolver: finds what names mean; to be set before anything is computed.
     """
 
     def __init__(self) -> None:
@@ -77,18 +77,30 @@ class Evaluator:
         self._members: dict[Declaration, dict[str, Constant | Enumerator]] = {}
 
     def size(self, expression: Expression, scope: Declaration) -> int:
-        """Return the size of an array."""
+        """Return the size of an array.
+
+        Raises:
+            AidlError: it has no value, or is no number above 0.
+        """
         value = self.evaluate(expression, scope)
         if value.bits <= 1 or not 0 < value.value < 1 << 31:
             raise AidlValueError(expression.position, "the size of an array is a number above 0")
         return int(value.value)
 
     def number(self, literal: Literal) -> int:
-        """Return the number of a method."""
+        """Return the number of a method, which is a literal.
+
+        Raises:
+            AidlValueError: it is too large.
+        """
         return int(self._integer(literal).value)
 
     def constant(self, constant: Constant, scope: Declaration) -> Value:
-        """Return what a constant is, and keep its value in it."""
+        """Return the value of a constant, and keep it in ``constant.value``.
+
+        Raises:
+            AidlError: it has no value, or none that fits its type.
+        """
         key = id(constant)
         if key not in self._values:
             with_type = constant.type.meaning or self._resolver.resolve(constant.type, scope)
@@ -141,10 +153,10 @@ class Evaluator:
     # Expressions
 
     def evaluate(self, expression: Expression, scope: Declaration) -> Value:
-        """Return what an expression comes to inside a declaration.
+        """Return the value of an expression inside a declaration.
 
         Raises:
-            AidlError: nothing.
+            AidlError: it has none.
         """
         if isinstance(expression, Literal):
             return self._literal(expression)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python text as formatters leave it: in one line if it fits, else one item in each.
+"""Layout of generated Python, as formatters leave it: one line if it fits, else one for each item.
 
 Items in lines of their own have a comma behind them, so that wider settings change nothing.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Resolver``: what the names of types mean, and which types there can be."""
+"""``Resolver``: what the names of types mean, and which types there can be, @nullable ones too."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Resolver:
         """Find out what a type means, and keep it in ``meaning``.
 
         Raises:
-            AidlError: nothing, or nothing that there can be.
+            AidlError: it means nothing, or a type that there cannot be.
         """
         name = _FULL_NAMES.get(written.name, written.name)
         nullable = written.annotation("nullable") is not None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Program``: the files of AIDL that belong together, and which of them has a name.
+"""``Program``: the files of AIDL that are compiled together, and which of them declares a name.
 
 A type's file is that of its package and name: ``a.b.IFoo`` is in a/b/IFoo.aidl below one of the
-folders where is looked.  These are the ones that were given, and those in which the files that are
-compiled lie by their own packages.
+folders that are searched: those that were given, and those in which the packages of the compiled
+files begin.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """What has been read.
+    """The files that have been read.
 
     Args:
-        folders: where to look for what is imported.
+        folders: where to look for files that are imported.
     """
 
     def __init__(self, folders: Iterable[str]) -> None:
@@ -49,7 +49,7 @@ class Program:
         return document
 
     def find(self, name: str) -> Declaration | None:
-        """Return what has a full name, reading its file where needed; None if nothing has.
+        """Return the declaration of a full name, None if there is none; reads its file if need be.
 
         Raises:
             AidlError: its file is no AIDL, or there are several.

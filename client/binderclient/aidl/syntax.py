@@ -218,7 +218,8 @@ class Enumerator:
 class Declaration:
     """What all declarations have.
 
-    ``outer`` is the declaration in which it is, ``file`` the file.
+    ``outer`` is the declaration in which it is, None at the top of a file; ``word`` is how messages
+    call its kind.
     """
 
     name: str

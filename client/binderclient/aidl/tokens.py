@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens as people know them, and how deeply brackets may nest."""
+"""Tokens of AIDL: their names in messages, how many there may be, how deeply brackets may nest."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ _WANTED_MAX: Final = 5
 
 
 class Depth:
-    """Looks at the tokens on their way to the parser: stops too many, and those that nest deeply.
+    """Looks at the tokens on their way to the parser, and refuses too many or too deep a nesting.
 
-    What comes after recurses, and takes its time, so this is what bounds it.
+    What comes after the parser recurses, so this is what bounds its depth and its time.
     """
 
     always_accept = ()
@@ -76,7 +76,11 @@ class Depth:
         self.path = ""
 
     def process(self, stream: Iterator[Any]) -> Iterator[Any]:
-        """Yield what comes."""
+        """Yield the tokens as they come.
+
+        Raises:
+            AidlSyntaxError: there are too many, or brackets nest too deeply.
+        """
         depth = angles = 0
         for number, token in enumerate(stream):
             if number == TOKENS_MAX:

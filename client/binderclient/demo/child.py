@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo's server and client processes have in common: the line to the stage.
+"""What the demo's server and client processes have in common: how they report, and end.
 
 Reports go out as lines of JSON on stdout; the end of stdin means that it is time to stop, which
-also happens when the stage itself dies.
+also happens when the demo's own process dies.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Callback(Service):
 
     @transaction(workload.ACKNOWLEDGE)
     def acknowledge(self, data: Parcel, _reply: Parcel) -> None:
-        """All notes up to this one have been handled."""
+        """Note that the server has handled all notes up to this one."""
         with self._changed:
             self._acknowledged = data.read_int64()
             self._changed.notify_all()
@@ -63,7 +63,7 @@ class Callback(Service):
                 raise CorruptMessage(f"note {sequence} is not acknowledged")
 
     def give_up(self) -> None:
-        """The server is dead: nobody is to wait for it."""
+        """Wake the waiting thread: the server is dead."""
         with self._changed:
             self._acknowledged = sys.maxsize
             self._changed.notify_all()

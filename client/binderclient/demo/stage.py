@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of events: which processes start and die when, and what must be true in the end.
+"""``Stage``: the course of the demo: which processes start and die when, and what must hold then.
 
 Everything that two processes of the demo have to do with each other is decided here.
 """
@@ -34,7 +34,7 @@ _PAGES_SECONDS: Final = 4.0  # counts must be zero at once, pages within two sec
 
 @dataclass(frozen=True)
 class Settings:
-    """What kind of show it is to be."""
+    """How long the demo is, in seconds, how many clients it has, and their random seed."""
 
     seconds: int = 10
     clients: int = 8
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """How it went."""
+    """The result of the demo."""
 
     seconds: float = 0.0  # from the first call to the last
     tally: Tally = field(default_factory=Tally)
@@ -58,8 +58,8 @@ class Stage:
     """The demo, with a daemon that is ready.
 
     Args:
-        daemon: what is shown.
-        settings: how.
+        daemon: the daemon, ready.
+        settings: see there.
         progress: where to say what is going on.
     """
 

@@ -65,14 +65,14 @@ def enter() -> User | None:
         _call(_libc.unshare(flags), "unshare")
         if flags & _CLONE_NEWUSER:
             _map_users(f"0 {uid} 1", f"0 {gid} 1")
-        _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is nobody else's
+        _mount(None, "/", None, _MS_REC | _MS_SLAVE)  # what we mount is not seen outside
     except OSError as error:  # also later than at once, as where AppArmor leaves no rights
         raise PrivateError(_why_not(error)) from None
     return User(uid, gid) if flags & _CLONE_NEWUSER else None
 
 
 def become(user: User) -> None:
-    """Be the user again that ``enter`` has made root, without any rights; for the fork."""
+    """Be the user again that ``enter`` has made root, without any rights; between fork and exec."""
     _call(_libc.unshare(_CLONE_NEWUSER), "unshare")
     _map_users(f"{user.uid} 0 1", f"{user.gid} 0 1")
 
@@ -84,7 +84,7 @@ def _map_users(uids: str, gids: str) -> None:
 
 
 def _may_mount() -> bool:
-    """Whether this process has CAP_SYS_ADMIN."""
+    """Return whether this process has CAP_SYS_ADMIN."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
         if name == "CapEff":
@@ -161,7 +161,7 @@ def _show_ptmx(entry: Path, place: Path) -> None:
 
 
 def end_with_parent(number: int) -> None:
-    """Have this process get a signal when the thread that has made it ends; for the fork."""
+    """Have this process get a signal when the thread that forked it ends; between fork and exec."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 

@@ -117,7 +117,7 @@ def _before(parent: int) -> None:
     """Prepare a process, between fork and exec.
 
     Args:
-        parent: whose it is; it is not to outlive that.
+        parent: the process id of its parent, which it is not to outlive.
     """
     namespace.end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
@@ -128,8 +128,8 @@ def _before_command(parent: int, user: User | None, mask: set[int | signal.Signa
     """Prepare the command, between fork and exec.
 
     Args:
-        parent: as ``_before`` has it.
-        user: that it is to run as; None: as this process.
+        parent: see ``_before``.
+        user: the user that it is to run as; None: that of this process.
         mask: the signals that are to be blocked in it.
     """
     if user is not None:
@@ -142,7 +142,7 @@ def _before_command(parent: int, user: User | None, mask: set[int | signal.Signa
 
 
 class Ended(Exception):
-    """A signal has ended us before there was a command that it could be passed on to."""
+    """A signal has ended this process before there was a command to pass it on to."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -150,11 +150,11 @@ class Ended(Exception):
 
 
 class Signals:
-    """What becomes of signals that are for us, in a ``with`` statement.
+    """What becomes of signals to this process, in a ``with`` statement.
 
-    While the command runs they are passed on to it, but for those that come from a terminal, which
-    it gets as well. Before that they end us, in order; when we are ending they change nothing.
-    Those that are ignored remain so, by the command as well.
+    While the command runs they are passed on to it, but for those that come from a terminal, as
+    that sends them to the command as well. Before that they end this process, in order (``Ended``);
+    once it is ending they change nothing. Those that are ignored remain so, in the command as well.
     """
 
     def __init__(self) -> None:
@@ -192,9 +192,9 @@ def run(path: str, command: Sequence[str], user: User | None, signals: Signals) 
 
     Args:
         path: of the program.
-        command: its name as it is told, and its arguments.
-        user: that it is to run as; None: as this process.
-        signals: for us, which are passed on.
+        command: its arguments, from argv[0] on.
+        user: the user that it is to run as; None: that of this process.
+        signals: what becomes of signals to this process: from now on they are passed on.
 
     Returns:
         Its exit status as a shell has it: 128 and the number of the signal that has killed it.
@@ -248,7 +248,7 @@ def _has_ended(child: int) -> bool:
     try:
         return os.waitpid(child, os.WNOHANG) != (0, 0)
     except ChildProcessError:
-        return True  # /proc is another pid namespace's, and this is somebody else's child
+        return True  # /proc is of another pid namespace, in which that number is another process
 
 
 def _children() -> list[int]:

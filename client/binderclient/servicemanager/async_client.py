@@ -45,7 +45,8 @@ class AsyncServiceManager:
     Args:
         device, android: see ``ServiceManager``.
 
-    Every method raises DeadObject when no service manager runs on that device.
+    Its methods raise what those of ``ServiceManager`` do: DeadObject when no service manager runs
+    on that device, for one.
     """
 
     def __init__(self, device: AsyncDevice, android: str | int = DEFAULT_ANDROID) -> None:
@@ -137,18 +138,18 @@ class AsyncServiceManager:
         return list(await self._ask("getDeclaredInstances", interface, timeout=timeout))
 
     async def updatable_via_apex(self, name: str, *, timeout: float | None = None) -> str | None:
-        """Return the package with which an instance is updated."""
+        """Return the APEX package with which an instance is updated; None if with none."""
         apex: str | None = await self._ask("updatableViaApex", name, timeout=timeout)
         return apex
 
     async def updatable_names(self, apex: str, *, timeout: float | None = None) -> _Names:
-        """Return the instances that are updated with a package."""
+        """Return the names of the instances that are updated with an APEX package."""
         return list(await self._ask("getUpdatableNames", apex, timeout=timeout))
 
     async def connection_info(
         self, name: str, *, timeout: float | None = None
     ) -> ConnectionInfo | None:
-        """Return where an instance can be reached through the network."""
+        """Return where an instance can be reached through the network; None if it cannot."""
         info: ConnectionInfo | None = await self._ask("getConnectionInfo", name, timeout=timeout)
         return info
 

@@ -191,16 +191,16 @@ class ServiceManager:
         return list(self._ask("getDeclaredInstances", interface, timeout=timeout))
 
     def updatable_via_apex(self, name: str, *, timeout: float | None = None) -> str | None:
-        """Return the package with which an instance is updated."""
+        """Return the APEX package with which an instance is updated; None if with none."""
         apex: str | None = self._ask("updatableViaApex", name, timeout=timeout)
         return apex
 
     def updatable_names(self, apex: str, *, timeout: float | None = None) -> _Names:
-        """Return the instances that are updated with a package."""
+        """Return the names of the instances that are updated with an APEX package."""
         return list(self._ask("getUpdatableNames", apex, timeout=timeout))
 
     def connection_info(self, name: str, *, timeout: float | None = None) -> ConnectionInfo | None:
-        """Return where an instance can be reached through the network."""
+        """Return where an instance can be reached through the network; None if it cannot."""
         info: ConnectionInfo | None = self._ask("getConnectionInfo", name, timeout=timeout)
         return info
 
@@ -273,7 +273,7 @@ class ServiceManager:
         return proxy_of(name, found[-1] if found else None, Proxy)
 
     def _wait_by_asking(self, name: str, limit: Deadline) -> Proxy:
-        """Wait as everybody did before Android 11, whose managers call nobody back."""
+        """Ask again and again, as managers before Android 11 make no callbacks."""
         waits = pauses()
         while (service := self.check(name, timeout=limit.for_a_call(PATIENCE))) is None:
             left, pause = limit.left(), next(waits)
@@ -374,7 +374,7 @@ class Offer:
 
 
 def no_manager() -> DeadObject:
-    """Return what is raised where handle 0 leads to nobody."""
+    """Return what is raised where there is no context manager."""
     return DeadObject("no service manager is running on this device")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Complaints``: says in the log what a manager refused, so that it is not refused silently.
+"""``Complaints``: logs which requests a manager has refused, and why.
 
-Each of a user's ways to be wrong is said once, and of none there can be more than a few: the log is
-not a client's to fill.
+Each user's mistake is logged once, and of each user 32 different ones at most: no client can fill
+the log.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _log: Final = logging.getLogger("binderclient.servicemanager")
 
 
 class Complaints:
-    """What was said already.
+    """Logs refused requests, each kind once.
 
     Args:
-        hint: what to do about it, at the end of each.
+        hint: what to do about them, at the end of each line.
     """
 
     def __init__(self, hint: str) -> None:
@@ -29,7 +29,12 @@ class Complaints:
         self._said: dict[int, set[tuple[int, str]]] = {}
 
     def refused(self, code: int, reason: str) -> None:
-        """Say that the call that is being handled was refused."""
+        """Log that the call that is being handled was refused.
+
+        Args:
+            code: the call's transaction code.
+            reason: why.
+        """
         who = caller()
         said = self._said.get(who.sender_euid)
         if said is None:

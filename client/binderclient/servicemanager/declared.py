@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Declared``: an instance of which it is known that it may be there; Android has manifests."""
+"""``Declared``: an instance that is declared (``--declare``), as by a manifest of Android's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Declared(NamedTuple):
     """An instance that isDeclared knows: ``package.IInterface/instance``."""
 
     name: str
-    apex: str | None = None  # the package with which it is updated
+    apex: str | None = None  # the APEX package with which it is updated
     connection: ConnectionInfo | None = None
 
     @property

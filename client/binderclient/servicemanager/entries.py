@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the service manager keeps: services, callbacks, and how many of each a user may have.
 
-Only tables: nothing here calls anybody or takes a lock.
+Only tables: nothing here makes a call or takes a lock.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 # What clients can make the manager keep. The driver lets it have 65,536 handles.
 SERVICES_MAX: Final = 32768
 CALLBACKS_MAX: Final = 16384
-# How much of that one user may have, so that it leaves something to the others.
+# One user may have a half of that, so that it leaves something to the others.
 USERS_PART: Final = 2
-# As adding a service tells all of them at once.
+# Few, as adding a service tells all of them at once.
 CALLBACKS_PER_NAME: Final = 1024
 
 
@@ -73,7 +73,7 @@ class Entry:
     pid: int  # 0 if it was added one-way
     uid: int
     has_clients: bool = False
-    guarantee_client: bool = False  # somebody was just given it, whom nobody can count yet
+    guarantee_client: bool = False  # a client was just given it, which the driver cannot count yet
 
 
 class Services:
@@ -96,7 +96,7 @@ class Services:
         return sorted(self._by_name.items())
 
     def put(self, name: str, entry: Entry) -> Entry | None:
-        """Enter a service; return the one that had the name.
+        """Enter a service; return the one that had the name, None if there was none.
 
         Raises:
             RemoteException: there are too many; nothing has changed.

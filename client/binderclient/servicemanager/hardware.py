@@ -31,6 +31,7 @@ from binderclient.servicemanager.hidl_base import (
     begin,
     finish,
 )
+from binderclient.servicemanager.names import is_hidl_part
 from binderclient.servicemanager.registry import Registry
 from binderclient.servicemanager.values import Offered
 from binderwire import hidl as wire
@@ -45,7 +46,6 @@ SERVING_THREADS: Final = 15
 _ASKED_PER_PROCESS: Final = 2
 _ASKED_PER_USER: Final = 6
 _ASKED_MAX: Final = 12  # some threads are left for all others
-_NAME_MAX: Final = 255
 _CHAIN_MAX: Final = 32
 _HINT: Final = "this manager has HIDL services only; others have --android N"
 
@@ -172,7 +172,7 @@ class HardwareServiceManager(Registry):
 
     def _enter(self, name: str, service: IBinder, chain: list[str]) -> bool:
         """Enter a service under each interface of its chain; False if there are too many."""
-        if not 0 < len(chain) <= _CHAIN_MAX or not all(map(_is_name, (name, *chain))):
+        if not 0 < len(chain) <= _CHAIN_MAX or not all(map(is_hidl_part, (name, *chain))):
             return False
         who = caller()
         with self._lock:
@@ -251,7 +251,7 @@ class HardwareServiceManager(Registry):
         interface, name = hidl.read_string(data), hidl.read_string(data)
         callback = _read_binder(data)
         finish(data)
-        is_entered = _is_name(interface) and (not name or _is_name(name))
+        is_entered = is_hidl_part(interface) and (not name or is_hidl_part(name))
         if is_entered:
             with self._lock:
                 is_entered = self._subscribe(self._callbacks, _key(interface, name), callback)
@@ -336,11 +336,6 @@ class HardwareServiceManager(Registry):
 
 def _key(interface: str, name: str) -> str:
     return f"{interface}/{name}"
-
-
-def _is_name(text: str) -> bool:
-    """Can that be an interface, or an instance?"""
-    return 0 < len(text) <= _NAME_MAX and text.isprintable()
 
 
 def _read_key(data: Parcel) -> str:

@@ -140,7 +140,7 @@ def _ask(
 
 
 class _Arrival(Service):
-    """Hears of the service that somebody waits for."""
+    """The callback by which the manager tells that a service is there."""
 
     descriptor = wire.NOTIFICATION
 

@@ -20,7 +20,11 @@ ARCHITECTURE_64: Final = 1
 
 
 def finish(data: Parcel) -> None:
-    """Refuse what a method leaves unread: it was another method's."""
+    """Check that a request was read to its end; what is left over is of another method.
+
+    Raises:
+        ParcelError: something is left over.
+    """
     if data.remaining:
         raise ParcelError(f"{data.remaining} bytes are left over")
 
@@ -43,7 +47,7 @@ def _interface_descriptor(data: Parcel, reply: Parcel) -> None:
 
 
 def _hash_chain(data: Parcel, reply: Parcel) -> None:
-    """Zeros, as of interfaces that nobody has released: the hashes are of Android's own texts."""
+    """Answer zeros, as interfaces do that are not released: hashes are of Android's own texts."""
     finish(data)
     begin(reply)
     hidl.write_bytes_list(reply, [bytes(wire.HASH_SIZE)] * len(wire.MANAGER_CHAIN))
@@ -61,7 +65,7 @@ def _do_nothing(data: Parcel, reply: Parcel) -> None:
 
 
 def _debug(_data: Parcel, reply: Parcel) -> None:
-    """Say nothing, as an object does that has nothing to say; to whom is not looked at."""
+    """Write nothing to the file in the request, as an object does that has nothing to tell."""
     begin(reply)
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """``ClientWatch``: tells lazy services whether they have clients, so that they may end.
 
-The driver counts the processes that hold a service.  A client that was just handed one cannot be
-counted before its reply has come, therefore it is *guaranteed* until the next look.  A service is
-told at once that clients have come, and at the next look only that they have gone, since they often
-come back.  Where the driver cannot be asked a service has clients.
+The driver counts the references to a service (BINDER_GET_NODE_INFO_FOR_REF).  A client that was
+just handed one is not counted before its reply has come, therefore it is *guaranteed* until the
+next look.  A service is told at once that clients have come, and at the next look only that they
+have gone, since they often come back.  Where the driver cannot be asked, a service counts as having
+clients.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from binderclient.servicemanager.entries import Entry, Services, Subscriber, Subscribers
 
-# What holds a service besides its clients: the manager, and the call that is being handled.
+# References to a service that are not of its clients: the manager's own, and in a call also that
+# of the call which carries it.
 HELD_BY_MANAGER: Final = 1
 HELD_IN_CALL: Final = 2
 
@@ -42,7 +44,7 @@ class ClientWatch:
         self._tell = tell
 
     def hand_out(self, name: str, entry: Entry) -> None:
-        """Note that somebody is given a service now."""
+        """Note that a client is given a service now."""
         entry.guarantee_client = True
         self.has_clients(name)
         entry.guarantee_client = True
@@ -52,7 +54,7 @@ class ClientWatch:
 
         Args:
             name: the service's.
-            held: how many of the holders are no clients.
+            held: how many references are not of clients: HELD_BY_MANAGER or HELD_IN_CALL.
             may_end: is this the look at which clients may be found gone?
 
         Returns:

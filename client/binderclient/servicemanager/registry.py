@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``Registry``: what every service manager is: tables of binders, which lose those that die.
+"""``Registry``: what both service managers have: tables of binders, which lose those that die.
 
-What its methods are called, and how they travel, is its subclasses' business.
+The two are ``server`` and ``hardware``; which methods there are, and how they travel, is theirs.
 """
 
 from __future__ import annotations
@@ -44,14 +44,18 @@ class Registry(Service):
         with self._lock:
             names = list(self._client_callbacks)
         for name in names:
-            with self._lock:  # for each anew: callers are not to wait for all
+            with self._lock:  # taken for each anew: callers are not to wait for all of them
                 self._watch.has_clients(name, HELD_BY_MANAGER, may_end=True)
 
     def _tables(self) -> tuple[Services, Subscribers, Subscribers]:
         return self._services, self._callbacks, self._client_callbacks
 
     def _keep(self, binder: IBinder, enter: Callable[[], object]) -> None:
-        """Enter a binder somewhere, and hear of its death from then on.
+        """Enter a binder in a table, and link to its death.
+
+        Args:
+            binder: what is entered.
+            enter: enters it.
 
         Raises:
             RemoteException: EX_ILLEGAL_STATE, it is dead; or as ``enter``.
@@ -69,7 +73,7 @@ class Registry(Service):
             raise
 
     def _let_go(self, binder: IBinder) -> None:
-        """Stop to hear of the death of a binder that is entered nowhere."""
+        """Unlink from the death of a binder that is entered nowhere any more."""
         if isinstance(binder, Proxy) and not any(t.knows(binder) for t in self._tables()):
             binder.unlink_to_death(self._died)
 

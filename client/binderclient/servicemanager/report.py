@@ -2,8 +2,8 @@
 """``Reporter``: writes text into files of callers, which may never read them.
 
 A pipe that is full, or a file of a file system that does not answer, blocks the thread that writes.
-So a thread beside the one that serves does, and there are few of these, for each user and in all:
-more reports are refused.
+So each report is written by a thread of its own, never by one that serves. There are few of these,
+for each user and in all: more reports are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 REPORTS_PER_USER: Final = 4
 REPORTS_MAX: Final = 32
-# So that a file usually has it all when the reply comes.
+# How long the caller waits for a report: usually the file has it all when the reply comes.
 _WAIT_SECONDS: Final = 0.05
 
 
@@ -39,13 +39,13 @@ class Reporter:
         """Write text into a file; returns soon, whatever the file does.
 
         Args:
-            uid: the user who asked for it.
+            uid: the user id of the caller that asked for it.
             descriptor: the file; it may be closed when this has returned.
             text: what to write.
-            then: is called afterwards, in the thread that has written.
+            then: called when it is written, in the thread that has written it; None: nothing.
 
         Raises:
-            RemoteException: STATUS_WOULD_BLOCK, too many reports are not read by their callers.
+            RemoteException: STATUS_WOULD_BLOCK, too many reports wait for their callers to read.
         """
         with self._lock:
             if self._of_user[uid] >= REPORTS_PER_USER or self._of_user.total() >= REPORTS_MAX:
@@ -65,7 +65,7 @@ class Reporter:
         try:
             with contextlib.suppress(OSError), open(descriptor, "wb", buffering=0) as file:
                 view = memoryview(data)
-                while view and (written := file.write(view)):  # None: full, and not to wait for
+                while view and (written := file.write(view)):  # None: it is full, and O_NONBLOCK
                     view = view[written:]
             if then is not None:
                 with contextlib.suppress(BinderError):

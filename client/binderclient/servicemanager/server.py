@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from binderclient import android
@@ -25,6 +24,7 @@ from binderclient.servicemanager.entries import (
     Entry,
     Subscriber,
 )
+from binderclient.servicemanager.names import is_service_name
 from binderclient.servicemanager.registry import Registry
 from binderclient.servicemanager.report import Reporter
 from binderclient.servicemanager.values import (
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,127}\Z")  # as Android's isValidServiceName
 _LEGACY_FAILURE: Final = -1  # the one status that the manager had before AIDL
 # User numbers that Android gives to isolated processes.
 _USER_RANGE: Final = 100_000
@@ -172,7 +171,7 @@ class ServiceManagerService(Registry):
         raise _failure(dialect, failure) from None
 
     def may_add(self, _who: Caller, _name: str) -> bool:
-        """Say whether a caller may offer a service of that name; here everybody may."""
+        """Return whether a caller may offer a service of that name; override it to refuse some."""
         return True
 
     # Services
@@ -352,11 +351,6 @@ class ServiceManagerService(Registry):
 
 
 _USAGE: Final = "usage: list | dump [NAME ...]\n"
-
-
-def is_service_name(name: str) -> bool:
-    """Say whether a service may be called that."""
-    return _NAME.match(name) is not None
 
 
 def _check_name(name: str) -> None:

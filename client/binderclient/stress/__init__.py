@@ -5,10 +5,11 @@ The work is done by ``binderd-stress-worker``, a C program that knows only the d
 sources are in ``client/stress``. Workers and this package share a piece of memory (``board``), so
 that nothing is lost of a worker that is killed.
 
-``options`` are the arguments, ``place`` is the device, ``crew`` the processes, ``schedule`` says
-when something bad happens, ``conductor`` is the order of events, ``audit`` judges what the board
-says, ``driver`` asks the driver and its daemon what they keep, ``latency`` reads the histograms,
-``report`` and ``picture`` show it all.
+``conductor`` runs a test from its beginning to its end. ``options`` are its arguments, ``place`` is
+the device, ``crew`` the worker processes, ``accidents`` injects faults at the times that
+``schedule`` makes from a seed, ``audit`` checks the counts in the shared memory, ``driver`` asks
+the driver and its daemon what they keep, ``latency`` reads the histograms, ``report`` and
+``picture`` (an SVG file) show the result.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to the processes: killed, stopped and continued, frozen and thawed."""
+"""Fault injection: workers are killed, stopped and continued, frozen and thawed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FREEZE_TIMEOUT_MS: Final = 50  # for the calls that are under way; we wait for 
 
 
 class Accidents:
-    """Has them happen when they are due.
+    """Injects faults when they are due.
 
     Args:
-        options: how often.
-        crew: to whom.
+        options: how often each kind is to happen.
+        crew: the workers that they happen to.
         device: descriptor of an open device, for freezing.
     """
 

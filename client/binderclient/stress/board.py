@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory that is shared with the workers; ``client/stress/board.h`` declares what is in it.
+"""``Board``: memory that is shared with the workers; ``client/stress/board.h`` has its layout.
 
 The worker program tells the names of the fields, so that they are declared once. Every field is an
 unsigned 64-bit number. Nothing here judges what the numbers mean.

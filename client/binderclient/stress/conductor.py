@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of events: a device, processes, accidents, the end of all calls, judgement.
+"""``Conductor``: a stress test from its beginning to its end.
 
-It runs in one thread, which looks a few hundred times a second for ended workers and what is due.
-What the workers do meanwhile it only sees on the board.
+It finds a device, starts the workers, injects faults, lets all calls come to their end, and checks
+what was counted. It runs in one thread, which looks a few hundred times a second for ended workers
+and for what is due. What the workers do meanwhile it only sees in the shared memory (``board``).
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ _ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Conductor:
-    """One run.
+    """One test.
 
     Args:
-        options: what is to be done.
+        options: its arguments.
         program: the worker program.
         progress: where to say how it goes.
     """
@@ -403,7 +404,8 @@ def _check_manager(device: str) -> None:
         except BinderError as error:
             outcome.append(error)
 
-    asking = threading.Thread(target=ask, daemon=True)  # who does not answer is not waited for
+    # In a thread, as a manager that does not answer is not waited for.
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_ASK_SECONDS)
     if outcome and outcome[0] is None:

@@ -2,7 +2,8 @@
 """What a driver and its daemon tell about themselves, as far as they can be asked.
 
 Counts come from the driver's own texts (``binder_logs``, or debugfs for the kernel's). The daemon
-is found by asking the device for a message (docs/EXTENSION.md): the kernel says who sent it.
+is found by asking the device for a message (docs/EXTENSION.md): the kernel says which
+process has sent it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Facts(NamedTuple):
 
     is_kernel: bool
     has_mmap: bool
-    injects: bool  # do files come to those that do not attach?
+    injects: bool  # do clients that do not attach get files?
     daemon: int  # process id; 0 if there is none, or none that we can see
 
 

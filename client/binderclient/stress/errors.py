@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way in which a stress run cannot take place."""
+"""``StressError``: why a stress test cannot be run."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ SIGINT or SIGTERM end it early, with all checks; a second one at once."""
 
 @dataclass(frozen=True)
 class Options:
-    """What is to be done."""
+    """The arguments of one test."""
 
     device: str | None = None
     clients: int = 8
@@ -75,7 +75,7 @@ class Options:
 
     @property
     def seconds(self) -> float:
-        """When it ends, if nothing else ends it."""
+        """How many seconds calls are made at most."""
         if self.duration is not None:
             return self.duration
         return math.inf if self.transactions else DURATION_SECONDS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the stress takes place: a device that is there, or one that is added and removed again."""
+"""The device under test: one that is there, or one that is added and removed again."""
 
 from __future__ import annotations
 

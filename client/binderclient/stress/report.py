@@ -20,7 +20,7 @@ ALL: Final = "all"
 
 @dataclass
 class Result:
-    """What came of it."""
+    """The result of a test."""
 
     options: Options
     device: str = ""
@@ -33,7 +33,13 @@ class Result:
     notes: list[str] = field(default_factory=list)  # what else is worth saying
 
     def check(self, what: str, held: bool, found: str = "") -> None:
-        """Note down whether something held."""
+        """Note whether a check held.
+
+        Args:
+            what: the check, as a sentence.
+            held: did it?
+            found: what was seen instead, or in addition.
+        """
         self.checks.append(Check(what, held, found))
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When something bad happens: moments at random, but the same ones for the same seed. Pure."""
+"""When faults are injected: at random times, but the same ones for the same seed. Pure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 class Event(NamedTuple):
-    """Something is to happen."""
+    """A fault that is to be injected."""
 
     seconds: float  # from the start
     kind: str
-    dice: float  # below 1; decides to whom
-    strength: float  # below 1; decides how long
+    dice: float  # from 0 to below 1; chooses the worker
+    strength: float  # from 0 to below 1; chooses for how long
 
 
 class Schedule:
-    """What happens when, without end.
+    """An endless row of faults.
 
     Args:
-        seed: of the dice.
+        seed: of the random numbers.
         rates: kind of event -> how often in a second, 0 for never.
     """
 

@@ -12,9 +12,10 @@ program is a ``Process``. With pytest the fixture ``binder`` gives each test its
             with client.context_manager.call(ECHO, request) as reply:
                 assert reply.read_string16() == "hello"
 
-``world`` has ``Binder`` and ``Process``, ``ioctls`` what the kernel does around an ioctl, ``ports``
-memory and files, ``driver`` what stands in for an open device file. These files alone may know both
-the client and the engine.
+``world`` has ``Binder`` and ``Process``; ``ioctls`` what the kernel does around an ioctl, and the
+driver's clock; ``ports`` memory and files, as the engine asks for them; ``process_state`` what
+these see of a process; ``driver`` what stands in for an open device file. These files alone may
+know both the client and the engine.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["Binder", "LeakError", "Process"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the engine where somebody wants it: the plugin is in every pytest's way."""
+    """Import the engine only where a test uses it: pytest loads the plugin in every run."""
     if name in __all__:
         return getattr(import_module("binderclient.testing.world"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from binderd.engine.limits import MAPPING_SIZE_MAX
 
 if TYPE_CHECKING:
     from binderclient.testing.ioctls import Ioctls
-    from binderclient.testing.world import Process
+    from binderclient.testing.process_state import ProcessState
 
 _OPEN: Final = 0  # in place of a descriptor, of which only the sign is looked at
 _CLOSED: Final = -1
@@ -24,9 +24,9 @@ class EngineDriver(Driver):
     """A device of a ``Binder``.
 
     Args:
-        world: whose device it is.
-        process: that opens it.
-        context: its name.
+        world: the engine that is its driver.
+        process: the process that opens it.
+        context: the device's name.
         path: what ``binderclient`` calls it.
         map_size: bytes of the receive area.
 
@@ -35,7 +35,7 @@ class EngineDriver(Driver):
     """
 
     def __init__(
-        self, world: Ioctls, process: Process, context: str, path: str, map_size: int
+        self, world: Ioctls, process: ProcessState, context: str, path: str, map_size: int
     ) -> None:
         self._world = world
         self._process = process
@@ -48,7 +48,7 @@ class EngineDriver(Driver):
         return _OPEN
 
     def _check_version(self) -> None:
-        """The engine is of this version."""
+        """Do nothing: the engine speaks this version."""
 
     def _map(self, size: int) -> mmap.mmap:
         size = min(size, MAPPING_SIZE_MAX) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -61,7 +61,7 @@ class EngineDriver(Driver):
         return self._device.arena.pages
 
     def call(self, request: int, address: int) -> int:
-        """Do an ioctl; return its errno."""
+        """Do an ioctl; return its errno, 0 if there is none; arguments as ``Driver.call``."""
         if self.fd < 0:
             return errno.EBADF
         return self._world.ioctl(self._device, request, address)
@@ -71,7 +71,7 @@ class EngineDriver(Driver):
         self._world.flush(self._device)
 
     def close(self) -> None:
-        """Close it; idempotent. Its pages stay as long as somebody looks at them."""
+        """Close it; idempotent. Its pages stay as long as a view of them is in use."""
         if self.fd < 0:
             return
         self.fd = _CLOSED
@@ -79,8 +79,8 @@ class EngineDriver(Driver):
         self._pages, self._mapping = memoryview(b""), None
 
     def forget(self) -> None:
-        """A forked child has a copy of all, and the parent's is its own."""
+        """For a forked child: close nothing, as its copy of the engine is not the parent's."""
         self.fd = _CLOSED
 
     def _close_number(self, number: int) -> None:
-        """There is no descriptor."""
+        """Do nothing: there is no descriptor."""

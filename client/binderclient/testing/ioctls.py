@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Linux and the daemon's transports do around an ioctl: wait, interrupt, install, release.
 
+The driver's clock is here as well: it stands still until a test advances it.
+
 The engine has a thread of its own, as it has in the daemon: in the test's threads a signal handler
-or a finalizer could make a call in the middle of one. A finalizer could in the engine's as well, so
-no garbage is collected there meanwhile.
+or a finalizer could call the engine while it is in a call already. A finalizer could in the
+engine's own thread as well, so no garbage is collected there meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from binderwire.ioc import ioc_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from binderclient.testing.world import Process
+    from binderclient.testing.process_state import ProcessState
     from binderd.engine.completion import Completion
 
 _NS_PER_MS: Final = 1_000_000
@@ -38,13 +40,16 @@ class OpenDevice:
     """One open device.
 
     Args:
-        world: whose.
-        process: that opened it.
+        world: the engine that is its driver.
+        process: the process that opens it.
         context: the device's name.
         size: of the receive area, bytes.
+
+    Raises:
+        KernelErrno: as ``Engine.open``.
     """
 
-    def __init__(self, world: Ioctls, process: Process, context: str, size: int) -> None:
+    def __init__(self, world: Ioctls, process: ProcessState, context: str, size: int) -> None:
         self.context = context
         self.process = process
         self.arena = Arena(size, process)
@@ -71,32 +76,32 @@ class Request:
         self.is_repeated = False  # is it issued once more if it ends with EINTR?
 
     def end(self, result: int) -> None:
-        """Let the caller have it; whose process is dead comes back to nothing."""
+        """Wake the caller with its result: 0 or a negative errno; the dead get ECONNABORTED."""
         self.result = -ECONNABORTED if self.device.process.is_dead else result
         self.is_over.set()
 
 
 class Install:
-    """Files on their way into a process; see ``Client.install``."""
+    """Files to be installed in a process, or descriptors to be closed; see ``Client``."""
 
     def __init__(
         self, request: Request, number: int, files: list[TakenFile], closes: list[int]
     ) -> None:
         self.request = request
         self.number = number
-        # The engine may let go of its own before.
+        # Duplicates: the engine may close its own before these are installed.
         self.files = [TakenFile(file.dup()) for file in files]
         self.closes = closes
 
 
 class Ioctls:
-    """The engine, and the threads that wait for it."""
+    """The engine, its clock, and the threads that wait in ioctls."""
 
     def __init__(self) -> None:
         self.now_ns = 0  # virtual: it passes when the test says so
         self.engine = Engine(clock=lambda: self.now_ns)
-        self.devices: list[OpenDevice] = []  # not released
-        self._requests: dict[int, Request] = {}  # that are open, by ticket
+        self.devices: list[OpenDevice] = []  # those that are not released
+        self._requests: dict[int, Request] = {}  # those that are open, by ticket
         self.installs: deque[Install] = deque()
         self._timers: dict[int, int] = {}  # when they run out, ns
         self._numbers = itertools.count(1)
@@ -104,7 +109,7 @@ class Ioctls:
         self._is_closed = False
 
     def close_thread(self) -> None:
-        """Nothing is done any more, and nothing is there to do it to."""
+        """End the engine's thread, once every process has been killed."""
         self._is_closed = True
         self._thread.shutdown()
 
@@ -121,7 +126,7 @@ class Ioctls:
         """Return how many of each kind of object there are."""
         return self._do(self.engine.counts)
 
-    def open(self, process: Process, context: str, size: int) -> OpenDevice:
+    def open(self, process: ProcessState, context: str, size: int) -> OpenDevice:
         """Open a device.
 
         Raises:
@@ -139,7 +144,10 @@ class Ioctls:
         """Do an ioctl; return its errno, 0 if it has none.
 
         Args:
-            address: of the argument, in this process.
+            device: the open device.
+            request: the ioctl's number.
+            address: of the argument, in this process; it is written to also where there is an
+                errno.
         """
         if device.is_released:  # maybe by a finalizer, long after the test
             return ECONNABORTED if device.process.is_dead else EBADF
@@ -182,7 +190,7 @@ class Ioctls:
             memory.commands = range(start + consumed, start + size)
 
     def _drain(self) -> None:
-        """Hand out what the last call of the engine has brought about."""
+        """Hand out completions after a call of the engine; go on with what has paused."""
         engine = self.engine
         self._hand_out()
         while engine.paused or self.installs:
@@ -245,7 +253,7 @@ class Ioctls:
             self._drain()
 
     def advance(self, seconds: float) -> None:
-        """Let virtual time pass."""
+        """Let ``seconds`` of the driver's time pass; timers that run out expire in order."""
         self._do(lambda: self._advance(self.now_ns + round(seconds * 1e9)))
 
     def _advance(self, end: int) -> None:
@@ -289,8 +297,8 @@ class Ioctls:
         self._drain()
         self.devices.remove(device)
 
-    def kill(self, process: Process) -> None:
-        """A process is dead: nobody comes back to it, and nothing is left of it."""
+    def kill(self, process: ProcessState) -> None:
+        """Kill a process: its ioctls end with ECONNABORTED, its devices are released."""
 
         def kill_it() -> None:
             process.is_dead = True

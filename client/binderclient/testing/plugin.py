@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def binder() -> Iterator[Binder]:
     """A binder driver of the test's own, in this process: see ``binderclient.testing.Binder``."""
-    from binderclient.testing.world import Binder  # only where a test wants it
+    from binderclient.testing.world import Binder  # not above: pytest loads this file in every run
 
     with Binder() as driver:
         yield driver

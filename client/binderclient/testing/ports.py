@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine asks of a client (``binderd.engine.ports``), of one in this very process.
+"""The engine's ports (``binderd.engine.ports``) to clients that are all in this very process.
 
 Every client of a test has the same address space and the same descriptors, whatever process it
-stands for. An address is still looked at by the kernel, as a wrong one must be EFAULT and no crash.
+stands for. Memory is read and written by the kernel all the same (process_vm_readv), as a wrong
+address must be EFAULT and no crash.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from binderwire.commands import WORD_SIZE, StreamError, read_stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binderclient.testing.world import Process
+    from binderclient.testing.process_state import ProcessState
     from binderd.engine.ports import Client, File, ReceiverArena
 
 _NOWHERE: Final = 8  # an address that nobody has
-_ONE_BYTE: Final = 1  # more than none, so that somebody has to copy it
+_ONE_BYTE: Final = 1  # more than none, so that there is something to copy
 _iovec = struct.Struct("=QQ")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class TakenFile:
-    """A file on its way, under a descriptor of its own (``File``)."""
+    """A file that was taken from its sender, under a descriptor of its own (``File``)."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -45,7 +46,7 @@ class TakenFile:
             os.close(fd)
 
     def hand_over(self) -> int:
-        """Return the descriptor, which is somebody else's from now on."""
+        """Return the descriptor, which is the caller's to close from now on."""
         fd, self.fd = self.fd, -1
         return fd
 
@@ -59,12 +60,12 @@ class Arena:
 
     Args:
         size: bytes.
-        process: whose it is.
+        process: the process that receives there.
     """
 
     is_private = False
 
-    def __init__(self, size: int, process: Process) -> None:
+    def __init__(self, size: int, process: ProcessState) -> None:
         self.pages = mmap.mmap(-1, size)
         self._mapping = Mapping(buffer_address(self.pages), size)
         self._process = process
@@ -99,27 +100,27 @@ class Arena:
         return True
 
     def forget(self, offset: int) -> None:
-        """Nothing was begun."""
+        """Do nothing: no access was begun."""
 
     def allocated_bytes(self) -> int:
-        """Return nothing: the pages are the test's."""
+        """Return 0: the pages are the test's."""
         return 0
 
     def touched(self) -> None:
-        """Nothing is given back before the end."""
+        """Do nothing: pages are given back with the device only."""
 
 
 class ThreadMemory:
     """The memory of one thread (``ClientMemory``).
 
     Args:
-        process: which it stands for.
+        process: the process whose thread this is.
     """
 
     is_openers = True
     sees_area = False  # so that the receive area is asked for each time; see ``Arena.is_alive``
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: ProcessState) -> None:
         self.pid = process.pid
         self.is_settled = False
         self._process = process
@@ -131,17 +132,17 @@ class ThreadMemory:
         return ()
 
     def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Return, as nothing in this process keeps anybody waiting."""
+        """Do nothing: no memory of this process has to be waited for."""
 
     def is_there(self) -> bool:
-        """It has a request open, so it is."""
+        """Return True: the thread has a request open."""
         return True
 
     def be_present(self) -> None:
-        """It has a request open, so it is."""
+        """Do nothing: the thread has a request open."""
 
     def forget(self) -> None:
-        """Nothing was fetched."""
+        """Do nothing: no memory was fetched."""
 
     def read(self, address: int, size: int) -> bytes:
         """Return up to ``size`` bytes."""
@@ -195,9 +196,10 @@ class ThreadMemory:
         self._nice = nice
 
     def _lose_reply(self, octets: bytes, size: int) -> bytes:
-        """Have a reply among commands lead nowhere.
+        """Replace a reply among commands by one that fails.
 
-        Its sender is told as if it had arrived, its caller that it failed (binder_transaction).
+        As binder_transaction has it for a payload that cannot be read, its caller gets
+        BR_FAILED_REPLY; its sender is told as if it had arrived.
         """
         changed = bytearray(octets)
         with suppress(StreamError):
@@ -217,7 +219,7 @@ class OpenClient:
     """The outside half of one open device (``Client``).
 
     Args:
-        process: that opened it.
+        process: the process that opened it.
         arena: its receive area.
         install: begins to install files; see ``Client.install``.
     """
@@ -227,7 +229,7 @@ class OpenClient:
 
     def __init__(
         self,
-        process: Process,
+        process: ProcessState,
         arena: Arena,
         install: Callable[[int, int, list[TakenFile], list[int]], None],
     ) -> None:
@@ -242,11 +244,11 @@ class OpenClient:
         return isinstance(other, OpenClient) and other.process is self.process
 
     def pid_of(self, sender: Client) -> int:
-        """Return the number of another one's process; all are in one namespace."""
+        """Return the process id of another open device; all are in one pid namespace."""
         return sender.process.pid if isinstance(sender, OpenClient) else 0
 
     def uid_of(self, uid: int) -> int:
-        """Return a user, as there is one namespace."""
+        """Return the user id as it is, as there is one user namespace."""
         return uid
 
     def user(self) -> int:
@@ -263,7 +265,7 @@ class OpenClient:
         return memory
 
     def forget_thread(self, tid: int) -> None:
-        """A thread is gone."""
+        """Drop the memory of a thread that is gone."""
         self.threads.pop(tid, None)
 
     def install(self, tid: int, number: int, files: Sequence[File], room: Room) -> int:
@@ -278,17 +280,19 @@ class OpenClient:
         return STOPPING
 
     def cancel_install(self, number: int) -> None:
-        """The request that wanted it has ended: it finds nobody."""
+        """Do nothing: ``Ioctls`` sees that the request has ended."""
 
 
 def spread(
     octets: bytes, holes: Sequence[tuple[int, int]], arena: ReceiverArena, offset: int
 ) -> list[bytes]:
-    """Write all but some holes into a receive area; return what is in those.
+    """Write all but some holes into a receive area; return what is in the holes.
 
     Args:
+        octets: what to write.
         holes: as ``ClientMemory.scatter`` has them.
-        offset: where the first byte goes.
+        arena: the receive area.
+        offset: where in it the first byte goes.
     """
     position, kept = 0, []
     for start, length in holes:

@@ -16,6 +16,7 @@ from binderclient.blocking import DEFAULT_MAP_SIZE, DEFAULT_MAX_THREADS, Device
 from binderclient.driver import OPENERS
 from binderclient.testing.driver import EngineDriver
 from binderclient.testing.ioctls import Ioctls
+from binderclient.testing.process_state import ProcessState
 from binderwire.binder_abi import BINDER_FREEZE, binder_freeze_info
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ class Binder:
         """Return a new process, which has opened nothing.
 
         Args:
-            uid: its effective user.
-            pid: its number; None: one that no other has.
+            uid: its effective user id.
+            pid: its process id; None: one that no other has.
+
+        Raises:
+            ValueError: ``uid`` is below 0, or ``pid`` below 1.
         """
         check_number("process(): uid", uid, 0)
         number = next(self._pids) if pid is None else pid
@@ -103,7 +107,7 @@ class Binder:
         return self.process().aio_device(name, map_size=map_size)
 
     def path(self, name: str = "binder") -> str:
-        """Return a path for code that opens a device itself: each open is one of a new process."""
+        """Return a path for code that opens a device itself; each open is by a new process."""
 
         def open_it(path: str, map_size: int) -> EngineDriver:
             return EngineDriver(self._ioctls, self.process(), name, path, map_size)
@@ -116,9 +120,12 @@ class Binder:
     # Time, and what is left
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for the driver, whose time stands still otherwise.
+        """Let time pass for the driver, whose clock stands still otherwise.
 
-        A freeze that waits for calls to end is all that goes by it.
+        The time limit of a freeze that waits for calls to end is all that goes by it.
+
+        Args:
+            seconds: how much passes.
         """
         check_type("advance(): seconds", seconds, int, float)
         self._ioctls.advance(seconds)
@@ -128,7 +135,7 @@ class Binder:
         return self._ioctls.counts()
 
     def close(self) -> str:
-        """End every process; return what was left to end, "" for nothing; idempotent."""
+        """End every process; return what was left open or kept, "" for nothing; idempotent."""
         if self._is_closed:
             return ""
         self._is_closed = True
@@ -145,7 +152,7 @@ class Binder:
         return "; ".join(left)
 
 
-class Process:
+class Process(ProcessState):
     """What stands for a program: its devices have one process id and one user.
 
     Attributes:
@@ -157,10 +164,7 @@ class Process:
     """
 
     def __init__(self, binder: Binder, ioctls: Ioctls, pid: int, uid: int) -> None:
-        self.pid = pid
-        self.uid = uid
-        self.is_dead = self.is_full = False
-        self.replies_to_lose = 0
+        super().__init__(pid, uid)
         self._binder = binder
         self._ioctls = ioctls
 
@@ -201,9 +205,9 @@ class Process:
     # Faults on demand
 
     def kill(self) -> None:
-        """Kill it: its calls end nowhere, links to its objects are told of their death.
+        """Kill it: replies to its calls go nowhere, links to its objects are told of their death.
 
-        What the test still has of its devices raises DeviceGone.
+        What the test still has of this process' devices raises DeviceGone.
         """
         self._ioctls.kill(self)
 
