@@ -121,7 +121,7 @@ KERNEL_FILES := $(addprefix tests/,channel/test_private_pages.py channel/test_ex
 	channel/test_threads.py integration/client/test_with.py integration/test_rootless.py integration/test_containers.py \
 	integration/test_transports.py service/test_check.py conformance)
 in_kernel = VM_MEMORY=2G VM_TIMEOUT=$${VM_TIMEOUT:-7200} $(VM) run "BINDERD_BACKENDS='$(1)' \
-	BINDERD_EVERY=$(2) $(BIN)/python tests/again.py $(3)"
+	BINDERD_EVERY=$(2) $(BIN)/python tests/again.py -o faulthandler_timeout=600 $(3)"
 test-kernel: export KERNEL ?= 6.1
 test-kernel: vm-packages packages $(STAMP) $(PRELOAD) ## KERNEL=6.1: what of ours works on another kernel (an hour)
 	VM_TIMEOUT=120 $(VM) run "$(BIN)/python -m binderd --check"

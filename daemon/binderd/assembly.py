@@ -28,6 +28,8 @@ from binderd.engine.limits import INODES, LOCK_WAITS, WORKERS
 from binderd.fetcher.fetcher import Fetcher
 from binderd.fuse.cuse import CuseSession
 from binderd.fuse.directory import Directory
+from binderd.fuse.entrance import Entrance
+from binderd.fuse.pages import Choice
 from binderd.fuse.session import NOT_MAPPABLE, Session
 from binderd.fuse.tree import Tree
 from binderd.fuse.turns import Turns
@@ -84,6 +86,7 @@ class Assembly:
         self.engine = Engine(limits_for(settings.limits), clock=time.monotonic_ns)
         self.turns = Turns(time.monotonic_ns, time.thread_time_ns)
         self.timers = Timers(self._expire)
+        self.entrance_timer = Timers(self._expire_entrance)
         self.helper_tasks = HelperTasks(self.attempt)
         self.fetching = Fetching(self.attempt)
         listeners = [self.helper_tasks.listener, self.fetching.listener]
@@ -103,6 +106,7 @@ class Assembly:
         )
         self.directory = self._make_directory()
         self.files = self._make_files()
+        self.entrance = Entrance(time.monotonic_ns, partial(self.entrance_timer.start, 0))
         self.delivery.reports = self.fetcher.reports = self.files
         mount = transport.mount
         self.links = Links(settings.symlinks, mount.path) if mount is not None else None
@@ -195,14 +199,15 @@ class Assembly:
         """Serve the file system; its connection is the first also where there is none."""
         settings, now = self.settings, int(time.time())
         charge = partial(self.opener.charge, self.engine)
-        tree = Tree(self.directory, now, partial(charge, INODES))
+        choice = Choice(time.monotonic_ns)
+        tree = Tree(self.directory, choice, now, partial(charge, INODES))
         logs = LogTree(self.engine, resource.getpagesize())
         payer, access = self.opener.payer, settings.logs_access
         self.logs = LogFiles(logs, now, self._request_failed, payer, access)
         inside = None
         if mount is not None and not mount.can_mount_inside:
             inside = Inside(logs, now, payer, access, settings.host)
-        self.device = FuseDevice(self.files, tree, self.directory, self.opener)
+        self.device = FuseDevice(self.files, tree, self.directory, self.opener, self.entrance)
         is_offered = settings.has_lanes
         lanes = Lanes(self.files, self.turns, beat, self.bugs.report, is_offered=is_offered)
         self.pumps.look_at(lanes)
@@ -247,6 +252,9 @@ class Assembly:
 
     def _expire(self, timer: int) -> None:
         self.attempt("a time limit", partial(self.files.expire, timer))
+
+    def _expire_entrance(self, timer: int) -> None:
+        self.attempt("opens that wait", self.entrance.expire)
 
     def _set_log_level(self, level: str) -> None:
         set_log_level(level)

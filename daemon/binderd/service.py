@@ -159,7 +159,7 @@ class Service:
         with self.shutdown.scope:
             async with trio.open_nursery() as nursery:
                 start = nursery.start_soon
-                parts.timers.nursery = nursery
+                parts.timers.nursery = parts.entrance_timer.nursery = nursery
                 start(tasks.handle_signals, signals, parts)
                 start(tasks.watch_threads, parts.watch, parts.opener, parts.files, attempt)
                 start(parts.helper_tasks.run, parts.delivery.helper)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The time limits of clients' requests (BINDER_FREEZE).
+"""The time limits of clients' requests (BINDER_FREEZE, opens that wait for each other).
 
 They are rare enough for a task each; but that must not outlive the request, or clients could pile
 up any number of them. Nothing here may know what runs out.

@@ -44,6 +44,8 @@ from binderd.device.pace import Pace
 from binderd.engine.engine import Engine
 from binderd.engine.limits import Limits
 from binderd.fuse.directory import Directory
+from binderd.fuse.entrance import Entrance
+from binderd.fuse.pages import Choice
 from binderd.fuse.server import READ_BUFFER_SIZE
 from binderd.fuse.session import Session
 from binderd.fuse.tree import Tree
@@ -128,8 +130,9 @@ class Daemon:
         self.files = OpenFiles(
             engine, directory, self.opener, turns, Pace(clock), _unused, _unused, _raise
         )
-        tree = Tree(directory)
-        device = FuseDevice(self.files, tree, directory, self.opener)
+        tree = Tree(directory, Choice(clock))
+        entrance = Entrance(clock, _unused)
+        device = FuseDevice(self.files, tree, directory, self.opener, entrance)
         self.turns = turns
         self.session = Session(tree, device, _unused, _raise, turns, has_passthrough=False)
 

@@ -22,6 +22,7 @@ from binderd.engine.errors import KernelErrno
 from binderd.engine.limits import Limits
 from binderd.engine.user import Users
 from binderwire.fuse_abi import fuse_in_header
+from support.patience import patience
 from support.rights import confined
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from binderd.engine.kinds import Kind
     from binderd.engine.ports import Charged, Mapping, NotYet, Share
 
-SECONDS_MAX = 30.0  # for anything that should take a fraction of a second, on any machine
+SECONDS_MAX = patience(30.0)  # for anything that should take a fraction of a second, on any machine
 
 
 def _why_no_fuse() -> str | None:

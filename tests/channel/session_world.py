@@ -9,6 +9,8 @@ from binderd.device.fuse_device import FuseDevice
 from binderd.device.open_files import OpenFiles
 from binderd.device.pace import Pace
 from binderd.fuse.directory import Directory
+from binderd.fuse.entrance import Entrance
+from binderd.fuse.pages import Choice
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
 from binderd.fuse.turns import Turns
@@ -68,6 +70,9 @@ class FakeOpener:
     def lack_passthrough(self) -> None:
         assert not self.has_backing
 
+    def payer(self, tid: int, uid: int) -> int:
+        return uid
+
     def is_own(self, tid: int) -> bool:
         return False
 
@@ -83,7 +88,7 @@ class World:
         self.opener = FakeOpener()
         self.gone: list[str] = []
         self.directory = Directory(DEVICES, DEVICES_MAX, self.gone.append)
-        self.tree = Tree(self.directory)
+        self.tree = Tree(self.directory, Choice(lambda: self.clock))
         self.negotiated: list[str | None] = []
         self.reported: list[tuple[int, Exception]] = []
         self.failed: list[tuple[str, Exception]] = []
@@ -100,7 +105,9 @@ class World:
             lambda: None,
             lambda about, error: self.failed.append((about, error)),
         )
-        self.device = FuseDevice(self.files, self.tree, self.directory, self.opener)
+        self.entrance_timers: list[int] = []
+        self.entrance = Entrance(lambda: self.clock, self.entrance_timers.append)
+        self.device = FuseDevice(self.files, self.tree, self.directory, self.opener, self.entrance)
         self.outgoing = self.device.outgoing
         self.session = Session(
             self.tree,

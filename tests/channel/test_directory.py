@@ -271,7 +271,7 @@ def set_attributes(world: World, nodeid: int, valid: int, **values: int) -> tupl
 
 
 def test_mode_and_owner_belong_to_the_device(world: World) -> None:
-    first, second = world.lookup(), world.lookup()
+    first, second = world.lookup(), world.begin_open()
     everything = abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID
     values = {"mode": 0o100640, "uid": 10, "gid": 20}
     error, body = set_attributes(world, first, everything, **values)
@@ -286,7 +286,7 @@ def test_mode_and_owner_belong_to_the_device(world: World) -> None:
 
 
 def test_times_can_be_set(world: World) -> None:
-    first, second = world.lookup(), world.lookup()
+    first, second = world.lookup(), world.begin_open()
     assert set_attributes(world, first, abi.FATTR_ATIME, atime=5, atimensec=6)[0] == 0
     assert set_attributes(world, second, abi.FATTR_MTIME, mtime=7, mtimensec=8)[0] == 0
     _, body = world.answer(request(abi.FUSE_GETATTR, nodeid=first))

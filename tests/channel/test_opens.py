@@ -6,11 +6,15 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from errno import ESTALE
+import threading
+from collections import Counter
+from errno import EINVAL, ESTALE
 from typing import TYPE_CHECKING
 
 import pytest
 
+from binderd.fuse.entrance import LATE_NS
+from binderd.fuse.pages import QUIET_NS
 from binderwire import fuse_abi as abi
 from channel.helpers import Daemon, client, needs_fuse, request, run_client, running
 from channel.session_world import World, open_request
@@ -93,6 +97,68 @@ def test_a_device_without_a_name_is_opened_again_while_it_is_open(daemon: Daemon
     assert run_client(daemon.directory, code) == ["ENOENT", "8"]
 
 
+# Opened at the same moment, and kept until all are.
+CROWD = """
+go, end, said = os.pipe(), os.pipe(), os.pipe()
+for _ in range({count}):
+    if not os.fork():
+        os.close(go[1]), os.close(end[1])
+        os.read(go[0], 1)
+        os.write(said[1], outcome(os.open, DIR + '/binder', os.O_RDWR)[:1].encode())
+        os.read(end[0], 1)
+        os._exit(0)
+os.close(go[1])
+outcomes = b''
+while len(outcomes) < {count}:
+    outcomes += os.read(said[0], {count})
+say(outcomes.decode())
+os.close(end[1])
+for _ in range({count}):
+    os.wait()
+"""
+
+
+class Requests(threading.Thread):
+    """Counts what a daemon logs of its requests, by name."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__()
+        self._daemon = daemon
+        self._counts: Counter[str] = Counter()
+        self.start()
+
+    def run(self) -> None:
+        assert self._daemon.process.stderr is not None
+        for line in self._daemon.process.stderr:
+            words = line.decode().split()
+            if words[1:2] == ["rx"]:
+                self._counts[words[3]] += 1
+
+    def until_its_end(self) -> Counter[str]:
+        assert self._daemon.end() == 0
+        self.join()
+        return self._counts
+
+
+@needs_fuse
+@pytest.mark.parametrize("passthrough", ["auto", "off"])
+def test_many_who_open_at_once_look_the_name_up_a_few_times_each(
+    tmp_path: Path, passthrough: str
+) -> None:
+    """If all were let in at once it would be more than 40,000 times in all."""
+    words = ["--transport", "fuse", "--passthrough", passthrough, "--log-level", "debug"]
+    count = 200
+    with running(tmp_path / "mount", *words) as daemon:
+        requests = Requests(daemon)
+        try:
+            said = run_client(daemon.directory, CROWD.format(count=count))
+        finally:
+            counted = requests.until_its_end()
+    assert said == ["o" * count]
+    assert counted["OPEN"] <= 2 * count
+    assert counted["LOOKUP"] <= 12 * count
+
+
 # The same, from frame to frame
 
 
@@ -115,24 +181,45 @@ def test_a_path_is_opened_on_an_inode_of_its_own(world: World) -> None:
 def test_an_inode_that_nobody_looks_up_has_clients_with_pages_of_their_own(world: World) -> None:
     nodeid = world.lookup(tid=7)
     for tid in (8, 9, 7):
+        assert world.answer(open_request(nodeid, tid=tid)) == (-ESTALE, b"")
         assert world.answer(open_request(nodeid, tid=tid))[0] == 0
     assert opened_as(world) == [True] * 3
 
 
 def test_who_binds_a_file_and_opens_it_is_sent_to_look_once_more(world: World) -> None:
     nodeid = world.lookup()
-    assert world.answer(open_request(nodeid)) == (-ESTALE, b"")
-    assert world.answer(open_request(nodeid))[0] == 0
-    assert world.answer(open_request(nodeid))[0] == 0
+    for _ in range(2):
+        assert world.answer(open_request(nodeid)) == (-ESTALE, b"")
+        assert world.answer(open_request(nodeid))[0] == 0
     assert opened_as(world) == [True] * 2
 
 
 def test_what_another_thread_looks_up_meanwhile_does_not_matter(world: World) -> None:
     nodeid = world.lookup()
     assert world.answer(open_request(nodeid)) == (-ESTALE, b"")
-    world.lookup(tid=8)
+    assert world.lookup(tid=8) == nodeid
     assert world.answer(open_request(nodeid))[0] == 0
     assert opened_as(world) == [True]
+
+
+def test_a_path_leads_past_the_inode_that_a_bound_file_has_open(world: World) -> None:
+    nodeid = world.lookup()
+    assert world.answer(open_request(nodeid)) == (-ESTALE, b"")
+    assert world.answer(open_request(nodeid))[0] == 0
+    assert world.lookup(tid=8) == nodeid, "what is bound next has it, too"
+    world.open()
+    assert opened_as(world) == [True, False]
+
+
+def test_a_path_that_leads_to_another_device_the_second_time(world: World) -> None:
+    assert world.answer(open_request(world.lookup(b"binder"))) == (-ESTALE, b"")
+    assert world.answer(open_request(world.lookup(b"hwbinder")))[0] == 0
+    assert opened_as(world) == [False]
+
+
+def test_what_lsattr_asks_for_is_no_open(world: World) -> None:
+    assert world.answer(open_request(world.lookup(), abi.O_RDONLY)) == (-EINVAL, b"")
+    assert not world.device.choice._retries
 
 
 def test_an_inode_with_shared_pages_is_opened_again(world: World) -> None:
@@ -146,6 +233,7 @@ def test_an_inode_with_shared_pages_is_opened_again(world: World) -> None:
 
 def test_threads_that_never_come_back_are_forgotten(world: World) -> None:
     for tid in range(1, 5000):
+        world.clock += LATE_NS
         nodeid = world.lookup(tid=tid)
         assert world.answer(open_request(nodeid, tid=tid)) == (-ESTALE, b"")
     assert len(world.device.choice._retries) == 4096
@@ -172,7 +260,9 @@ def test_an_inode_without_pages_has_any_number_of_open_files(world: World) -> No
     world.opener.has_backing = False
     nodeid = world.lookup()
     handles = []
-    for _ in range(3):
+    for turn in range(3):
+        if turn:
+            assert world.answer(open_request(nodeid)) == (-ESTALE, b"")
         error, body = world.answer(open_request(nodeid))
         handles.append(abi.fuse_open_out.read(body).fh)
         assert error == 0
@@ -184,3 +274,20 @@ def test_an_inode_without_pages_has_any_number_of_open_files(world: World) -> No
         assert world.answer(release) == (0, b"")
     assert world.tree.node(nodeid) is None
     assert all(opened.is_closed for opened in world.opener.clients)
+
+
+def test_without_pages_a_path_is_opened_in_one_go_if_nobody_else_opens_it(world: World) -> None:
+    world.device.choice.can_share = False
+    world.opener.has_backing = False
+    inodes = []
+    for tid in (7, 8):
+        world.clock += QUIET_NS
+        inodes.append(world.lookup(tid=tid))
+        assert world.answer(open_request(inodes[-1], tid=tid))[0] == 0
+    assert inodes[0] != inodes[1]
+    world.clock += QUIET_NS - 1
+    assert world.lookup(tid=9) == inodes[1]
+    assert world.answer(open_request(inodes[1], tid=9)) == (-ESTALE, b"")
+    own = world.lookup(tid=9)
+    assert world.answer(open_request(own, tid=9))[0] == 0
+    assert world.lookup(tid=7) == inodes[1] != own

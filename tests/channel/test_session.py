@@ -81,13 +81,21 @@ def test_init_steps_down_from_a_newer_major(world: World) -> None:
 # The tree
 
 
-def test_each_lookup_gives_a_new_inode_that_is_valid_for_no_time(world: World) -> None:
+def test_lookups_give_an_inode_that_is_valid_for_no_time(world: World) -> None:
     _, body = world.answer(request(abi.FUSE_LOOKUP, b"binder\0"))
     entry = abi.fuse_entry_out.read(body)
     assert (entry.entry_valid, entry.entry_valid_nsec) == (0, 0)
     assert (entry.nodeid, entry.size, entry.mode) == (entry.ino, DEVICE_SIZE, 0o100666)
-    assert world.lookup() != entry.nodeid
+    assert world.lookup(tid=8) == entry.nodeid
+    assert world.lookup(b"hwbinder") != entry.nodeid
     assert len(world.tree) == 2
+
+
+def test_each_lookup_that_begins_an_open_anew_gives_a_new_inode(world: World) -> None:
+    first = world.begin_open()
+    assert world.lookup() != first, "it has not opened that yet"
+    assert world.answer(open_request(first))[0] == 0
+    assert len({first, world.lookup(), world.begin_open(tid=8)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -105,13 +113,16 @@ def test_lookup_fails(world: World, name: bytes, nodeid: int, expected: int) -> 
 
 
 def test_forget_drops_what_was_looked_up(world: World) -> None:
-    first, second, third = world.lookup(), world.lookup(), world.lookup(b"hwbinder")
+    first, second, third = world.lookup(), world.lookup(b"hwbinder"), world.begin_open()
+    world.send(request(abi.FUSE_FORGET, abi.fuse_forget_in.pack(1), nodeid=first))
+    assert world.tree.node(first) is not None, "two look-ups gave it"
     assert world.send(request(abi.FUSE_FORGET, abi.fuse_forget_in.pack(1), nodeid=first)) == []
     assert (world.tree.node(first), len(world.tree)) == (None, 2)
     pairs = abi.fuse_forget_one.pack(second, 1) + abi.fuse_forget_one.pack(third, 1)
     cut_off = abi.fuse_batch_forget_in.pack(1000, 0) + pairs + b"1234"
     assert world.send(request(abi.FUSE_BATCH_FORGET, cut_off, nodeid=0)) == []
     assert len(world.tree) == 0
+    assert world.lookup(tid=8) > third, "numbers are not used again"
 
 
 def test_an_open_inode_outlives_its_forget(world: World) -> None:
@@ -174,15 +185,15 @@ def test_open_names_the_backing_file(world: World) -> None:
 
 
 def test_open_fails_with_the_errno_of_whoever_refused(world: World) -> None:
-    nodeid = world.lookup(tid=8)
     assert world.answer(open_request(999)) == (-errno.ENOENT, b"")
-    assert world.answer(open_request(nodeid, tid=0)) == (-errno.EACCES, b"")
+    assert world.answer(open_request(world.lookup(), tid=0)) == (-errno.EACCES, b"")
     world.opener.fails = OSError(errno.EMFILE, "no more")
-    assert world.answer(open_request(nodeid)) == (-errno.ENFILE, b"")
+    assert world.answer(open_request(world.begin_open())) == (-errno.ENFILE, b"")
     world.opener.fails = None
     world.engine.fails = KernelErrno(errno.ENOMEM)
-    assert world.answer(open_request(nodeid)) == (-errno.ENOMEM, b"")
+    assert world.answer(open_request(world.begin_open())) == (-errno.ENOMEM, b"")
     assert world.opener.clients[0].is_closed
+    nodeid = world.begin_open()
     assert world.answer(open_request(nodeid))[0] == 0, "the failures have left nothing behind"
 
 

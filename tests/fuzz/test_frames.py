@@ -21,6 +21,8 @@ from binderd.engine.engine import Engine
 from binderd.engine.ports import REFUSED
 from binderd.engine.process import Process
 from binderd.fuse.directory import Directory
+from binderd.fuse.entrance import Entrance
+from binderd.fuse.pages import Choice
 from binderd.fuse.session import READ_BUFFER_SIZE, Session
 from binderd.fuse.tree import Tree
 from binderd.fuse.turns import LONG_NS, TOO_LONG_NS, Turns
@@ -41,7 +43,7 @@ HEAP = 0x5000_0000_0000
 MAPPING = 0x7000_0000_0000
 VALUES = (0, 1, 2, 8, 48, 4096, HEAP, HEAP + 4090, MAPPING, 1 << 31, (1 << 64) - 1)
 LOCKS = (fuse.FUSE_SETLK, fuse.FUSE_SETLKW)
-MAY_WAIT = {None, fuse.FUSE_IOCTL, fuse.FUSE_SETLKW}
+MAY_WAIT = {None, fuse.FUSE_IOCTL, fuse.FUSE_OPEN, fuse.FUSE_SETLKW}
 UNANSWERED = {fuse.FUSE_FORGET, fuse.FUSE_BATCH_FORGET, fuse.FUSE_INTERRUPT}
 HEADER = fuse.fuse_in_header.size
 
@@ -119,6 +121,9 @@ class Opener:
     def refuse_foreign_pid(self) -> int:
         return EACCES
 
+    def payer(self, tid: int, uid: int) -> int:
+        return tid % 2
+
     def is_own(self, tid: int) -> bool:
         return False
 
@@ -136,10 +141,11 @@ class Kernel:
         self.memory.map(HEAP, bytearray(calls.ljust(4096, b"\xff")), writable=True)
         self.opener = Opener(self.memory)
         self.engine = Engine()
-        self.now = self.had_to_wait = 0
+        self.now = self.had_to_wait = self.opens_waited = 0
+        self.is_timed = False  # does a timer run for opens that wait?
         self.turns = Turns(self.clock, self.clock)
         directory = Directory(["binder", "hwbinder"], DEVICES_MAX, self.engine.forget_context)
-        tree = Tree(directory)
+        tree = Tree(directory, Choice(self.clock))
         pace = Pace(itertools.count().__next__, slice_ns=1)  # each slice is over with a step
         files = OpenFiles(
             self.engine,
@@ -151,7 +157,8 @@ class Kernel:
             lambda: None,
             self.bug,
         )
-        self.device = FuseDevice(files, tree, directory, self.opener)
+        self.entrance = Entrance(self.clock, self.start_entrance_timer)
+        self.device = FuseDevice(files, tree, directory, self.opener, self.entrance)
         self.outgoing = self.device.outgoing
         self.session = Session(tree, self.device, lambda _: None, self.bug, self.turns)
         self.frame = bytearray(READ_BUFFER_SIZE)
@@ -162,13 +169,17 @@ class Kernel:
         for name in (b"binder", b"binder", b"hwbinder"):
             self.receive(self.request(fuse.FUSE_LOOKUP, name + b"\0"))
             self.take_turns()
-            self.receive(self.request(fuse.FUSE_OPEN, bytes(8), nodeid=self.nodes[-1]))
+            self.receive(self.open_request())
             self.take_turns()
         self.receive(self.request(fuse.FUSE_IOCTL, self.manager_request()))
         self.take_turns()
 
     def start_timer(self, number: int, milliseconds: int) -> None:
         """No time passes here; a wait ends with the interruption that will come."""
+
+    def start_entrance_timer(self, milliseconds: int) -> None:
+        assert not self.is_timed
+        self.is_timed = True
 
     def clock(self) -> int:
         """Return a time; some of what is timed takes long enough to be paid for."""
@@ -254,13 +265,18 @@ class Kernel:
             opcode=opcode,
             unique=self.unique,
             nodeid=random.choice([1, 1, *self.nodes[-1:] * 3, self.number()]),
-            pid=random.choice([0, *range(9, 30)]),
+            pid=random.choice([0, *range(9, 30), *[9, 10] * 20]),
         )
         return opcode, header + body
 
     def send(self) -> None:
         if self.random.random() < 0.2:
             self.take_turns()
+        if self.is_timed and self.random.random() < 0.2:
+            self.is_timed = False
+            self.entrance.expire()
+            self.collect()
+        self.opens_waited += len(self.entrance) > 0
         opcode, frame = self.make_frame()
         self.waiting[self.unique] = opcode
         self.receive(frame)
@@ -331,6 +347,11 @@ class Kernel:
         values = {"len": HEADER + len(body), "opcode": opcode, "unique": self.unique, "pid": 9}
         return fuse.fuse_in_header.build(nodeid=nodeid, **values) + body
 
+    def open_request(self) -> bytes:
+        """Return one of the inode that was looked up last."""
+        body = fuse.fuse_open_in.build(flags=fuse.O_NONBLOCK)
+        return self.request(fuse.FUSE_OPEN, body, self.nodes[-1])
+
     def manager_request(self) -> bytes:
         """Return the body of an ioctl that makes the first file the context manager's."""
         fields = {"fh": self.handles[1], "cmd": abi.BINDER_SET_CONTEXT_MGR, "in_size": 4}
@@ -351,9 +372,10 @@ def test_the_frames_get_everywhere() -> None:
     for kernel in kernels:
         for _ in range(FRAMES):
             kernel.send()
-    assert sum(len(kernel.handles) - 4 for kernel in kernels) > 5
+    assert sum(len(kernel.handles) - 2 for kernel in kernels) > 5
     waiting = [opcode for kernel in kernels for opcode in kernel.waiting.values()]
     assert waiting.count(fuse.FUSE_IOCTL) > 5
     assert waiting.count(fuse.FUSE_SETLKW) > 5
+    assert sum(kernel.opens_waited for kernel in kernels) > 100
     assert sum(kernel.had_to_wait for kernel in kernels) > 500
     assert sum(kernel.engine.counts()["buffers"] for kernel in kernels) > 5

@@ -23,13 +23,26 @@ if TYPE_CHECKING:
 
     from channel.helpers import Daemon
 
+BOB: Final = 4003  # no victim, so what his requests take is not charged to those
 _PATIENCE: Final = 5.0  # seconds
+_OPENING_MAX: Final = 0.1  # seconds that an open may take as a rule
 _MEMORY_MAX: Final = 96 << 20  # bytes that one kind of object may cost
 _NEWCOMER: Final = f"""
 import os, sys
 from channel.rawclient import Device, call
 os.setresuid({ALICE}, {ALICE}, {ALICE})
 assert call(Device(sys.argv[1] + "/hers")), "its call fails"
+"""
+_OPENER: Final = f"""
+import os, sys, time
+os.setresuid({BOB}, {BOB}, {BOB})
+times = []
+for _ in range(21):
+    began = time.monotonic()
+    os.close(os.open(sys.argv[1] + "/hers", os.O_RDWR))
+    times.append(time.monotonic() - began)
+usual = sorted(times)[10]
+assert usual < {_OPENING_MAX}, f"an open takes {{usual:.3f}} s"
 """
 _READER: Final = """
 import os, sys
@@ -85,6 +98,10 @@ def _newcomer(daemon: Daemon, before: Gauges) -> str | None:
     return _outcome("another user's new client", _NEWCOMER, daemon)
 
 
+def _openings(daemon: Daemon, before: Gauges) -> str | None:
+    return _outcome("another user opens the device", _OPENER, daemon)
+
+
 def _root_log(daemon: Daemon, before: Gauges) -> str | None:
     return _outcome("root opens a log", _READER, daemon)
 
@@ -107,6 +124,7 @@ def _pages(daemon: Daemon, before: Gauges) -> str | None:
 
 CHECKS: Final[dict[str, Callable[[Daemon, Gauges], str | None]]] = {
     "newcomer": _newcomer,
+    "openings": _openings,
     "root_log": _root_log,
     "root_files": _root_files,
     "memory": _memory,

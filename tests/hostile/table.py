@@ -57,6 +57,16 @@ ATTACKS: Final = (
     Attack("objects", "8,192 objects a call, 256 KiB of commands", LOAD, 8192, 8192),
     Attack("reads", "60,000 notices read in one go", LOAD, 60000, 20000),
     Attack("containers", "1,543 processes in a user namespace", LOAD, 1543, 300, by_many=True),
+    Attack(
+        "opening",
+        "16 processes open and stat her device",
+        LOAD,
+        16,
+        8,
+        20,
+        ("openings",),
+        by_many=True,
+    ),
     Attack("state", "as many nodes as there may be, `state` is read", LOAD, 325_000, 82_000),
     Attack("end", "SIGTERM under 1 MiB updates", END, 3855, 400, 60, program="frozen_updates"),
     # What uses up what others need

@@ -134,29 +134,33 @@ def test_where_the_mount_is_read_only_the_file_is_opened_so(
 
 
 def test_many_containers_open_a_file_at_once(place: Path) -> None:
-    """Each has it by a bind mount of its own; none may get ESTALE, or another's pages.
-
-    They are started one by one: a look-up of the name between the two halves of a bind mount of the
-    file, as another container's is, makes that fail with ENOENT.
-    """
+    """Each has it by a bind mount of its own; none may get ESTALE, or another's pages."""
     words = bubblewrap("--unshare-pid", "--bind", place / "binder", "/dev/binder")
     command = [*words, *program(WAIT_FIRST, "/dev/binder")]
     with ExitStack() as stack:
-        clients = []
-        for _ in range(AT_ONCE):
-            clients.append(stack.enter_context(piped(command)))
-            assert clients[-1].stdout.readline() == "up\n"
+        clients = [stack.enter_context(piped(command)) for _ in range(AT_ONCE)]
+        for client in clients:
+            assert client.stdout.readline() == "up\n"
         for client in clients:
             client.stdin.close()
         assert [client.stdout.read() for client in clients] == ["answered\n"] * AT_ONCE
 
 
-def test_a_file_that_is_bound_is_bound_again_by_its_first_name_only(
-    place: Path, tmp_path: Path
-) -> None:
-    """docs/CONTAINERS.md: the kernel binds no file again whose name was looked up since."""
+def test_a_file_that_is_bound_is_bound_again(place: Path, tmp_path: Path) -> None:
     script = """
     cd "$2" && touch bound again && mount --bind "$1" bound && stat "$1" >&2
+    mount --bind bound again && shift 2 && exec "$@" """
+    words = ["unshare", "--mount", "sh", "-euc", script, "sh", place / "binder", tmp_path]
+    assert said([*words, *program(PROGRAM, tmp_path / "again")]) == "answered\n"
+
+
+def test_a_file_that_was_opened_since_is_bound_again_by_its_first_name_only(
+    place: Path, tmp_path: Path
+) -> None:
+    """docs/CONTAINERS.md: an open has the name lead to another inode than the bound one."""
+    script = """
+    cd "$2" && touch bound again && mount --bind "$1" bound
+    exec 3<>"$1" 4<>"$1"
     if mount --bind bound again 2>&1; then exit 1; fi
     mount --bind "$1" again && shift 2 && exec "$@" """
     words = ["unshare", "--mount", "sh", "-euc", script, "sh", place / "binder", tmp_path]

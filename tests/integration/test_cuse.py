@@ -32,6 +32,7 @@ from client.recovery_world import (
     read_until_it_fails,
     sleeps,
 )
+from support.patience import patience
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ needs_cuse = pytest.mark.skipif(not HAS_CUSE, reason="needs root and /dev/cuse")
 EXAMPLES: Final = Path(__file__).parents[2] / "client" / "examples"
 PREFIX: Final = f"binderd-try-{os.getpid()}/"
 NODES: Final = Path("/dev", PREFIX)
-PATIENCE: Final = 60.0
+PATIENCE: Final = patience(60.0)
 HANDED_OVER: Final = "from extension_client import *\n"
 
 # Nothing but what any program of the last fifteen years would do.

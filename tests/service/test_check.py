@@ -14,12 +14,13 @@ import pytest
 
 from channel.helpers import needs_fuse
 from channel.namespaces import binderd, command, run
+from support.patience import patience
 from support.rights import confined, denying, only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PATIENCE = 60.0
+PATIENCE = patience(60.0)
 
 
 def said(*arguments: str, before: Sequence[str] = ()) -> tuple[int, str]:

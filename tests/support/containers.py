@@ -15,11 +15,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from support.patience import patience
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT: Final = Path(__file__).parents[2]
-PATIENCE: Final = 60.0  # seconds until something is considered stuck
+PATIENCE: Final = patience(60.0)  # seconds until something is considered stuck
 
 # The first that is not there any more ends the others.
 BUBBLEWRAP: Final = (

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from binderd.channel.mounts import hold
+from support.patience import patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 MARK: Final = "BINDERD_TEST_SESSION"  # the variable by which processes are recognised
 OUR_TYPE: Final = "fuse.binderd"
 CUSE_CLASS: Final = Path("/sys/class/cuse")
-PATIENCE: Final = 10.0  # seconds for what is ending by itself: helpers, the closing of files
-LOOK_SECONDS: Final = 2.0  # that one look at a process may take
+PATIENCE: Final = patience(
+    10.0
+)  # seconds for what is ending by itself: helpers, the closing of files
+LOOK_SECONDS: Final = patience(2.0)  # that one look at a process may take
 
 
 def mounts_below(folder: Path) -> set[str]:

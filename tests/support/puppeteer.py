@@ -20,10 +20,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from support.patience import patience
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE: Final = 30.0  # seconds until something that must happen is taken to have failed
+PATIENCE: Final = patience(30.0)  # seconds until something that must happen is taken to have failed
 GLANCE: Final = 0.0005  # seconds between two looks at a thread
 PROGRAM: Final = Path(__file__).with_name("puppet.py").resolve()
 READ_SIZE: Final = 1 << 20

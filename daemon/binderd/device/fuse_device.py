@@ -14,15 +14,17 @@ from binderd.device.connection import Connection
 from binderd.device.control import CONTROL_HANDLE, POLL_EVENTS, control_ioctl
 from binderd.device.extension import EXTENSION
 from binderd.device.lanes import LANE_IOCTLS
+from binderd.fuse.entrance import Opening
 from binderd.fuse.frames import (
     BODY,
     USUAL_ARGUMENT_SIZE,
+    failure,
     ioctl_reply,
     ioctl_request,
     ioctl_result,
     write_read_reply,
 )
-from binderd.fuse.pages import AGAIN, PRIVATE, Choice
+from binderd.fuse.pages import AGAIN, PRIVATE
 from binderd.fuse.tree import CONTROL_ID
 from binderwire.fuse_abi import (
     FILE_ATTRIBUTE_IOCTLS,
@@ -32,6 +34,7 @@ from binderwire.fuse_abi import (
     O_DIRECT,
     O_RDONLY,
     fuse_flush_in,
+    fuse_interrupt_in,
     fuse_ioctl_in,
     fuse_open_in,
     fuse_open_out,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from binderd.device.open_files import OpenFiles
     from binderd.device.opener import Opener
     from binderd.fuse.directory import Directory
+    from binderd.fuse.entrance import Entrance
     from binderd.fuse.tree import Tree
 
 # PASSTHROUGH gives the client's mmap the backing file's pages; DIRECT_IO beside it keeps read(2)
@@ -71,17 +75,27 @@ class FuseDevice(Connection):
         tree: for the inode that is being opened.
         directory: the devices, for binder-control.
         opener: told if the kernel maps nothing that it is given.
+        entrance: where opens wait.
     """
 
-    __slots__ = ("_directory", "_opener", "_room", "_tree", "choice")
+    __slots__ = ("_directory", "_entrance", "_opener", "_room", "_tree", "choice")
 
-    def __init__(self, files: OpenFiles, tree: Tree, directory: Directory, opener: Opener) -> None:
+    def __init__(
+        self,
+        files: OpenFiles,
+        tree: Tree,
+        directory: Directory,
+        opener: Opener,
+        entrance: Entrance,
+    ) -> None:
         super().__init__(files)
         assert self.ticket_base == 0  # so requests' numbers are tickets as they are
         self._tree = tree
         self._directory = directory
         self._opener = opener
-        self.choice = Choice()
+        self.choice = tree.choice
+        self._entrance = entrance
+        entrance.leads_to(self._let_in)
         # Room for the argument in the answer, in bytes, by ticket, where it is not the usual.
         self._room: dict[int, int] = {}
 
@@ -114,9 +128,14 @@ class FuseDevice(Connection):
             return EINVAL
         if not tid:
             return self.files.refuse_foreign_pid()
+        self._entrance.leave(node.device, tid)
         pages = self.choice.of(node, nodeid, tid)
         if pages == AGAIN:
-            return EINVAL if flags == _LSATTR else ESTALE
+            if flags == _LSATTR:
+                return EINVAL
+            payer = self._opener.payer(tid, uid)
+            self._entrance.enter(Opening(unique, node.device, nodeid, tid, payer))
+            return None
         file = self.files.open(
             self, node.device.context, nodeid, uid, tid, flags, is_private=pages == PRIVATE
         )
@@ -126,6 +145,19 @@ class FuseDevice(Connection):
         self._tree.opened(nodeid, node.pages or pages)
         open_flags = _OPEN_FLAGS if backing_id else _OPEN_FLAGS_WITHOUT_MMAP
         return fuse_open_out.pack(file.handle, open_flags, backing_id)
+
+    def _let_in(self, opening: Opening) -> None:
+        """Have a thread begin anew to open a device."""
+        self.choice.begin_anew(opening.nodeid, opening.tid)
+        self.outgoing.append(failure(opening.unique, ESTALE))
+
+    def interrupt(
+        self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
+    ) -> bytes | int | None:
+        """FUSE_INTERRUPT: of an open that waits, or of another request."""
+        if not self._entrance.interrupt(fuse_interrupt_in.unpack_from(frame, BODY)[0]):
+            super().interrupt(unique, nodeid, uid, tid, frame, size)
+        return None
 
     def ioctl(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int

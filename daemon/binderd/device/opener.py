@@ -94,6 +94,9 @@ class Opener(Protocol):
             OSError: they cannot be asked.
         """
 
+    def payer(self, tid: int, uid: int) -> int:
+        """Return the user that pays for a request of thread ``tid`` of the user ``uid``."""
+
     def is_own(self, tid: int) -> bool:
         """Return whether a thread is of the daemon, or of its helper process."""
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file system that clients see: the devices, binder-control, two directories.
 
-Every LOOKUP of a device gives out a *new* inode number. All opens of one inode share one backing
-file, if it has one, so this is what lets each share pages of its own with us (``pages.py``). It
-works because an entry is never valid for longer than the lookup that made it: the kernel asks again
-before each open, is told another number, and drops the old entry. Everything else has a number for
-good.
+A LOOKUP of a device by a thread that has begun to open it gives out a *new* inode number, any other
+the common one of the device (``pages.py``). All opens of one inode share one backing file, if it
+has one, so this is what lets each share pages of its own with us. It works because an entry is
+never valid for longer than the lookup that made it: the kernel asks again before each open, is told
+another number, and drops the old entry. Everything else has a number for good.
 
 The two directories are empty here: they are where another file system is shown, or others answer
 what is asked of them. They must keep their numbers, or the kernel would take away what is mounted
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binderd.fuse.directory import Directory
+    from binderd.fuse.pages import Choice
 
 CONTROL_ID: Final = FUSE_ROOT_ID + 1
 PLACES: Final = {name: CONTROL_ID + 1 + index for index, name in enumerate(PLACE_NAMES)}
@@ -93,15 +94,16 @@ class Charge(Protocol):
 class Node:
     """One inode of a device that the kernel was told of."""
 
-    __slots__ = ("charge", "device", "lookups", "opens", "pages", "seeker")
+    __slots__ = ("asked", "charge", "device", "lookups", "opens", "pages", "seeker")
 
     def __init__(self, device: Device, charge: Charge | None, seeker: int) -> None:
         self.device = device
         self.charge = charge
+        self.asked = 0  # when was it brought last, if it is a common one?
         self.lookups = 1  # how many LOOKUP replies has the kernel not taken back yet?
         self.opens = 0  # how many open files has it?
         self.pages = 0  # whose are those of its open files (``pages.py``)? 0: it has none
-        self.seeker = seeker  # the thread that has looked it up, until it is opened
+        self.seeker = seeker  # the thread that is to open it, until it does; 0: whoever comes
 
 
 class Tree:
@@ -109,6 +111,7 @@ class Tree:
 
     Args:
         directory: the devices.
+        choice: knows who gets which inode.
         seconds: the time that all files show, in seconds since the epoch.
         charge: called with user and thread of a LOOKUP of a device; returns None if there is no
             room for one more inode of theirs. None: nobody is charged.
@@ -116,17 +119,20 @@ class Tree:
 
     __slots__ = (
         "_charge",
+        "_common",
         "_control",
         "_directory",
         "_next_number",
         "_nodes",
         "_seconds",
+        "choice",
         "shows_zeros",
     )
 
     def __init__(
         self,
         directory: Directory,
+        choice: Choice,
         seconds: int = 0,
         charge: Callable[[int, int], Charge | None] | None = None,
     ) -> None:
@@ -135,7 +141,9 @@ class Tree:
         self._control = Attributes(CONTROL_MODE)
         self._control.uid, self._control.gid = directory.owner
         self._seconds = seconds
+        self.choice = choice
         self._nodes: dict[int, Node] = {}
+        self._common: dict[Device, int] = {}  # its common inode
         self._next_number = _FIRST_NUMBER
         self.shows_zeros = False  # are we what the kernel maps? Otherwise nobody needs to read
 
@@ -173,7 +181,7 @@ class Tree:
     def lookup(
         self, unique: int, nodeid: int, uid: int, tid: int, frame: bytearray, size: int
     ) -> bytes | int | None:
-        """FUSE_LOOKUP: a new inode for a device, the usual one for anything else."""
+        """FUSE_LOOKUP: a new inode for who begins anew to open a device, else the usual one."""
         if nodeid != FUSE_ROOT_ID:
             return ENOENT if nodeid in PLACES.values() else ENOTDIR
         name = _name_at(frame, BODY, size)
@@ -184,14 +192,14 @@ class Tree:
         device = self._directory.find(name)
         if device is None:
             return ENOENT
-        charge: Charge | None = None
-        if self._charge is not None:
-            charge = self._charge(uid, tid)
-            if charge is None:
+        is_own = self.choice.begins_anew(tid)
+        number = 0 if is_own else self._common.get(device, 0)
+        if number and self.choice.stays(self._nodes[number]):
+            self._nodes[number].lookups += 1
+        else:
+            number = self._add(device, uid, tid, is_own=is_own)
+            if not number:
                 return ENOMEM
-        number = self._next_number
-        self._next_number += 1
-        self._nodes[number] = Node(device, charge, tid)
         return fuse_entry_out.pack(number, 0, 0, _A_WHILE, 0, 0, *self._attributes(number))
 
     def read(
@@ -345,6 +353,27 @@ class Tree:
 
     # Helpers
 
+    def _add(self, device: Device, uid: int, tid: int, *, is_own: bool) -> int:
+        """Make an inode; return its number, 0 if there is no room for it.
+
+        Args:
+            uid: the user that looks the device up.
+            tid: the thread.
+            is_own: is it for that thread alone, or for all look-ups?
+        """
+        charge: Charge | None = None
+        if self._charge is not None:
+            charge = self._charge(uid, tid)
+            if charge is None:
+                return 0
+        number = self._next_number
+        self._next_number += 1
+        node = self._nodes[number] = Node(device, charge, tid if is_own else 0)
+        if not is_own:
+            node.asked = self.choice.clock()
+            self._common[device] = number
+        return number
+
     def _forget(self, nodeid: int, lookups: int) -> None:
         node = self._nodes.get(nodeid)
         if node is None:
@@ -352,6 +381,8 @@ class Tree:
         node.lookups -= lookups
         if node.lookups <= 0 and not node.opens:
             del self._nodes[nodeid]
+            if self._common.get(node.device) == nodeid:
+                del self._common[node.device]
             if node.charge is not None:
                 node.charge.end()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from channel.helpers import needs_fuse
+from support.patience import patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = needs_fuse
 
 CTL: Final = (sys.executable, "-m", "binderclient")
-SECONDS_MAX: Final = 60.0
+SECONDS_MAX: Final = patience(60.0)
 MARK: Final = "BINDERCTL_WITH_TEST"  # in the environment of all that a test has started
 
 
