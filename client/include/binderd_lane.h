@@ -238,16 +238,19 @@ static inline int binderd_lane_look(struct binderd_thread_lane *lane)
 // Does what is in the slot once. Returns 0, or the errno with which the lane has ended.
 //
 // While the thread looks signals are blocked: a handler that runs just before it sleeps would not
-// wake it.
+// wake it, nor one that runs when what it has waited for was taken back.
 static inline int binderd_lane_ask(struct binderd_thread_lane *lane)
 {
 	uint64_t before = lane->is_uninterrupted ? 0 : binderd_lane_block();
-	int error = 0;
+	int error = 0, is_done;
 
 	__atomic_store_n(&lane->slot->asked, lane->slot->asked + 1, __ATOMIC_RELEASE);
-	if (!binderd_lane_look(lane) && !lane->is_uninterrupted &&
-	    binderd_lane_is_signalled(before))
+	is_done = binderd_lane_look(lane) && lane->slot->result != -BINDERD_AGAIN;
+	if (!is_done && !lane->is_uninterrupted && binderd_lane_is_signalled(before)) {
 		error = binderd_lane_sleep(lane, BINDERD_LEAVE);
+		if (error == 0 && lane->slot->result == -BINDERD_AGAIN)
+			lane->slot->result = -EINTR;
+	}
 	if (!lane->is_uninterrupted)
 		binderd_lane_unblock(before);
 	return error != 0 ? error : binderd_lane_sleep(lane, BINDERD_ENTER);

@@ -239,7 +239,6 @@ static struct attachment *add(int fd, const struct file_id *id)
 	entry->major = id->major;
 	entry->minor = id->minor;
 	entry->inode = id->inode;
-	entry->has_lanes = kind != FOREIGN && info.flags & BINDERD_HAS_LANES;
 	entry->socket = -1;
 	forget_numbers(entry);
 	if (id->is_shared && kind != FOREIGN)
@@ -381,8 +380,6 @@ struct used *attach_if_needed(int fd)
 		return NULL;
 	if (found->kind != FOREIGN)
 		now.used = thread_used(fd, &id);
-	if (now.used != NULL && !found->has_lanes)
-		lane_not_ours(now.used);
 	if (found->kind != ATTACHED || found->socket >= 0)
 		remember_check(&now);
 	return now.used;

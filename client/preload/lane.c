@@ -54,12 +54,22 @@ static bool is_dangerous(void)
 	       prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != filtered_at_first;
 }
 
+// Whether the daemon has lanes for a file, and nobody else has its inode, by which we know it. Where
+// the kernel maps none of the daemon's pages several files may have one, as with a bind mount.
+static bool is_offered(int fd)
+{
+	const uint32_t wanted = BINDERD_HAS_LANES | BINDERD_HAS_MMAP;
+	struct binderd_info info;
+
+	return ask(fd, &info) && (info.flags & wanted) == wanted;
+}
+
 static void make(struct used *used, int fd)
 {
 	int error = errno;
 
 	used->requests = NEVER;
-	if (!is_dangerous())
+	if (is_offered(fd) && !is_dangerous())
 		binderd_lane_open(&used->lane, fd, 0);
 	errno = error;
 }

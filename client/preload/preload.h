@@ -70,7 +70,6 @@ struct attachment {
 	_Atomic uint32_t major, minor;
 	_Atomic uint64_t inode;
 	_Atomic int numbers[NUMBERS_MAX]; // the file's descriptors, if inodes are shared; else -1
-	_Atomic int has_lanes; // can threads have lanes of it?
 	_Atomic int socket; // our end, -1: none
 	_Atomic uint64_t socket_inode; // the program may have closed it, and reused the number
 	struct delivery *delivery; // of this entry, for good; only with the lock
