@@ -54,8 +54,8 @@ static bool is_dangerous(void)
 	       prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != filtered_at_first;
 }
 
-// Whether the daemon has lanes for a file, and nobody else has its inode, by which we know it. Where
-// the kernel maps none of the daemon's pages several files may have one, as with a bind mount.
+// Whether the daemon has lanes for a file, and nobody else has its inode, by which we know it.
+// Where the kernel maps none of the daemon's pages several files may have one: a bind mount's.
 static bool is_offered(int fd)
 {
 	const uint32_t wanted = BINDERD_HAS_LANES | BINDERD_HAS_MMAP;
