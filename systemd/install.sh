@@ -54,8 +54,10 @@ put_tree() {
 }
 
 put_files() {
-    local file name
-    put 644 "$PREFIX/include/binderd.h" client/include/binderd.h
+    local file name header
+    for header in binderd binderd_lane; do
+        put 644 "$PREFIX/include/$header.h" "client/include/$header.h"
+    done
     put_tree "$MANUAL/share" "$PREFIX/share"
     # It is for umount(8) to call, with what mount.binder's page says.
     put 644 "$PREFIX/share/man/man8/umount.fuse.binderd.8" <(echo ".so man8/mount.binder.8")

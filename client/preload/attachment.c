@@ -37,6 +37,7 @@ struct check {
 	int fd;
 	unsigned changes;
 	struct timespec tick;
+	struct used *used; // NULL: no file of binderd's, or one too many
 };
 
 static __thread struct check last __attribute__((tls_model("initial-exec")));
@@ -44,6 +45,7 @@ static __thread unsigned checks __attribute__((tls_model("initial-exec")));
 
 bool ask(int fd, struct binderd_info *info)
 {
+	thread_settle();
 	return next_ioctl(fd, BINDERD_GET_INFO, info) == 0;
 }
 
@@ -279,6 +281,7 @@ static int attach(int fd, uint32_t flags)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		return -errno;
+	thread_settle();
 	struct binderd_attach attach = { .socket = ends[1], .flags = flags };
 	if (next_ioctl(fd, BINDERD_ATTACH, &attach) < 0)
 		error = errno;
@@ -359,23 +362,27 @@ static void remember_check(const struct check *now)
 		last.is_done = false;
 }
 
-// Sees to it that descriptors can arrive through a file, if it is binderd's.
-void attach_if_needed(int fd)
+// Sees to it that descriptors can arrive through a file, if it is binderd's. Returns what the
+// thread has of the file, NULL if it is not binderd's, or nothing is known.
+struct used *attach_if_needed(int fd)
 {
 	struct check now = { .is_done = true, .fd = fd, .changes = changes };
 	struct attachment *found;
 	struct file_id id;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now.tick);
-	if (is_checked(&now) || !identify(fd, &id))
-		return;
+	if (is_checked(&now))
+		return last.used;
+	if (!identify(fd, &id))
+		return NULL;
 	found = attachment_of(fd, &id);
 	if (found == NULL) // perhaps next time
-		return;
+		return NULL;
 	if (found->kind != FOREIGN)
-		thread_used(fd, &id);
+		now.used = thread_used(fd, &id);
 	if (found->kind != ATTACHED || found->socket >= 0)
 		remember_check(&now);
+	return now.used;
 }
 
 // Says that descriptors were closed or replaced, or are another process'; also that the thread has

@@ -55,10 +55,8 @@ static int write_read(int fd, void *argument)
 	int error = errno;
 
 	for (;;) {
-		int result;
+		int result = lane_write_read(attach_if_needed(fd), fd, argument);
 
-		attach_if_needed(fd);
-		result = next_ioctl(fd, BINDER_WRITE_READ, argument);
 		if (result >= 0)
 			errno = error;
 		if (result >= 0 || errno != BINDERD_ERRNO)
@@ -122,6 +120,16 @@ static int attach_itself(int fd, void *argument)
 	return result;
 }
 
+// Nor does a thread that makes a lane itself get one from us; ours would take its place.
+static int make_lane_itself(int fd, void *argument)
+{
+	struct used *used = attach_if_needed(fd);
+
+	if (used != NULL)
+		lane_not_ours(used);
+	return next_ioctl(fd, BINDERD_LANE, argument);
+}
+
 // The C libraries declare it differently; only the low 32 bits of the request count.
 #ifdef __GLIBC__
 EXPORT int ioctl(int fd, unsigned long request, ...)
@@ -135,6 +143,8 @@ EXPORT int ioctl(int fd, int request, ...)
 	va_start(list, request);
 	argument = va_arg(list, void *);
 	va_end(list);
+	if (_IOC_TYPE(request) == _IOC_TYPE(BINDER_WRITE_READ))
+		thread_settle();
 	switch ((uint32_t)request) {
 	case BINDER_WRITE_READ:
 		return write_read(fd, argument);
@@ -148,6 +158,8 @@ EXPORT int ioctl(int fd, int request, ...)
 		return thread_exit(fd, argument);
 	case BINDERD_ATTACH:
 		return attach_itself(fd, argument);
+	case BINDERD_LANE:
+		return make_lane_itself(fd, argument);
 	default:
 		return next_ioctl(fd, request, argument);
 	}
@@ -237,5 +249,6 @@ __attribute__((constructor)) static void start(void)
 	*(void **)&ioctl_behind = dlsym(RTLD_NEXT, "ioctl");
 	*(void **)&mmap_behind = dlsym(RTLD_NEXT, "mmap");
 	thread_start();
+	lane_start();
 	pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }

@@ -6,7 +6,9 @@
 //   attachment.c  which open files are binderd's, and the socket of each
 //   delivery.c    takes descriptors out of a socket
 //   area.c        maps a receive area
-//   thread.c      reports threads that end
+//   thread.c      what a thread has used; reports threads that end
+//   lane.c        BINDER_WRITE_READ through a lane of the thread's
+//   memory.c      whether memory is there
 //   status.c      tells descriptors apart
 //   guard.c       one lock, for all that is rare
 //
@@ -22,6 +24,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "binderd.h"
@@ -72,6 +75,9 @@ struct attachment {
 	struct delivery *delivery; // of this entry, for good; only with the lock
 };
 
+// An open file as one thread has used it, and its lane (used.h).
+struct used;
+
 // guard.c: the lock, which also keeps signal handlers and cancellation away.
 typedef struct {
 	uint64_t mask;
@@ -92,7 +98,7 @@ uint64_t socket_inode(int fd);
 
 // attachment.c
 bool ask(int fd, struct binderd_info *info);
-void attach_if_needed(int fd);
+struct used *attach_if_needed(int fd);
 int attach_for_area(int fd);
 void attached_by_program(int fd);
 bool take_messages(int fd);
@@ -114,8 +120,18 @@ void *map_area(void *address, size_t size, int protection, int flags, int fd);
 
 // thread.c
 void thread_start(void);
-void thread_used(int fd, const struct file_id *id);
+struct used *thread_used(int fd, const struct file_id *id);
+void thread_settle(void);
 void thread_exited(int fd);
 void thread_forget(void);
+
+// lane.c
+void lane_start(void);
+int lane_write_read(struct used *used, int fd, void *argument);
+void lane_not_ours(struct used *used);
+
+// memory.c
+bool memory_is_there(uint64_t address, uint64_t size, bool is_written);
+void memory_forget(void);
 
 #endif

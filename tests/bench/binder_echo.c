@@ -6,16 +6,14 @@
 //   binder_echo call DEVICE SIZE SECONDS     calls the manager, prints one line of JSON
 //   binder_echo second DEVICE SIZE SECONDS   calls the second server
 //   binder_echo idle DEVICE COUNT            as many processes that opened and mapped, and do nothing
+//
+// "binder_echo lane ..." does the same through a lane (docs/EXTENSION.md).
 
 #include "bench.h"
 
-#include <fcntl.h>
-#include <linux/android/binder.h>
+#include "../../client/include/binderd_lane.h"
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define RECEIVE_AREA_BYTES (4 << 20) // what the driver caps every mapping at
 
@@ -31,7 +29,7 @@ struct outgoing {
 } __attribute__((packed));
 
 struct channel {
-	int fd;
+	struct binderd_thread_lane lane; // or none: then it is ioctls
 	uint32_t target;       // the handle to call
 	binder_uintptr_t held; // the receive buffer to give back with the next write, 0 for none
 };
@@ -55,7 +53,8 @@ static int open_device(const char *path)
 
 // Writes, then blocks for something to read. A signal cuts the ioctl short with the counters
 // updated: the same structure goes in again and nothing is sent twice.
-static size_t write_read(int fd, const void *out, size_t out_size, void *in, size_t in_size)
+static size_t write_read(struct channel *channel, const void *out, size_t out_size, void *in,
+			 size_t in_size)
 {
 	struct binder_write_read bwr = {
 		.write_size = out_size,
@@ -63,7 +62,7 @@ static size_t write_read(int fd, const void *out, size_t out_size, void *in, siz
 		.read_size = in_size,
 		.read_buffer = (binder_uintptr_t)in,
 	};
-	while (ioctl(fd, BINDER_WRITE_READ, &bwr) < 0)
+	while (binderd_lane_write_read(&channel->lane, &bwr) < 0)
 		if (errno != EINTR)
 			die("BINDER_WRITE_READ");
 	return bwr.read_consumed;
@@ -120,7 +119,7 @@ static struct binder_transaction_data exchange(struct channel *channel, uint32_t
 	struct binder_transaction_data found;
 	unsigned char in[256];
 
-	while (!find(in, write_read(channel->fd, write, write_size, in, sizeof in), wanted, &found))
+	while (!find(in, write_read(channel, write, write_size, in, sizeof in), wanted, &found))
 		write_size = 0; // sent already; that read brought only small news
 	channel->held = found.data.ptr.buffer;
 	return found;
@@ -143,7 +142,7 @@ static void keep(struct channel *channel, uint32_t handle)
 		uint32_t code, handle;
 	} acquire = { BC_ACQUIRE, handle };
 
-	write_read(channel->fd, &acquire, sizeof acquire, NULL, 0);
+	write_read(channel, &acquire, sizeof acquire, NULL, 0);
 }
 
 // The manager's answer to what is not for echoing.
@@ -167,10 +166,10 @@ static _Noreturn void echo(struct channel *channel)
 	unsigned char in[256];
 	uint32_t enter = BC_ENTER_LOOPER;
 
-	write_read(channel->fd, &enter, sizeof enter, NULL, 0);
+	write_read(channel, &enter, sizeof enter, NULL, 0);
 	announce_ready();
 	// News of who refers to us (BR_INCREFS, BR_ACQUIRE) is passed over: we live as long as they do.
-	while (!find(in, write_read(channel->fd, NULL, 0, in, sizeof in), BR_TRANSACTION, &request))
+	while (!find(in, write_read(channel, NULL, 0, in, sizeof in), BR_TRANSACTION, &request))
 		;
 	channel->held = request.data.ptr.buffer;
 	for (;;) {
@@ -187,7 +186,7 @@ static _Noreturn void serve(struct channel *channel)
 {
 	int32_t ignored = 0; // never NULL: FUSE copies the argument of this ioctl and would fault
 
-	if (ioctl(channel->fd, BINDER_SET_CONTEXT_MGR, &ignored) < 0)
+	if (ioctl(channel->lane.fd, BINDER_SET_CONTEXT_MGR, &ignored) < 0)
 		die("BINDER_SET_CONTEXT_MGR");
 	echo(channel);
 }
@@ -222,14 +221,28 @@ static void open_only(const char *path)
 	open_device(path);
 }
 
+static struct channel open_channel(const char *path, bool with_lane)
+{
+	struct channel channel = { .lane = { .fd = open_device(path) } };
+	uint32_t flags = BINDERD_LANE_QUIET | BINDERD_LANE_UNINTERRUPTED;
+
+	if (with_lane && binderd_lane_open(&channel.lane, channel.lane.fd, flags) < 0)
+		die("a lane");
+	return channel;
+}
+
 int main(int argc, char **argv)
 {
+	bool with_lane = argc > 1 && !strcmp(argv[1], "lane");
+
+	argc -= with_lane;
+	argv += with_lane;
 	if (argc < 3)
-		die_saying("usage: binder_echo serve|join DEVICE | call|second DEVICE SIZE SECONDS | "
-			   "idle DEVICE COUNT");
+		die_saying("usage: binder_echo [lane] serve|join DEVICE | call|second DEVICE SIZE "
+			   "SECONDS | idle DEVICE COUNT");
 	if (argc == 4 && !strcmp(argv[1], "idle"))
 		be_a_crowd(parse_count(argv[3]), open_only, argv[2]);
-	struct channel channel = { .fd = open_device(argv[2]) };
+	struct channel channel = open_channel(argv[2], with_lane);
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		serve(&channel);
 	if (argc == 3 && !strcmp(argv[1], "join"))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SOURCES: Final = Path(__file__).resolve().parent
+INCLUDES: Final = SOURCES.parents[1] / "client" / "include"
 BUILD: Final = SOURCES.parents[1] / "build" / "bench"
 CFLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror")
 
@@ -22,7 +23,8 @@ CFLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror")
 def build(program: str, libraries: Iterable[str] = ()) -> str:
     """The path of the compiled program, made now if it is older than its sources."""
     source, binary = SOURCES / f"{program}.c", BUILD / program
-    newest = max(path.stat().st_mtime for path in (source, *SOURCES.glob("*.h"), Path(__file__)))
+    headers = (*SOURCES.glob("*.h"), *INCLUDES.glob("*.h"))
+    newest = max(path.stat().st_mtime for path in (source, *headers, Path(__file__)))
     if not binary.exists() or binary.stat().st_mtime < newest:
         BUILD.mkdir(parents=True, exist_ok=True)
         fresh = binary.with_name(f"{program}.{os.getpid()}")  # another run may be using the old one

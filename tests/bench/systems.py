@@ -111,23 +111,23 @@ def start_private(stage: Stage) -> Peer:
 
 
 def start_lane(stage: Stage) -> Peer:
-    """A daemon of ours, and a server that uses a lane as its client does."""
+    """A daemon of ours, and servers that use lanes as their clients do."""
     device, daemon_pid = start_daemon(stage, LANE)
-    program = build("lane_echo")
-    server = start_server(stage, [program, "serve", str(device)], f"{device} (lane)")
-    return Peer(LANE, ((program, "call", str(device)),), (daemon_pid,), (server,))
+    return start_servers(stage, LANE, device, daemon_pid, "lane")
 
 
-def start_servers(stage: Stage, system: str, device: Path, daemon_pid: int | None) -> Peer:
+def start_servers(
+    stage: Stage, system: str, device: Path, daemon_pid: int | None, *how: str
+) -> Peer:
     """A context manager that echoes, and a second server whose handle it gives out."""
-    program = build("binder_echo")
+    program = (build("binder_echo"), *how)
     servers = tuple(
-        start_server(stage, [program, role, str(device)], f"{device} ({role})")
+        start_server(stage, [*program, role, str(device)], f"{device} ({role})")
         for role in ("serve", "join")
     )
-    calls = tuple((program, command, str(device)) for command in ("call", "second"))
+    calls = tuple((*program, command, str(device)) for command in ("call", "second"))
     daemons = () if daemon_pid is None else (daemon_pid,)
-    return Peer(system, calls, daemons, servers, (program, "idle", str(device)))
+    return Peer(system, calls, daemons, servers, (*program, "idle", str(device)))
 
 
 def start_server(stage: Stage, command: list[str], where: str) -> int:
@@ -237,6 +237,7 @@ SYSTEMS: Final = (
         start_lane,
         needs_root=True,
         is_ours=True,
+        is_loaded=True,
     ),
     System(DBUS, "dbus-daemon", "a method over sd-bus and dbus-daemon", start_dbus, is_loaded=True),
     System(BROKER, "dbus-broker", "the same over dbus-broker", start_broker, is_loaded=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -79,9 +80,7 @@ def made_up(factor: float = 1.0, systems: Iterable[str] = (BINDER, DBUS, SOCKET)
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "source", ["binder_echo.c", "fuse_floor.c", "lane_echo.c", "socket_echo.c"]
-)
+@pytest.mark.parametrize("source", ["binder_echo.c", "fuse_floor.c", "socket_echo.c"])
 def test_sources_compile_without_a_warning(source: str) -> None:
     command = ["cc", "-fsyntax-only", "-O2", "-Wall", "-Wextra", "-Werror", str(HERE / source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -123,6 +122,15 @@ def test_our_daemon_in_every_way() -> None:
     assert all(one["calls_per_s"] > 0 for one in found["loads"])
     assert [(one["system"], one["processes"]) for one in found["crowds"]] == [(BINDER, 3)]
     assert "binderd-bench-" not in Path("/proc/mounts").read_text()
+
+
+@needs_compiler
+@needs_mount
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="lanes are offered on x86-64")
+def test_our_daemon_through_lanes() -> None:
+    found = measured("--only", "lane", "--processes", "3")
+    assert len(found["samples"]) == 2 * len(SIZES)
+    assert all(one["calls_per_s"] > 0 for one in found["loads"])
 
 
 @needs_compiler

@@ -224,7 +224,7 @@ _C_HEAD: Final = """\
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "binderd.h"
+#include "binderd_lane.h"
 
 int main(int argc, char **argv)
 {

@@ -31,7 +31,9 @@ try() {
         [[ $(man --where "${page##*.}" "${page%.*}") == */"$page.gz" ]] || fail "$page"
     done
     binderd --check-config || fail "the configuration"
-    [[ -f /usr/include/binderd.h ]] || fail "binderd.h"
+    for header in binderd binderd_lane; do
+        [[ -f /usr/include/$header.h ]] || fail "$header.h"
+    done
     dpkg --purge binderd >/dev/null
     diff <(printf '%s\n' "$before") <(files /) || fail "purge leaves that"
     printf 'deb.sh: installed, used and purged on %s\n' "$suite"

@@ -18,6 +18,7 @@ EXPECTED = (
     "bin/binder-servicemanager",
     "bin/binderclient-aidl",
     "include/binderd.h",
+    "include/binderd_lane.h",
     "lib/systemd/system/binderd.service",
     "share/man/man8/binderd.8",
     "share/man/man1/binderctl.1",

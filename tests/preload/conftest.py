@@ -7,6 +7,7 @@ In the virtual machine: CUSE devices, and Linux's own driver.
 from __future__ import annotations
 
 import os
+import platform
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["bare_driver", "cuse_driver", "fuse_driver", "kernel_driver"]  # fixtures
 
 HAS_CUSE: Final = os.path.exists("/dev/cuse")
-OURS: Final = ("fuse", "bare", "cuse") if HAS_CUSE else ("fuse", "bare")
+HAS_LANES: Final = platform.machine() == "x86_64"
+OURS: Final = (
+    "fuse",
+    "bare",
+    *(["lane"] if HAS_LANES else []),
+    *(["cuse"] if HAS_CUSE else []),
+)
 _HERE: Final = (*OURS, "kernel") if has_driver() else OURS
 BACKENDS: Final = tuple(os.environ.get("BINDERD_BACKENDS", " ".join(_HERE)).split())
 
@@ -33,7 +40,8 @@ class Stage:
     """A device without a context manager, and how programs are started on it.
 
     Attributes:
-        name: "fuse", "bare" (FUSE without passthrough), "cuse", "kernel".
+        name: "fuse", "bare" (FUSE without passthrough), "lane" (FUSE, and threads have lanes from
+            their first request on), "cuse", "kernel".
         path: the device's.
         programs: name -> a compiled test program or example.
     """
@@ -78,19 +86,22 @@ def library() -> Path:
 @pytest.fixture(scope="session")
 def programs(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("programs")
-    own = (toolbox.HERE / f"{name}.c" for name in ("busy", "porter", "spy"))
+    own = (toolbox.HERE / f"{name}.c" for name in ("busy", "often", "porter", "spy"))
     sources = [*toolbox.EXAMPLES.glob("*.c"), *own]
     programs = {}
     for source in sources:
-        flags = ("-shared", "-fPIC", "-ldl") if source.stem == "spy" else ("-pthread",)
+        flags = ("-shared", "-fPIC", "-ldl") if source.stem == "spy" else ("-pthread", "-rdynamic")
         programs[source.stem] = toolbox.compiled(source, directory, *flags)
     return programs
 
 
 def stage_on(name: str, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    driver = request.getfixturevalue(f"{name}_driver")
+    driver = request.getfixturevalue(f"{'fuse' if name == 'lane' else name}_driver")
     stage = Stage(name, driver, request.getfixturevalue("programs"))
-    yield stage
+    with pytest.MonkeyPatch.context() as environment:
+        if name == "lane":
+            environment.setenv("BINDERCLIENT_LANES", "1")
+        yield stage
     stage.close()
     if name == "kernel":
         driver.settle(0)  # a worker of the kernel's own sees to closed files

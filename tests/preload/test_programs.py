@@ -14,6 +14,8 @@ from preload import toolbox
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from preload.conftest import Stage
 
 
@@ -51,8 +53,11 @@ def test_threads_that_end_are_reported_once(our_stage: Stage, spied: Path) -> No
     assert refused == (set() if our_stage.name == "cuse" else said)
 
 
-def test_a_call_is_what_it_was(our_stage: Stage, spied: Path) -> None:
+def test_a_call_is_what_it_was(
+    our_stage: Stage, spied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside a program's own ioctls there are a few for each file, and none with each call."""
+    monkeypatch.setenv("BINDERCLIENT_LANES", "0")
     our_stage.start("echo_server")
     spied.unlink(missing_ok=True)
     printed = our_stage.run("busy", 1, 100).splitlines()

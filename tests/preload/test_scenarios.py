@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenarios of tests/conformance with the library, on FUSE files that cannot be mapped.
 
-What the library puts right is not excused here: the driver's behaviour is wanted.
+And on others with lanes, from each thread's first request on. What the library puts right is not
+excused here: the driver's behaviour is wanted.
 """
 
 from __future__ import annotations
 
 import importlib
+import platform
 from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from preload import toolbox
+from support import bc
 from support.device_world import DeviceWorld
 from support.puppeteer import start_zygote
 
@@ -35,6 +38,8 @@ MODULES: Final = (
 )
 FUSE_S_ERRORS: Final = "the kernel reports EFAULT before we are asked"
 
+WAYS: Final = ("ioctls", "lanes")
+
 # Expects what FUSE does; the last test here is about what the library does.
 LEFT_OUT: Final = {"test_mappings_that_the_driver_refuses"}
 
@@ -51,17 +56,20 @@ class PreloadedWorld(DeviceWorld):
         return reason != FUSE_S_ERRORS and super().differs(*backends, reason=reason)
 
 
-@pytest.fixture(scope="module")
-def zygote(library: Path) -> Iterator[Puppet]:
+@pytest.fixture(scope="module", params=WAYS)
+def zygote(library: Path, request: pytest.FixtureRequest) -> Iterator[Puppet]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LD_PRELOAD", str(library))
+        environment.setenv("BINDERCLIENT_LANES", "1" if request.param == "lanes" else "0")
         with start_zygote() as puppet:
             yield puppet
 
 
 @pytest.fixture
-def world(bare_driver: Driver, zygote: Puppet) -> Iterator[PreloadedWorld]:
-    backend = PreloadedWorld(bare_driver, zygote)
+def world(request: pytest.FixtureRequest, zygote: Puppet) -> Iterator[PreloadedWorld]:
+    in_lanes = request.node.callspec.params["zygote"] == "lanes"
+    driver: Driver = request.getfixturevalue("fuse_driver" if in_lanes else "bare_driver")
+    backend = PreloadedWorld(driver, zygote)
     yield backend
     backend.close()
     backend.assert_empty()
@@ -72,10 +80,22 @@ def test_the_clients_have_the_library(zygote: Puppet) -> None:
         assert toolbox.BUILT.name in maps.read()
 
 
-def test_mapping_is_as_the_driver_s(world: PreloadedWorld) -> None:
-    """B8, as far as the library sees it."""
+def test_the_clients_have_what_they_should(
+    world: PreloadedWorld, request: pytest.FixtureRequest
+) -> None:
+    proc = world.open()
+    proc.thread().write(bc.enter_looper())
+    with open(f"/proc/{proc.pid}/maps", encoding="ascii") as maps:
+        has_lane = "memfd:lane" in maps.read()
+    callspec = request.node.callspec
+    assert has_lane == (callspec.params["zygote"] == "lanes" and platform.machine() == "x86_64")
+
+
+def test_mapping_is_as_the_driver_s(world: PreloadedWorld, request: pytest.FixtureRequest) -> None:
+    """B8, as far as the library sees it: the kernel asks nobody about a child's."""
     proc = world.open(size=None)
     assert proc.try_mmap(writable=True) == EPERM
     child = proc.fork()
-    assert child.try_mmap() == EINVAL
+    is_ours = request.node.callspec.params["zygote"] == "ioctls"
+    assert child.try_mmap() == (EINVAL if is_ours else 0)
     assert proc.try_mmap() == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -93,6 +94,20 @@ def test_with_accidents(driver: Driver, worker: Path, tmp_path: Path) -> None:
         assert b"binderd" in Path(f"/proc/{found['daemon']['pid']}/cmdline").read_bytes()
     asked = any("nothing is left in the driver" in check["what"] for check in found["checks"])
     assert asked is (driver.name != "cuse")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="lanes are offered on x86-64")
+def test_in_lanes_that_the_workers_know_nothing_of(fuse: FuseDaemon, worker: Path) -> None:
+    """The same with the library of ``binderctl run``."""
+    assert worker.exists()
+    found = facts(
+        *("--device", fuse.new_device("binder"), *SMALL, "--duration=6", "--seed=5"),
+        *("--kill=2", "--stop=2", "--freeze=2", "--nested=10", "--files=10"),
+        LD_PRELOAD=str(toolbox.built_library()),
+        BINDERCLIENT_LANES="5",
+    )
+    assert found["passed"], failed(found)
+    assert found["accidents"]["killed"] > 0
 
 
 def test_without_room_it_waits_and_sends_again(fuse: FuseDaemon, worker: Path) -> None:
