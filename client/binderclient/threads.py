@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from binderclient.connection import Payload
 from binderclient.driver import WriteRead, data_address
-from binderclient.errors import BinderError, ProtocolError
+from binderclient.errors import BinderError, MisuseError, ProtocolError
 from binderclient.sending import SendArea
 
 if TYPE_CHECKING:
@@ -62,11 +62,13 @@ class BinderThread:
         "__weakref__",
         "_area",
         "_connection",
+        "_has_more",
         "_kept",
         "_lock",
         "_tid",
         "_wire",
         "driver",
+        "is_busy",
         "is_lent",
         "state",
     )
@@ -76,6 +78,10 @@ class BinderThread:
         # Do others use it, as the thread waits for them?  A finalizer that runs in the thread all
         # the same must not.  Only the thread itself changes this.
         self.is_lent = False
+        # Does it queue a call or reply, or is it in ``exchange``?  A signal handler or finalizer
+        # that runs meanwhile must not begin another one, which would be in the same memory.
+        self.is_busy = False
+        self._has_more = False  # has one of those queued something?
         self.driver = driver
         self._connection = connection
         self._lock = lock
@@ -104,6 +110,11 @@ class BinderThread:
         Raises:
             ParcelError, MisuseError: nothing was queued.
         """
+        if self.is_busy:  # nobody else can make it, either: the lock may be ours
+            raise MisuseError(
+                "this thread is in a call already; signal handlers and finalizers have to leave "
+                "calls to another thread"
+            )
         return self._queue(parcel, numbers, partial(self.state.call, handle, code, flags))
 
     def reply(self, parcel: Contents, numbers: Numbering, flags: int) -> OutgoingCall:
@@ -118,6 +129,7 @@ class BinderThread:
             # What a finalizer or a signal handler sends meanwhile must lie elsewhere.
             area, self._area = self._area, None
             try:
+                self.is_busy = True  # what is half queued they must not send
                 return queue(self._payload(parcel, numbers, exported, area))
             except Exception:  # not only ours: parcels have what the program has put into them
                 for number in exported:
@@ -125,6 +137,7 @@ class BinderThread:
                 raise
             finally:
                 self._area = area
+                self.is_busy = False
 
     def _payload(
         self, parcel: Contents, numbers: Numbering, exported: list[int], area: SendArea | None
@@ -153,16 +166,35 @@ class BinderThread:
 
         Returns:
             What came.  It must be dealt with: a delivery in it owns a buffer.  It may be more than
-            was asked for, from what ``attempt`` has begun.
+            was asked for, from what ``attempt`` has begun.  Nothing where the thread is in here
+            already, under a signal handler or finalizer: what that has queued goes out when it is
+            over.
 
         Raises:
             DeviceError: the device was closed, or its driver is gone.
+            MisuseError: the thread is in here already, and ``read``.
             ProtocolError: the driver refused a command, which is dropped.
         """
+        if self.is_busy:
+            if read:
+                raise MisuseError("this thread waits for the driver already")
+            self._has_more = True
+            return []
+        try:
+            self.is_busy = True
+            events = self._exchange(go_on, read=read)
+        finally:
+            self.is_busy = False
+        if self._has_more:
+            self._has_more = False
+            events += self.exchange(read=False)
+        return events
+
+    def _exchange(self, go_on: Callable[[], bool], *, read: bool) -> list[Event]:
         wire = self._wire
         if self._kept or wire.is_begun:
             events = self._take_up(go_on if read else _never)
-            return events if read else events + self.exchange(read=False)
+            return events if read else events + self._exchange(_never, read=False)
         with self._lock:
             commands = self.state.data_to_write()
             if not read and not commands:
@@ -178,9 +210,13 @@ class BinderThread:
         """Do what is loaded, or finish what is begun."""
         state, wire = self.state, self._wire
         number = errno.EINTR
+
+        def goes_on() -> bool:
+            return not self._has_more and go_on()
+
         try:
-            if wire.is_begun or go_on():
-                number = wire.run(self.driver, go_on)
+            if wire.is_begun or goes_on():
+                number = wire.run(self.driver, goes_on)
         except BaseException:
             with self._lock:
                 state.written(wire.write_consumed)
