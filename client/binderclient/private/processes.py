@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -24,10 +24,12 @@ from binderclient.private import namespace
 from binderclient.private.namespace import PrivateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from binderclient.private.namespace import User
+
+    _Mask = set[int | signal.Signals]
 
 _READY_SECONDS: Final = 30.0
 _END_SECONDS: Final = 10.0
@@ -59,15 +61,16 @@ class Server:
             address = "@" + channel.getsockname()[1:].decode("ascii")
             # It finds what we find, and nothing in the directory that we happen to be in.
             places = os.pathsep.join(os.path.abspath(place) for place in sys.path if place)
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._said,
-                env={**os.environ, "PYTHONPATH": places, "NOTIFY_SOCKET": address},
-                process_group=0,  # Ctrl-C is for the command
-                preexec_fn=partial(_before, os.getpid()),
-            )
+            with _signals_held() as mask:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._said,
+                    env={**os.environ, "PYTHONPATH": places, "NOTIFY_SOCKET": address},
+                    process_group=0,  # Ctrl-C is for the command
+                    preexec_fn=partial(_before, os.getpid(), mask),
+                )
             try:
                 self._await_ready(channel)
             except BaseException:
@@ -113,28 +116,33 @@ class Server:
         self._said.close()
 
 
-def _before(parent: int) -> None:
+@contextmanager
+def _signals_held() -> Iterator[_Mask]:
+    """Have signals wait while a process is made; gives the mask that it is to have.
+
+    Python runs functions of its own around a fork, and an exception that a handler raises in one of
+    those is lost.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, *_OF_TERMINALS})
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _before(parent: int, mask: _Mask, user: User | None = None) -> None:
     """Prepare a process, between fork and exec.
 
     Args:
         parent: the process id of its parent, which it is not to outlive.
-    """
-    namespace.end_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _before_command(parent: int, user: User | None, mask: set[int | signal.Signals]) -> None:
-    """Prepare the command, between fork and exec.
-
-    Args:
-        parent: see ``_before``.
-        user: the user that it is to run as; None: that of this process.
         mask: the signals that are to be blocked in it.
+        user: the user that it is to run as; None: that of this process.
     """
     if user is not None:
         namespace.become(user)
-    _before(parent)
+    namespace.end_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
     for number in (*_PASSED_ON, *_OF_TERMINALS):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -202,20 +210,17 @@ def run(path: str, command: Sequence[str], user: User | None, signals: Signals) 
     Raises:
         RunError: it cannot be executed.
     """
-    # One that comes now is for the command, as soon as it is there.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, *_OF_TERMINALS})
-    try:
-        child = subprocess.Popen(
-            list(command),
-            executable=path,
-            close_fds=False,
-            preexec_fn=partial(_before_command, os.getpid(), user, mask),
-        )
-        signals.are_for(child)
-    except OSError as error:
-        raise RunError(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE) from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with _signals_held() as mask:
+        try:
+            child = subprocess.Popen(
+                list(command),
+                executable=path,
+                close_fds=False,
+                preexec_fn=partial(_before, os.getpid(), mask, user),
+            )
+        except OSError as error:
+            raise RunError(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE) from None
+        signals.are_for(child)  # one that has come meanwhile as well
     status = child.wait()
     signals.are_over()
     return status if status >= 0 else 128 - status
