@@ -129,8 +129,9 @@ class BinderThread:
             # What a finalizer or a signal handler sends meanwhile must lie elsewhere.
             area, self._area = self._area, None
             try:
+                payload = self._payload(parcel, numbers, exported, area)
                 self.is_busy = True  # what is half queued they must not send
-                return queue(self._payload(parcel, numbers, exported, area))
+                return queue(payload)
             except Exception:  # not only ours: parcels have what the program has put into them
                 for number in exported:
                     self._connection.nodes.settle(number)
