@@ -120,4 +120,5 @@ class Asyncio:
         assert task.cancelled()
 
 
+Flavour = Trio | Asyncio
 FLAVOURS = [Trio(), Asyncio()]

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from binderclient.asynchronous import AsyncDevice, AsyncProxy
     from binderclient.ibinder import IBinder
     from client.conftest import Bench
-    from client.flavours import Asyncio, Trio
-
-    Flavour = Trio | Asyncio
+    from client.flavours import Flavour
 
 pytestmark = [
     pytest.mark.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name),

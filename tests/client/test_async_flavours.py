@@ -38,9 +38,7 @@ if TYPE_CHECKING:
     from binderclient.ibinder import IBinder
     from binderclient.testing import Binder
     from client.conftest import Bench
-    from client.flavours import Asyncio, Trio
-
-    Flavour = Trio | Asyncio
+    from client.flavours import Flavour
 
 pytestmark = [
     pytest.mark.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name),

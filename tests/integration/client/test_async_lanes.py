@@ -21,18 +21,13 @@ import pytest
 from binderclient import DeadObject, DeviceGone
 from binderclient.lane import Lane
 from client import peer as p
-from client.drivers import missing_capability
 from client.flavours import FLAVOURS, PATIENCE
-from client.recovery_world import World
 from client.test_async_calls import GIVE_BACK, Worked, hammer, request, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from client.conftest import Bench
-    from client.flavours import Asyncio, Trio
-
-    Flavour = Trio | Asyncio
+    from client.flavours import Flavour
+    from client.recovery_world import World
 
 pytestmark = [
     pytest.mark.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name),
@@ -173,16 +168,6 @@ def test_a_forked_child_asks_in_no_lane(bench: Bench, flavour: Flavour) -> None:
                 (await peer.call(p.WHO, request())).close()
 
     flavour.run(main)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    missing = missing_capability()
-    if missing is not None:
-        pytest.skip(missing)
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 def test_calls_under_way_end_with_the_daemon(world: World, flavour: Flavour) -> None:
